@@ -1,0 +1,85 @@
+"""Every field, with its unit and its place in the paper (Li et al., ICPR 2020).
+
+Not a run of its own: the other configurations start from `get_config()` here. The defaults are the
+`paper` preset's where the paper speaks.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """All fields at their defaults; a field that is not here is an error."""
+    config = ConfigDict()
+    config.seed = 0  # of parameters, order of the photos, views and auxiliaries
+    config.compute_dtype = "float32"  # of the networks: float32 | bfloat16 | float64 (tests)
+
+    config.data = data = ConfigDict()
+    data.source = "synthetic"  # synthetic | folder | celeba | mtfl | prepared
+    data.roots = ()  # folders: of pictures (folder), official layouts, or one prepared form
+    data.exclude = ()  # list files of photo ids that are left out, such as MAFL's testing.txt
+    data.landmarks = ""  # "" or a list of labelled points: CSV (folder), MTFL list (mtfl)
+    data.crop = "center"  # center | tight | box: what part of a photo the view shows
+    data.canvas_size = 160  # pixels a side; the view is the canvas's centre, moved about
+    data.num_synthetic = 20_000  # embedded faces to draw from (synthetic)
+    data.synthetic_seed = 1  # of the embedded faces; evaluation draws from other seeds
+
+    config.views = views = ConfigDict()
+    views.size = 128  # pixels a side, a multiple of 4 (IV-A)
+    views.rotation_std = (15.0, 15.0)  # degrees, normal, for x and x'
+    views.rotation_limit = 40.0  # degrees; angles are clipped here
+    views.scale_range = (1.0, 1.0)  # factors; the mean magnification is uniform between them
+    views.scale_std = 0.05  # normal about that mean, as a share of it
+    views.shift_std = 0.04  # normal, as a share of the view's side
+
+    config.model = model = ConfigDict()
+    model.num_landmarks = 10  # K; the paper's are 10, 30 and 50 (Table I)
+    model.beta = 10.0  # inverse temperature of the soft-argmax (Eq. 1)
+    model.sigma = 0.5  # cells of the map, of the Gaussian maps (Eq. 2)
+    model.detector_channels = 256  # width of the hourglass, a multiple of 8
+    model.hourglass_depth = 4  # levels, at most log2(size / 4) - 1
+    model.generator_channels = 64  # c: the encoder's features have 4c (IV-A: 256)
+    model.residual_blocks = 6  # of the decoder (IV-A)
+
+    config.objective = objective = ConfigDict()
+    objective.composition = "all"  # baseline | inter | cycle | all (Table I)
+    objective.auxiliary = "each_step"  # each_step | fixed: when the auxiliary photos are drawn
+    objective.bn_groups = "joint"  # joint | released: what a batch norm's statistics are taken over
+    objective.pixel_weight = 1.0  # of Eq. 5 in Eq. 7
+    objective.equivariance_weight = 0.0  # not in the paper: landmarks follow the views' maps
+    objective.separation_weight = 0.0  # not in the paper: landmarks keep apart
+    objective.separation_sigma = 0.15  # normalised units, the distance they keep
+
+    config.perceptual = perceptual = ConfigDict()
+    perceptual.weights = ""  # .npz of VGG-16; "" is the pixel loss alone (Table III, L_R only)
+    perceptual.taps = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")  # Eq. 6
+    perceptual.weight = 1.0  # of Eq. 6 in Eq. 7
+    perceptual.normalize = True  # the network's own input mean and deviation
+    perceptual.balance = False  # not in the paper: each tap's loss over its running mean
+    perceptual.balance_decay = 0.99  # of that running mean, per step
+
+    config.optimizer = optimizer = ConfigDict()
+    optimizer.learning_rate = 1e-3  # Adam (IV-A)
+    optimizer.beta1 = 0.9
+    optimizer.beta2 = 0.999
+    optimizer.weight_decay = 0.0  # L2 added to the gradient, before Adam
+    optimizer.clip_norm = 0.0  # of each network's gradient; 0 does not clip
+    optimizer.warmup_steps = 0  # steps of linear rise
+    optimizer.drop_steps = ()  # absolute steps at which the rate falls
+    optimizer.drop_factor = 0.1  # to this share (IV-A)
+    optimizer.cosine_steps = 0  # absolute step at which a cosine decay ends at 0; 0 is no decay
+    optimizer.ema_decay = 0.0  # running average of the parameters, for evaluation; 0 is off
+
+    config.train = train = ConfigDict()
+    train.batch_size = 32  # photos a step, over all devices (IV-A)
+    train.steps = 85_000  # stop after; 0 is no limit
+    train.minutes = 0.0  # stop after, over all sittings; 0 is no limit
+    train.log_every = 100  # steps
+    train.checkpoint_every = 1_000  # steps
+    train.picture_every = 1_000  # steps; 0 is no pictures
+
+    config.eval = evaluation = ConfigDict()
+    evaluation.protocols = ("synthetic",)  # what eval.py measures unless told otherwise
+    evaluation.aflw = "data/aflw"  # folder of AFLW's five-point lists, for aflw-995 and aflw-dev
+    evaluation.num_fit = 2_000  # embedded faces that the regressor may see (synthetic)
+    evaluation.num_score = 1_000  # embedded faces that are scored (synthetic)
+    return config.lock()

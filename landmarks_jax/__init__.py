@@ -1,0 +1,3 @@
+"""Unsupervised landmark discovery in JAX and Flax."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,186 @@
+"""From photo to canvas: which part of a photo is looked at, cut out and stretched to a square.
+
+The *view rectangle* is the part of the photo that an undistorted view shows; the *canvas* covers
+that rectangle enlarged about its centre by `canvas_size / view_size`, so that a rotated or shifted
+view still finds pixels. What lies beyond the photo is its replicated border.
+
+Rectangles are `(left, top, right, bottom)` in pixel *edges*: pixel `i` covers `[i, i + 1)`, so the
+whole photo is `(0, 0, width, height)` and a pixel centre `x` lies at the edge coordinate `x + 0.5`.
+
+Crops, for a photo of `w x h` pixels:
+  center  the canvas is the whole photo, the view its central `view_size / canvas_size`.
+  tight   the view is the whole photo (face crops with no room to spare, such as AFLW's).
+  box     the view is the box of the annotated points, each side moved outwards by a margin
+          (Sanchez et al.); its corners are pixels and both belong to it.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+from PIL import Image
+
+from landmarks_jax.errors import ConfigError, DataError
+
+CROPS = ("center", "tight", "box")
+
+_BOX_MARGIN = 0.7  # of the mean of the box's width and height
+_SMALL_BOX = 20.0  # pixels: under this mean ...
+_SMALL_MARGIN = 8  # ... the margin is this many pixels
+# A canvas of many times the view is mostly replicated border, and the copy of the photo that holds
+# the border grows with the square of the ratio.
+_MAX_RATIO = 4
+
+Rectangle = tuple[float, float, float, float]
+
+
+def box_rectangle(points: np.ndarray, size: tuple[int, int]) -> Rectangle:
+    """The box of the points with its margin.
+
+    The corners are rounded (halves to even) and clipped to `[0, w - 1]`, `[0, h - 1]`: they name
+    pixels. Both corner pixels are inside, so `x0..x1` becomes the edges `x0` to `x1 + 1`; a box
+    clipped on every side is the whole photo, and no box is ever empty.
+
+    Args:
+      points: `[P, 2]` points in pixels, P at least 1.
+      size: `(width, height)` of the photo in pixels.
+    """
+    low, high = points.min(0).astype(np.float64), points.max(0).astype(np.float64)
+    mean = float((high - low).mean())
+    margin = _SMALL_MARGIN if mean < _SMALL_BOX else int(_BOX_MARGIN * mean)
+    last = np.asarray(size) - 1
+    x0, y0 = np.clip(np.rint(low - margin), 0, last)
+    x1, y1 = np.clip(np.rint(high + margin), 0, last)
+    return float(x0), float(y0), float(x1) + 1.0, float(y1) + 1.0
+
+
+def _enlarge(rectangle: Rectangle, ratio: float) -> Rectangle:
+    """The rectangle scaled about its centre."""
+    left, top, right, bottom = rectangle
+    cx, cy = (left + right) / 2, (top + bottom) / 2
+    dx, dy = (right - left) / 2 * ratio, (bottom - top) / 2 * ratio
+    return cx - dx, cy - dy, cx + dx, cy + dy
+
+
+def _span(low: float, high: float, length: int, scale: float) -> np.ndarray:
+    """Pixels of one axis to copy for `[low, high)`: numbers inside the photo, borders repeated.
+
+    Inside the photo the copy reaches one filter width further, for the resampling to look at.
+    """
+    support = math.ceil(max(scale, 1.0)) + 1
+    start, stop = math.floor(low), math.ceil(high)
+    start, stop = min(start, max(0, start - support)), max(stop, min(length, stop + support))
+    return np.arange(start, stop)
+
+
+def stretch(photo: np.ndarray, rectangle: Rectangle, size: int) -> np.ndarray:
+    """Cuts a rectangle out of a photo and stretches it to a square.
+
+    Bilinear; antialiased where it shrinks. Pixels beyond the photo are its replicated border.
+
+    Args:
+      photo: `[H, W, 3]` uint8.
+      rectangle: in pixel edges; may reach beyond the photo.
+      size: side of the result in pixels.
+
+    Returns:
+      `[size, size, 3]` uint8.
+    """
+    height, width = photo.shape[:2]
+    left, top, right, bottom = rectangle
+    columns = _span(left, right, width, (right - left) / size)
+    rows = _span(top, bottom, height, (bottom - top) / size)
+    if (columns[0], columns[-1], rows[0], rows[-1]) != (0, width - 1, 0, height - 1):
+        photo = photo[np.clip(rows, 0, height - 1)][:, np.clip(columns, 0, width - 1)]
+    box = (left - columns[0], top - rows[0], right - columns[0], bottom - rows[0])
+    resized = Image.fromarray(photo).resize((size, size), Image.Resampling.BILINEAR, box=box)
+    return np.asarray(resized)
+
+
+@dataclasses.dataclass(frozen=True)
+class Framing:
+    """How photos become canvases.
+
+    Attributes:
+      canvas_size: side of the canvas in pixels; `canvas_size - view_size` is even, so that the
+        undistorted view is an exact slice of the canvas.
+      view_size: side of the view in pixels.
+      crop: "center", "tight" or "box".
+    """
+
+    canvas_size: int
+    view_size: int
+    crop: str
+
+    def __post_init__(self) -> None:
+        if self.crop not in CROPS:
+            raise ConfigError(
+                f"config.data.crop = {self.crop!r}: must be one of {', '.join(CROPS)}"
+            )
+        if self.view_size < 1:
+            raise ConfigError(f"config.views.size = {self.view_size}: must be at least 1 pixel")
+        border = self.canvas_size - self.view_size
+        if border < 0 or border % 2 or self.canvas_size > _MAX_RATIO * self.view_size:
+            raise ConfigError(
+                f"config.data.canvas_size = {self.canvas_size}: must be the view's "
+                f"{self.view_size} pixels plus an even number, and at most "
+                f"{_MAX_RATIO * self.view_size}"
+            )
+
+    def check_points(self, num_points: int, what: str) -> None:
+        """Raises `ConfigError` where the crop needs points and `what` has none."""
+        if self.crop == "box" and num_points == 0:
+            raise ConfigError(
+                f"config.data.crop = 'box' needs annotated points and {what} has none: "
+                "give landmarks, or use crop 'center' or 'tight'"
+            )
+
+    def view_rectangle(self, size: tuple[int, int], points: np.ndarray) -> Rectangle:
+        """The part of a photo that the undistorted view shows, in pixel edges.
+
+        Args:
+          size: `(width, height)` of the photo in pixels.
+          points: `[P, 2]` in pixels of the photo; only the box crop looks at them.
+        """
+        whole = (0.0, 0.0, float(size[0]), float(size[1]))
+        if self.crop == "tight":
+            return whole
+        if self.crop == "center":
+            return _enlarge(whole, self.view_size / self.canvas_size)
+        if len(points) == 0 or not np.isfinite(points).all():
+            raise DataError("the box crop needs finite points")
+        return box_rectangle(points, size)
+
+    def canvas_rectangle(self, size: tuple[int, int], points: np.ndarray) -> Rectangle:
+        """The part of a photo that the canvas covers, in pixel edges; may reach beyond it."""
+        if self.crop == "center":  # said exactly: a rounding error would ask for a border
+            return 0.0, 0.0, float(size[0]), float(size[1])
+        return _enlarge(self.view_rectangle(size, points), self.canvas_size / self.view_size)
+
+    def cut(self, photo: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Cuts the canvas out of a photo.
+
+        Args:
+          photo: `[H, W, 3]` uint8.
+          points: `[P, 2]` in pixels of the photo, centres of pixels at whole numbers.
+
+        Returns:
+          The canvas `[C, C, 3]` uint8, and the points `[P, 2]` float32, normalised to the canvas.
+        """
+        height, width = photo.shape[:2]
+        left, top, right, bottom = rectangle = self.canvas_rectangle((width, height), points)
+        origin = np.array([left, top])
+        extent = np.array([right - left, bottom - top])
+        moved = 2.0 * (np.asarray(points, np.float64) + 0.5 - origin) / extent - 1.0
+        canvas = stretch(photo, rectangle, self.canvas_size)
+        return canvas, moved.astype(np.float32).reshape(-1, 2)
+
+    def central_view(self, canvases: np.ndarray) -> np.ndarray:
+        """The undistorted views `[..., S, S, 3]` of canvases `[..., C, C, 3]`: a slice, no copy."""
+        border = (self.canvas_size - self.view_size) // 2
+        inside = slice(border, border + self.view_size)
+        return canvases[..., inside, inside, :]
+
+    def points_in_view(self, points: np.ndarray) -> np.ndarray:
+        """Points `[..., 2]` of the canvas frame in the frame of the undistorted view."""
+        return points * (self.canvas_size / self.view_size)

@@ -1,0 +1,136 @@
+"""List files: photos to leave out, and photos with their labelled points."""
+
+import csv
+import math
+import os
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from landmarks_jax.data import files
+from landmarks_jax.errors import DataError
+
+
+def read_lines(path: str) -> Iterator[tuple[str, str]]:
+    """The lines of a text file that are not blank, each after its place `path:line`."""
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield f"{path}:{number}", line.strip()
+    except OSError as error:
+        raise DataError(f"{path}: the list cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: the list is not UTF-8 text") from error
+
+
+def photo_id(name: str) -> str:
+    """What a photo is matched by: its file name without folders and a picture's extension."""
+    base = name.replace("\\", "/").rsplit("/", 1)[-1]
+    return os.path.splitext(base)[0] if files.is_picture(base) else base
+
+
+def leave_out(photos: Sequence[files.PhotoFile], lists: Sequence[str]) -> tuple[list[int], str]:
+    """Finds the photos that remain without those that lists name.
+
+    An entry matches by name whatever the folder or the picture format: a photo of a test set must
+    not come in again because it was saved as PNG.
+
+    Args:
+      photos: photos to choose from.
+      lists: files with one photo's name or id a line.
+
+    Returns:
+      The numbers of the photos that remain, and a note of how many were left out ("" without
+      lists).
+    """
+    if not lists:
+        return list(range(len(photos))), ""
+    named = {photo_id(line) for path in lists for _, line in read_lines(path)}
+    kept = [i for i, photo in enumerate(photos) if photo_id(photo.name) not in named]
+    if not kept:
+        raise DataError(f"{files.some(lists)}: nothing is left of the {len(photos):,} photos")
+    names = files.some(lists)
+    return kept, f"{len(photos) - len(kept):,} photos left out by the {len(named):,} ids of {names}"
+
+
+def numbers(texts: Sequence[str], place: str) -> np.ndarray:
+    """Finite numbers `[N]` float32 from text; `place` is the `file:line` for the message."""
+    values = []
+    for text in texts:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise DataError(f"{place}: {text!r} is not a number")
+        values.append(value)
+    return np.array(values, np.float32)
+
+
+def read_csv(path: str) -> tuple[list[tuple[str, str]], np.ndarray]:
+    """Reads a landmarks table `file,x1,y1,...,xP,yP` with that header.
+
+    Returns:
+      For each photo its place `path:line` and its file as written, and the points `[N, P, 2]` in
+      pixels of the stored photo.
+    """
+    entries: list[tuple[str, str]] = []
+    points: list[np.ndarray] = []
+    width = 0
+    for place, line in read_lines(path):
+        cells = [cell.strip() for cell in next(csv.reader([line]))]
+        if not width:
+            width = _header_width(place, cells)
+            continue
+        if len(cells) != width:
+            raise DataError(f"{place}: {len(cells)} cells, the header has {width}")
+        entries.append((place, cells[0]))
+        points.append(numbers(cells[1:], place).reshape(-1, 2))
+    if not points:
+        raise DataError(f"{path}: no photo is listed")
+    return entries, np.stack(points)
+
+
+def _header_width(place: str, cells: list[str]) -> int:
+    """Checks a landmarks table's header and returns its number of cells."""
+    num_points = (len(cells) - 1) // 2
+    names = [f"{axis}{i}" for i in range(1, num_points + 1) for axis in "xy"]
+    if not num_points or [cell.lower() for cell in cells] != ["file", *names]:
+        raise DataError(f"{place}: the header must be file,x1,y1,...,xP,yP")
+    return len(cells)
+
+
+def locate(entries: Sequence[tuple[str, str]], roots: Sequence[str]) -> list[files.PhotoFile]:
+    """Finds the photos a list names, each in the first folder that has it.
+
+    Args:
+      entries: for each photo its place `list:line` and its path relative to a folder.
+      roots: folders to look in.
+    """
+    found = []
+    for place, name in entries:
+        paths = [os.path.join(root, name) for root in roots]
+        path = next((path for path in paths if os.path.isfile(path)), None)
+        if path is None:
+            raise DataError(f"{place}: no such photo {paths[0]}")
+        found.append(files.PhotoFile(path, name))
+    return found
+
+
+def check_labelled(photos: Sequence[files.PhotoFile], root: str) -> None:
+    """Raises `DataError` unless every labelled photo can be read and is stored upright.
+
+    Labels count the pixels of the file as stored. Where a viewer would turn the photo, nobody can
+    tell which way up it was labelled.
+    """
+    for photo, verdict in zip(photos, files.inspect(photos, root), strict=True):
+        if verdict.problem:
+            raise DataError(
+                f"{photo.path}: {verdict.problem}; it is in the list of labelled photos"
+            )
+        if verdict.orientation != 1:
+            raise DataError(
+                f"{photo.path}: labelled, but its EXIF orientation is {verdict.orientation}: save "
+                "the photo upright without the tag, with points in its pixels"
+            )

@@ -1,0 +1,220 @@
+"""The prepared form: a folder of canvases as arrays, read without decoding and without TensorFlow.
+
+    manifest.json   what is here, and the SHA-256 of the other files
+    canvases.npy    [N, C, C, 3] uint8, mapped into memory when read
+    points.npy      [N, P, 2] float32, normalised to the canvas
+    names.json      the N photos' names
+
+It is written beside its place and renamed at the end: it is there whole or not at all.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from landmarks_jax.data import order, parallel, sources
+from landmarks_jax.data.framing import Framing
+from landmarks_jax.errors import ConfigError, DataError
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+_FILES = ("canvases.npy", "points.npy", "names.json")
+# What the manifest keeps of the framing, and the config's name for it.
+_FRAMING_FIELDS = {
+    "crop": "config.data.crop",
+    "canvas_size": "config.data.canvas_size",
+    "view_size": "config.views.size",
+}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_arrays(source: sources.Source, frame: Framing, folder: Path) -> None:
+    """Cuts every photo into `canvases.npy` and `points.npy`, in order."""
+    count, size = len(source), frame.canvas_size
+    canvases = np.lib.format.open_memmap(
+        folder / "canvases.npy", "w+", np.uint8, (count, size, size, 3)
+    )
+    points = np.empty((count, source.num_points, 2), np.float32)
+
+    def cut(index: int) -> tuple[np.ndarray, np.ndarray]:
+        return sources.cut_photo(source, frame, index)
+
+    for i, (canvas, moved) in enumerate(parallel.ordered_map(cut, range(count), "preparing")):
+        canvases[i], points[i] = canvas, moved
+    canvases.flush()
+    np.save(folder / "points.npy", points)
+
+
+def prepare(source: sources.Source, frame: Framing, out: str | os.PathLike[str]) -> None:
+    """Writes a source's canvases to a new folder, whole or not at all.
+
+    Args:
+      source: the photos; with points where they are to be kept or the crop needs them.
+      frame: how photos become canvases.
+      out: the folder to make; must not be there yet.
+
+    Raises:
+      ConfigError: the crop needs points and the source has none.
+      DataError: the folder is there already, or a photo cannot be read.
+    """
+    target = Path(out)
+    if os.path.lexists(target):
+        raise DataError(f"{target}: is there already; name a new folder or remove this one")
+    frame.check_points(source.num_points, sources.summary(source))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        _write_arrays(source, frame, folder)
+        names = [source.name(i) for i in range(len(source))]
+        (folder / "names.json").write_text(json.dumps(names))
+        manifest = {
+            "format_version": FORMAT_VERSION,
+            "source": sources.summary(source),
+            "count": len(source),
+            "num_points": source.num_points,
+            **{field: getattr(frame, field) for field in _FRAMING_FIELDS},
+            "names_digest": sources.names_digest(names, source.num_points),
+            "sha256": {name: _sha256(folder / name) for name in _FILES},
+        }
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+        folder.chmod(0o777 & ~_umask())  # mkdtemp makes it private
+        folder.rename(target)
+    except OSError as error:
+        raise DataError(f"{target}: could not be written ({error})") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest, its fields all there and its version known."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise DataError(f"{folder}: no prepared data here ({MANIFEST} is missing)")
+    try:
+        manifest = json.loads(path.read_text())
+        version = manifest["format_version"]
+        if version != FORMAT_VERSION:
+            raise DataError(
+                f"{path}: format version {version}, this program reads {FORMAT_VERSION}: "
+                "prepare the data anew"
+            )
+        needed = ("source", "count", "num_points", *_FRAMING_FIELDS, "names_digest")
+        _ = [manifest[field] for field in needed], [manifest["sha256"][name] for name in _FILES]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: damaged ({error}): prepare the data anew") from error
+    return manifest
+
+
+class PreparedCanvases:
+    """Canvases of a prepared folder.
+
+    Attributes:
+      canvases: `[N, C, C, 3]` uint8, mapped from the file, read-only.
+      points: `[N, P, 2]` float32, normalised to the canvas.
+      framing: how the photos were cut.
+      num_points: P, 0 without annotation.
+      digest: the fingerprint of the list of photos, as `sources.source_digest` gives it.
+      summary: one line: what was prepared.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], verify: bool = True) -> None:
+        """Opens the folder.
+
+        Args:
+          path: the folder `prepare` made.
+          verify: read every byte once and compare the checksums (about a second a gigabyte).
+
+        Raises:
+          DataError: something is missing, damaged, or of another version.
+        """
+        folder = Path(path)
+        manifest = _read_manifest(folder)
+        for name, expected in manifest["sha256"].items():
+            if not (folder / name).is_file():
+                raise DataError(f"{folder / name}: missing: prepare the data anew")
+            if verify and _sha256(folder / name) != expected:
+                raise DataError(f"{folder / name}: damaged (checksum): prepare the data anew")
+        self.framing = Framing(**{field: manifest[field] for field in _FRAMING_FIELDS})
+        self.num_points: int = manifest["num_points"]
+        self.digest: str = manifest["names_digest"]
+        self.summary: str = f"{folder}: prepared from {manifest['source']}"
+        count, size = manifest["count"], self.framing.canvas_size
+        self.canvases = _load(folder / "canvases.npy", (count, size, size, 3), np.uint8)
+        self.points = np.array(_load(folder / "points.npy", (count, self.num_points, 2)))
+        self._folder = folder
+
+    def __len__(self) -> int:
+        return len(self.canvases)
+
+    def names(self) -> list[str]:
+        """The photos' names, in order."""
+        return json.loads((self._folder / "names.json").read_text())
+
+    def require(self, frame: Framing) -> None:
+        """Raises `ConfigError` unless the canvases were cut as `frame` says."""
+        for field, name in _FRAMING_FIELDS.items():
+            wanted, found = getattr(frame, field), getattr(self.framing, field)
+            if wanted != found:
+                raise ConfigError(
+                    f"{name} = {wanted!r}, but {self._folder} was prepared with "
+                    f"{found!r}: change the field, or prepare the data anew"
+                )
+
+    def batches(
+        self,
+        *,
+        seed: int,
+        batch_size: int,
+        start_step: int = 0,
+        process_index: int = 0,
+        process_count: int = 1,
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """The same batches as `pipeline.batches` gives from the photos, bit by bit."""
+        order.local_batch_size(batch_size, process_count)  # complain at the call, not at `next`
+
+        def forever() -> Iterator[dict[str, np.ndarray]]:
+            step = start_step
+            while True:
+                rows = order.batch_rows(
+                    seed,
+                    len(self),
+                    batch_size,
+                    step,
+                    process_index=process_index,
+                    process_count=process_count,
+                )
+                yield {"canvas": self.canvases[rows], "points": self.points[rows]}
+                step += 1
+
+        return forever()
+
+
+def _load(path: Path, shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
+    """Maps an array file and checks that it is what the manifest says."""
+    try:
+        array = np.load(path, mmap_mode="r" if 0 not in shape else None)  # nothing cannot be mapped
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path}: damaged ({error}): prepare the data anew") from error
+    if array.shape != shape or array.dtype != dtype:
+        raise DataError(
+            f"{path}: {array.dtype} {array.shape}, not {np.dtype(dtype)} {shape} as the manifest "
+            "says: prepare the data anew"
+        )
+    return array

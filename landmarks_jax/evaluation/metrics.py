@@ -1,0 +1,199 @@
+"""Errors of points, relative to the eyes; the spread of the points; equivariance to rotation.
+
+Everything is measured in the view's normalised frame, which is anisotropic where the crop is.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from landmarks_jax import geometry
+from landmarks_jax.errors import ConfigError, DataError
+
+# uint8 views [N, S, S, 3] -> landmarks [N, K, 2], normalised.
+Detect = Callable[[np.ndarray], np.ndarray]
+# The labelled points of one eye and of the other; each eye is the mean of its points.
+Eyes = tuple[tuple[int, ...], tuple[int, ...]]
+
+FIRST_TWO: Eyes = ((0,), (1,))
+ANGLES = (-30.0, -15.0, 15.0, 30.0)
+# Equivariance is reported in pixels of a view of this side, whatever the view's own.
+REFERENCE_SIDE = 128
+# Views warped at a time: 256 float views of 128 x 128 are 50 MB.
+_CHUNK = 256
+
+
+def inter_ocular(labels: np.ndarray, eyes: Eyes = FIRST_TWO) -> np.ndarray:
+    """The distance between the eyes of every face.
+
+    Args:
+      labels: `[N, P, 2]` labelled points.
+      eyes: the points of each eye; `((36, ..., 41), (42, ..., 47))` for the usual 68.
+
+    Returns:
+      `[N]` distances in the unit of the labels, float64.
+
+    Raises:
+      ConfigError: `eyes` names a point that is not labelled.
+      DataError: the eyes of a face coincide, so nothing can be divided by their distance.
+    """
+    labels = np.asarray(labels, np.float64)
+    wanted = [index for eye in eyes for index in eye]
+    if not all(eyes) or min(wanted) < 0 or max(wanted) >= labels.shape[1]:
+        raise ConfigError(
+            f"eyes: {eyes} must name labelled points of both eyes, from 0 to {labels.shape[1] - 1}"
+        )
+    left, right = (labels[:, list(eye)].mean(1) for eye in eyes)
+    distances = np.linalg.norm(left - right, axis=-1)
+    if np.any(distances == 0):
+        face = int(np.argmin(distances))
+        raise DataError(
+            f"face {face} of {len(labels)} (counted from 0): both eyes are labelled at "
+            f"{left[face].tolist()}, the error has no unit; correct the label or leave it out"
+        )
+    return distances
+
+
+def point_errors(predicted: np.ndarray, target: np.ndarray, eye_distance: np.ndarray) -> np.ndarray:
+    """The distance of every predicted point from its target, in per cent of the eye distance.
+
+    The forward error is the mean of this over photos and labelled points; the backward error is
+    the same over discovered points, with the eye distance of the same photo's labels.
+
+    Args:
+      predicted: `[N, P, 2]`.
+      target: `[N, P, 2]`, in the same frame.
+      eye_distance: `[N]`, from `inter_ocular`.
+
+    Returns:
+      `[N, P]` errors, %.
+
+    Raises:
+      ValueError: the shapes differ.
+    """
+    if predicted.shape != target.shape or eye_distance.shape != predicted.shape[:1]:
+        raise ValueError(
+            f"points {predicted.shape}, targets {target.shape} and eye distances "
+            f"{eye_distance.shape} must be [N, P, 2], [N, P, 2] and [N]"
+        )
+    offsets = np.asarray(predicted, np.float64) - np.asarray(target, np.float64)
+    return 100.0 * np.linalg.norm(offsets, axis=-1) / eye_distance[:, None]
+
+
+def summary(errors: Sequence[np.ndarray]) -> dict[str, Any]:
+    """Sums up the errors of one or more draws, rounded to 1e-4.
+
+    Args:
+      errors: for each draw, `[N, P]`.
+
+    Returns:
+      `mean` over everything; `std` over the draws' means (n - 1 in the denominator), None for one
+      draw; `per_point`, the P means over photos and draws.
+    """
+    per_point = np.stack([draw.mean(0) for draw in errors])
+    means = per_point.mean(1)
+    return {
+        "mean": round(float(means.mean()), 4),
+        "std": round(float(means.std(ddof=1)), 4) if len(means) > 1 else None,
+        "per_point": np.round(per_point.mean(0), 4).tolist(),
+    }
+
+
+def spread(landmarks: np.ndarray) -> np.ndarray:
+    """The mean distance between the points of a photo, over all pairs: 0 where they collapse.
+
+    Args:
+      landmarks: `[N, K, 2]`.
+
+    Returns:
+      `[N]` distances in the unit of the landmarks; 0 for one point, which has no pair.
+    """
+    landmarks = np.asarray(landmarks, np.float64)
+    first, second = np.triu_indices(landmarks.shape[1], k=1)
+    if not len(first):
+        return np.zeros(len(landmarks))
+    return np.linalg.norm(landmarks[:, first] - landmarks[:, second], axis=-1).mean(1)
+
+
+@dataclass(frozen=True)
+class Equivariance:
+    """How far the landmarks of turned views lie from the turned landmarks.
+
+    Attributes:
+      error: the mean distance, pixels of a 128 view; None where every point left the view.
+      compared: how many points the mean is over, all photos and angles.
+      left_out: how many points a rotation carries out of the view.
+    """
+
+    error: float | None
+    compared: int
+    left_out: int
+
+    def to_json(self) -> dict[str, float | int | None]:
+        """The three under their names, the error rounded to 1e-4."""
+        error = None if self.error is None else round(self.error, 4)
+        return {"error": error, "compared": self.compared, "left_out": self.left_out}
+
+
+def equivariance_error(
+    detect: Detect,
+    views: np.ndarray,
+    angles: Sequence[float] = ANGLES,
+    landmarks: np.ndarray | None = None,
+) -> Equivariance:
+    """Compares `D(R x)` with `R D(x)` for rotations `R` about the view's centre.
+
+    Args:
+      detect: the detector; it sees all the views of one angle at once, in order.
+      views: uint8 `[N, S, S, 3]`.
+      angles: degrees; positive turns the x axis towards the y axis.
+      landmarks: `[N, K, 2]`, `detect(views)` where the caller has it already.
+    """
+    points = np.asarray(detect(views) if landmarks is None else landmarks, np.float64)
+    distances, left_out = [], 0
+    for angle in angles:
+        expected = geometry.apply(_rotation(angle, np.float64), points)
+        found = np.asarray(detect(rotate_views(views, angle)), np.float64)
+        inside = np.all(np.abs(expected) <= 1.0, axis=-1)
+        # The view is 2 units wide.
+        pixels = np.linalg.norm(found - expected, axis=-1) * (REFERENCE_SIDE / 2)
+        distances.append(pixels[inside])
+        left_out += int(np.sum(~inside))
+    compared = np.concatenate([np.zeros(0), *distances])
+    error = float(compared.mean()) if len(compared) else None
+    return Equivariance(error, len(compared), left_out)
+
+
+def rotate_views(views: np.ndarray, angle: float) -> np.ndarray:
+    """Turns views about their centre, borders replicated: the point `p` moves to `R p`.
+
+    Args:
+      views: uint8 `[N, S, S, 3]`.
+      angle: degrees; positive turns the x axis towards the y axis (clockwise on a screen).
+
+    Returns:
+      uint8 `[N, S, S, 3]`.
+    """
+    # Here, so that who needs errors alone does not load JAX.
+    import jax  # noqa: PLC0415
+
+    from landmarks_jax.views import warp  # noqa: PLC0415
+
+    resample = jax.jit(warp, static_argnums=2)
+    # The warp asks where each output pixel comes from: the inverse rotation.
+    source = _rotation(-angle, np.float32)
+    turned = np.empty_like(views)
+    for start in range(0, len(views), _CHUNK):
+        part = views[start : start + _CHUNK]
+        maps = np.broadcast_to(source, (len(part), 2, 3))
+        warped = jax.device_get(resample(*jax.device_put((part, maps)), views.shape[1]))
+        turned[start : start + _CHUNK] = np.clip(np.rint(warped), 0, 255)
+    return turned
+
+
+def _rotation(degrees: float, dtype: type) -> np.ndarray:
+    """The rotation `[2, 3]` about the centre of the view."""
+    angle = np.deg2rad(np.full((), degrees, dtype))
+    return geometry.similarity(angle, np.ones((), dtype), np.zeros(2, dtype))

@@ -1,0 +1,108 @@
+"""Coordinates and affine maps: the one convention of this program.
+
+A point is `(x, y)`. Normalised coordinates span [-1, 1] over an image with half-pixel centres: the
+centre of pixel `i` of `n` lies at `(2 i + 1) / n - 1`, so one number means one place at every
+resolution. Pixel coordinates count pixel centres from 0 (the centre of the first pixel is 0.0) and
+appear only where data comes in and results go out.
+
+An affine map is an array `[..., 2, 3]`, the matrix `[A | t]` of `p -> A p + t`.
+
+Every function works on NumPy arrays and on JAX arrays, and returns what it was given.
+"""
+
+import types
+from typing import Any
+
+import numpy as np
+
+# np.ndarray or jax.Array: the functions below follow their arguments.
+Array = Any
+
+
+def _namespace(*arrays: Array) -> types.ModuleType:
+    """NumPy, or `jax.numpy` where any argument is a JAX array (without importing JAX here)."""
+    for array in arrays:
+        if not isinstance(array, np.ndarray | np.generic | float | int):
+            return array.__array_namespace__()
+    return np
+
+
+def to_normalized(pixels: Array, size: tuple[int, int]) -> Array:
+    """Converts pixel coordinates to normalised ones.
+
+    Args:
+      pixels: `[..., 2]` points in pixels, centres of pixels at whole numbers.
+      size: `(width, height)` of the image, in pixels.
+
+    Returns:
+      `[..., 2]` points in [-1, 1] where they lie inside the image.
+    """
+    return (2.0 * pixels + 1.0) / _namespace(pixels).asarray(size, pixels.dtype) - 1.0
+
+
+def to_pixels(points: Array, size: tuple[int, int]) -> Array:
+    """Converts normalised coordinates to pixels: the inverse of `to_normalized`.
+
+    Args:
+      points: `[..., 2]` normalised points.
+      size: `(width, height)` of the image, in pixels.
+
+    Returns:
+      `[..., 2]` points in pixels, centres of pixels at whole numbers.
+    """
+    return ((points + 1.0) * _namespace(points).asarray(size, points.dtype) - 1.0) / 2.0
+
+
+def pixel_centers(n: int, dtype: Any = np.float32) -> np.ndarray:
+    """The normalised coordinates `[n]` of the centres of `n` pixels in a row."""
+    return ((2.0 * np.arange(n) + 1.0) / n - 1.0).astype(dtype)
+
+
+def identity(dtype: Any = np.float32) -> np.ndarray:
+    """The affine map `[2, 3]` that moves nothing."""
+    return np.eye(2, 3, dtype=dtype)
+
+
+def similarity(angle: Array, scale: Array, shift: Array) -> Array:
+    """The map that rotates about the origin, scales, then shifts.
+
+    Args:
+      angle: `[...]` radians; positive turns the x axis towards the y axis (clockwise on a screen).
+      scale: `[...]` factor, 1 keeps sizes.
+      shift: `[..., 2]` in normalised units.
+
+    Returns:
+      `[..., 2, 3]` affine maps.
+    """
+    xp = _namespace(angle, scale, shift)
+    cos, sin = scale * xp.cos(angle), scale * xp.sin(angle)
+    rows = [xp.stack([cos, -sin, shift[..., 0]], -1), xp.stack([sin, cos, shift[..., 1]], -1)]
+    return xp.stack(rows, -2)
+
+
+def apply(affine: Array, points: Array) -> Array:
+    """Moves points `[..., N, 2]` by affine maps `[..., 2, 3]`; the leading axes broadcast."""
+    xp = _namespace(affine, points)
+    moved = points @ xp.swapaxes(affine[..., :2], -1, -2)
+    return moved + affine[..., None, :, 2]
+
+
+def compose(outer: Array, inner: Array) -> Array:
+    """The map `[..., 2, 3]` that applies `inner` first and `outer` second."""
+    xp = _namespace(outer, inner)
+    linear = outer[..., :2] @ inner[..., :2]
+    shift = outer[..., :2] @ inner[..., 2:] + outer[..., 2:]
+    return xp.concatenate([linear, shift], -1)
+
+
+def invert(affine: Array) -> Array:
+    """The inverse `[..., 2, 3]` of affine maps `[..., 2, 3]`, in closed form.
+
+    A singular map gives infinities or NaN, as a division by zero does.
+    """
+    xp = _namespace(affine)
+    a, b, c, d = affine[..., 0, 0], affine[..., 0, 1], affine[..., 1, 0], affine[..., 1, 1]
+    determinant = (a * d - b * c)[..., None, None]
+    rows = [xp.stack([d, -b], -1), xp.stack([-c, a], -1)]
+    linear = xp.stack(rows, -2) / determinant
+    return xp.concatenate([linear, -(linear @ affine[..., 2:])], -1)

@@ -1,0 +1,1 @@
+"""The networks, as Linen modules and nothing else."""

@@ -1,0 +1,90 @@
+"""The generator: an encoder of the look and a decoder driven by landmark maps (paper, IV-A)."""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from landmarks_jax.models.layers import BatchNorm, Conv, ConvTranspose, Dtype, Module
+
+
+class Encoder(nn.Module):
+    """Features of the look, at a quarter of the view's side.
+
+    Attributes:
+      channels: width c of the first convolution; the features have 4c.
+      conv: makes a convolution.
+      norm: makes a batch norm.
+    """
+
+    channels: int
+    conv: Module
+    norm: Module
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Maps views `[B, S, S, 3]` to features `[B, S / 4, S / 4, 4c]`."""
+        x = self.conv(self.channels, size=7, padding=3, name="conv1")(images)
+        x = nn.relu(self.norm(name="norm1")(x))
+        for i, share in enumerate((2, 4), start=2):
+            width = share * self.channels
+            x = self.conv(width, size=4, stride=2, padding=1, name=f"conv{i}")(x)
+            x = nn.relu(self.norm(name=f"norm{i}")(x))
+        return x
+
+
+class ResidualBlock(nn.Module):
+    """conv3x3 BN ReLU conv3x3 BN, plus the input.
+
+    Attributes:
+      conv: makes a convolution.
+      norm: makes a batch norm.
+    """
+
+    conv: Module
+    norm: Module
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps `[B, h, w, C]` to the same shape."""
+        width = x.shape[-1]
+        y = nn.relu(self.norm(name="norm1")(self.conv(width, name="conv1")(x)))
+        return x + self.norm(name="norm2")(self.conv(width, name="conv2")(y))
+
+
+class Generator(nn.Module):
+    """Redraws an image with its landmarks elsewhere: `G(E(image), maps)`, Eq. 3 and 4.
+
+    Attributes:
+      channels: width c of the encoder's first convolution; 64 in the paper, 32 in its code.
+      num_blocks: residual blocks of the decoder; the paper's are 6.
+      dtype: of the arithmetic.
+      bn_updates: see `BatchNorm.updates`.
+    """
+
+    channels: int = 64
+    num_blocks: int = 6
+    dtype: Dtype = jnp.float32
+    bn_updates: tuple[int, ...] = (0,)
+
+    @nn.compact
+    def __call__(
+        self, images: jax.Array, heatmaps: jax.Array, *, use_running_average: bool
+    ) -> jax.Array:
+        """Maps views `[B, S, S, 3]` and maps `[B, S/4, S/4, K]` to images `[B, S, S, 3]`.
+
+        The images are in [0, 1] and at least float32.
+        """
+        conv = partial(Conv, dtype=self.dtype)
+        norm = partial(BatchNorm, use_running_average, updates=self.bn_updates, dtype=self.dtype)
+        features = Encoder(self.channels, conv, norm, name="encoder")(images)
+        x = jnp.concatenate([features, heatmaps.astype(features.dtype)], -1)
+        x = norm(name="norm_in")(x)
+        for i in range(1, self.num_blocks + 1):
+            x = ResidualBlock(conv, norm, name=f"residual{i}")(x)
+        for i in range(1, 3):
+            x = ConvTranspose(x.shape[-1] // 2, dtype=self.dtype, name=f"up{i}")(x)
+            x = nn.relu(norm(name=f"up_norm{i}")(x))
+        x = conv(3, size=7, padding=3, name="conv_out")(x)
+        return 0.5 * (jnp.tanh(x.astype(jnp.promote_types(x.dtype, jnp.float32))) + 1.0)

@@ -1,0 +1,111 @@
+"""The landmark detector: a one-stack hourglass of pre-activation blocks (paper, IV-A)."""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from landmarks_jax.models.layers import BatchNorm, Conv, Dtype, Module
+
+
+def average_pool(x: jax.Array) -> jax.Array:
+    """Halves `[B, 2h, 2w, C]` by the mean of 2 x 2 cells."""
+    b, h, w, c = x.shape
+    return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
+
+
+def upsample_nearest(x: jax.Array) -> jax.Array:
+    """Doubles `[B, h, w, C]` by repetition."""
+    b, h, w, c = x.shape
+    x = jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c))
+    return x.reshape(b, 2 * h, 2 * w, c)
+
+
+class Block(nn.Module):
+    """Three BN-ReLU-conv3x3 of falling width, concatenated, plus the input.
+
+    Attributes:
+      features: output channels; the convolutions give a half, a quarter and a quarter of them.
+      conv: makes a convolution.
+      norm: makes a batch norm.
+    """
+
+    features: int
+    conv: Module
+    norm: Module
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps `[B, h, w, I]` to `[B, h, w, features]`."""
+        parts = []
+        y = x
+        for i, share in enumerate((2, 4, 4), start=1):
+            y = nn.relu(self.norm(name=f"norm{i}")(y))
+            y = self.conv(self.features // share, name=f"conv{i}")(y)
+            parts.append(y)
+        if x.shape[-1] != self.features:
+            x = nn.relu(self.norm(name="skip_norm")(x))
+            x = self.conv(self.features, size=1, padding=0, name="skip_conv")(x)
+        return x + jnp.concatenate(parts, -1)
+
+
+class Hourglass(nn.Module):
+    """Recursive hourglass of constant width.
+
+    Attributes:
+      depth: levels; the bottom works at `2**depth` times smaller maps.
+      block: makes a block.
+    """
+
+    depth: int
+    block: Module
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps `[B, h, w, C]` to the same shape."""
+        skip = self.block(name="skip")(x)
+        y = self.block(name="down")(average_pool(x))
+        if self.depth > 1:
+            y = Hourglass(self.depth - 1, self.block, name="inner")(y)
+        else:
+            y = self.block(name="bottom")(y)
+        y = self.block(name="up")(y)
+        return skip + upsample_nearest(y)
+
+
+class Detector(nn.Module):
+    """Score maps of landmarks, at a quarter of the view's side (one-stack FAN, paper IV-A).
+
+    Attributes:
+      num_landmarks: K.
+      channels: width of the hourglass, a multiple of 8; the paper's is 256.
+      depth: levels of the hourglass; the paper's is 4.
+      dtype: of the arithmetic.
+      bn_updates: see `BatchNorm.updates`.
+    """
+
+    num_landmarks: int
+    channels: int = 256
+    depth: int = 4
+    dtype: Dtype = jnp.float32
+    bn_updates: tuple[int, ...] = (0,)
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, use_running_average: bool) -> jax.Array:
+        """Maps views `[B, S, S, 3]` in [0, 1] to score maps `[B, S / 4, S / 4, K]`."""
+        conv = partial(Conv, dtype=self.dtype)
+        norm = partial(BatchNorm, use_running_average, updates=self.bn_updates, dtype=self.dtype)
+        block = partial(Block, conv=conv, norm=norm)
+        width = self.channels
+
+        x = conv(width // 4, size=7, stride=2, padding=3, use_bias=True, name="stem")(images)
+        x = nn.relu(norm(name="stem_norm")(x))
+        x = average_pool(block(width // 2, name="block1")(x))
+        x = block(width // 2, name="block2")(x)
+        x = block(width, name="block3")(x)
+        x = Hourglass(self.depth, partial(block, width), name="hourglass")(x)
+        x = block(width, name="top")(x)
+        x = conv(width, size=1, padding=0, use_bias=True, name="last")(x)
+        x = nn.relu(norm(name="last_norm")(x))
+        return conv(self.num_landmarks, size=1, padding=0, use_bias=True, name="head")(x)

@@ -1,0 +1,159 @@
+"""Checkpoints of a run, and the claim of a run on its folder. The one importer of Orbax."""
+
+import contextlib
+import json
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import jax
+import orbax.checkpoint as ocp
+from ml_collections import ConfigDict
+
+from landmarks_jax import config as configuration
+from landmarks_jax.errors import WorkdirError
+from landmarks_jax.training.state import TrainState
+
+CONFIG_FILE = "config.json"
+DATA_FILE = "data.json"
+FOLDER = "checkpoints"
+
+
+class Restored(NamedTuple):
+    """A checkpoint as read.
+
+    Attributes:
+      state: the state.
+      step: its step.
+      seconds: how long the run had trained, over all sittings.
+    """
+
+    state: TrainState
+    step: int
+    seconds: float
+
+
+class Checkpoints:
+    """Saves and restores the states of one run; a context, whose end waits for the last save."""
+
+    def __init__(self, workdir: Path) -> None:
+        self._folder = (workdir / FOLDER).absolute()
+        self._manager = ocp.CheckpointManager(
+            self._folder,
+            options=ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=True),
+        )
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+    def last_step(self) -> int | None:
+        """The step of the newest checkpoint, None where there is none."""
+        return self._manager.latest_step()
+
+    def path(self, step: int) -> Path:
+        """The folder of the checkpoint of a step."""
+        return self._folder / str(step)
+
+    def save(self, step: int, state: TrainState, seconds: float) -> None:
+        """Starts to write a state; returns once the state may change."""
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave({"seconds": seconds})
+        )
+        self._manager.save(step, args=items)
+
+    def restore(self, like: Any) -> Restored | None:
+        """Reads the newest checkpoint, None where there is none.
+
+        Args:
+          like: the state's tree of `jax.ShapeDtypeStruct`, with the shardings wanted.
+
+        Raises:
+          WorkdirError: the checkpoint cannot be read, or is of another model.
+        """
+        step = self.last_step()
+        if step is None:
+            return None
+        items = ocp.args.Composite(
+            state=ocp.args.StandardRestore(like), progress=ocp.args.JsonRestore()
+        )
+        try:
+            read = self._manager.restore(step, args=items)
+            return Restored(read.state, step, float(read.progress["seconds"]))
+        except Exception as error:  # Orbax and its storage raise whatever they like
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise WorkdirError(
+                f"{self.path(step)}: the checkpoint is damaged ({reason[:200]}); "
+                "remove that folder to go on from the one before"
+            ) from error
+
+
+def claim(workdir: Path, config: ConfigDict, data_digest: str) -> None:
+    """Makes the run's folder, or checks that it is of this run.
+
+    Raises:
+      WorkdirError: the folder is of another configuration or of other photos.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    path = workdir / CONFIG_FILE
+    if path.exists():
+        old = read_config(workdir)
+        for field, before, now in configuration.differences(old, config):
+            raise WorkdirError(
+                f"{path}: the run has config.{field} = {before!r}, asked for is {now!r}; "
+                "use another --workdir, or the run's own value"
+            )
+        digest = _read_json(workdir / DATA_FILE).get("digest")
+        if digest != data_digest:
+            raise WorkdirError(
+                f"{workdir / DATA_FILE}: the run saw other photos than there are now (some were "
+                "added, lost or renamed); restore them or use another --workdir"
+            )
+    _write(workdir / DATA_FILE, json.dumps({"digest": data_digest}) + "\n")
+    _write(path, configuration.to_json(config))
+
+
+def read_config(workdir: Path) -> ConfigDict:
+    """The configuration of a run.
+
+    Raises:
+      WorkdirError: there is none, or it cannot be read.
+    """
+    path = workdir / CONFIG_FILE
+    try:
+        return configuration.from_json(path.read_text())
+    except FileNotFoundError:
+        raise WorkdirError(
+            f"{path}: no such file; --workdir must be a folder of train.py"
+        ) from None
+    except (ValueError, OSError) as error:
+        raise WorkdirError(f"{path}: cannot be read as a configuration ({error})") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except (ValueError, OSError) as error:
+        raise WorkdirError(f"{path}: cannot be read ({error})") from error
+
+
+def _write(path: Path, text: str) -> None:
+    """Replaces a file in one move: a run killed here leaves the old one or the new one."""
+    part = path.with_suffix(".part")
+    with contextlib.suppress(FileNotFoundError):
+        part.unlink()
+    part.write_text(text)
+    part.replace(path)
+
+
+def abstract(state: Any, sharding: jax.sharding.Sharding) -> Any:
+    """The tree of shapes and shardings that `Checkpoints.restore` wants."""
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), state)

@@ -1,0 +1,258 @@
+"""The training loop: wiring only. What a step computes is in `step`, what is told in `reports`."""
+
+import functools
+import signal
+import threading
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from absl import logging
+from jax.sharding import Mesh
+
+from landmarks_jax import config as configuration
+from landmarks_jax import objective
+from landmarks_jax.data import feed as feeds
+from landmarks_jax.errors import ConfigError
+from landmarks_jax.objective import Networks
+from landmarks_jax.training import checkpoints, sharding
+from landmarks_jax.training import state as states
+from landmarks_jax.training import step as steps
+from landmarks_jax.training.reports import Reporter
+from landmarks_jax.training.state import TrainState
+from landmarks_jax.training.step import Frozen, Totals
+from landmarks_jax.weights import vgg as vgg_weights
+
+# Steps that may be under way on the device while the host goes on.
+IN_FLIGHT = 2
+PREVIEW_ROWS = 6
+
+
+class Program(NamedTuple):
+    """The compiled functions of a run.
+
+    Attributes:
+      step: `(state, totals, canvases, frozen) -> (state, totals)`, the state donated.
+      fresh_totals: `() -> totals` of no step.
+      preview: `(state, canvases, frozen) -> Preview` of the first rows.
+    """
+
+    step: Any
+    fresh_totals: Any
+    preview: Any
+
+
+class Interrupt:
+    """Remembers a SIGTERM or SIGINT, so that the loop ends between two steps.
+
+    A second one ends the process at once.
+    """
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "Interrupt":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._remember)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None:
+            raise KeyboardInterrupt
+        self.signal = number
+
+
+def load_frozen(config: ml_collections.ConfigDict, networks: Networks) -> Frozen:
+    """Reads the perceptual network, if any, and starts the run's random key; on the host."""
+    params: dict[str, np.ndarray] = {}
+    mean, std = np.zeros(3, np.float32), np.ones(3, np.float32)
+    if networks.vgg is not None:
+        read = vgg_weights.load_vgg16(
+            config.perceptual.weights, networks.vgg.taps, normalize=config.perceptual.normalize
+        )
+        params, mean, std = read.params, read.mean, read.std
+    return Frozen(jax.random.key(config.seed), params, mean, std)
+
+
+def abstract_state(config: ml_collections.ConfigDict, mesh: Mesh) -> TrainState:
+    """The shapes and shardings of a run's state, without computing it."""
+    networks, optimizer = objective.build_networks(config), states.make_optimizer(config)
+    start = functools.partial(
+        states.initial_state, config=config, networks=networks, optimizer=optimizer
+    )
+    shapes = jax.eval_shape(start, jax.random.key(0))
+    return checkpoints.abstract(shapes, sharding.replicated(mesh))
+
+
+def compile_program(
+    config: ml_collections.ConfigDict,
+    networks: Networks,
+    state: TrainState,
+    frozen: Frozen,
+    mesh: Mesh,
+) -> Program:
+    """Compiles the step ahead of time, so that nothing in the loop can compile it again."""
+    optimizer = states.make_optimizer(config)
+    whole, rows = sharding.replicated(mesh), sharding.by_row(mesh)
+    size = config.data.canvas_size
+    canvases = jax.ShapeDtypeStruct(
+        (config.train.batch_size, size, size, 3), jnp.uint8, sharding=rows
+    )
+    fresh_totals = jax.jit(functools.partial(steps.empty_totals, config), out_shardings=whole)
+    step = jax.jit(
+        functools.partial(steps.train_step, config=config, networks=networks, optimizer=optimizer),
+        donate_argnames=("state",),
+        out_shardings=whole,
+    )
+    preview = jax.jit(
+        functools.partial(steps.preview, config=config, networks=networks, num_rows=PREVIEW_ROWS),
+        out_shardings=whole,
+    )
+    compiled = step.lower(state, fresh_totals(), canvases, frozen).compile()
+    return Program(compiled, fresh_totals, preview)
+
+
+def train(config: ml_collections.ConfigDict, workdir: Path) -> int:
+    """Trains a run, or goes on with it, until its steps or minutes are spent.
+
+    Args:
+      config: the configuration.
+      workdir: the run's folder, made if need be.
+
+    Returns:
+      0, or 128 plus the number of the signal that stopped it (after saving).
+
+    Raises:
+      UserError: something a user can act on; nothing slow has started, or the last checkpoint is
+        named.
+    """
+    configuration.validate(config)
+    configuration.check_devices(config, jax.device_count())
+    networks = objective.build_networks(config)
+    frozen = load_frozen(config, networks)
+    feed = feeds.open_feed(config)
+    logging.info("%s", feed.summary)
+    if len(feed) < config.train.batch_size:
+        raise ConfigError(
+            f"config.train.batch_size = {config.train.batch_size}: must be at most the number of "
+            f"photos; there are {len(feed)} ({feed.summary})"
+        )
+    checkpoints.claim(workdir, config, feed.digest)
+    mesh = sharding.make_mesh()
+    frozen = sharding.put_replicated(mesh, frozen)
+    with checkpoints.Checkpoints(workdir) as saved:
+        restored = saved.restore(abstract_state(config, mesh))
+        if restored is None:
+            restored = checkpoints.Restored(start_state(config, networks, mesh), 0, 0.0)
+        if is_done(config, restored.step, restored.seconds):
+            print(f"{workdir}: already trained for {restored.step} steps")
+            return 0
+        program = compile_program(config, networks, restored.state, frozen, mesh)
+        batches = feed.batches(
+            seed=config.seed,
+            batch_size=config.train.batch_size,
+            start_step=restored.step,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        with (
+            Interrupt() as interrupt,
+            Reporter(
+                workdir,
+                start=restored.step,
+                steps=config.train.steps,
+                batch_size=config.train.batch_size,
+                seconds=restored.seconds,
+            ) as reporter,
+            # Whatever reaches the device in the loop is sent there explicitly.
+            jax.transfer_guard_host_to_device("disallow"),
+        ):
+            run_steps(config, program, restored, frozen, batches, mesh, saved, reporter, interrupt)
+    return 128 + interrupt.signal if interrupt.signal else 0
+
+
+def start_state(config: ml_collections.ConfigDict, networks: Networks, mesh: Mesh) -> TrainState:
+    """Draws the first state, on every device."""
+    start = functools.partial(
+        states.initial_state,
+        config=config,
+        networks=networks,
+        optimizer=states.make_optimizer(config),
+    )
+    key = jax.random.fold_in(jax.random.key(config.seed), 1)
+    return jax.jit(start, out_shardings=sharding.replicated(mesh))(key)
+
+
+def is_done(config: ml_collections.ConfigDict, step: int, seconds: float) -> bool:
+    """Whether the steps or the minutes of a run are spent."""
+    out_of_steps = bool(config.train.steps) and step >= config.train.steps
+    out_of_time = bool(config.train.minutes) and seconds >= 60 * config.train.minutes
+    return out_of_steps or out_of_time
+
+
+def run_steps(
+    config: ml_collections.ConfigDict,
+    program: Program,
+    restored: checkpoints.Restored,
+    frozen: Frozen,
+    batches: Iterator[dict[str, np.ndarray]],
+    mesh: Mesh,
+    saved: checkpoints.Checkpoints,
+    reporter: Reporter,
+    interrupt: Interrupt,
+) -> None:
+    """Steps until the run is done or interrupted; the last state is always saved."""
+    state, step = restored.state, restored.step
+    totals = program.fresh_totals()
+    pending: tuple[int, Totals, float] | None = None
+    under_way: deque[jax.Array] = deque()
+
+    def report() -> None:
+        """Reads the interval before, so that the device never waits for the host."""
+        if pending is not None:
+            last = saved.last_step()
+            place = (
+                "no checkpoint was saved yet"
+                if last is None
+                else (f"the last good checkpoint is {saved.path(last)}")
+            )
+            reporter.metrics(*pending, place)
+
+    while not is_done(config, step, reporter.seconds()) and interrupt.signal is None:
+        canvases = sharding.put_batch(mesh, next(batches)["canvas"])
+        state, totals = program.step(state, totals, canvases, frozen)
+        step += 1
+        reporter.step_done()
+        under_way.append(totals.count)
+        if len(under_way) > IN_FLIGHT:
+            under_way.popleft().block_until_ready()
+        done = is_done(config, step, reporter.seconds()) or interrupt.signal is not None
+        checkpoint = done or step % config.train.checkpoint_every == 0
+        if checkpoint or step % config.train.log_every == 0:
+            report()
+            pending = (step, totals, reporter.seconds())
+            totals = program.fresh_totals()
+        if checkpoint:
+            # A state is saved only once every loss that led to it is known to be finite.
+            report()
+            pending = None
+            saved.save(step, state, reporter.seconds())
+        if config.train.picture_every and step % config.train.picture_every == 0:
+            reporter.picture(step, program.preview(state, canvases, frozen))

@@ -1,0 +1,176 @@
+"""What a run tells: metrics as lines, JSONL and TensorBoard, and pictures.
+
+The one place that reads from the device while training: `fetch`.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from matplotlib.figure import Figure
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+from landmarks_jax.errors import UserError
+from landmarks_jax.evaluation import plots
+from landmarks_jax.training.step import Preview, Totals
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class NotFiniteError(UserError):
+    """The loss became infinite or not a number."""
+
+
+def fetch(tree: Any) -> Any:
+    """Reads a tree from the device: the only place of the loop that does."""
+    return jax.device_get(tree)
+
+
+class Reporter:
+    """Writes a run's metrics and pictures; a context that closes what it opened."""
+
+    def __init__(
+        self, workdir: Path, *, start: int, steps: int, batch_size: int, seconds: float
+    ) -> None:
+        """Opens the files.
+
+        Args:
+          workdir: the run's folder.
+          start: the step that the run goes on from.
+          steps: where it is to stop; 0 where minutes alone decide.
+          batch_size: photos a step.
+          seconds: time trained in earlier sittings.
+        """
+        self._pictures = workdir / "pictures"
+        self._metrics = (workdir / METRICS_FILE).open("a")
+        self._board = SummaryWriter(str(workdir / "tensorboard"))
+        self._batch_size = batch_size
+        self._seconds_before = seconds
+        self._started = time.monotonic()
+        self._last = (start, seconds)
+        self._bar = tqdm(
+            total=steps or None,
+            initial=start,
+            unit="step",
+            disable=not sys.stderr.isatty(),
+            dynamic_ncols=True,
+        )
+
+    def __enter__(self) -> "Reporter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+        self._metrics.close()
+        self._board.close()
+
+    def seconds(self) -> float:
+        """Time trained, over all sittings."""
+        return self._seconds_before + time.monotonic() - self._started
+
+    def step_done(self) -> None:
+        """Moves the progress bar."""
+        self._bar.update()
+
+    def say(self, line: str) -> None:
+        """Prints a line beside the progress bar."""
+        self._bar.write(line, file=sys.stdout)
+        sys.stdout.flush()
+
+    def metrics(self, step: int, totals: Totals, seconds: float, last_good: str) -> None:
+        """Reads and writes the means of an interval.
+
+        Args:
+          step: steps done at its end.
+          totals: sums over the interval, on the device.
+          seconds: time trained at its end.
+          last_good: where the newest checkpoint is, for the message.
+
+        Raises:
+          NotFiniteError: the loss of a step of the interval is not finite.
+        """
+        read: Totals = fetch(totals)
+        if read.bad_step >= 0:
+            raise NotFiniteError(
+                f"step {int(read.bad_step) + 1}: the loss or a gradient is not finite; lower "
+                f"config.optimizer.learning_rate or set config.optimizer.clip_norm; {last_good}"
+            )
+        count = int(read.count)
+        if count == 0:
+            return
+        means = {name: float(value) / count for name, value in read.sums.items()}
+        steps, spent = step - self._last[0], seconds - self._last[1]
+        self._last = (step, seconds)
+        rate = steps * self._batch_size / max(spent, 1e-9)
+        row = {"step": step, "seconds": round(seconds, 3), "images_per_second": round(rate, 2)}
+        row |= {name: float(f"{value:.6g}") for name, value in means.items()}
+        self._metrics.write(json.dumps(row) + "\n")
+        self._metrics.flush()
+        for name, value in means.items():
+            self._board.add_scalar(name, value, step)
+        self._board.add_scalar("images_per_second", rate, step)
+        self._show(step, means, rate, seconds)
+
+    def _show(self, step: int, means: Mapping[str, float], rate: float, seconds: float) -> None:
+        terms = {"loss": means["loss"], "pixel": means["pixel"], "eqv": means["equivariance"]}
+        if self._bar.disable:
+            left = ""
+            if self._bar.total and rate > 0:
+                minutes = (self._bar.total - step) * self._batch_size / rate / 60
+                left = f"  {minutes:.1f} min left"
+            shown = "  ".join(f"{name} {value:.4f}" for name, value in terms.items())
+            self.say(f"step {step}  {shown}  {rate:.0f} images/s  {seconds:.0f} s{left}")
+        else:
+            self._bar.set_postfix(
+                {n: f"{v:.4f}" for n, v in terms.items()} | {"img/s": f"{rate:.0f}"}
+            )
+
+    def picture(self, step: int, preview: Preview) -> None:
+        """Reads and writes a picture of a few photos' way through the model.
+
+        Args:
+          step: steps done.
+          preview: on the device.
+        """
+        figure = preview_figure(fetch(preview), title=f"step {step}")
+        self._pictures.mkdir(exist_ok=True)
+        plots.save(figure, self._pictures / f"step-{step:06d}.png")
+        self._board.add_image("preview", plots.to_array(figure), step, dataformats="HWC")
+
+
+def preview_figure(preview: Preview, title: str) -> Figure:
+    """Rows of photos: `x`, `x'` with landmarks, intermediate and final reconstructions."""
+    images, landmarks, intermediate, final = preview
+    columns = [("x", images[0], landmarks[0]), ("x'", images[1], landmarks[1])]
+    if intermediate is not None:
+        columns += [(("I_a", "I_a'")[d], part, None) for d, part in enumerate(intermediate)]
+    columns += [(("I_x'", "I_x")[d], part, None) for d, part in enumerate(final)]
+    rows, tile = images.shape[1], 1.3
+    figure = Figure(figsize=(tile * len(columns), tile * rows + 0.35), dpi=100)
+    axes = figure.subplots(rows, len(columns), squeeze=False)
+    colors = plots.landmark_colors(landmarks.shape[2])
+    for c, (name, pictures, points) in enumerate(columns):
+        for r in range(rows):
+            axis = axes[r][c]
+            axis.imshow(np.clip(pictures[r], 0, 1), extent=(-1, 1, 1, -1), interpolation="bilinear")
+            if points is not None:
+                axis.scatter(
+                    points[r, :, 0],
+                    points[r, :, 1],
+                    s=14,
+                    c=colors,
+                    edgecolors="black",
+                    linewidths=0.4,
+                )
+            axis.set(xlim=(-1, 1), ylim=(1, -1), xticks=[], yticks=[])
+            if r == 0:
+                axis.set_title(name, fontsize=8)
+    figure.suptitle(title, fontsize=9)
+    figure.tight_layout(pad=0.3)
+    return figure

@@ -1,0 +1,100 @@
+"""What a run carries from step to step, its start, and its optimiser."""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+
+from landmarks_jax.objective import Networks
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything that a checkpoint holds.
+
+    Attributes:
+      step: int32, steps done.
+      params: `{"detector", "generator"}`.
+      batch_stats: running statistics of batch norm, likewise.
+      opt_state: optax's.
+      averaged: running average of `params`, empty where it is off.
+      tap_means: running mean of each tap's loss, empty where losses are not balanced.
+    """
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+    averaged: Any
+    tap_means: dict[str, jax.Array]
+
+
+def learning_rate(config: ml_collections.ConfigDict) -> optax.Schedule:
+    """The rate as a function of the absolute step: warm-up, then drops, then a cosine's share."""
+    o = config.optimizer
+
+    def schedule(step: jax.Array) -> jax.Array:
+        rate = jnp.asarray(o.learning_rate, jnp.float32)
+        if o.warmup_steps:
+            rate = rate * jnp.minimum((step + 1) / o.warmup_steps, 1.0)
+        for drop in o.drop_steps:
+            rate = jnp.where(step >= drop, rate * o.drop_factor, rate)
+        if o.cosine_steps:
+            progress = jnp.minimum(step / o.cosine_steps, 1.0)
+            rate = rate * 0.5 * (1.0 + jnp.cos(jnp.pi * progress))
+        return rate
+
+    return schedule
+
+
+def make_optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
+    """Adam as the presets say; the gradient of each network is clipped by its own norm.
+
+    The order is the released code's: clip, add L2 (not decoupled), Adam.
+    """
+    o = config.optimizer
+
+    def chain() -> optax.GradientTransformation:
+        parts = []
+        if o.clip_norm:
+            parts.append(optax.clip_by_global_norm(o.clip_norm))
+        if o.weight_decay:
+            parts.append(optax.add_decayed_weights(o.weight_decay))
+        parts.append(optax.scale_by_adam(b1=o.beta1, b2=o.beta2, eps=1e-8))
+        parts.append(optax.scale_by_learning_rate(learning_rate(config)))
+        return optax.chain(*parts)
+
+    names = {"detector": "detector", "generator": "generator"}
+    return optax.multi_transform({name: chain() for name in names}, names)
+
+
+def initial_state(
+    key: jax.Array,
+    config: ml_collections.ConfigDict,
+    networks: Networks,
+    optimizer: optax.GradientTransformation,
+) -> TrainState:
+    """Draws the parameters and starts the optimiser; pure, so that it can be jitted and sharded."""
+    size = config.views.size
+    dtype = jnp.promote_types(jnp.dtype(config.compute_dtype), jnp.float32)
+    images = jnp.zeros((1, size, size, 3), dtype)
+    maps = jnp.zeros((1, size // 4, size // 4, config.model.num_landmarks), dtype)
+    detector_key, generator_key = jax.random.split(key)
+    detector = networks.detector.init(detector_key, images, use_running_average=True)
+    generator = networks.generator.init(generator_key, images, maps, use_running_average=True)
+    params = {"detector": detector["params"], "generator": generator["params"]}
+    taps = config.perceptual.taps if networks.vgg and config.perceptual.balance else ()
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        batch_stats={
+            "detector": detector["batch_stats"],
+            "generator": generator["batch_stats"],
+        },
+        opt_state=optimizer.init(params),
+        averaged=jax.tree.map(jnp.copy, params) if config.optimizer.ema_decay else {},
+        tap_means={tap: jnp.zeros((), dtype) for tap in taps},
+    )

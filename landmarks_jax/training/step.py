@@ -1,0 +1,261 @@
+"""One training step, pure: state and canvases in, state and running totals out."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+
+from landmarks_jax import objective, views
+from landmarks_jax.objective import Networks, Reconstruction
+from landmarks_jax.training.state import TrainState, learning_rate
+
+
+class Frozen(NamedTuple):
+    """What a step reads and never changes.
+
+    Attributes:
+      key: typed random key of the run.
+      vgg: parameters of the perceptual network, empty without one.
+      mean: `[3]` subtracted from images in [0, 1] before the perceptual network.
+      std: `[3]` divided by after it.
+    """
+
+    key: jax.Array
+    vgg: dict[str, jax.Array]
+    mean: jax.Array
+    std: jax.Array
+
+
+class Totals(NamedTuple):
+    """Sums over the steps since the last report, kept on the device.
+
+    Attributes:
+      count: steps.
+      sums: of each metric.
+      bad_step: the first step whose loss was not finite, -1 where there is none.
+    """
+
+    count: jax.Array
+    sums: dict[str, jax.Array]
+    bad_step: jax.Array
+
+
+class Drawn(NamedTuple):
+    """What chance decides in one step.
+
+    Attributes:
+      pair: the views `x` and `x'`.
+      auxiliary: `[B]` rows of the auxiliary photos.
+    """
+
+    pair: tuple[views.Views, views.Views]
+    auxiliary: jax.Array
+
+
+def draw(
+    key: jax.Array, step: jax.Array, canvases: jax.Array, config: ml_collections.ConfigDict
+) -> Drawn:
+    """Draws views and auxiliaries; (seed, step, row of the global batch) alone decide.
+
+    Args:
+      key: of the run.
+      step: the absolute step.
+      canvases: `[B, C, C, 3]` uint8.
+      config: the whole configuration.
+    """
+    views_key, auxiliary_key = jax.random.split(key)
+    batch_size = canvases.shape[0]
+    step_key = jax.random.fold_in(views_key, step)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(step_key, jnp.arange(batch_size))
+    if config.objective.auxiliary == "each_step":
+        auxiliary_key = jax.random.fold_in(auxiliary_key, step)
+    auxiliary = objective.draw_auxiliary(auxiliary_key, batch_size)
+    return Drawn(views.view_pair(canvases, keys, config.views), auxiliary)
+
+
+def loss_and_metrics(
+    params: Any,
+    state: TrainState,
+    drawn: Drawn,
+    frozen: Frozen,
+    *,
+    config: ml_collections.ConfigDict,
+    networks: Networks,
+) -> tuple[jax.Array, tuple[dict[str, jax.Array], Any, dict[str, jax.Array], Reconstruction]]:
+    """The loss of Eq. 7 with the optional terms.
+
+    Returns:
+      The loss; then metrics, new batch statistics, new running means of the taps, and what was
+      reconstructed.
+    """
+    first, second = drawn.pair
+    made, batch_stats = objective.reconstruct(
+        networks,
+        params,
+        state.batch_stats,
+        (first.images, second.images),
+        drawn.auxiliary,
+        config,
+    )
+    directions = made.final.shape[0] // first.images.shape[0]
+    pixel = objective.pixel_loss(made.final, made.targets, directions)
+    landmarks = jnp.split(made.landmarks, 2)
+    equivariance = objective.equivariance_loss(
+        (landmarks[0], landmarks[1]), (first.to_canvas, second.to_canvas)
+    )
+    separation = objective.separation_loss(made.landmarks, config.objective.separation_sigma)
+    loss = (
+        config.objective.pixel_weight * pixel
+        + config.objective.equivariance_weight * equivariance
+        + config.objective.separation_weight * separation
+    )
+    metrics = {"pixel": pixel, "equivariance": equivariance, "separation": separation}
+    tap_means = state.tap_means
+    if networks.vgg is not None:
+        vgg = networks.vgg
+
+        def features(images: jax.Array) -> dict[str, jax.Array]:
+            return vgg.apply({"params": frozen.vgg}, (images - frozen.mean) / frozen.std)
+
+        taps = objective.tap_losses(features, made.final, made.targets, directions)
+        metrics |= taps
+        if config.perceptual.balance:
+            tap_means = running_means(tap_means, taps, state.step, config.perceptual.balance_decay)
+            taps = {tap: value / tap_means[tap] for tap, value in taps.items()}
+        loss = loss + config.perceptual.weight * sum(taps.values())
+    metrics["loss"] = loss
+    return loss, (metrics, batch_stats, tap_means, made)
+
+
+def running_means(
+    means: dict[str, jax.Array], values: dict[str, jax.Array], step: jax.Array, decay: float
+) -> dict[str, jax.Array]:
+    """Moves each mean towards its value; the first step sets it. No gradient flows through."""
+    kept = jnp.where(step == 0, 0.0, decay)
+    return {
+        name: jax.lax.stop_gradient(kept * means[name] + (1.0 - kept) * values[name])
+        for name in means
+    }
+
+
+def train_step(
+    state: TrainState,
+    totals: Totals,
+    canvases: jax.Array,
+    frozen: Frozen,
+    *,
+    config: ml_collections.ConfigDict,
+    networks: Networks,
+    optimizer: optax.GradientTransformation,
+) -> tuple[TrainState, Totals]:
+    """One step of the method.
+
+    Args:
+      state: the state before.
+      totals: sums since the last report.
+      canvases: `[B, C, C, 3]` uint8.
+      frozen: random key and perceptual network.
+      config: the whole configuration.
+      networks: the modules.
+      optimizer: of both networks.
+
+    Returns:
+      The state after, and the totals with this step's metrics added.
+    """
+    drawn = draw(frozen.key, state.step, canvases, config)
+    gradient = jax.grad(loss_and_metrics, has_aux=True)
+    gradients, (metrics, batch_stats, tap_means, _) = gradient(
+        state.params, state, drawn, frozen, config=config, networks=networks
+    )
+    for name, part in gradients.items():
+        metrics[f"gradient_{name}"] = optax.global_norm(part)
+    metrics["learning_rate"] = learning_rate(config)(state.step)
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    averaged = state.averaged
+    if config.optimizer.ema_decay:
+        averaged = optax.incremental_update(params, averaged, 1.0 - config.optimizer.ema_decay)
+    new_state = TrainState(
+        step=state.step + 1,
+        params=params,
+        batch_stats=batch_stats,
+        opt_state=opt_state,
+        averaged=averaged,
+        tap_means=tap_means,
+    )
+    return new_state, add(totals, metrics, state.step)
+
+
+def add(totals: Totals, metrics: dict[str, jax.Array], step: jax.Array) -> Totals:
+    """Adds a step's metrics to the totals."""
+    sums = {name: totals.sums[name] + value for name, value in metrics.items()}
+    # A finite loss with a gradient that is not would spoil the parameters just as well.
+    watched = ("loss", "gradient_detector", "gradient_generator")
+    finite = jnp.all(jnp.isfinite(jnp.stack([metrics[name] for name in watched])))
+    bad = (totals.bad_step < 0) & ~finite
+    return Totals(totals.count + 1, sums, jnp.where(bad, step, totals.bad_step))
+
+
+def metric_names(config: ml_collections.ConfigDict) -> tuple[str, ...]:
+    """The metrics of a step, in the order of reports."""
+    taps = tuple(config.perceptual.taps) if config.perceptual.weights else ()
+    terms = ("loss", "pixel", *taps, "equivariance", "separation")
+    return (*terms, "gradient_detector", "gradient_generator", "learning_rate")
+
+
+def empty_totals(config: ml_collections.ConfigDict) -> Totals:
+    """Totals of no step."""
+    dtype = jnp.promote_types(jnp.dtype(config.compute_dtype), jnp.float32)
+    sums = {name: jnp.zeros((), dtype) for name in metric_names(config)}
+    sums["learning_rate"] = jnp.zeros((), jnp.float32)
+    return Totals(jnp.zeros((), jnp.int32), sums, jnp.full((), -1, jnp.int32))
+
+
+class Preview(NamedTuple):
+    """A few photos' way through the model, for a picture.
+
+    Attributes:
+      views: `[2, N, S, S, 3]`, `x` and `x'`.
+      landmarks: `[2, N, K, 2]`.
+      intermediate: `[D, N, S, S, 3]`, or None where the composition has none.
+      final: `[D, N, S, S, 3]`, against `x'`, then `x`.
+    """
+
+    views: jax.Array
+    landmarks: jax.Array
+    intermediate: jax.Array | None
+    final: jax.Array
+
+
+def preview(
+    state: TrainState,
+    canvases: jax.Array,
+    frozen: Frozen,
+    *,
+    config: ml_collections.ConfigDict,
+    networks: Networks,
+    num_rows: int,
+) -> Preview:
+    """The first rows of a batch as the next step would see and make them."""
+    drawn = draw(frozen.key, state.step, canvases, config)
+    first, second = drawn.pair
+    made, _ = objective.reconstruct(
+        networks,
+        state.params,
+        state.batch_stats,
+        (first.images, second.images),
+        drawn.auxiliary,
+        config,
+    )
+
+    def head(stacked: jax.Array) -> jax.Array:
+        return stacked.reshape(-1, canvases.shape[0], *stacked.shape[1:])[:, :num_rows]
+
+    return Preview(
+        jnp.stack([first.images, second.images])[:, :num_rows],
+        head(made.landmarks),
+        None if made.intermediate is None else head(made.intermediate),
+        head(made.final),
+    )

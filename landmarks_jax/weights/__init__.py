@@ -1,0 +1,1 @@
+"""Published weights, read into our trees."""

@@ -1,0 +1,124 @@
+"""Scanning folders: what is used, what is left out and said, what is remembered."""
+
+import logging
+
+import pytest
+from PIL import Image
+
+from landmarks_jax.data import decoding, files, folder, lists
+from landmarks_jax.errors import ConfigError, DataError
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+def save(path, size=(12, 10), color=(200, 100, 50), **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, color).save(path, **options)
+    return path
+
+
+def make_folder(root):
+    save(root / "b.jpg")
+    save(root / "sub" / "a.PNG")
+    save(root / ".hidden.jpg")
+    save(root / ".thumbs" / "c.jpg")
+    (root / "notes.txt").write_text("hello")
+    (root / ".DS_Store").write_bytes(b"0")
+    (root / "corrupt.jpg").write_bytes(b"not a picture")
+    (root / "gone.jpg").symlink_to(root / "nowhere.jpg")
+    return root
+
+
+def names(source):
+    return [source.name(i) for i in range(len(source))]
+
+
+def test_a_folder_keeps_what_can_be_read_and_says_what_it_leaves_out(tmp_path):
+    source = folder.FolderPhotos([str(make_folder(tmp_path / "pets"))])
+    assert names(source) == ["pets/b.jpg", "pets/sub/a.PNG"]
+    assert source.num_points == 0
+    assert source.points(1).shape == (0, 2)
+    assert source.photo(1)[0, 0].tolist() == [200, 100, 50]
+    assert "2 photos of" in source.summary
+    assert "2 unreadable pictures left out" in source.summary
+    assert "corrupt.jpg (cannot be read as a picture (cannot identify" in source.summary
+    assert "1 files that are no pictures left out: notes.txt" in source.summary
+
+
+def test_each_file_is_decoded_once_until_it_changes(tmp_path, monkeypatch):
+    root = str(make_folder(tmp_path / "pets"))
+    decoded = []
+    real = decoding.decode
+    monkeypatch.setattr(decoding, "decode", lambda path: decoded.append(path) or real(path))
+    first, _ = files.usable_files([root])
+    assert len(decoded) == 4
+    assert files.usable_files([root])[0] == first
+    assert len(decoded) == 4
+    save(tmp_path / "pets" / "corrupt.jpg")
+    assert len(files.usable_files([root])[0]) == 3
+    assert len(decoded) == 5
+
+
+def test_a_damaged_or_unwritable_cache_does_no_harm(tmp_path, monkeypatch, caplog):
+    root = str(make_folder(tmp_path / "pets"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    expected = files.usable_files([root])
+    (kept,) = (tmp_path / "cache" / "landmarks_jax").iterdir()
+    kept.write_text('{"version": 1')
+    assert files.usable_files([root]) == expected
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with caplog.at_level(logging.WARNING):
+        assert files.usable_files([root]) == expected
+
+
+def test_overlapping_roots_and_links_give_each_file_once(tmp_path):
+    root = make_folder(tmp_path / "pets")
+    (root / "loop").symlink_to(root)
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "again.jpg").symlink_to(root / "b.jpg")
+    save(tmp_path / "more" / "new.jpg")
+    roots = [str(root), str(root / "sub"), str(tmp_path / "more")]
+    found, note = files.usable_files(roots)
+    assert [file.name for file in found] == ["pets/b.jpg", "pets/sub/a.PNG", "more/new.jpg"]
+    assert "2 files reached twice" in note
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "corrupt"])
+def test_a_folder_of_nothing_is_an_error(kind, tmp_path):
+    root = tmp_path / "photos"
+    if kind != "missing":
+        root.mkdir()
+    if kind == "corrupt":
+        (root / "a.jpg").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"photos: no (such folder|usable picture)") as error:
+        folder.FolderPhotos([str(root)])
+    assert "\n" not in str(error.value)
+    with pytest.raises(ConfigError, match=r"config.data.roots = \(\)"):
+        folder.FolderPhotos([])
+
+
+def test_lists_leave_photos_out_by_name_or_stem(tmp_path):
+    for i in range(5):
+        save(tmp_path / "p" / f"{i:06d}.png")
+    ids = tmp_path / "test.txt"
+    ids.write_text("000001.jpg\n\n000003\nfolder/000004.png\n999999.jpg\n")
+    source = folder.FolderPhotos([str(tmp_path / "p")], [str(ids)])
+    assert names(source) == ["p/000000.png", "p/000002.png"]
+    assert "3 photos left out by the 4 ids of" in source.summary
+    with pytest.raises(DataError, match=r"none.txt: the list cannot be read"):
+        folder.FolderPhotos([str(tmp_path / "p")], [str(tmp_path / "none.txt")])
+    ids.write_text("\n".join(f"{i:06d}" for i in range(5)))
+    with pytest.raises(DataError, match="nothing is left of the 5 photos"):
+        folder.FolderPhotos([str(tmp_path / "p")], [str(ids)])
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("000001.jpg", "000001"), ("a/b\\c.PNG", "c"), ("v1.5", "v1.5"), ("x.tar.png", "x.tar")],
+)
+def test_photo_id(name, expected):
+    assert lists.photo_id(name) == expected

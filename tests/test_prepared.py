@@ -1,0 +1,233 @@
+"""The prepared form: what it holds, that it is whole or not at all, that it needs no TensorFlow."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from PIL import Image
+
+from landmarks_jax.data import feed, framing, order, prepared, sources
+from landmarks_jax.errors import ConfigError, DataError
+
+FRAME = framing.Framing(20, 16, "box")
+
+
+@pytest.fixture(name="photos")
+def make_photos(tmp_path, monkeypatch) -> Path:
+    """Nine photos of noise with three points each, and their table."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    rng = np.random.default_rng(0)
+    lines = ["file,x1,y1,x2,y2,x3,y3"]
+    (tmp_path / "photos").mkdir()
+    for i in range(9):
+        pixels = rng.integers(0, 256, (40 + i, 50, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{i}.png")
+        lines.append(",".join([f"photos/{i}.png", *map(str, rng.integers(5, 35, 6))]))
+    (tmp_path / "points.csv").write_text("\n".join(lines))
+    return tmp_path / "points.csv"
+
+
+def config_of(photos: Path, **data) -> ConfigDict:
+    fields = {"source": "folder", "roots": (), "exclude": (), "landmarks": str(photos)}
+    fields |= {"crop": "box", "canvas_size": 20, "num_synthetic": 1, "synthetic_seed": 1}
+    return ConfigDict({"data": fields | data, "views": {"size": 16}})
+
+
+def write(photos: Path) -> Path:
+    out = photos.parent / "deep" / "prepared"
+    prepared.prepare(sources.open_labelled(str(photos)), FRAME, out)
+    return out
+
+
+def test_prepared_canvases_are_those_of_the_photos(photos):
+    source = sources.open_labelled(str(photos))
+    canvases, points = sources.load_all(source, FRAME)
+    found = prepared.PreparedCanvases(write(photos))
+    assert isinstance(found.canvases, np.memmap)
+    np.testing.assert_array_equal(found.canvases, canvases)
+    np.testing.assert_array_equal(found.points, points)
+    assert found.names() == [source.name(i) for i in range(9)]
+    assert found.digest == sources.source_digest(source)
+    assert (found.framing, found.num_points, len(found)) == (FRAME, 3, 9)
+    assert "9 photos of" in found.summary
+
+
+def test_photos_without_points_can_be_prepared(photos):
+    frame = framing.Framing(12, 8, "tight")
+    source = sources.open_source(
+        config_of(photos, landmarks="", roots=(str(photos.parent / "photos"),)).data
+    )
+    prepared.prepare(source, frame, photos.parent / "out")
+    batch = next(prepared.PreparedCanvases(photos.parent / "out").batches(seed=0, batch_size=4))
+    assert (batch["canvas"].shape, batch["points"].shape) == ((4, 12, 12, 3), (4, 0, 2))
+    with pytest.raises(ConfigError, match="annotated points"):
+        prepared.prepare(source, FRAME, photos.parent / "box")
+
+
+def test_batches_follow_the_order(photos):
+    found = prepared.PreparedCanvases(write(photos))
+    share = {"process_index": 1, "process_count": 2}
+    batches = found.batches(seed=4, batch_size=6, start_step=3, **share)
+    for step in (3, 4, 5):
+        rows, batch = order.batch_rows(4, 9, 6, step, **share), next(batches)
+        np.testing.assert_array_equal(batch["canvas"], found.canvases[rows])
+        np.testing.assert_array_equal(batch["points"], found.points[rows])
+    with pytest.raises(ConfigError, match=r"config.train.batch_size = 5"):
+        found.batches(seed=0, batch_size=5, process_count=2)
+
+
+READ_BATCHES = """
+import sys
+sys.modules["tensorflow"] = sys.modules["tensorflow_datasets"] = None
+import numpy as np
+from ml_collections import ConfigDict
+from landmarks_jax.data import feed
+config = ConfigDict({"data": {"source": "prepared", "roots": (sys.argv[1],), "crop": "box",
+                              "canvas_size": 20}, "views": {"size": 16}})
+batches = feed.open_feed(config).batches(seed=2, batch_size=4, start_step=1)
+batches = [next(batches) for _ in range(5)]
+np.savez(sys.argv[2], **{k: np.stack([b[k] for b in batches]) for k in ("canvas", "points")})
+assert "jax" not in sys.modules
+"""
+
+
+def test_without_tensorflow_the_batches_equal_the_pipelines(photos):
+    if importlib.util.find_spec("tensorflow") is None:
+        pytest.skip("the pipeline needs the extra `train`")
+    copy = photos.parent / "batches.npz"
+    command = [sys.executable, "-W", "error", "-c", READ_BATCHES, str(write(photos)), str(copy)]
+    subprocess.run(command, check=True, timeout=60)
+    read = np.load(copy)
+    from_photos = feed.open_feed(config_of(photos))
+    batches = from_photos.batches(seed=2, batch_size=4, start_step=1)
+    for i in range(5):
+        batch = next(batches)
+        np.testing.assert_array_equal(read["canvas"][i], batch["canvas"])
+        np.testing.assert_array_equal(read["points"][i], batch["points"])
+
+
+def test_a_feed_says_the_same_from_photos_and_prepared(photos):
+    first = feed.open_feed(config_of(photos))
+    second = feed.open_feed(config_of(photos, source="prepared", roots=(str(write(photos)),)))
+    assert (len(first), first.num_points, first.digest) == (9, 3, second.digest)
+    assert (len(second), second.num_points) == (9, 3)
+    with pytest.raises(ConfigError, match="wants one folder"):
+        feed.open_feed(config_of(photos, source="prepared"))
+
+
+@pytest.mark.parametrize(
+    ("canvas_size", "view_size", "crop", "message"),
+    [
+        (22, 16, "box", r"config.data.canvas_size = 22, but .* was prepared with 20"),
+        (20, 14, "box", r"config.views.size = 14, but .* was prepared with 16"),
+        (20, 16, "tight", r"config.data.crop = 'tight', but .* was prepared with 'box'"),
+    ],
+)
+def test_another_framing_names_the_field(canvas_size, view_size, crop, message, photos):
+    found = prepared.PreparedCanvases(write(photos))
+    found.require(FRAME)
+    with pytest.raises(ConfigError, match=message):
+        found.require(framing.Framing(canvas_size, view_size, crop))
+
+
+def flip_a_byte(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+def edit_manifest(path: Path, **fields) -> None:
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps(manifest | fields))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda d: flip_a_byte(d / "canvases.npy"), r"canvases.npy: damaged \(checksum\)"),
+        (lambda d: flip_a_byte(d / "points.npy"), r"points.npy: damaged"),
+        (lambda d: flip_a_byte(d / "names.json"), r"names.json: damaged"),
+        (lambda d: os.truncate(d / "canvases.npy", 5000), r"canvases.npy: damaged"),
+        (lambda d: (d / "points.npy").unlink(), r"points.npy: missing"),
+        (lambda d: (d / "manifest.json").unlink(), r"manifest.json is missing"),
+        (lambda d: os.truncate(d / "manifest.json", 50), r"manifest.json: damaged"),
+        (lambda d: edit_manifest(d / "manifest.json", format_version=2), r"format version 2"),
+        (lambda d: edit_manifest(d / "manifest.json", sha256={}), r"manifest.json: damaged"),
+        (lambda d: edit_manifest(d / "manifest.json", count=8), r"\(9, 20, 20, 3\), not uint8"),
+    ],
+)
+def test_damage_is_named_in_one_line(damage, message, photos):
+    out = write(photos)
+    damage(out)
+    with pytest.raises(DataError, match=message) as error:
+        prepared.PreparedCanvases(out)
+    assert "\n" not in str(error.value)
+
+
+def test_a_truncated_file_is_noticed_without_checksums(photos):
+    out = write(photos)
+    os.truncate(out / "canvases.npy", 5000)
+    with pytest.raises(DataError, match=r"canvases.npy: damaged"):
+        prepared.PreparedCanvases(out, verify=False)
+
+
+def test_an_existing_folder_is_not_touched(photos):
+    out = write(photos)
+    before = (out / "manifest.json").stat().st_mtime_ns
+    with pytest.raises(DataError, match="is there already"):
+        write(photos)
+    assert (out / "manifest.json").stat().st_mtime_ns == before
+
+
+def test_a_failed_preparation_leaves_nothing(photos):
+    source = sources.open_labelled(str(photos))
+    (photos.parent / "photos" / "4.png").write_bytes(b"broken since")
+    out = photos.parent / "out" / "prepared"
+    with pytest.raises(DataError, match=r"4.png: cannot be read"):
+        prepared.prepare(source, FRAME, out)
+    assert list(out.parent.iterdir()) == []
+
+
+KILLED = """
+import os, signal, sys
+from landmarks_jax.data import framing, prepared, sources
+class Photos(type(sources.open_labelled(sys.argv[1]))):
+    def photo(self, index):
+        if index == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().photo(index)
+source = sources.open_labelled(sys.argv[1])
+source.__class__ = Photos
+prepared.prepare(source, framing.Framing(20, 16, "box"), sys.argv[2])
+"""
+
+
+def test_a_killed_preparation_leaves_no_folder_of_that_name(photos):
+    out = photos.parent / "out"
+    done = subprocess.run([sys.executable, "-c", KILLED, str(photos), str(out)], check=False)
+    assert done.returncode == -9
+    assert not out.exists()
+    prepared.prepare(sources.open_labelled(str(photos)), FRAME, out)
+    assert len(prepared.PreparedCanvases(out)) == 9
+
+
+def test_the_command_prepares_a_config(photos):
+    root = Path(__file__).parents[1]
+    settings = {"source": "folder", "landmarks": photos, "crop": "box", "canvas_size": 20}
+    flags = [f"--config.data.{field}={value}" for field, value in settings.items()]
+    out = photos.parent / "out"
+    command = [sys.executable, "prepare.py", "--config=configs/base.py", "--config.views.size=16"]
+    command += [*flags, f"--out={out}"]
+    subprocess.run(command, cwd=root, check=True, timeout=60, capture_output=True)
+    assert prepared.PreparedCanvases(out).framing == FRAME
+    again = subprocess.run(
+        command, cwd=root, check=False, timeout=60, capture_output=True, text=True
+    )
+    assert again.returncode == 2
+    assert again.stderr.splitlines()[-1].startswith(f"{out}: is there already")

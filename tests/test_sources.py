@@ -1,0 +1,195 @@
+"""Labelled lists, CelebA and the choice of a source, on pictures made here."""
+
+import os
+import types
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from landmarks_jax.data import celeba, folder, framing, mtfl, sources
+from landmarks_jax.errors import ConfigError, DataError
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+def save(path, size=(12, 10), color=(200, 100, 50), **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, color).save(path, **options)
+    return path
+
+
+def names(source):
+    return [source.name(i) for i in range(len(source))]
+
+
+def test_a_landmarks_table_gives_its_photos_in_its_order(tmp_path):
+    for name in ("a.jpg", "sub/b.jpg", "c.jpg"):
+        save(tmp_path / name)
+    table = tmp_path / "points.csv"
+    table.write_text("file,x1,y1,x2,y2\nsub/b.jpg,1,2,3.5,4\na.jpg,5,6,7,8\n")
+    source = sources.open_labelled(str(table))
+    assert names(source) == ["sub/b.jpg", "a.jpg"]
+    assert source.num_points == 2
+    assert source.points(0).tolist() == [[1, 2], [3.5, 4]]
+    assert source.points(0).dtype == np.float32
+    (tmp_path / "skip.txt").write_text("b\n")
+    other = folder.FolderPhotos([str(tmp_path)], [str(tmp_path / "skip.txt")], str(table))
+    assert other.points(0).tolist() == [[5, 6], [7, 8]]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("file,x1,y1\na.jpg,1\n", r"points.csv:2: 2 cells, the header has 3"),
+        ("file,x1,y1\na.jpg,1,two\n", r"points.csv:2: 'two' is not a number"),
+        ("file,x1,y1\na.jpg,1,inf\n", r"points.csv:2: 'inf' is not a number"),
+        ("file,x1,y1\n\nnone.jpg,1,2\n", r"points.csv:3: no such photo .*none.jpg"),
+        ("file,x,y\na.jpg,1,2\n", r"points.csv:1: the header must be file,x1,y1"),
+        ("a.jpg,1,2\n", r"points.csv:1: the header must be"),
+        ("file,x1,y1\n", r"points.csv: no photo is listed"),
+        ("", r"points.csv: no photo is listed"),
+        ("file,x1,y1\nbad.jpg,1,2\n", r"bad.jpg: cannot be read .* in the list of labelled photos"),
+        ("file,x1,y1\nturned.png,1,2\n", r"turned.png: .* EXIF orientation is 6"),
+    ],
+)
+def test_mistakes_in_a_landmarks_table_are_named(text, message, tmp_path):
+    save(tmp_path / "a.jpg")
+    (tmp_path / "bad.jpg").write_bytes(b"bad")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    save(tmp_path / "turned.png", exif=exif)
+    (tmp_path / "points.csv").write_text(text)
+    with pytest.raises(DataError, match=message):
+        sources.open_labelled(str(tmp_path / "points.csv"))
+
+
+def test_mtfl_lists_hold_all_x_before_all_y(tmp_path):
+    save(tmp_path / "AFLW" / "a.jpg")
+    save(tmp_path / "net" / "b.jpg")
+    listed = tmp_path / "list.txt"
+    listed.write_text(
+        "AFLW\\a.jpg 1 2 3 4 5 6 7 8 9 10 1 2 3 4\n net\\b.jpg 1 2 3 4 5 0 0 0 0 .5\n"
+    )
+    source = mtfl.MtflFaces(str(listed))
+    assert names(source) == ["AFLW/a.jpg", "net/b.jpg"]
+    assert source.points(0).tolist() == [[1, 6], [2, 7], [3, 8], [4, 9], [5, 10]]
+    assert source.points(1)[4].tolist() == [5, 0.5]
+    elsewhere = tmp_path / "lists" / "list.txt"
+    elsewhere.parent.mkdir()
+    elsewhere.write_text(listed.read_text())
+    assert len(mtfl.MtflFaces(str(elsewhere), str(tmp_path))) == 2
+    with pytest.raises(DataError, match=r"list.txt:1: no such photo .*lists/AFLW/a.jpg"):
+        mtfl.MtflFaces(str(elsewhere))
+    listed.write_text("AFLW/a.jpg 1 2 3 4 5 6 7 8 9\n")
+    with pytest.raises(DataError, match=r"list.txt:1: 9 numbers after the photo, at least 10"):
+        mtfl.MtflFaces(str(listed))
+    listed.write_text("AFLW/a.jpg 1 2 3 4 5 6 7 8 9 x\n")
+    with pytest.raises(DataError, match=r"list.txt:1: 'x' is not a number"):
+        mtfl.MtflFaces(str(listed))
+
+
+def make_celeba(root):
+    for i in range(1, 4):
+        save(root / celeba.FOLDER / f"{i:06d}.jpg", size=(178, 218), color=(10 * i, 0, 0))
+    lines = [f"{i:06d}.jpg " + " ".join(str(10 * i + j) for j in range(10)) for i in range(1, 4)]
+    (root / celeba.LANDMARKS).write_text("3\nlefteye_x lefteye_y ...\n" + "\n".join(lines) + "\n")
+    return root
+
+
+def test_celeba_with_and_without_its_landmarks(tmp_path):
+    root = make_celeba(tmp_path)
+    (tmp_path / "test.txt").write_text("000002.jpg\n")
+    source = celeba.CelebaPhotos(str(root), [str(tmp_path / "test.txt")])
+    assert names(source) == ["img_align_celeba/000001.jpg", "img_align_celeba/000003.jpg"]
+    assert source.points(1).tolist() == [[30, 31], [32, 33], [34, 35], [36, 37], [38, 39]]
+    (root / celeba.LANDMARKS).unlink()
+    assert celeba.CelebaPhotos(str(root)).num_points == 0
+    with pytest.raises(DataError, match="no folder img_align_celeba"):
+        celeba.CelebaPhotos(str(tmp_path / "img_align_celeba"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("3\nh\n000001.jpg 1 2 3\n", r"celeba.txt:3: 3 numbers after the file, not 10"),
+        ("4\nh\n000001.jpg 1 2 3 4 5 6 7 8 9 0\n", r"lists 1 photos, its first line says 4"),
+        ("1\nh\n000001.jpg 1 2 3 4 5 6 7 8 9 0\n", r"no points for 2 photos: .*000002.jpg"),
+        ("name x y\n", r"celeba.txt:1: the first line must be the number"),
+    ],
+)
+def test_mistakes_in_celebas_list_are_named(text, message, tmp_path):
+    (make_celeba(tmp_path) / celeba.LANDMARKS).write_text(text)
+    with pytest.raises(DataError, match=message):
+        celeba.CelebaPhotos(str(tmp_path))
+
+
+def data_config(**fields):
+    defaults = {"source": "folder", "roots": (), "exclude": (), "landmarks": ""}
+    sizes = {"num_synthetic": 7, "synthetic_seed": 1, "canvas_size": 32}
+    return types.SimpleNamespace(**(defaults | sizes | fields))
+
+
+def test_open_source_follows_the_config(tmp_path):
+    root = make_celeba(tmp_path)
+    assert len(sources.open_source(data_config(roots=(str(root),)))) == 3
+    assert sources.open_source(data_config(source="celeba", roots=(str(root),))).num_points == 5
+    faces = sources.open_source(data_config(source="synthetic"))
+    assert (len(faces), faces.num_points, faces.photo(0).shape) == (7, 5, (32, 32, 3))
+    assert "7 photos" in sources.summary(faces)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"source": "imagenet"}, r"config.data.source = 'imagenet': must be one of synthetic, "),
+        ({"source": "celeba"}, r"config.data.roots = \(\): source 'celeba' wants one folder"),
+        ({"source": "mtfl"}, r"config.data.landmarks = ''"),
+        ({"source": "prepared"}, r"photos are wanted"),
+    ],
+)
+def test_open_source_names_the_field_that_cannot_work(fields, message):
+    with pytest.raises(ConfigError, match=message):
+        sources.open_source(data_config(**fields))
+
+
+def test_open_labelled_wants_a_list(tmp_path):
+    with pytest.raises(DataError, match="no such list"):
+        sources.open_labelled(str(tmp_path))
+    (tmp_path / "a.mat").write_text("")
+    with pytest.raises(DataError, match=r"a .csv table or a .txt list"):
+        sources.open_labelled(str(tmp_path / "a.mat"))
+
+
+def test_load_all_is_cut_in_order_and_names_a_photo_that_broke(tmp_path):
+    source = celeba.CelebaPhotos(str(make_celeba(tmp_path)))
+    frame = framing.Framing(20, 16, "box")
+    canvases, points = sources.load_all(source, frame)
+    assert canvases.shape == (3, 20, 20, 3)
+    for i in range(3):
+        canvas, moved = frame.cut(source.photo(i), source.points(i))
+        np.testing.assert_array_equal(canvases[i], canvas)
+        np.testing.assert_array_equal(points[i], moved)
+    (tmp_path / celeba.FOLDER / "000002.jpg").write_bytes(b"broken since")
+    with pytest.raises(DataError, match=r"000002.jpg: cannot be read as a picture"):
+        sources.load_all(source, frame)
+    os.remove(tmp_path / celeba.LANDMARKS)
+    os.remove(tmp_path / celeba.FOLDER / "000002.jpg")
+    with pytest.raises(ConfigError, match="crop = 'box' needs annotated points and 2 photos of"):
+        sources.load_all(celeba.CelebaPhotos(str(tmp_path)), frame)
+
+
+def test_digest_follows_the_list_of_photos_and_not_its_place(tmp_path):
+    for parent in ("one", "two"):
+        for name in ("a.jpg", "b.jpg"):
+            save(tmp_path / parent / "photos" / name)
+    first, second = (
+        sources.source_digest(folder.FolderPhotos([str(tmp_path / parent / "photos")]))
+        for parent in ("one", "two")
+    )
+    assert first == second
+    save(tmp_path / "two" / "photos" / "c.jpg")
+    assert sources.source_digest(folder.FolderPhotos([str(tmp_path / "two" / "photos")])) != first

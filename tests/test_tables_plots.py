@@ -1,0 +1,218 @@
+"""Tables and figures from a small result written by hand."""
+
+import copy
+import csv
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from landmarks_jax.evaluation import plots, tables
+
+
+def _entry(n, mean, std, per_point):
+    return {"n": n, "draws": 1 if std is None else 10, "mean": mean, "std": std,
+            "per_point": per_point}  # fmt: skip
+
+
+@pytest.fixture
+def result():
+    return {
+        "format": 1,
+        "protocol": "aflw-995",
+        "crop": "center",
+        "num_landmarks": 1,
+        "num_points": 2,
+        "point_names": ["left eye", "right eye"],
+        "fit": {"name": "aflw-training", "faces": 2000},
+        "score": {"name": "aflw-testing", "faces": 4},
+        "view_size": 64,
+        "eyes": [[0], [1]],
+        "draws": 10,
+        "seed": 0,
+        "notes": [],
+        "angles": [-30.0, 15.0],
+        "results": {
+            "running": {
+                "forward": [
+                    _entry(1, 32.125, 4.5678, [31.0, 33.25]),
+                    _entry(2000, 6.2012, None, [5.9, 6.5024]),
+                ],
+                "backward": [
+                    _entry(1, 40.0, 1.0, [40.0]),
+                    _entry(2000, 9.876, None, [9.876]),
+                ],
+                "forward_without_intercept": 6.4321,
+                "per_photo": [2.0, 4.0, 8.0, 60.0],
+                "spread": 71.2345,
+                "equivariance": {"error": 1.2345, "compared": 7, "left_out": 1},
+            },
+            "untrained": {
+                "forward": [
+                    _entry(1, 32.125, 4.5678, [31.0, 33.25]),
+                    _entry(2000, 23.9, None, [23.0, 24.8]),
+                ],
+                "backward": [
+                    _entry(1, 5.0, 1.0, [5.0]),
+                    _entry(2000, 2.0, None, [2.0]),
+                ],
+                "forward_without_intercept": 24.0,
+                "per_photo": [20.0, 20.0, 24.0, 31.6],
+                "spread": 3.0,
+                "equivariance": None,
+            },
+            "mean_shape": {
+                "forward": [
+                    _entry(1, 32.125, 4.5678, [31.0, 33.25]),
+                    _entry(2000, 24.1, None, [24.0, 24.2]),
+                ],
+                "per_photo": [20.0, 22.0, 24.0, 30.4],
+            },
+            "one_photo": {"forward": [_entry(1, 32.125, 4.5678, [31.0, 33.25])]},
+        },
+        "examples": {"rows": [], "landmarks": [], "predicted": [], "labels": []},
+    }
+
+
+def test_headline(result):
+    lines = tables.to_markdown([result]).splitlines()
+    for line in (
+        "| Protocol | Crop | K |  | Forward | Backward | Spread | Equivariance |",
+        "| aflw-995 | center | 1 | this detector (running statistics) "
+        "| 6.20 | 9.88 | 71.23 | 1.23 (1 left out) |",
+        "| aflw-995 | center | 1 | untrained detector | 23.90 | 2.00 | 3.00 | - |",
+        "| aflw-995 | center | - | mean shape | 24.10 | - | - | - |",
+        "| aflw-995 | center | - | one photo | 32.12 ± 4.57 | - | - | - |",
+    ):
+        assert line in lines
+    assert any("rotations of -30, 15 degrees" in line for line in lines)
+    assert any("fitted on 2000 (aflw-training), scored on 4" in line for line in lines)
+
+
+def test_table_over_n_and_over_points(result):
+    lines = tables.to_markdown([result]).splitlines()
+    for line in (
+        "### Over the number of labelled faces: aflw-995, center crop, K = 1",
+        "| N | this detector (running statistics) | untrained detector | mean shape |",
+        "| 1 | 32.12 ± 4.57 | 32.12 ± 4.57 | 32.12 ± 4.57 |",
+        "| all (2000) | 6.20 | 23.90 | 24.10 |",
+        "### Point by point: aflw-995, center crop, K = 1",
+        "| right eye, forward | 6.50 | 24.80 | 24.20 |",
+        "| discovered 0, backward | 9.88 | 2.00 | - |",
+    ):
+        assert line in lines
+
+
+def test_every_table_names_its_crop_and_carries_the_notes(result):
+    result["notes"] = ["Caffe VGG-16, 3 taps"]
+    box = copy.deepcopy(result) | {"crop": "box"}
+    sections = tables.to_markdown([result, box]).split("### ")[1:]
+    assert len(sections) == 5
+    for section, crops in zip(sections, ("center box", *["center"] * 2, *["box"] * 2), strict=True):
+        assert section.count("Note: Caffe VGG-16, 3 taps") == 1
+        assert section.count("The crops center and box are not comparable") == 1
+        for crop in crops.split():
+            assert f"{crop} crop" in section
+
+
+def test_nothing_compared_is_a_dash(result):
+    result["results"]["running"]["equivariance"]["error"] = None
+    assert "| - (1 left out) |" in tables.to_markdown([result])
+
+
+def test_csv_reads_back(result):
+    rows = list(csv.DictReader(io.StringIO(tables.to_csv(result))))
+
+    def pick(**wanted):
+        return [row for row in rows if wanted.items() <= row.items()]
+
+    (headline,) = pick(row="running", quantity="forward", n="2000", point="")
+    assert headline["mean"] == "6.2012"
+    assert headline["std"] == ""
+    assert (headline["protocol"], headline["crop"]) == ("aflw-995", "center")
+    (point,) = pick(row="mean_shape", quantity="forward", n="1", point="right eye")
+    assert point["mean"] == "33.25"
+    (backward,) = pick(row="untrained", quantity="backward", n="2000", point="0")
+    assert backward["mean"] == "2.0"
+    (jakab,) = pick(row="running", quantity="forward_without_intercept")
+    assert (jakab["mean"], jakab["unit"]) == ("6.4321", "% of eye distance")
+    (left_out,) = pick(row="running", quantity="equivariance_left_out")
+    assert left_out["mean"] == "1"
+    assert not pick(row="untrained", quantity="equivariance")
+
+
+def test_colors_are_distinct_and_stay_with_their_landmark():
+    colors = plots.landmark_colors(50)
+    assert colors.shape == (50, 3)
+    assert colors.min() >= 0
+    assert colors.max() <= 1
+    gaps = np.linalg.norm(colors[:, None] - colors, axis=-1) + 9 * np.eye(50)
+    assert gaps.min() > 0.1
+    for count in (0, 1, 10, 30):
+        np.testing.assert_array_equal(plots.landmark_colors(count), colors[:count])
+
+
+def test_lab_of_known_colors():
+    rgb = np.array([[1.0, 1, 1], [0, 0, 0], [1, 0, 0], [0, 0, 1]])
+    expected = [[100, 0, 0], [0, 0, 0], [53.24, 80.09, 67.20], [32.30, 79.19, -107.86]]
+    np.testing.assert_allclose(plots._to_lab(rgb), expected, atol=0.05)
+
+
+def test_error_curves(result):
+    (axes,) = plots.error_curves(result).axes
+    assert [line.get_label() for line in axes.lines] == [
+        # (38 + 36 + 32 + 0) / 4 / 40 and so on.
+        "this detector (running statistics): mean 18.50 %, AUC 0.662",
+        "untrained detector: mean 23.90 %, AUC 0.403",
+        "mean shape: mean 24.10 %, AUC 0.398",
+    ]
+    np.testing.assert_allclose(axes.lines[0].get_xdata(), [0, 2, 4, 8, 60, 60])
+    np.testing.assert_allclose(axes.lines[0].get_ydata(), [0, 0.25, 0.5, 0.75, 1, 1])
+    assert axes.get_title() == "aflw-995, center crop, K = 1"
+
+
+def test_page_shows_views_and_points_in_their_places(tmp_path):
+    views = np.full((3, 32, 32, 3), 90, np.uint8)
+    views[1] = 200
+    landmarks = np.tile([[[-0.5, 0.0], [0.5, 0.5]]], (3, 1, 1))
+    page = plots.to_array(plots.landmark_page(views, landmarks, columns=2))
+    # Two columns of 160 and a gap of 4, in the middle of 560 pixels; no title; a head of 4.
+    left = (560 - 2 * 164 + 4) // 2
+    assert page.shape[1] == 560
+    np.testing.assert_array_equal(page[4 + 20, left + 20], [90] * 3)
+    np.testing.assert_array_equal(page[4 + 20, left + 164 + 20], [200] * 3)
+    np.testing.assert_array_equal(page[4 + 164 + 20, left + 164 + 20], [255] * 3)
+    first, second = np.rint(255 * plots.landmark_colors(2)).astype(int)
+    np.testing.assert_array_equal(page[4 + 80, left + 40], first)
+    np.testing.assert_array_equal(page[4 + 120, left + 164 + 120], second)
+    path = tmp_path / "page.png"
+    plots.save(plots.landmark_page(views, landmarks, columns=2), path)
+    np.testing.assert_array_equal(np.asarray(Image.open(path)), page)
+
+
+def test_page_has_a_second_row_for_the_regression():
+    views = np.full((2, 32, 32, 3), 90, np.uint8)
+    points = np.tile([[[-0.5, 0.0]]], (2, 1, 1))
+    page = plots.to_array(
+        plots.landmark_page(views, points, predicted=points + 0.5, labels=points, columns=2)
+    )
+    left = (560 - 2 * 164 + 4) // 2
+    np.testing.assert_array_equal(page[4 + 164 + 120, left + 80], [255, 212, 0])
+    # Inside the circle of the label the view shows.
+    np.testing.assert_array_equal(page[4 + 164 + 80, left + 40], [90] * 3)
+
+
+@pytest.mark.parametrize(("k", "p"), [(1, 1), (50, 68)])
+def test_page_takes_few_and_many_points(k, p):
+    rng = np.random.default_rng(0)
+    page = plots.landmark_page(
+        rng.integers(0, 256, (1, 16, 16, 3), dtype=np.uint8),
+        rng.uniform(-1, 1, (1, k, 2)),
+        predicted=rng.uniform(-1, 1, (1, p, 2)),
+        labels=rng.uniform(-1, 1, (1, p, 2)),
+        title="a title " * 20,
+    )
+    first = plots.to_array(page)
+    np.testing.assert_array_equal(first, plots.to_array(page))
+    assert first.shape[1] == 560

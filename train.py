@@ -1,0 +1,28 @@
+"""Trains a landmark detector from a configuration.
+
+python train.py --config configs/NAME.py --workdir DIR [--config.field=value]
+
+Without arguments it is the quickstart. The same command again goes on where the run ended.
+"""
+
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from landmarks_jax import cli
+
+_CONFIG = config_flags.DEFINE_config_file("config", "configs/quickstart.py", "The configuration.")
+_WORKDIR = flags.DEFINE_string("workdir", "runs/quickstart", "The run's folder.")
+
+
+def main() -> int:
+    """Trains."""
+    # Only now, so that --help and a wrong flag answer at once.
+    from landmarks_jax.training import loop  # noqa: PLC0415
+
+    return loop.train(_CONFIG.value, Path(_WORKDIR.value))
+
+
+if __name__ == "__main__":
+    cli.run(main)
