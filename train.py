@@ -12,7 +12,7 @@ from ml_collections import config_flags
 
 from landmarks_jax import cli
 
-_CONFIG = config_flags.DEFINE_config_file("config", "configs/quickstart.py", "The configuration.")
+_CONFIG = config_flags.DEFINE_config_file("config", None, "The configuration.")
 _WORKDIR = flags.DEFINE_string("workdir", "runs/quickstart", "The run's folder.")
 
 
@@ -25,4 +25,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, default_config="configs/quickstart.py")

@@ -1,33 +1,70 @@
 """How the entry points start and fail: one line for the user, no trace."""
 
+import logging
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
-from absl import app, logging
+from absl import app, flags
+from absl import logging as absl_logging
 
 from landmarks_jax.errors import UserError
 
 
-def run(main: Callable[[], int | None]) -> None:
+def run(main: Callable[[], int | None], *, default_config: str | None = None) -> None:
     """Runs an entry point's `main` after absl has read the flags.
 
     A `UserError` becomes one line on standard error and exit code 2.
+
+    Args:
+      main: returns the exit code, None for 0.
+      default_config: the configuration file where no --config is given.
     """
 
     def guarded(argv: Sequence[str]) -> None:
         if len(argv) > 1:
             raise app.UsageError(f"unknown argument {argv[1]!r}; every argument is a --flag")
-        logging.set_verbosity(logging.INFO)
-        logging.use_absl_handler()
+        _log_to_stderr()
         try:
             code = main()
         except UserError as error:
-            sys.exit(_line(error))
+            _fail(str(error))
         sys.exit(code or 0)
 
-    app.run(guarded)
+    argv = list(sys.argv)
+    if default_config and not any(a.split("=")[0] in ("--config", "-config") for a in argv):
+        # Not the flag's own default: that would be read, and could fail, before there is a parser.
+        argv.insert(1, f"--config={default_config}")
+    app.run(guarded, argv=argv, flags_parser=_parse)
 
 
-def _line(error: UserError) -> int:
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
-    return 2
+def _parse(argv: Sequence[str]) -> list[str]:
+    """Reads the flags, and with them the configuration file."""
+    try:
+        rest = app.parse_flags_with_usage(list(argv))
+        if "config" in flags.FLAGS:
+            _ = flags.FLAGS["config"].value.seed  # raises what went wrong when it was loaded
+    except OSError as error:
+        _fail(f"--config: no such configuration file: {str(error).splitlines()[-1].strip()}")
+    except (AttributeError, KeyError) as error:
+        # What ml-collections raises for a field that the configuration does not have.
+        text = str(error).strip("\"'").replace("\\n", " ").replace("\\'", "'")
+        _fail(f"the configuration or a --config flag names an unknown field: {text}")
+    return rest
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    sys.exit(2)
+
+
+def _log_to_stderr() -> None:
+    """This program's notes as plain lines, and no library's unless --verbosity asks for them."""
+    if not flags.FLAGS["verbosity"].present:
+        absl_logging.set_verbosity(absl_logging.WARNING)
+    logger = logging.getLogger("landmarks_jax")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False

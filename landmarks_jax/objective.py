@@ -95,6 +95,7 @@ def reconstruct(
     batch_stats: Variables,
     pair: tuple[jax.Array, jax.Array],
     auxiliary: jax.Array,
+    *,
     config: ml_collections.ConfigDict,
 ) -> tuple[Reconstruction, Variables]:
     """Composes detector and generator into the reconstructions (Eq. 3 and 4, Fig. 1).

@@ -8,12 +8,11 @@ what is new or changed.
 import dataclasses
 import hashlib
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-
-from absl import logging
 
 from landmarks_jax.data import decoding, parallel
 from landmarks_jax.errors import DataError
@@ -21,6 +20,7 @@ from landmarks_jax.errors import DataError
 _ENDINGS = "bmp gif jfif jpe jpeg jpg pbm pgm png pnm ppm tga tif tiff webp"
 PICTURES = frozenset(f".{ending}" for ending in _ENDINGS.split())
 
+_LOGGER = logging.getLogger(__name__)
 _CACHE_VERSION = 1
 _NAMED = 3  # examples in a message
 
@@ -114,7 +114,7 @@ def _write_cache(path: Path, files: dict[str, list]) -> None:
             json.dump({"version": _CACHE_VERSION, "files": files}, file)
         os.replace(file.name, path)
     except OSError as error:
-        logging.warning("%s: the scan of the pictures could not be kept (%s)", path, error)
+        _LOGGER.warning("%s: the scan of the pictures could not be kept (%s)", path, error)
 
 
 def _stamp(path: str) -> list[int]:

@@ -3,17 +3,17 @@
 import collections
 import concurrent.futures
 import importlib.util
+import logging
 import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
-from absl import logging
-
 T = TypeVar("T")
 R = TypeVar("R")
 
+_LOGGER = logging.getLogger(__name__)
 _NOTE_SECONDS = 10.0
 
 
@@ -37,7 +37,7 @@ def with_progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
         now = time.monotonic()
         if now - noted > _NOTE_SECONDS:
             noted = now
-            logging.info("%s: %d of %d, %.0f a second", what, done, total, done / (now - start))
+            _LOGGER.info("%s: %d of %d, %.0f a second", what, done, total, done / (now - start))
 
 
 def ordered_map(function: Callable[[T], R], items: Sequence[T], what: str) -> Iterator[R]:

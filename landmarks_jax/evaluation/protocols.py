@@ -3,7 +3,7 @@
 The result of `evaluate` is plain JSON, the only source of the tables and of the error curves:
 
     format            1
-    protocol, crop    "aflw-995", "center" | "box"
+    protocol, crop    "aflw-995", "center" | "tight" | "box"
     num_landmarks     K, discovered
     num_points        P, labelled; point_names: P names
     fit, score        {"name", "faces"}
@@ -39,7 +39,7 @@ from landmarks_jax.evaluation import metrics, regression
 from landmarks_jax.evaluation.metrics import Detect
 from landmarks_jax.evaluation.regression import Parts, scores_by_count
 
-CROPS = ("center", "box")
+CROPS = ("center", "tight", "box")
 COUNTS = (1, 2, 5, 10, 100, 500, 1000, 5000)
 MIN_DRAWS = 10
 
@@ -76,7 +76,7 @@ class Protocol:
 
     Attributes:
       name: "aflw-995", for instance.
-      crop: "center" or "box"; scores under the two are not comparable.
+      crop: "center", "tight" or "box"; scores under different crops are not comparable.
       fit: the faces whose labels fit the regressor.
       score: the faces the errors are of.
       eyes: which labelled points are the eyes.

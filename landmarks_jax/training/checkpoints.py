@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from landmarks_jax.errors import WorkdirError
 from landmarks_jax.training.state import TrainState
 
 CONFIG_FILE = "config.json"
-DATA_FILE = "data.json"
+RUN_FILE = "run.json"
 FOLDER = "checkpoints"
 
 
@@ -96,8 +97,14 @@ class Checkpoints:
             ) from error
 
 
-def claim(workdir: Path, config: ConfigDict, data_digest: str) -> None:
+def claim(workdir: Path, config: ConfigDict, data_digest: str, notes: Sequence[str]) -> None:
     """Makes the run's folder, or checks that it is of this run.
+
+    Args:
+      workdir: the run's folder.
+      config: the configuration.
+      data_digest: fingerprint of the list of photos.
+      notes: sentences that belong under every table of the run.
 
     Raises:
       WorkdirError: the folder is of another configuration or of other photos.
@@ -111,14 +118,19 @@ def claim(workdir: Path, config: ConfigDict, data_digest: str) -> None:
                 f"{path}: the run has config.{field} = {before!r}, asked for is {now!r}; "
                 "use another --workdir, or the run's own value"
             )
-        digest = _read_json(workdir / DATA_FILE).get("digest")
-        if digest != data_digest:
+        if _read_run(workdir).get("data_digest") != data_digest:
             raise WorkdirError(
-                f"{workdir / DATA_FILE}: the run saw other photos than there are now (some were "
+                f"{workdir / RUN_FILE}: the run saw other photos than there are now (some were "
                 "added, lost or renamed); restore them or use another --workdir"
             )
-    _write(workdir / DATA_FILE, json.dumps({"digest": data_digest}) + "\n")
+    run = {"data_digest": data_digest, "notes": list(notes)}
+    _write(workdir / RUN_FILE, json.dumps(run, indent=2) + "\n")
     _write(path, configuration.to_json(config))
+
+
+def read_notes(workdir: Path) -> list[str]:
+    """The sentences that belong under every table of a run."""
+    return list(_read_run(workdir).get("notes", ()))
 
 
 def read_config(workdir: Path) -> ConfigDict:
@@ -138,7 +150,8 @@ def read_config(workdir: Path) -> ConfigDict:
         raise WorkdirError(f"{path}: cannot be read as a configuration ({error})") from error
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_run(workdir: Path) -> dict[str, Any]:
+    path = workdir / RUN_FILE
     try:
         return json.loads(path.read_text())
     except (ValueError, OSError) as error:

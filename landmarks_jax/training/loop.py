@@ -1,6 +1,7 @@
 """The training loop: wiring only. What a step computes is in `step`, what is told in `reports`."""
 
 import functools
+import logging
 import signal
 import threading
 from collections import deque
@@ -13,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-from absl import logging
 from jax.sharding import Mesh
 
 from landmarks_jax import config as configuration
@@ -28,6 +28,8 @@ from landmarks_jax.training.reports import Reporter
 from landmarks_jax.training.state import TrainState
 from landmarks_jax.training.step import Frozen, Totals
 from landmarks_jax.weights import vgg as vgg_weights
+
+_LOGGER = logging.getLogger(__name__)
 
 # Steps that may be under way on the device while the host goes on.
 IN_FLIGHT = 2
@@ -79,16 +81,19 @@ class Interrupt:
         self.signal = number
 
 
-def load_frozen(config: ml_collections.ConfigDict, networks: Networks) -> Frozen:
-    """Reads the perceptual network, if any, and starts the run's random key; on the host."""
-    params: dict[str, np.ndarray] = {}
-    mean, std = np.zeros(3, np.float32), np.ones(3, np.float32)
-    if networks.vgg is not None:
-        read = vgg_weights.load_vgg16(
-            config.perceptual.weights, networks.vgg.taps, normalize=config.perceptual.normalize
-        )
-        params, mean, std = read.params, read.mean, read.std
-    return Frozen(jax.random.key(config.seed), params, mean, std)
+def load_frozen(config: ml_collections.ConfigDict, networks: Networks) -> tuple[Frozen, list[str]]:
+    """Reads the perceptual network, if any, and starts the run's random key; on the host.
+
+    Returns:
+      What steps read, and what tables of the run must say about it.
+    """
+    key = jax.random.key(config.seed)
+    if networks.vgg is None:
+        return Frozen(key, {}, np.zeros(3, np.float32), np.ones(3, np.float32)), []
+    read = vgg_weights.load_vgg16(
+        config.perceptual.weights, networks.vgg.taps, normalize=config.perceptual.normalize
+    )
+    return Frozen(key, read.params, read.mean, read.std), read.notes(networks.vgg.taps)
 
 
 def abstract_state(config: ml_collections.ConfigDict, mesh: Mesh) -> TrainState:
@@ -146,15 +151,15 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> int:
     configuration.validate(config)
     configuration.check_devices(config, jax.device_count())
     networks = objective.build_networks(config)
-    frozen = load_frozen(config, networks)
+    frozen, notes = load_frozen(config, networks)
     feed = feeds.open_feed(config)
-    logging.info("%s", feed.summary)
+    _LOGGER.info("%s", feed.summary)
     if len(feed) < config.train.batch_size:
         raise ConfigError(
             f"config.train.batch_size = {config.train.batch_size}: must be at most the number of "
             f"photos; there are {len(feed)} ({feed.summary})"
         )
-    checkpoints.claim(workdir, config, feed.digest)
+    checkpoints.claim(workdir, config, feed.digest, notes)
     mesh = sharding.make_mesh()
     frozen = sharding.put_replicated(mesh, frozen)
     with checkpoints.Checkpoints(workdir) as saved:
@@ -184,7 +189,17 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> int:
             # Whatever reaches the device in the loop is sent there explicitly.
             jax.transfer_guard_host_to_device("disallow"),
         ):
-            run_steps(config, program, restored, frozen, batches, mesh, saved, reporter, interrupt)
+            run_steps(
+                config,
+                program,
+                restored,
+                frozen,
+                batches=batches,
+                mesh=mesh,
+                saved=saved,
+                reporter=reporter,
+                interrupt=interrupt,
+            )
     return 128 + interrupt.signal if interrupt.signal else 0
 
 
@@ -212,6 +227,7 @@ def run_steps(
     program: Program,
     restored: checkpoints.Restored,
     frozen: Frozen,
+    *,
     batches: Iterator[dict[str, np.ndarray]],
     mesh: Mesh,
     saved: checkpoints.Checkpoints,
@@ -240,7 +256,7 @@ def run_steps(
         state, totals = program.step(state, totals, canvases, frozen)
         step += 1
         reporter.step_done()
-        under_way.append(totals.count)
+        under_way.append(totals.steps)
         if len(under_way) > IN_FLIGHT:
             under_way.popleft().block_until_ready()
         done = is_done(config, step, reporter.seconds()) or interrupt.signal is not None

@@ -101,7 +101,7 @@ class Reporter:
                 f"step {int(read.bad_step) + 1}: the loss or a gradient is not finite; lower "
                 f"config.optimizer.learning_rate or set config.optimizer.clip_norm; {last_good}"
             )
-        count = int(read.count)
+        count = int(read.steps)
         if count == 0:
             return
         means = {name: float(value) / count for name, value in read.sums.items()}
@@ -147,7 +147,10 @@ class Reporter:
 def preview_figure(preview: Preview, title: str) -> Figure:
     """Rows of photos: `x`, `x'` with landmarks, intermediate and final reconstructions."""
     images, landmarks, intermediate, final = preview
-    columns = [("x", images[0], landmarks[0]), ("x'", images[1], landmarks[1])]
+    columns: list[tuple[str, Any, Any]] = [
+        ("x", images[0], landmarks[0]),
+        ("x'", images[1], landmarks[1]),
+    ]
     if intermediate is not None:
         columns += [(("I_a", "I_a'")[d], part, None) for d, part in enumerate(intermediate)]
     columns += [(("I_x'", "I_x")[d], part, None) for d, part in enumerate(final)]

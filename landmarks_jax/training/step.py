@@ -1,11 +1,13 @@
 """One training step, pure: state and canvases in, state and running totals out."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 import optax
+from jax.typing import ArrayLike
 
 from landmarks_jax import objective, views
 from landmarks_jax.objective import Networks, Reconstruction
@@ -23,21 +25,21 @@ class Frozen(NamedTuple):
     """
 
     key: jax.Array
-    vgg: dict[str, jax.Array]
-    mean: jax.Array
-    std: jax.Array
+    vgg: Mapping[str, ArrayLike]
+    mean: ArrayLike
+    std: ArrayLike
 
 
 class Totals(NamedTuple):
     """Sums over the steps since the last report, kept on the device.
 
     Attributes:
-      count: steps.
+      steps: how many.
       sums: of each metric.
       bad_step: the first step whose loss was not finite, -1 where there is none.
     """
 
-    count: jax.Array
+    steps: jax.Array
     sums: dict[str, jax.Array]
     bad_step: jax.Array
 
@@ -97,7 +99,7 @@ def loss_and_metrics(
         state.batch_stats,
         (first.images, second.images),
         drawn.auxiliary,
-        config,
+        config=config,
     )
     directions = made.final.shape[0] // first.images.shape[0]
     pixel = objective.pixel_loss(made.final, made.targets, directions)
@@ -117,7 +119,8 @@ def loss_and_metrics(
         vgg = networks.vgg
 
         def features(images: jax.Array) -> dict[str, jax.Array]:
-            return vgg.apply({"params": frozen.vgg}, (images - frozen.mean) / frozen.std)
+            out: Any = vgg.apply({"params": frozen.vgg}, (images - frozen.mean) / frozen.std)
+            return out
 
         taps = objective.tap_losses(features, made.final, made.targets, directions)
         metrics |= taps
@@ -195,7 +198,7 @@ def add(totals: Totals, metrics: dict[str, jax.Array], step: jax.Array) -> Total
     watched = ("loss", "gradient_detector", "gradient_generator")
     finite = jnp.all(jnp.isfinite(jnp.stack([metrics[name] for name in watched])))
     bad = (totals.bad_step < 0) & ~finite
-    return Totals(totals.count + 1, sums, jnp.where(bad, step, totals.bad_step))
+    return Totals(totals.steps + 1, sums, jnp.where(bad, step, totals.bad_step))
 
 
 def metric_names(config: ml_collections.ConfigDict) -> tuple[str, ...]:
@@ -247,7 +250,7 @@ def preview(
         state.batch_stats,
         (first.images, second.images),
         drawn.auxiliary,
-        config,
+        config=config,
     )
 
     def head(stacked: jax.Array) -> jax.Array:

@@ -18,6 +18,8 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 # Red first, in 0 to 255.
 CAFFE_MEAN = (123.68, 116.779, 103.939)
+# Eq. 6.
+PAPER_TAPS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
 CONVENTIONS = ("caffe", "torchvision")
 
 
@@ -35,6 +37,13 @@ class VggWeights(NamedTuple):
     mean: np.ndarray
     std: np.ndarray
     convention: str
+
+    def notes(self, taps: tuple[str, ...]) -> list[str]:
+        """What tables must say where these are not torchvision's weights at the paper's taps."""
+        if self.convention == "torchvision" and taps == PAPER_TAPS:
+            return []
+        name = {"caffe": "Caffe", "torchvision": "torchvision"}[self.convention]
+        return [f"perceptual loss of {name} VGG-16, {len(taps)} taps ({', '.join(taps)})"]
 
 
 def load_vgg16(path: str, taps: tuple[str, ...], *, normalize: bool) -> VggWeights:

@@ -1,0 +1,154 @@
+"""Evaluation of a run: its newest checkpoint, scored under protocols, written as files.
+
+Everything a table or a picture shows is in the JSON files; tables are made from them alone.
+"""
+
+import json
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import flax
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+import landmarks_jax
+from landmarks_jax import objective
+from landmarks_jax.detector import ViewDetector
+from landmarks_jax.errors import ConfigError, WorkdirError
+from landmarks_jax.evaluation import labelled, plots, protocols, tables
+from landmarks_jax.evaluation.protocols import Protocol
+from landmarks_jax.training import checkpoints, loop, sharding
+from landmarks_jax.training.state import TrainState
+
+FOLDER = "evaluation"
+
+
+def restore(workdir: Path, config: ConfigDict) -> checkpoints.Restored:
+    """Reads a run's newest checkpoint, onto one device.
+
+    Raises:
+      WorkdirError: there is no checkpoint, or it is damaged.
+    """
+    mesh = sharding.make_mesh(jax.local_devices()[:1])
+    with checkpoints.Checkpoints(workdir) as saved:
+        restored = saved.restore(loop.abstract_state(config, mesh))
+    if restored is None:
+        raise WorkdirError(f"{workdir}: has no checkpoint yet; train it first")
+    return restored
+
+
+def detectors_of(config: ConfigDict, state: TrainState) -> dict[str, ViewDetector]:
+    """The run's detector under both kinds of batch norm, and the one it started from."""
+    params = state.averaged or state.params
+    trained = {
+        "params": params["detector"],
+        "batch_stats": state.batch_stats["detector"],
+    }
+    mesh = sharding.make_mesh(jax.local_devices()[:1])
+    start = loop.start_state(config, objective.build_networks(config), mesh)
+    untrained = {
+        "params": start.params["detector"],
+        "batch_stats": start.batch_stats["detector"],
+    }
+    return {
+        "running": ViewDetector(config, trained),
+        "batch": ViewDetector(config, trained, use_running_average=False),
+        # Its running statistics have seen nothing; the batch's give it its best chance.
+        "untrained": ViewDetector(config, untrained, use_running_average=False),
+    }
+
+
+def evaluate_run(
+    workdir: Path,
+    *,
+    protocol_names: Sequence[str] | None = None,
+    aflw: str | None = None,
+    fit: str | None = None,
+    score: str | None = None,
+    crops: Sequence[str] = ("center",),
+    command: Sequence[str] = (),
+) -> str:
+    """Scores a run and writes `evaluation/` in its folder.
+
+    For each protocol `NAME-CROP.json`, `.csv`, `-curve.png` and `-faces.png`; for all of them
+    `table.md`.
+
+    Args:
+      workdir: the run's folder.
+      protocol_names: of `labelled.PROTOCOLS`; None takes those of the run's configuration.
+      aflw: the folder of AFLW's lists; None takes the run's.
+      fit: labelled faces that fit the regressor, instead of a named protocol.
+      score: labelled faces that are scored; goes with `fit`.
+      crops: with `fit` and `score`.
+      command: the command line that asked for this, for the record.
+
+    Returns:
+      The tables, as Markdown.
+
+    Raises:
+      UserError: the run or the labelled faces cannot be used.
+    """
+    if (fit is None) != (score is None) or (fit is not None and protocol_names):
+        raise ConfigError("--fit and --score go together, and without --protocol")
+    config = checkpoints.read_config(workdir)
+    if aflw is not None:
+        with config.unlocked():
+            config.eval.aflw = aflw
+    if fit is not None and score is not None:
+        opened = labelled.open_lists(fit, score, crops, config)
+    else:
+        names = protocol_names or config.eval.protocols
+        opened = [part for name in names for part in labelled.open_protocols(name, config)]
+    restored = restore(workdir, config)
+    detectors = detectors_of(config, restored.state)
+    notes = checkpoints.read_notes(workdir)
+    out = workdir / FOLDER
+    out.mkdir(exist_ok=True)
+    results = []
+    for protocol in opened:
+        result = protocols.evaluate(protocol, detectors, notes=notes)
+        result["provenance"] = provenance(restored, command)
+        _write(out, protocol, result)
+        results.append(result)
+    markdown = tables.to_markdown(results)
+    (out / "table.md").write_text(markdown)
+    return markdown
+
+
+def _write(out: Path, protocol: Protocol, result: dict[str, Any]) -> None:
+    name = f"{protocol.name}-{protocol.crop}".replace(" ", "-")
+    (out / f"{name}.json").write_text(json.dumps(result, allow_nan=False) + "\n")
+    (out / f"{name}.csv").write_text(tables.to_csv(result))
+    plots.save(plots.error_curves(result), out / f"{name}-curve.png")
+    plots.save(_page(protocol, result), out / f"{name}-faces.png")
+
+
+def _page(protocol: Protocol, result: dict[str, Any]) -> plots.Figure:
+    shown = result["examples"]
+    return plots.landmark_page(
+        protocol.score.views[shown["rows"]],
+        np.array(shown["landmarks"]),
+        predicted=np.array(shown["predicted"]),
+        labels=np.array(shown["labels"]),
+        title=tables.describe(result),
+    )
+
+
+def provenance(restored: checkpoints.Restored, command: Sequence[str]) -> dict[str, Any]:
+    """Where a result comes from: command, length of the training, versions, hardware."""
+    device = jax.devices()[0]
+    return {
+        "command": " ".join(command),
+        "steps": restored.step,
+        "training_minutes": round(restored.seconds / 60, 2),
+        "landmarks_jax": landmarks_jax.__version__,
+        "python": sys.version.split()[0],
+        "jax": jax.__version__,
+        "flax": flax.__version__,
+        "device": f"{jax.local_device_count()} x {device.device_kind}",
+        "machine": platform.machine(),
+    }
