@@ -134,8 +134,8 @@ def _validate_sizes(config: ConfigDict) -> None:
 
 def _validate_views(config: ConfigDict) -> None:
     views = config.views
-    if len(views.rotation_std) != 2 or min(views.rotation_std) < 0:
-        _fail(config, "views.rotation_std", "two angles in degrees from 0, for x and x'")
+    if len(views.rotation_std) != 2 or not all(0 <= std <= 180 for std in views.rotation_std):
+        _fail(config, "views.rotation_std", "two angles in degrees from 0 to 180, for x and x'")
     if len(views.scale_range) != 2 or not 0.1 <= views.scale_range[0] <= views.scale_range[1] <= 10:
         _fail(config, "views.scale_range", "two rising factors from 0.1 to 10")
 

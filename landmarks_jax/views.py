@@ -72,7 +72,7 @@ def warp(images: jax.Array, maps: jax.Array, size: int) -> jax.Array:
       `[B, size, size, C]` in the dtype of `maps`, in the value range of `images`.
     """
     height, width, channels = images.shape[1:]
-    centers = jnp.asarray(geometry.pixel_centers(size), maps.dtype)
+    centers = jnp.asarray(geometry.pixel_centers(size, maps.dtype))
     grid = jnp.stack(jnp.meshgrid(centers, centers), -1).reshape(-1, 2)
 
     def resample(image: jax.Array, affine: jax.Array) -> jax.Array:
@@ -108,7 +108,7 @@ def inside(maps: jax.Array, size: int, extents: jax.Array) -> jax.Array:
     Returns:
       `[B, size, size]` booleans, true inside the photo.
     """
-    centers = jnp.asarray(geometry.pixel_centers(size), maps.dtype)
+    centers = jnp.asarray(geometry.pixel_centers(size, maps.dtype))
     grid = jnp.stack(jnp.meshgrid(centers, centers), -1).reshape(-1, 2)
     places = geometry.apply(maps, grid[None])
     low, high = extents[:, None, :2], extents[:, None, 2:]

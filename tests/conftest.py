@@ -1,6 +1,9 @@
 """What several test files share: a narrow configuration and double precision."""
 
+from functools import partial
+
 import jax
+import numpy as np
 import pytest
 
 from configs import base
@@ -39,3 +42,34 @@ def module_x64():
     """Double precision for a whole file, so that its module fixtures live in it too."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(scope="module")
+def quick_compilation():
+    """XLA's cheapest compilation: for tests that run once what they compile."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture(scope="session")
+def filled():
+    def fill(module, *inputs, seed=0, dtype=np.float32, **keywords):
+        """Variables of a module drawn by NumPy, in no need of compiling its initialisation."""
+        structs = [jax.ShapeDtypeStruct(shape, dtype) for shape in inputs]
+        init = partial(module.init, **keywords)
+        rng = np.random.default_rng(seed)
+
+        def draw(path, leaf):
+            name = jax.tree_util.keystr(path[-1:], simple=True)
+            if name in ("scale", "var"):
+                return rng.uniform(0.7, 1.3, leaf.shape).astype(leaf.dtype)
+            bound = np.sqrt(1.0 / np.prod(leaf.shape[:-1])) if name == "kernel" else 0.1
+            return rng.uniform(-bound, bound, leaf.shape).astype(leaf.dtype)
+
+        return jax.tree_util.tree_map_with_path(
+            draw, jax.eval_shape(init, jax.random.key(0), *structs)
+        )
+
+    return fill

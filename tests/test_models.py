@@ -13,6 +13,8 @@ from landmarks_jax.models import hourglass, layers
 from landmarks_jax.models.generator import Generator, ResidualBlock
 from landmarks_jax.models.hourglass import Block, Detector, Hourglass
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 CONV = layers.Conv
 NORM = partial(layers.BatchNorm, True)
 # Batch norm with statistics at their start divides by this alone.
@@ -71,11 +73,23 @@ def relu(x):
     return np.maximum(x, 0)
 
 
+def unit(variables):
+    """The same convolutions, with batch norm at its start."""
+    ones = ("scale", "var")
+
+    def at_start(path, leaf):
+        name = jax.tree_util.keystr(path[-1:], simple=True)
+        return leaf if name == "kernel" else np.full_like(leaf, name in ones)
+
+    return jax.tree_util.tree_map_with_path(at_start, variables)
+
+
 @pytest.mark.parametrize("inputs", [8, 6])
-def test_block_by_hand(inputs):
+def test_block_by_hand(filled, inputs):
     x = np.random.default_rng(0).normal(size=(2, 5, 6, inputs)).astype(np.float32)
     block = Block(8, CONV, NORM)
-    found, variables = jax.jit(block.init_with_output)(jax.random.key(0), x)
+    variables = unit(filled(block, x.shape))
+    found = jax.jit(block.apply)(variables, x)
     params = variables["params"]
     y, parts = x, []
     for i in range(1, 4):
@@ -87,9 +101,11 @@ def test_block_by_hand(inputs):
     np.testing.assert_allclose(found, skip + np.concatenate(parts, -1), atol=1e-5)
 
 
-def test_residual_block_by_hand():
+def test_residual_block_by_hand(filled):
     x = np.random.default_rng(1).normal(size=(2, 5, 6, 4)).astype(np.float32)
-    found, variables = jax.jit(ResidualBlock(CONV, NORM).init_with_output)(jax.random.key(0), x)
+    block = ResidualBlock(CONV, NORM)
+    variables = unit(filled(block, x.shape))
+    found = jax.jit(block.apply)(variables, x)
     params = variables["params"]
     y = relu(correlate(x, params["conv1"]["kernel"]) / UNIT)
     np.testing.assert_allclose(found, x + correlate(y, params["conv2"]["kernel"]) / UNIT, atol=1e-5)
@@ -117,14 +133,14 @@ def test_hourglass_of_blocks_that_do_nothing():
         np.testing.assert_allclose(found[0, :, :, 0], wanted[depth], atol=1e-6)
 
 
-def test_hourglass_reaches_far_through_its_bottom_alone():
+def test_hourglass_reaches_far_through_its_bottom_alone(filled):
     # Blocks see 3 cells; three of them at half the size see some 20: the far corner takes depth.
     x = jnp.asarray(np.random.default_rng(3).normal(size=(1, 32, 32, 8)), jnp.float32)
     block = partial(Block, 8, CONV, NORM)
 
     def seen(depth):
         glass = Hourglass(depth, block)
-        variables = jax.jit(glass.init)(jax.random.key(1), x)
+        variables = filled(glass, x.shape)
         corner = jax.jit(jax.grad(lambda x: glass.apply(variables, x)[0, 0, 0].sum()))
         return np.abs(np.asarray(corner(x))[0]).sum(-1)
 
@@ -135,30 +151,14 @@ def test_hourglass_reaches_far_through_its_bottom_alone():
     assert deep[:, 31].max() > 0
 
 
-def trained(variables, seed=4):
-    """Variables with running statistics and batch norm parameters away from their start."""
-    leaves, tree = jax.tree.flatten(variables)
-    rng = np.random.default_rng(seed)
-    moved = [
-        a * jnp.asarray(rng.uniform(0.8, 1.2, a.shape), a.dtype)
-        + jnp.asarray(rng.normal(0, 0.05, a.shape), a.dtype)
-        for a in leaves
-    ]
-    return jax.tree.unflatten(tree, moved)
-
-
-def test_detector_moves_with_its_input():
+def test_detector_moves_with_its_input(filled):
     # 8 pixels are one cell at the bottom of a hourglass of depth 1. The detector sees 120 pixels
     # around a place, so the cells farther than that from every border do not know of it.
     size, shift = 304, 8
     wide = np.random.default_rng(5).uniform(0, 1, (1, size + shift, size + shift, 3))
     wide = jnp.asarray(wide, jnp.float32)
     module = Detector(2, 8, 1)
-    variables = trained(
-        jax.jit(partial(module.init, use_running_average=True))(
-            jax.random.key(2), jnp.zeros((1, 16, 16, 3))
-        )
-    )
+    variables = filled(module, (1, 16, 16, 3), use_running_average=True)
     run = jax.jit(partial(module.apply, variables, use_running_average=True))
     still = np.asarray(run(wide[:, :size, :size]))
     down = np.asarray(run(wide[:, shift:, :size]))
@@ -172,58 +172,50 @@ def test_detector_moves_with_its_input():
     assert np.abs(down - still)[:, inner, inner].max() > 1e-3
 
 
-def narrow_generator(dtype=jnp.float32):
-    module = Generator(2, 1, dtype)
+def test_generator_draws_images_from_both_inputs(filled):
+    module = Generator(2, 1)
     rng = np.random.default_rng(6)
-    images = jnp.asarray(rng.uniform(0, 1, (2, 16, 16, 3)), jnp.float32)
-    maps = jnp.asarray(rng.uniform(0, 1, (2, 4, 4, 3)), jnp.float32)
-    init = jax.jit(partial(module.init, use_running_average=True))
-    return module, init(jax.random.key(3), images, maps), images, maps
-
-
-def test_generator_draws_images_from_both_inputs():
-    module, variables, images, maps = narrow_generator()
-    variables = trained(variables)
-    run = jax.jit(partial(module.apply, variables, use_running_average=True))
-    drawn = np.asarray(run(images, maps))
-    assert drawn.min() >= 0
-    assert drawn.max() <= 1
+    images = rng.uniform(0, 1, (2, 16, 16, 3)).astype(np.float32)
+    maps = rng.uniform(0, 1, (2, 4, 4, 3)).astype(np.float32)
+    variables = filled(module, images.shape, maps.shape, use_running_average=True)
+    run = jax.jit(partial(module.apply, use_running_average=True))
+    drawn = np.asarray(run(variables, images, maps))
     assert drawn.std() > 1e-3
-    assert np.abs(run(images[::-1], maps) - drawn).max() > 1e-4
-    assert np.abs(run(images, maps[::-1]) - drawn).max() > 1e-4
-    loud = jax.tree.map(lambda a: 1e3 * a, variables["params"])
-    loud = module.apply({**variables, "params": loud}, images, maps, use_running_average=True)
-    assert np.asarray(loud).min() >= 0
-    assert np.asarray(loud).max() <= 1
+    assert np.abs(run(variables, images[::-1], maps) - drawn).max() > 1e-4
+    assert np.abs(run(variables, images, maps[::-1]) - drawn).max() > 1e-4
 
+    def with_last(factor):
+        params = dict(variables["params"])
+        params["conv_out"] = {"kernel": factor * params["conv_out"]["kernel"]}
+        return np.asarray(run({**variables, "params": params}, images, maps))
 
-def test_generator_ends_in_half_of_tanh_plus_one():
-    module, variables, images, maps = narrow_generator()
-    params = dict(variables["params"])
-    params["conv_out"] = {"kernel": jnp.zeros_like(params["conv_out"]["kernel"])}
-    drawn = module.apply({**variables, "params": params}, images, maps, use_running_average=True)
-    np.testing.assert_array_equal(drawn, 0.5)
+    # 0.5 (tanh(y) + 1): a half where y is 0, never outside [0, 1], a sigmoid of 2y between.
+    np.testing.assert_array_equal(with_last(np.float32(0)), 0.5)
+    loud = with_last(np.float32(1e4))
+    assert loud.min() == 0
+    assert loud.max() == 1
+    doubled = with_last(np.float32(2))
+    logit = np.log(drawn / (1 - drawn))
+    np.testing.assert_allclose(np.log(doubled / (1 - doubled)), 2 * logit, atol=1e-3)
 
 
 def test_bfloat16_keeps_parameters_statistics_and_outputs_in_float32():
-    module, variables, images, maps = narrow_generator(jnp.bfloat16)
-    detector = Detector(3, 8, 1, jnp.bfloat16)
-    found = jax.jit(partial(detector.init, use_running_average=True))(jax.random.key(4), images)
-    dtypes = {leaf.dtype for leaf in jax.tree.leaves((variables, found))}
+    half = jnp.bfloat16
+    images, maps = (2, 16, 16, 3), (2, 4, 4, 3)
+    detector, generator = Detector(3, 8, 1, half), Generator(2, 1, half)
+    scores, variables = shapes(detector, images)
+    drawn, others = shapes(generator, images, maps)
+    new = jax.eval_shape(
+        partial(detector.apply, use_running_average=False, mutable=["batch_stats"]),
+        variables,
+        jax.ShapeDtypeStruct(images, jnp.float32),
+    )[1]
+    dtypes = {leaf.dtype for leaf in jax.tree.leaves((variables, others, new))}
     assert dtypes == {jnp.dtype(jnp.float32)}
-
-    @jax.jit
-    def run(images, maps):
-        scores, new = detector.apply(
-            found, images, use_running_average=False, mutable=["batch_stats"]
-        )
-        drawn = module.apply(variables, images, maps, use_running_average=True)
-        return scores, new, keypoints.soft_argmax(scores, 10.0), drawn
-
-    scores, new, landmarks, drawn = run(images, maps)
-    assert scores.dtype == jnp.bfloat16
-    assert {leaf.dtype for leaf in jax.tree.leaves(new)} == {jnp.dtype(jnp.float32)}
-    assert landmarks.dtype == drawn.dtype == jnp.float32
+    assert scores.dtype == half
+    assert drawn.dtype == jnp.float32
+    landmarks = jax.eval_shape(partial(keypoints.soft_argmax, beta=10.0), scores)
+    assert landmarks.dtype == jnp.float32
 
 
 def test_pooling_and_upsampling_by_hand():

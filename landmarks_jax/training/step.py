@@ -173,7 +173,7 @@ def train_step(
         state.params, state, drawn, frozen, config=config, networks=networks
     )
     for name, part in gradients.items():
-        metrics[f"gradient_{name}"] = optax.global_norm(part)
+        metrics[f"gradient_{name}"] = jnp.sqrt(sum(jnp.vdot(g, g) for g in jax.tree.leaves(part)))
     metrics["learning_rate"] = learning_rate(config)(state.step)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)

@@ -1,0 +1,34 @@
+"""Real photos with a narrow model, on two processor cores.
+
+The photos of `faces`, 48 pixels a side, and VGG-16's first two blocks:
+
+    python train.py --config configs/faces_cpu.py --workdir runs/faces_cpu
+    python eval.py --workdir runs/faces_cpu
+"""
+
+from ml_collections import ConfigDict
+
+from configs import faces
+
+
+def get_config() -> ConfigDict:
+    """`faces`, narrow and small, with balanced taps and the two helping terms."""
+    config = faces.get_config()
+    config.data.canvas_size = 60
+    config.views.size = 48
+    config.model.detector_channels = 64
+    config.model.hourglass_depth = 2
+    config.model.generator_channels = 8
+    config.model.residual_blocks = 2
+    config.objective.equivariance_weight = 5.0
+    config.objective.separation_weight = 2.0
+    config.perceptual.taps = ("relu1_2", "relu2_2")
+    config.perceptual.balance = True
+    config.optimizer.cosine_steps = 3_000
+    config.train.batch_size = 16
+    config.train.steps = 3_000
+    config.train.minutes = 44.0
+    config.train.log_every = 50
+    config.train.checkpoint_every = 250
+    config.train.picture_every = 500
+    return config

@@ -1,0 +1,27 @@
+"""The paper's model and training, as far as its text says (Li et al., ICPR 2020).
+
+CelebA in the official layout under `data/celeba`, MAFL's lists under `data/mafl`, and all of
+VGG-16 (see README) as `data/weights/vgg16.npz`:
+
+    python train.py --config configs/paper.py --workdir runs/paper
+
+85,000 steps of 32 photos for one accelerator. Not run to its end yet: neither its time nor its
+result is known. The paper reports 3.08 % on MAFL and 6.20 % on AFLW (K = 10, box crop).
+
+Differences from the paper: it starts from a human pose network, this from scratch.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config() -> ConfigDict:
+    """The base configuration, which is the paper's, on CelebA with VGG-16."""
+    config = base.get_config()
+    config.data.source = "celeba"
+    config.data.roots = ("data/celeba",)
+    config.data.exclude = ("data/mafl/testing.txt",)
+    config.perceptual.weights = "data/weights/vgg16.npz"
+    config.eval.protocols = ("aflw-995",)
+    return config

@@ -1,0 +1,323 @@
+"""The commands as a user meets them: every shipped configuration, evaluation, bad input."""
+
+import importlib
+import json
+import re
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from landmarks_jax import evaluate
+from landmarks_jax.data import prepared
+from landmarks_jax.data.framing import Framing
+from landmarks_jax.data.mtfl import MtflFaces
+from landmarks_jax.data.synthetic import SyntheticFaces
+from landmarks_jax.errors import ConfigError, DataError, UserError, WeightsError, WorkdirError
+from landmarks_jax.training import loop
+from tests.running import ROOT, command, finish, flags, narrow, shrink, write_photos, write_vgg
+
+CONFIGS = sorted(p.stem for p in (ROOT / "configs").glob("*.py") if p.stem != "__init__")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A narrow run on embedded faces, four steps long."""
+    workdir = tmp_path_factory.mktemp("trained")
+    config = narrow()
+    loop.train(config, workdir)
+    return workdir, config
+
+
+def celeba(folder: Path, count: int = 12) -> Path:
+    """Photos in CelebA's official layout, with its landmark file."""
+    write_photos(folder / "img_align_celeba", count, (178, 218))
+    lines = [str(count), "lefteye_x lefteye_y righteye_x righteye_y nose_x nose_y"]
+    points = "70 110 108 110 89 135 73 155 105 155"
+    lines += [f"{i:06d}.jpg {points}" for i in range(1, count + 1)]
+    (folder / "list_landmarks_align_celeba.txt").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def mtfl(folder: Path, count: int = 12) -> Path:
+    """Labelled faces in MTFL's list form; returns the list."""
+    write_photos(folder / "AFLW", count, (40, 40))
+    rng = np.random.default_rng(1)
+    lines = []
+    for i in range(1, count + 1):
+        x = np.array([12, 28, 20, 14, 26]) + rng.normal(0, 1, 5)
+        y = np.array([14, 14, 20, 27, 27]) + rng.normal(0, 1, 5)
+        lines.append(f"AFLW/{i:06d}.jpg " + " ".join(f"{v:.2f}" for v in (*x, *y)))
+    path = folder / "faces.txt"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_shipped_configuration_trains(name, tmp_path):
+    config = importlib.import_module(f"configs.{name}").get_config()
+    shrink(config)
+    config.train.steps = 1
+    config.data.num_synthetic = 16
+    if config.data.source == "celeba":
+        config.data.roots = (str(celeba(tmp_path / "celeba")),)
+    elif config.data.source == "folder":
+        write_photos(tmp_path / "photos", 12)
+        config.data.roots = (str(tmp_path / "photos"),)
+    if config.data.exclude:
+        (tmp_path / "testing.txt").write_text("000002.jpg\n000003.jpg\n")
+        config.data.exclude = (str(tmp_path / "testing.txt"),)
+    if config.perceptual.weights:
+        write_vgg(tmp_path / "vgg.npz")
+        config.perceptual.weights = str(tmp_path / "vgg.npz")
+    assert loop.train(config, tmp_path / "run") == 0
+    row = json.loads((tmp_path / "run" / "metrics.jsonl").read_text())
+    assert 0 < row["pixel"] < 2
+    taps = config.perceptual.taps if config.perceptual.weights else ()
+    assert all(row[tap] > 0 for tap in taps)
+
+
+@pytest.mark.parametrize("composition", ["baseline", "inter", "cycle", "all"])
+@pytest.mark.parametrize("bn_groups", ["joint", "released"])
+def test_every_composition_trains_and_draws_its_picture(composition, bn_groups, tmp_path):
+    config = narrow(objective__composition=composition, objective__bn_groups=bn_groups)
+    config.train.steps, config.train.picture_every = 1, 1
+    assert loop.train(config, tmp_path) == 0
+    assert (tmp_path / "pictures" / "step-000001.png").exists()
+
+
+def test_evaluation_writes_json_tables_curve_and_page(trained, capsys):
+    workdir, _ = trained
+    code, out, err = finish(command("eval.py", f"--workdir={workdir}"))
+    assert code == 0, err
+    result = json.loads((workdir / "evaluation" / "synthetic-center.json").read_text())
+    assert result["fit"]["faces"] == 12
+    assert result["score"]["faces"] == 8
+    assert set(result["results"]) == {"running", "batch", "untrained", "mean_shape", "one_photo"}
+    assert result["provenance"]["steps"] == 4
+    assert result["provenance"]["jax"] == jax.__version__
+    forward = result["results"]["running"]["forward"][-1]["mean"]
+    assert f"{forward:.2f}" in out
+    assert (workdir / "evaluation" / "table.md").read_text().strip() == out.strip()
+    for name in ("synthetic-center-curve.png", "synthetic-center-faces.png"):
+        assert (workdir / "evaluation" / name).stat().st_size > 5_000
+
+    # The mean shape again, from the faces themselves.
+    labels = []
+    for seed, count in ((2**31, 12), (2**31 + 1, 8)):
+        faces = SyntheticFaces(seed, count, 20)
+        labels.append(np.stack([faces.points(i) for i in range(count)]).astype(float))
+    fit, score = labels
+    eyes = np.linalg.norm(score[:, 0] - score[:, 1], axis=-1)
+    errors = np.linalg.norm(score - fit.mean(0), axis=-1).mean(1) / eyes
+    mean_shape = result["results"]["mean_shape"]["forward"][-1]["mean"]
+    assert mean_shape == pytest.approx(100 * errors.mean(), abs=1e-3)
+
+
+def test_evaluation_on_the_users_own_lists(trained, tmp_path):
+    workdir, _ = trained
+    fit, score = mtfl(tmp_path / "fit", 14), mtfl(tmp_path / "score", 6)
+    table = evaluate.evaluate_run(workdir, fit=str(fit), score=str(score), crops=("tight", "box"))
+    assert "| faces to faces | tight | 3 |" in table
+    assert "| faces to faces | box | 3 |" in table
+
+    # The same faces, prepared.
+    folders = []
+    for name, path in (("fit", fit), ("score", score)):
+        folder = tmp_path / f"{name}-prepared"
+        prepared.prepare(MtflFaces(str(path)), Framing(20, 16, "tight"), folder)
+        folders.append(str(folder))
+    again = evaluate.evaluate_run(workdir, fit=folders[0], score=folders[1], crops=("tight",))
+
+    def headline(markdown: str) -> str:
+        row = next(line for line in markdown.splitlines() if "| tight | 3 | this detector" in line)
+        return row.split("running statistics")[1]
+
+    # The canvas's centre was resized with its border, so a grey level may differ here and there.
+    first, second = (
+        [float(n) for n in re.findall(r"[\d.]+", headline(text))] for text in (table, again)
+    )
+    np.testing.assert_allclose(first, second, rtol=0.05)
+
+
+def test_aflw_protocols_have_both_crops(trained, tmp_path):
+    workdir, config = trained
+    folder = mtfl(tmp_path / "aflw", 12).parent
+    for name in ("training", "testing", "dev_fit", "dev_score"):
+        (folder / f"{name}.txt").write_text((folder / "faces.txt").read_text())
+    for protocol in ("aflw-995", "aflw-dev"):
+        table = evaluate.evaluate_run(workdir, protocol_names=[protocol], aflw=str(folder))
+        assert f"| {protocol} | center |" in table
+        assert f"| {protocol} | box |" in table
+        assert "not comparable" in table
+
+
+BLOCKED = """
+import runpy, sys
+for name in ("tensorflow", "tensorflow_datasets", "keras"):
+    sys.modules[name] = None
+sys.argv = sys.argv[1:]
+sys.argv[0] = sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_prepared_training_and_evaluation_without_tensorflow(tmp_path):
+    """The same run from photos with tf.data and from the prepared form without TensorFlow."""
+    write_photos(tmp_path / "photos", 20)
+    config = narrow(data__source="folder", data__roots=(str(tmp_path / "photos"),))
+    config.train.steps = 3
+    code, out, err = finish(
+        command(
+            "prepare.py",
+            "--config=configs/quickstart.py",
+            *flags(config),
+            f"--out={tmp_path / 'canvases'}",
+        )
+    )
+    assert code == 0, err
+    assert "20 canvases of 20 pixels" in out
+    assert loop.train(config, tmp_path / "photos-run") == 0
+
+    config.data.source, config.data.roots = "prepared", (str(tmp_path / "canvases"),)
+    run = tmp_path / "prepared-run"
+    blocked = command("train.py", *flags(config), f"--workdir={run}", code=BLOCKED)
+    code, _, err = finish(blocked)
+    assert code == 0, err
+    fields = ("step", "loss", "gradient_detector", "gradient_generator")
+    metrics = [
+        [[json.loads(line)[f] for f in fields] for line in (r / "metrics.jsonl").open()]
+        for r in (tmp_path / "photos-run", run)
+    ]
+    assert metrics[0] == metrics[1]
+    assert len(metrics[0]) == 3
+    code, out, err = finish(command("eval.py", f"--workdir={run}", code=BLOCKED))
+    assert code == 0, err
+    assert "| synthetic | center | 3 |" in out
+
+
+def bad_inputs(folder: Path):
+    """Name -> what is wrong with the configuration, and what the message must say."""
+    empty = folder / "empty"
+    empty.mkdir()
+    write_photos(folder / "photos", 10)
+    photos = (str(folder / "photos"),)
+    table = folder / "points.csv"
+    table.write_text("file,x1,y1\nphotos/000001.jpg,3,4\nphotos/000099.jpg,3,4\n")
+    broken = folder / "broken.csv"
+    broken.write_text("file,x1,y1\nphotos/000001.jpg,3,4\nphotos/000002.jpg,3\n")
+    short = mtfl(folder / "mtfl")
+    short.write_text(short.read_text() + "AFLW/000001.jpg 1 2 3\n")
+    write_vgg(folder / "partial.npz", blocks=1)
+    np.savez(folder / "shape.npz", block1_conv1_kernel=np.zeros((3, 3, 3, 65), np.float32))
+    faces = SyntheticFaces(0, 9, 20)
+    for name in ("damaged", "cut"):
+        prepared.prepare(faces, Framing(20, 16, "center"), folder / name)
+    canvases = folder / "damaged" / "canvases.npy"
+    data = bytearray(canvases.read_bytes())
+    data[-1] ^= 1
+    canvases.write_bytes(data)
+    folder_of = {"data__source": "folder", "data__roots": photos}
+    vgg = {"perceptual__taps": ("relu1_2", "relu3_3")}
+    return {
+        "missing folder": (
+            {"data__source": "folder", "data__roots": ("/nowhere",)}, DataError, "/nowhere"),
+        "empty folder": (
+            {"data__source": "folder", "data__roots": (str(empty),)}, DataError, str(empty)),
+        "no folder": ({"data__source": "folder"}, ConfigError, "config.data.roots"),
+        "list names a missing file": (
+            {"data__source": "folder", "data__landmarks": str(table)}, DataError, "points.csv:3"),
+        "malformed line": (
+            {"data__source": "folder", "data__landmarks": str(broken)}, DataError, "broken.csv:3"),
+        "malformed MTFL line": (
+            {"data__source": "mtfl", "data__landmarks": str(short)}, DataError, "faces.txt:13"),
+        "missing exclude list": (
+            {**folder_of, "data__exclude": ("/no/list.txt",)}, DataError, "/no/list.txt"),
+        "K = 0": ({"model__num_landmarks": 0}, ConfigError, "config.model.num_landmarks = 0"),
+        "view larger than canvas": (
+            {"data__canvas_size": 12}, ConfigError, "config.views.size = 16"),
+        "hourglass too deep": (
+            {"model__hourglass_depth": 2}, ConfigError, "config.model.hourglass_depth = 2"),
+        "box without points": ({**folder_of, "data__crop": "box"}, ConfigError, "box"),
+        "unknown composition": (
+            {"objective__composition": "both"}, ConfigError, "config.objective.composition"),
+        "tap the file cannot give": (
+            {**vgg, "perceptual__weights": str(folder / "partial.npz")}, WeightsError, "relu3_3"),
+        "weights of the wrong shape": (
+            {**vgg, "perceptual__weights": str(folder / "shape.npz")}, WeightsError, "(3, 3, 3, 65)"),
+        "missing weights": (
+            {**vgg, "perceptual__weights": "/no/vgg.npz"}, WeightsError, "/no/vgg.npz"),
+        "prepared data damaged": (
+            {"data__source": "prepared", "data__roots": (str(folder / "damaged"),)},
+            DataError, "canvases.npy"),
+        "prepared with another crop": (
+            {"data__source": "prepared", "data__roots": (str(folder / "cut"),),
+             "data__crop": "tight"}, ConfigError, "config.data.crop"),
+        "no prepared data": (
+            {"data__source": "prepared", "data__roots": (str(empty),)}, DataError, str(empty)),
+    }  # fmt: skip
+
+
+def test_bad_input_is_refused_before_anything_slow(tmp_path, monkeypatch):
+    def compiles(*_):
+        raise AssertionError("compiled before the input was checked")
+
+    monkeypatch.setattr(loop, "compile_program", compiles)
+    monkeypatch.setattr(loop, "start_state", compiles)
+    for name, (fields, kind, part) in bad_inputs(tmp_path).items():
+        with pytest.raises(UserError) as refused:
+            loop.train(narrow(**fields), tmp_path / "run")
+        assert refused.type is kind, name
+        assert part in str(refused.value), name
+        assert "\n" not in str(refused.value), name
+        assert not (tmp_path / "run").exists(), name
+
+
+def test_batch_not_divisible_by_the_devices(tmp_path):
+    config = narrow(train__batch_size=10)
+    environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    run = command("train.py", *flags(config), f"--workdir={tmp_path}", **environment)
+    code, _, err = finish(run)
+    assert code == 2
+    lines = [line for line in err.splitlines() if line.startswith("error:")]
+    assert lines == ["error: config.train.batch_size = 10: must be divisible by the 4 devices"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--config.model.num_landmark=3"], "num_landmark"),
+        (["--config=configs/nothing.py"], "configs/nothing.py"),
+        (["--config.data.source=folder", "--config.data.roots=('/nowhere',)"], "/nowhere"),
+    ],
+)
+def test_a_command_fails_with_one_line_and_a_code(arguments, part, tmp_path):
+    code, out, err = finish(command("train.py", *arguments, f"--workdir={tmp_path / 'run'}"))
+    assert code == 2
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    assert err.startswith("error: ")
+    assert part in err
+
+
+def test_evaluation_refuses_what_it_cannot_score(trained, tmp_path):
+    workdir, _ = trained
+    refusals = [
+        ((tmp_path,), {}, WorkdirError, "config.json"),
+        ((workdir,), {"protocol_names": ["aflw"]}, ConfigError, "aflw-995"),
+        ((workdir,), {"protocol_names": ["aflw-995"], "aflw": "/no"}, DataError, "/no/training"),
+        ((workdir,), {"fit": "a.csv"}, ConfigError, "--score"),
+        ((workdir,), {"fit": "/no.csv", "score": "/no.csv"}, DataError, "/no.csv"),
+    ]
+    for arguments, options, kind, part in refusals:
+        with pytest.raises(kind, match=re.escape(part)):
+            evaluate.evaluate_run(*arguments, **options)
+    (tmp_path / "config.json").write_text((workdir / "config.json").read_text())
+    with pytest.raises(WorkdirError, match="no checkpoint yet"):
+        evaluate.evaluate_run(tmp_path)

@@ -1,0 +1,199 @@
+"""Values that cannot work are refused by name; a configuration survives its file."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+from ml_collections import ConfigDict
+
+from configs import base
+from landmarks_jax import config as configuration
+from landmarks_jax.errors import ConfigError
+
+CONFIGS = sorted(
+    path.stem
+    for path in (Path(__file__).parents[1] / "configs").glob("*.py")
+    if path.stem != "__init__"
+)
+NAN, INF = float("nan"), float("inf")
+
+
+def changed(*changes):
+    config = base.get_config()
+    with config.unlocked():
+        for field, value in changes:
+            section, _, name = field.rpartition(".")
+            (config[section] if section else config)[name] = value
+    return config
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_shipped_configurations_are_valid(name):
+    config = importlib.import_module(f"configs.{name}").get_config()
+    configuration.validate(config)
+    with pytest.raises((AttributeError, KeyError)):
+        config.no_such_field = 1
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "allowed"),
+    [
+        ("model.num_landmarks", 0, "from 1 to 1000"),
+        ("model.num_landmarks", -3, "from 1 to 1000"),
+        ("views.size", 164, "at most the canvas, config.data.canvas_size = 160"),
+        ("views.size", 126, "a multiple of 4"),
+        ("views.size", 4, "from 8"),
+        ("data.canvas_size", 161, "even like config.views.size = 128"),
+        ("data.canvas_size", 127, "canvas"),
+        ("model.hourglass_depth", 5, "at most 4 for maps of 32 x 32 cells"),
+        ("model.hourglass_depth", 0, "from 1 to 10"),
+        ("model.detector_channels", 100, "a multiple of 8"),
+        ("model.beta", 0.0, "from 1e-06"),
+        ("model.sigma", -0.5, "from 0.001"),
+        ("data.source", "imagenet", "synthetic, folder, celeba, mtfl, prepared"),
+        ("data.crop", "middle", "center, tight, box"),
+        ("compute_dtype", "float16", "float32, bfloat16, float64"),
+        ("objective.composition", "both", "baseline, inter, cycle, all"),
+        ("objective.auxiliary", "never", "each_step, fixed"),
+        ("objective.bn_groups", "split", "joint, released"),
+        ("objective.pixel_weight", NAN, "from 0"),
+        ("objective.pixel_weight", 0.0, "above 0 where config.perceptual.weights is ''"),
+        ("objective.equivariance_weight", -1.0, "from 0"),
+        ("objective.separation_weight", INF, "from 0"),
+        ("optimizer.learning_rate", 0.0, "from 1e-12"),
+        ("optimizer.learning_rate", NAN, "from 1e-12"),
+        ("optimizer.beta1", 1.0, "from 0 to 0.999999"),
+        ("optimizer.drop_steps", (100, 0), "positive steps"),
+        ("optimizer.ema_decay", 1.0, "from 0"),
+        ("views.rotation_std", (15.0,), "two angles"),
+        ("views.rotation_std", (15.0, -1.0), "two angles"),
+        ("views.rotation_std", (NAN, 15.0), "two angles"),
+        ("views.rotation_std", (15.0, INF), "two angles"),
+        ("views.scale_range", (1.5, 1.0), "two rising factors"),
+        ("views.scale_range", (NAN, 1.0), "two rising factors"),
+        ("views.scale_range", (0.0, 1.0), "two rising factors"),
+        ("train.batch_size", 1, "from 2"),
+        ("train.log_every", 0, "from 1"),
+        ("seed", -1, "from 0"),
+    ],
+)
+def test_bad_values_are_named_with_what_is_allowed(field, value, allowed):
+    with pytest.raises(ConfigError) as error:
+        configuration.validate(changed((field, value)))
+    message = str(error.value)
+    assert message.startswith("config.")
+    assert allowed in message
+    if field != "data.canvas_size":
+        assert message.startswith(f"config.{field} = {value!r}")
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("taps", [("relu9_9",), (), ("relu1_2", "relu1_2"), ("relu1_2", "conv1")])
+def test_unknown_taps(taps):
+    weights = ("perceptual.weights", "vgg.npz")
+    with pytest.raises(ConfigError, match=r"config\.perceptual\.taps = .*relu1_1, relu1_2"):
+        configuration.validate(changed(weights, ("perceptual.taps", taps)))
+
+
+def test_perceptual_loss_alone_is_allowed():
+    weights = ("perceptual.weights", "vgg.npz")
+    configuration.validate(changed(weights, ("objective.pixel_weight", 0.0)))
+
+
+def test_a_run_must_end():
+    endless = changed(("train.steps", 0))
+    with pytest.raises(ConfigError, match=r"config\.train\.steps = 0.*config\.train\.minutes"):
+        configuration.validate(endless)
+    endless.train.minutes = 10.0
+    configuration.validate(endless)
+
+
+@pytest.mark.parametrize(
+    ("size", "canvas", "deepest"), [(64, 80, 3), (48, 60, 2), (24, 30, 1), (40, 50, 1), (8, 16, 0)]
+)
+def test_deepest_hourglass(size, canvas, deepest):
+    sizes = ("views.size", size), ("data.canvas_size", canvas)
+    for depth in range(1, deepest + 1):
+        configuration.validate(changed(*sizes, ("model.hourglass_depth", depth)))
+    said = f"at most {deepest}" if deepest else "change config.views.size"
+    with pytest.raises(ConfigError, match=rf"config\.model\.hourglass_depth.*{said}"):
+        configuration.validate(changed(*sizes, ("model.hourglass_depth", deepest + 1)))
+
+
+def test_the_batch_is_shared_evenly_by_the_devices():
+    config = changed(("train.batch_size", 12))
+    for devices in (1, 2, 3, 4, 6, 12):
+        configuration.check_devices(config, devices)
+    with pytest.raises(ConfigError, match=r"config\.train\.batch_size = 12: .* the 8 devices"):
+        configuration.check_devices(config, 8)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_configuration_survives_its_file(name):
+    config = importlib.import_module(f"configs.{name}").get_config()
+    text = configuration.to_json(config)
+    back = configuration.from_json(text)
+    assert isinstance(back, ConfigDict)
+    assert back.is_locked
+    assert back.to_dict() == config.to_dict()
+    assert configuration.to_json(back) == text
+    for field, value in flat(config).items():
+        assert type(flat(back)[field]) is type(value), field
+    assert not list(configuration.differences(config, back))
+
+
+def flat(config, prefix=""):
+    fields = {}
+    for name, value in config.items():
+        inner = isinstance(value, ConfigDict)
+        fields |= flat(value, f"{prefix}{name}.") if inner else {f"{prefix}{name}": value}
+    return fields
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("[1, 2]", "not an object"), ("3", "not an object"), ("{", "line 1"), ("", "line 1")],
+)
+def test_text_that_is_no_configuration(text, said):
+    with pytest.raises(ValueError, match=said):
+        configuration.from_json(text)
+
+
+def other(value):
+    """Another value of the same type."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, tuple):
+        return (*value, "more") if not value or isinstance(value[0], str) else (*value[::-1], 7.0)
+    return value + (value * 0 + 1 if not isinstance(value, str) else "x")
+
+
+def test_differences_name_every_field_but_the_free_ones():
+    config = base.get_config()
+    for field, value in flat(config).items():
+        new = changed((field, other(value)))
+        found = list(configuration.differences(config, new))
+        free = field in configuration.FREE_FIELDS or field.startswith("eval.")
+        assert [name for name, _, _ in found] == ([] if free else [field])
+
+
+def test_free_fields_are_lengths_intervals_and_paths():
+    everything = set(flat(base.get_config()))
+    assert set(configuration.FREE_FIELDS) < everything
+    config = base.get_config()
+    new = changed(("train.steps", 5), ("data.roots", ("x",)), ("views.size", 64), ("seed", 3))
+    found = list(configuration.differences(config, new))
+    assert found == [("seed", 0, 3), ("views.size", 128, 64)]
+
+
+def test_differences_show_fields_that_one_side_lacks():
+    old = base.get_config()
+    with old.unlocked():
+        del old.model.beta
+    assert list(configuration.differences(old, base.get_config())) == [("model.beta", None, 10.0)]
+
+
+def test_ranges_and_choices_name_real_fields():
+    everything = set(flat(base.get_config()))
+    assert set(configuration.RANGES) <= everything
+    assert set(configuration.CHOICES) <= everything

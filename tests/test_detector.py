@@ -1,0 +1,129 @@
+"""The reusable detector: photos alone or in batches, bytes or floats, under JAX's transforms."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from landmarks_jax import detector, keypoints
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
+@pytest.fixture(scope="module")
+def config(narrow_config):
+    return narrow_config(compute_dtype="float32", data__canvas_size=20, views__size=16)
+
+
+@pytest.fixture(scope="module")
+def variables(config, filled):
+    module = detector.build_detector(config)
+    return filled(module, (1, 16, 16, 3), use_running_average=True)
+
+
+@pytest.fixture(scope="module")
+def views():
+    return np.random.default_rng(0).integers(0, 256, (35, 16, 16, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def detect(config, variables):
+    """The pure function, compiled."""
+    module = detector.build_detector(config)
+    return jax.jit(
+        partial(detector.detect, module=module, beta=config.model.beta),
+        static_argnames="use_running_average",
+    )
+
+
+@pytest.fixture(scope="module")
+def one_by_one(detect, variables, views):
+    return np.concatenate([detect(variables, view[None]) for view in views])
+
+
+def test_build_detector_follows_the_configuration(config):
+    module = detector.build_detector(config)
+    assert (module.num_landmarks, module.channels, module.depth) == (3, 8, 1)
+    assert module.dtype == jnp.float32
+    assert module.bn_updates == (0,)
+
+
+def test_detect_is_the_soft_argmax_of_the_scores(config, detect, variables, views):
+    module = detector.build_detector(config)
+    images = views[:4].astype(np.float32) / 255
+    scores = jax.jit(partial(module.apply, use_running_average=True))(variables, images)
+    wanted = keypoints.soft_argmax(scores, config.model.beta)
+    found = detect(variables, views[:4])
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    np.testing.assert_allclose(detect(variables, images), found, atol=1e-6)
+    assert np.std(found, 0).min() > 1e-4
+
+
+@pytest.mark.parametrize("batch", [8, 35, 64])
+def test_running_statistics_do_not_mix_photos(
+    config, variables, views, one_by_one, monkeypatch, batch
+):
+    monkeypatch.setattr(detector, "RUNNING_BATCH", batch)
+    found = detector.ViewDetector(config, variables)(views)
+    assert found.shape == (35, 3, 2)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, one_by_one, atol=1e-5)
+
+
+def test_batch_statistics_in_batches_of_thirty(config, variables, detect, views, one_by_one):
+    found = detector.ViewDetector(config, variables, use_running_average=False)(views)
+    parts = [
+        detect(variables, part, use_running_average=False) for part in (views[:30], views[30:])
+    ]
+    np.testing.assert_allclose(found, np.concatenate(parts), atol=1e-5)
+    assert np.abs(found - one_by_one).max() > 1e-3
+
+
+def test_floating_views_and_bytes_agree(config, variables, views, one_by_one, monkeypatch):
+    monkeypatch.setattr(detector, "RUNNING_BATCH", 35)
+    find = detector.ViewDetector(config, variables)
+    np.testing.assert_allclose(find(views.astype(np.float32) / 255), one_by_one, atol=1e-5)
+
+
+def test_no_views_give_no_landmarks(config, variables):
+    find = detector.ViewDetector(config, variables)
+    assert (find.view_size, find.num_landmarks) == (16, 3)
+    found = find(np.zeros((0, 16, 16, 3), np.uint8))
+    assert found.shape == (0, 3, 2)
+
+
+@pytest.mark.parametrize("shape", [(16, 16, 3), (2, 16, 16), (2, 16, 20, 3), (2, 16, 16, 1)])
+def test_views_of_another_shape_are_refused(config, variables, shape):
+    find = detector.ViewDetector(config, variables)
+    with pytest.raises(ValueError, match=r"views of shape .* takes \[N, \(16, 16, 3\)\]"):
+        find(np.zeros(shape, np.uint8))
+
+
+def test_detect_maps_over_stacks_of_views(detect, variables, views, one_by_one):
+    stacks = views[:6].reshape(2, 3, 16, 16, 3)
+    found = jax.jit(jax.vmap(detect, (None, 0)))(variables, stacks)
+    np.testing.assert_allclose(found.reshape(6, 3, 2), one_by_one[:6], atol=1e-5)
+
+
+def test_detect_is_differentiable_in_the_views(detect, variables, views):
+    images = jnp.asarray(views[:2], jnp.float32) / 255
+    direction = jnp.asarray(np.random.default_rng(1).normal(size=images.shape), jnp.float32)
+
+    @jax.jit
+    def both(images):
+        def along(t):
+            return detect(variables, images + t * direction)[0].sum()
+
+        return (
+            jax.grad(along)(0.0),
+            (along(1e-2) - along(-1e-2)) / 2e-2,
+            jax.grad(lambda i: detect(variables, i)[0].sum())(images),
+        )
+
+    slope, difference, gradient = both(images)
+    assert slope == pytest.approx(float(difference), rel=0.05, abs=1e-3)
+    assert np.abs(gradient[0]).max() > 1e-5
+    # A photo's landmarks depend on that photo alone.
+    assert np.abs(gradient[1]).max() == 0

@@ -1,0 +1,341 @@
+"""One training step in double precision: what moves, what the loss is made of, the optimiser."""
+
+from functools import partial
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from landmarks_jax import objective
+from landmarks_jax.models import vgg
+from landmarks_jax.training import state as training_state
+from landmarks_jax.training import step as training_step
+
+pytestmark = pytest.mark.usefixtures("quick_compilation", "module_x64")
+
+TAPS = ("relu1_1", "relu1_2")
+# A constant that a batch norm or the softmax over positions takes out again.
+IDLE = {("detector", layer, "bias") for layer in ("stem", "last", "head")}
+START, DECAY = 5, 0.9
+
+
+def named(tree):
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {tuple(key.key for key in path): np.asarray(leaf) for path, leaf in leaves}
+
+
+@pytest.fixture(scope="module")
+def run(narrow_config):
+    """A step with every optional term on, compiled once."""
+    config = narrow_config(
+        data__canvas_size=20,
+        views__size=16,
+        objective__bn_groups="released",
+        objective__pixel_weight=0.7,
+        objective__equivariance_weight=0.3,
+        objective__separation_weight=0.2,
+        perceptual__weights="vgg.npz",
+        perceptual__taps=TAPS,
+        perceptual__weight=0.4,
+        perceptual__balance=True,
+        optimizer__ema_decay=DECAY,
+        optimizer__clip_norm=1.0,
+        optimizer__drop_steps=(START + 1,),
+    )
+    config.perceptual.balance_decay = 0.75
+    networks = objective.build_networks(config)
+    optimizer = training_state.make_optimizer(config)
+    key = jax.random.key(0)
+    start = jax.jit(
+        partial(training_state.initial_state, config=config, networks=networks, optimizer=optimizer)
+    )(key)
+    start = start.replace(
+        step=jnp.asarray(START, jnp.int32),
+        tap_means={tap: jnp.asarray(0.1 * i) for i, tap in enumerate(TAPS, 1)},
+    )
+    rng = np.random.default_rng(0)
+    weights = {
+        name: jnp.asarray(
+            rng.normal(0, np.sqrt(2 / (9 * shape[-2])) if len(shape) > 1 else 0.1, shape)
+        )
+        for name, shape in vgg.parameter_shapes(TAPS).items()
+    }
+    frozen = training_step.Frozen(key, weights, jnp.full(3, 0.45), jnp.full(3, 0.25))
+    canvases = rng.integers(0, 256, (4, 20, 20, 3), np.uint8)
+    totals = training_step.empty_totals(config)
+
+    def both(state, totals, canvases, frozen):
+        new, sums = training_step.train_step(
+            state,
+            totals,
+            canvases,
+            frozen,
+            config=config,
+            networks=networks,
+            optimizer=optimizer,
+        )
+        drawn = training_step.draw(frozen.key, state.step, canvases, config)
+        loss = partial(training_step.loss_and_metrics, config=config, networks=networks)
+        gradient = jax.grad(loss, has_aux=True)(state.params, state, drawn, frozen)
+        return new, sums, gradient
+
+    step = jax.jit(both)
+    after, sums, (gradient, aux) = step(start, totals, canvases, frozen)
+    return SimpleNamespace(
+        config=config,
+        networks=networks,
+        optimizer=optimizer,
+        start=start,
+        frozen=frozen,
+        canvases=canvases,
+        totals=totals,
+        step=step,
+        after=after,
+        sums=sums,
+        gradient=gradient,
+        metrics=aux[0],
+        made=aux[3],
+    )
+
+
+def test_a_step_counts_and_stays_finite_in_double_precision(run):
+    assert run.after.step == START + 1
+    assert run.after.step.dtype == jnp.int32
+    assert run.sums.count == 1
+    assert run.sums.bad_step == -1
+    for part in (run.after.params, run.after.batch_stats, run.sums.sums, run.gradient):
+        for name, leaf in named(part).items():
+            assert np.all(np.isfinite(leaf)), name
+    for part in (run.after.params, run.after.batch_stats, run.after.averaged):
+        assert {leaf.dtype for leaf in jax.tree.leaves(part)} == {jnp.dtype(jnp.float64)}
+    assert tuple(run.sums.sums) == training_step.metric_names(run.config)
+
+
+def test_every_parameter_and_statistic_moves_but_those_that_cannot_matter(run):
+    gradient, before, after = (
+        named(tree) for tree in (run.gradient, run.start.params, run.after.params)
+    )
+    for name, leaf in gradient.items():
+        size = np.abs(leaf).max()
+        assert (size < 1e-14) if name in IDLE else (size > 1e-10), (name, size)
+        if name not in IDLE:
+            assert np.any(before[name] != after[name]), name
+    stats = named(run.start.batch_stats), named(run.after.batch_stats)
+    assert all(np.any(stats[1][name] != leaf) for name, leaf in stats[0].items())
+
+
+def test_the_loss_is_the_weighted_sum_of_its_terms(run):
+    m = run.metrics
+    means = {tap: 0.75 * 0.1 * i + 0.25 * m[tap] for i, tap in enumerate(TAPS, 1)}
+    wanted = (
+        0.7 * m["pixel"]
+        + 0.3 * m["equivariance"]
+        + 0.2 * m["separation"]
+        + 0.4 * sum(m[tap] / means[tap] for tap in TAPS)
+    )
+    assert m["loss"] == pytest.approx(float(wanted), rel=1e-12)
+    for name in ("pixel", "equivariance", "separation", *TAPS):
+        assert m[name] > 1e-6, name
+        assert run.sums.sums[name] == pytest.approx(float(m[name]), rel=1e-12)
+    for tap in TAPS:
+        assert run.after.tap_means[tap] == pytest.approx(float(means[tap]), rel=1e-12)
+    made = run.made
+    by_hand = 2 * np.mean((np.asarray(made.final) - np.asarray(made.targets)) ** 2)
+    assert m["pixel"] == pytest.approx(by_hand, rel=1e-12)
+    for name in ("detector", "generator"):
+        norm = np.sqrt(sum((leaf**2).sum() for leaf in named(run.gradient[name]).values()))
+        assert run.sums.sums[f"gradient_{name}"] == pytest.approx(norm, rel=1e-9)
+    assert run.sums.sums["learning_rate"] == pytest.approx(1e-3)
+
+
+def test_averaged_parameters(run):
+    before, after, averaged = (
+        named(t) for t in (run.start.averaged, run.after.params, run.after.averaged)
+    )
+    for name, leaf in averaged.items():
+        wanted = DECAY * before[name] + (1 - DECAY) * after[name]
+        np.testing.assert_allclose(leaf, wanted, atol=1e-14)
+
+
+def test_the_step_decides_what_is_drawn(run):
+    again = run.step(run.start, run.totals, run.canvases, run.frozen)
+    jax.tree.map(np.testing.assert_array_equal, again[0].params, run.after.params)
+    later = run.step(
+        run.start.replace(step=run.start.step + 1), run.totals, run.canvases, run.frozen
+    )
+    assert later[2][1][0]["loss"] != run.metrics["loss"]
+    assert later[1].sums["learning_rate"] == pytest.approx(1e-4)
+
+
+def test_a_loss_that_is_not_finite_is_remembered_with_its_step(run):
+    broken = run.frozen._replace(mean=jnp.full(3, jnp.nan))
+    at = run.start.replace(step=jnp.asarray(17, jnp.int32))
+    state, totals, _ = run.step(at, run.sums, run.canvases, broken)
+    assert totals.bad_step == 17
+    assert totals.count == 2
+    totals = run.step(state, totals, run.canvases, run.frozen)[1]
+    assert totals.bad_step == 17
+
+
+@pytest.mark.parametrize("name", ["loss", "gradient_detector", "gradient_generator"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_loss_and_gradients_are_watched(narrow_config, name, value):
+    totals = training_step.empty_totals(narrow_config())
+    metrics = {metric: jnp.ones(()) for metric in totals.sums}
+    totals = training_step.add(totals, metrics, jnp.asarray(2))
+    assert totals.bad_step == -1
+    totals = training_step.add(totals, metrics | {name: jnp.asarray(value)}, jnp.asarray(3))
+    assert (int(totals.count), int(totals.bad_step)) == (2, 3)
+
+
+def test_the_first_step_sets_the_running_means():
+    means, values = {"a": jnp.asarray(0.0)}, {"a": jnp.asarray(8.0)}
+    first = training_step.running_means(means, values, jnp.asarray(0), 0.9)
+    assert first["a"] == 8.0
+    second = training_step.running_means(first, {"a": jnp.asarray(3.0)}, jnp.asarray(1), 0.9)
+    assert second["a"] == pytest.approx(0.9 * 8.0 + 0.1 * 3.0)
+    gradient = jax.grad(
+        lambda v: training_step.running_means(means, {"a": v}, jnp.asarray(1), 0.9)["a"]
+    )
+    assert gradient(jnp.asarray(3.0)) == 0
+
+
+@pytest.mark.parametrize("auxiliary", ["each_step", "fixed"])
+def test_auxiliaries_and_views_of_steps(narrow_config, auxiliary):
+    config = narrow_config(data__canvas_size=10, views__size=8, objective__auxiliary=auxiliary)
+    canvases = np.random.default_rng(1).integers(0, 256, (8, 10, 10, 3), np.uint8)
+    draw = jax.jit(partial(training_step.draw, config=config))
+    key = jax.random.key(3)
+    drawn = [draw(key, step, canvases) for step in range(4)]
+    orders = {tuple(d.auxiliary.tolist()) for d in drawn}
+    assert len(orders) == 1 if auxiliary == "fixed" else len(orders) > 1
+    maps = np.stack([d.pair[0].to_canvas for d in drawn])
+    assert len(np.unique(maps.reshape(32, -1), axis=0)) == 32
+    other = draw(jax.random.key(4), 0, canvases)
+    assert np.any(np.asarray(other.auxiliary) != np.asarray(drawn[0].auxiliary))
+    assert np.all(np.any(np.asarray(other.pair[0].to_canvas) != maps[0], (1, 2)))
+    # A row of the global batch sees the same whatever the rows after it.
+    few = jax.jit(partial(training_step.draw, config=config))(key, 2, canvases[:3])
+    np.testing.assert_array_equal(few.pair[1].to_canvas, drawn[2].pair[1].to_canvas[:3])
+    np.testing.assert_array_equal(few.pair[1].images, drawn[2].pair[1].images[:3])
+
+
+def test_preview_is_what_the_next_step_sees(run):
+    show = partial(training_step.preview, config=run.config, networks=run.networks, num_rows=2)
+    shown = jax.jit(show)(run.start, run.canvases, run.frozen)
+    made = run.made
+    wanted = SimpleNamespace(
+        landmarks=made.landmarks.reshape(2, 4, 3, 2),
+        intermediate=made.intermediate.reshape(2, 4, 16, 16, 3),
+        final=made.final.reshape(2, 4, 16, 16, 3),
+        # Targets are x', then x.
+        views=made.targets.reshape(2, 4, 16, 16, 3)[::-1],
+    )
+    for name in ("landmarks", "intermediate", "final", "views"):
+        np.testing.assert_allclose(
+            getattr(shown, name), getattr(wanted, name)[:, :2], atol=1e-10, err_msg=name
+        )
+
+
+def test_initial_state(run):
+    fresh = jax.eval_shape(
+        partial(
+            training_state.initial_state,
+            config=run.config,
+            networks=run.networks,
+            optimizer=run.optimizer,
+        ),
+        jax.random.key(0),
+    )
+    assert set(fresh.tap_means) == set(TAPS)
+    same = jax.tree.map(lambda a, b: a.shape == b.shape and a.dtype == b.dtype, fresh, run.start)
+    assert all(jax.tree.leaves(same))
+
+
+def adam(parameters, gradients, rates, *, beta1, beta2, decay, clip):
+    """Adam with L2 in the gradient, each network's gradient clipped by its own norm; in NumPy."""
+    found = {}
+    for network, leaves in parameters.items():
+        w = {name: leaf.copy() for name, leaf in leaves.items()}
+        m = dict.fromkeys(w, 0.0)
+        v = dict.fromkeys(w, 0.0)
+        for t, (rate, step) in enumerate(zip(rates, gradients, strict=True), 1):
+            norm = np.sqrt(sum((g**2).sum() for g in step[network].values()))
+            shrink = min(1.0, clip / norm) if clip else 1.0
+            for name in w:
+                g = shrink * step[network][name] + decay * w[name]
+                m[name] = beta1 * m[name] + (1 - beta1) * g
+                v[name] = beta2 * v[name] + (1 - beta2) * g**2
+                first, second = m[name] / (1 - beta1**t), v[name] / (1 - beta2**t)
+                w[name] = w[name] - rate * first / (np.sqrt(second) + 1e-8)
+        found[network] = w
+    return found
+
+
+@pytest.mark.parametrize(
+    ("beta1", "beta2", "decay", "clip"),
+    [(0.9, 0.999, 0.0, 0.0), (0.0, 0.9, 5e-4, 1.0), (0.5, 0.99, 0.1, 1.0)],
+    ids=["paper", "released", "strong decay"],
+)
+def test_optimizer_is_adam_by_hand(narrow_config, beta1, beta2, decay, clip):
+    config = narrow_config(
+        optimizer__beta1=beta1,
+        optimizer__beta2=beta2,
+        optimizer__weight_decay=decay,
+        optimizer__clip_norm=clip,
+        optimizer__drop_steps=(2,),
+    )
+    rng = np.random.default_rng(2)
+
+    def draw(detector, generator):
+        return {
+            "detector": {
+                "a": detector * rng.normal(size=(3, 2)),
+                "b": detector * rng.normal(size=4),
+            },
+            "generator": {"c": generator * rng.normal(size=5)},
+        }
+
+    # The detector's gradients are clipped, the generator's stay below 1.
+    parameters, gradients = draw(1, 1), [draw(10, 0.05) for _ in range(3)]
+    optimizer = training_state.make_optimizer(config)
+
+    @jax.jit
+    def steps(params):
+        opt_state = optimizer.init(params)
+        for gradient in gradients:
+            updates, opt_state = optimizer.update(gradient, opt_state, params)
+            params = jax.tree.map(jnp.add, params, updates)
+        return params
+
+    found = steps(jax.tree.map(jnp.asarray, parameters))
+    rates = [1e-3, 1e-3, 1e-4]
+    wanted = adam(parameters, gradients, rates, beta1=beta1, beta2=beta2, decay=decay, clip=clip)
+    # The rate is a float32.
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=0, atol=1e-9), found, wanted)
+
+
+@pytest.mark.parametrize(
+    ("changes", "rates"),
+    [
+        ({}, {0: 1e-3, 10**6: 1e-3}),
+        ({"warmup_steps": 4}, {0: 2.5e-4, 1: 5e-4, 3: 1e-3, 4: 1e-3, 100: 1e-3}),
+        ({"drop_steps": (10, 20)}, {9: 1e-3, 10: 1e-4, 19: 1e-4, 20: 1e-5, 99: 1e-5}),
+        ({"drop_steps": (10,), "drop_factor": 0.5}, {9: 1e-3, 10: 5e-4}),
+        (
+            {"cosine_steps": 100},
+            {0: 1e-3, 25: 0.5e-3 * (1 + np.sqrt(0.5)), 50: 0.5e-3, 100: 0.0, 150: 0.0},
+        ),
+        (
+            {"warmup_steps": 10, "drop_steps": (40,), "cosine_steps": 100},
+            {4: 0.5e-3 * 0.5 * (1 + np.cos(np.pi * 0.04)), 50: 0.5e-4},
+        ),
+    ],
+)
+def test_learning_rate_at_absolute_steps(narrow_config, changes, rates):
+    config = narrow_config(**{f"optimizer__{name}": value for name, value in changes.items()})
+    schedule = jax.jit(training_state.learning_rate(config))
+    for step, wanted in rates.items():
+        assert schedule(np.int32(step)) == pytest.approx(wanted, rel=1e-5, abs=1e-9)

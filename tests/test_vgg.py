@@ -1,0 +1,191 @@
+"""VGG-16's features against Keras' network, and files that cannot give them."""
+
+import importlib
+import os
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from landmarks_jax.errors import WeightsError
+from landmarks_jax.models import vgg
+from landmarks_jax.weights.vgg import load_vgg16
+
+DATA = Path(os.environ.get("LANDMARKS_JAX_DATA", Path(__file__).parents[2] / "shared" / "data"))
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+PAPER_TAPS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
+
+
+@pytest.fixture(scope="module")
+def images():
+    coarse = np.random.default_rng(0).uniform(0, 1, (2, 8, 8, 3))
+    return coarse.repeat(4, 1).repeat(4, 2).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def layers():
+    """Random weights of VGG-16 under Keras' names; features neither die nor explode."""
+    rng = np.random.default_rng(1)
+    arrays = {}
+    for name, shape in vgg.parameter_shapes(vgg.TAPS).items():
+        kind, layer = name[:-3], name[-3:]
+        fan = 9 * shape[2] if kind == "kernel" else 1
+        values = rng.standard_normal(shape, np.float32)
+        values *= np.sqrt(2 / fan) if kind == "kernel" else 0.3
+        arrays[f"block{layer[0]}_conv{layer[2]}_{kind}"] = values
+    return arrays
+
+
+@pytest.fixture(scope="module")
+def keras_features(layers):
+    pytest.importorskip("tensorflow", reason="Keras' network needs the extra `train`")
+    # First: it says how quiet TensorFlow is to be.
+    importlib.import_module("landmarks_jax.data.pipeline")
+    keras = importlib.import_module("keras")
+
+    model = keras.applications.VGG16(weights=None, include_top=False, input_shape=(32, 32, 3))
+    names = [f"block{tap[4]}_conv{tap[6]}" for tap in PAPER_TAPS]
+    for layer in model.layers:
+        if "conv" in layer.name:
+            layer.set_weights([layers[f"{layer.name}_{kind}"] for kind in ("kernel", "bias")])
+    taps = keras.Model(model.input, [model.get_layer(name).output for name in names])
+
+    def run(images, mode):
+        inputs = keras.applications.imagenet_utils.preprocess_input(255.0 * images, mode=mode)
+        return dict(zip(PAPER_TAPS, (np.asarray(f) for f in taps(inputs)), strict=True))
+
+    return run
+
+
+def save(path, arrays, **others):
+    np.savez(path, **arrays, **others)
+    return str(path)
+
+
+def features(weights, images, taps):
+    run = jax.jit(vgg.Vgg16(taps).apply)
+    return run({"params": weights.params}, (images - weights.mean) / weights.std)
+
+
+@pytest.mark.parametrize("convention", ["caffe", "torchvision"])
+def test_features_are_those_of_keras(tmp_path, images, layers, keras_features, convention):
+    # Keras' own files do not say their convention.
+    said = {} if convention == "caffe" else {"convention": convention}
+    weights = load_vgg16(save(tmp_path / "vgg.npz", layers, **said), PAPER_TAPS, normalize=True)
+    assert weights.convention == convention
+    found = features(weights, images, PAPER_TAPS)
+    scale = 1 / 255 if convention == "caffe" else 1
+    mode = {"caffe": "caffe", "torchvision": "torch"}[convention]
+    for tap, unscaled in keras_features(images, mode).items():
+        wanted = scale * unscaled
+        assert found[tap].shape == wanted.shape
+        assert (wanted > 0).mean() > 0.1
+        np.testing.assert_allclose(found[tap], wanted, atol=1e-4 * np.abs(wanted).max())
+
+
+def test_without_normalization_the_image_goes_in_as_it_is(tmp_path, layers):
+    path = save(tmp_path / "vgg.npz", layers)
+    weights = load_vgg16(path, ("relu1_1",), normalize=False)
+    np.testing.assert_array_equal(weights.mean, 0)
+    np.testing.assert_array_equal(weights.std, 1)
+    mean = load_vgg16(path, ("relu1_1",), normalize=True).mean
+    np.testing.assert_allclose(mean, np.array([123.68, 116.779, 103.939]) / 255, rtol=1e-6)
+
+
+def test_only_the_layers_needed_are_read(tmp_path, layers):
+    weights = load_vgg16(save(tmp_path / "vgg.npz", layers), ("relu2_1",), normalize=True)
+    assert sorted(weights.params) == [
+        *("bias1_1", "bias1_2", "bias2_1"),
+        *("kernel1_1", "kernel1_2", "kernel2_1"),
+    ]
+
+
+def test_parameter_shapes_are_the_modules():
+    module = vgg.Vgg16(vgg.TAPS)
+    image = jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32)
+    params = jax.eval_shape(module.init, jax.random.key(0), image)["params"]
+    assert {name: leaf.shape for name, leaf in params.items()} == vgg.parameter_shapes(vgg.TAPS)
+    # The convolutions of VGG-16 without its three dense layers.
+    assert sum(int(np.prod(leaf.shape)) for leaf in params.values()) == 14_714_688
+
+
+def test_max_pool_drops_the_odd_last():
+    x = np.random.default_rng(2).normal(size=(1, 5, 7, 2)).astype(np.float32)
+    found = np.asarray(vgg.max_pool(x))
+    assert found.shape == (1, 2, 3, 2)
+    for row in range(2):
+        for column in range(3):
+            cell = x[0, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
+            np.testing.assert_array_equal(found[0, row, column], cell.max((0, 1)))
+
+
+def test_partial_file_says_what_it_can_give(tmp_path, layers):
+    arrays = {name: a for name, a in layers.items() if name < "block3"}
+    path = save(tmp_path / "partial.npz", arrays)
+    assert "kernel2_2" in load_vgg16(path, ("relu2_2",), normalize=True).params
+    with pytest.raises(WeightsError) as error:
+        load_vgg16(path, ("relu1_2", "relu3_1"), normalize=True)
+    message = str(error.value)
+    assert "cannot give relu3_1" in message
+    assert "relu1_1, relu1_2, relu2_1, relu2_2" in message
+    assert "config.perceptual.taps" in message
+
+
+def damaged(path, layers):
+    whole = Path(save(path / "whole.npz", {"a": np.arange(10_000.0)})).read_bytes()
+    (path / "damaged.npz").write_bytes(whole[: len(whole) // 2])
+    return path / "damaged.npz"
+
+
+def text(path, layers):
+    (path / "text.npz").write_text("version https://git-lfs.github.com/spec/v1\n")
+    return path / "text.npz"
+
+
+def other_shape(path, layers):
+    name = "block1_conv1_kernel"
+    return save(path / "shape.npz", {**layers, name: layers[name][:, :, :1]})
+
+
+def not_finite(path, layers):
+    name = "block1_conv1_bias"
+    return save(path / "nan.npz", {**layers, name: np.full_like(layers[name], np.nan)})
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda path, layers: path / "none.npz", "no such file"),
+        (damaged, "not a readable .npz"),
+        (text, "not a readable .npz"),
+        (lambda path, layers: path, "not a readable .npz"),
+        (other_shape, r"block1_conv1_kernel has shape \(3, 3, 1, 64\)"),
+        (not_finite, "block1_conv1_bias holds values that are not finite"),
+        (lambda p, _: save(p / "c.npz", {}, convention="tensorflow"), "convention 'tensorflow'"),
+    ],
+    ids=["missing", "cut short", "text", "a folder", "shape", "nan", "convention"],
+)
+def test_files_that_cannot_be_used_say_why_in_one_line(tmp_path, layers, make, said):
+    few = {name: a for name, a in layers.items() if name.startswith("block1_conv1")}
+    path = str(make(tmp_path, few))
+    with pytest.raises(WeightsError, match=said) as error:
+        load_vgg16(path, ("relu1_1",), normalize=True)
+    assert path in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_features_of_the_real_file_are_of_order_one():
+    path = DATA / "weights" / "vgg16_conv1_1_to_conv3_3.npz"
+    if not path.exists():
+        pytest.skip(f"no VGG-16 weights at {path}")
+    taps = ("relu1_2", "relu2_2", "relu3_3")
+    weights = load_vgg16(str(path), taps, normalize=True)
+    y, x = np.mgrid[:32, :32] / 31
+    image = np.stack([x, y, (np.hypot(x - 0.5, y - 0.5) < 0.3) * 1.0], -1)[None].astype(np.float32)
+    for tap, found in features(weights, image, taps).items():
+        size = float(np.sqrt(np.mean(np.asarray(found) ** 2)))
+        assert 0.1 < size < 20, tap
+    with pytest.raises(WeightsError, match="cannot give relu4_1"):
+        load_vgg16(str(path), PAPER_TAPS, normalize=True)
