@@ -19,10 +19,13 @@ class Views(NamedTuple):
     Attributes:
       images: `[B, S, S, 3]` in [0, 1].
       to_canvas: `[B, 2, 3]` from the view's coordinates to the canvas's.
+      inside: `[B, S, S]`, true where a pixel comes from the photo and not from its replicated
+        border; None unless asked for.
     """
 
     images: jax.Array
     to_canvas: jax.Array
+    inside: jax.Array | None = None
 
 
 def draw_maps(
@@ -118,7 +121,10 @@ def inside(maps: jax.Array, size: int, extents: jax.Array) -> jax.Array:
 
 
 def view_pair(
-    canvases: jax.Array, keys: jax.Array, config: ml_collections.ConfigDict
+    canvases: jax.Array,
+    keys: jax.Array,
+    config: ml_collections.ConfigDict,
+    extents: jax.Array | None = None,
 ) -> tuple[Views, Views]:
     """Draws the two random views `x` and `x'` of each photo.
 
@@ -126,6 +132,7 @@ def view_pair(
       canvases: `[B, C, C, 3]` uint8.
       keys: `[B]` typed random keys; a photo's views depend on its own key alone.
       config: the `views` section, with `size`, the side of a view in pixels.
+      extents: `[B, 4]` as `inside` takes them; given, the views say which pixels are the photo's.
 
     Returns:
       `(x, x')`, each with its images in [0, 1] and its maps.
@@ -134,7 +141,8 @@ def view_pair(
     pair = []
     for view in range(2):
         maps = draw_maps(keys, config, view=view, view_share=share)
-        pair.append(Views(warp(canvases, maps, config.size) / 255.0, maps))
+        known = None if extents is None else inside(maps, config.size, extents)
+        pair.append(Views(warp(canvases, maps, config.size) / 255.0, maps, known))
     return pair[0], pair[1]
 
 

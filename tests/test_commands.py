@@ -147,7 +147,7 @@ def test_evaluation_on_the_users_own_lists(trained, tmp_path):
 
 
 def test_aflw_protocols_have_both_crops(trained, tmp_path):
-    workdir, config = trained
+    workdir, _ = trained
     folder = mtfl(tmp_path / "aflw", 12).parent
     for name in ("training", "testing", "dev_fit", "dev_score"):
         (folder / f"{name}.txt").write_text((folder / "faces.txt").read_text())
@@ -163,7 +163,6 @@ import runpy, sys
 for name in ("tensorflow", "tensorflow_datasets", "keras"):
     sys.modules[name] = None
 sys.argv = sys.argv[1:]
-sys.argv[0] = sys.argv[0]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
@@ -250,7 +249,8 @@ def bad_inputs(folder: Path):
         "tap the file cannot give": (
             {**vgg, "perceptual__weights": str(folder / "partial.npz")}, WeightsError, "relu3_3"),
         "weights of the wrong shape": (
-            {**vgg, "perceptual__weights": str(folder / "shape.npz")}, WeightsError, "(3, 3, 3, 65)"),
+            {**vgg, "perceptual__weights": str(folder / "shape.npz")},
+            WeightsError, "(3, 3, 3, 65)"),
         "missing weights": (
             {**vgg, "perceptual__weights": "/no/vgg.npz"}, WeightsError, "/no/vgg.npz"),
         "prepared data damaged": (

@@ -11,6 +11,8 @@ from landmarks_jax import detector, keypoints
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
+VIEWS = np.random.default_rng(0).integers(0, 256, (35, 16, 16, 3), np.uint8)
+
 
 @pytest.fixture(scope="module")
 def config(narrow_config):
@@ -24,11 +26,6 @@ def variables(config, filled):
 
 
 @pytest.fixture(scope="module")
-def views():
-    return np.random.default_rng(0).integers(0, 256, (35, 16, 16, 3), np.uint8)
-
-
-@pytest.fixture(scope="module")
 def detect(config, variables):
     """The pure function, compiled."""
     module = detector.build_detector(config)
@@ -39,8 +36,8 @@ def detect(config, variables):
 
 
 @pytest.fixture(scope="module")
-def one_by_one(detect, variables, views):
-    return np.concatenate([detect(variables, view[None]) for view in views])
+def one_by_one(detect, variables):
+    return np.concatenate([detect(variables, view[None]) for view in VIEWS])
 
 
 def test_build_detector_follows_the_configuration(config):
@@ -50,41 +47,39 @@ def test_build_detector_follows_the_configuration(config):
     assert module.bn_updates == (0,)
 
 
-def test_detect_is_the_soft_argmax_of_the_scores(config, detect, variables, views):
+def test_detect_is_the_soft_argmax_of_the_scores(config, detect, variables):
     module = detector.build_detector(config)
-    images = views[:4].astype(np.float32) / 255
+    images = VIEWS[:4].astype(np.float32) / 255
     scores = jax.jit(partial(module.apply, use_running_average=True))(variables, images)
     wanted = keypoints.soft_argmax(scores, config.model.beta)
-    found = detect(variables, views[:4])
+    found = detect(variables, VIEWS[:4])
     np.testing.assert_allclose(found, wanted, atol=1e-5)
     np.testing.assert_allclose(detect(variables, images), found, atol=1e-6)
     assert np.std(found, 0).min() > 1e-4
 
 
 @pytest.mark.parametrize("batch", [8, 35, 64])
-def test_running_statistics_do_not_mix_photos(
-    config, variables, views, one_by_one, monkeypatch, batch
-):
+def test_running_statistics_do_not_mix_photos(config, variables, one_by_one, monkeypatch, batch):
     monkeypatch.setattr(detector, "RUNNING_BATCH", batch)
-    found = detector.ViewDetector(config, variables)(views)
+    found = detector.ViewDetector(config, variables)(VIEWS)
     assert found.shape == (35, 3, 2)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, one_by_one, atol=1e-5)
 
 
-def test_batch_statistics_in_batches_of_thirty(config, variables, detect, views, one_by_one):
-    found = detector.ViewDetector(config, variables, use_running_average=False)(views)
+def test_batch_statistics_in_batches_of_thirty(config, variables, detect, one_by_one):
+    found = detector.ViewDetector(config, variables, use_running_average=False)(VIEWS)
     parts = [
-        detect(variables, part, use_running_average=False) for part in (views[:30], views[30:])
+        detect(variables, part, use_running_average=False) for part in (VIEWS[:30], VIEWS[30:])
     ]
     np.testing.assert_allclose(found, np.concatenate(parts), atol=1e-5)
     assert np.abs(found - one_by_one).max() > 1e-3
 
 
-def test_floating_views_and_bytes_agree(config, variables, views, one_by_one, monkeypatch):
+def test_floating_views_and_bytes_agree(config, variables, one_by_one, monkeypatch):
     monkeypatch.setattr(detector, "RUNNING_BATCH", 35)
     find = detector.ViewDetector(config, variables)
-    np.testing.assert_allclose(find(views.astype(np.float32) / 255), one_by_one, atol=1e-5)
+    np.testing.assert_allclose(find(VIEWS.astype(np.float32) / 255), one_by_one, atol=1e-5)
 
 
 def test_no_views_give_no_landmarks(config, variables):
@@ -101,14 +96,14 @@ def test_views_of_another_shape_are_refused(config, variables, shape):
         find(np.zeros(shape, np.uint8))
 
 
-def test_detect_maps_over_stacks_of_views(detect, variables, views, one_by_one):
-    stacks = views[:6].reshape(2, 3, 16, 16, 3)
+def test_detect_maps_over_stacks_of_views(detect, variables, one_by_one):
+    stacks = VIEWS[:6].reshape(2, 3, 16, 16, 3)
     found = jax.jit(jax.vmap(detect, (None, 0)))(variables, stacks)
     np.testing.assert_allclose(found.reshape(6, 3, 2), one_by_one[:6], atol=1e-5)
 
 
-def test_detect_is_differentiable_in_the_views(detect, variables, views):
-    images = jnp.asarray(views[:2], jnp.float32) / 255
+def test_detect_is_differentiable_in_the_views(detect, variables):
+    images = jnp.asarray(VIEWS[:2], jnp.float32) / 255
     direction = jnp.asarray(np.random.default_rng(1).normal(size=images.shape), jnp.float32)
 
     @jax.jit

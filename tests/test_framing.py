@@ -137,3 +137,18 @@ def test_mean_shape_of_aflw_scores_the_known_error(crop, expected, tmp_path, mon
 
 def _aflw_points(frame: framing.Framing, name: str) -> np.ndarray:
     return sources.load_all(sources.open_labelled(str(DATA / "aflw" / name)), frame)[1]
+
+
+@pytest.mark.parametrize(
+    ("crop", "expected"),
+    [
+        ("center", [-1, -1, 1, 1]),
+        ("tight", [-0.8, -0.8, 0.8, 0.8]),
+        # The box is [4, 36) x [3, 36), the canvas 40 x 41.25 pixels from (0, -1.125).
+        ("box", [-1, 2.25 / 41.25 - 1, 88 / 40 - 1, 74.25 / 41.25 - 1]),
+    ],
+)
+def test_the_extent_is_where_the_photo_ends_on_its_canvas(crop, expected):
+    points = np.array([[12.0, 11.0], [27.0, 12.0], [20.0, 19.0], [14.0, 26.0], [25.0, 27.0]])
+    extent = framing.Framing(50, 40, crop).extent((44, 36), points)
+    np.testing.assert_allclose(extent, expected, atol=1e-6)

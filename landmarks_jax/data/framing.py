@@ -175,6 +175,17 @@ class Framing:
         canvas = stretch(photo, rectangle, self.canvas_size)
         return canvas, moved.astype(np.float32).reshape(-1, 2)
 
+    def extent(self, size: tuple[int, int], points: np.ndarray) -> np.ndarray:
+        """Where the photo ends on its canvas; the canvas is replicated border beyond.
+
+        Returns:
+          `[4]` float32 `(x0, y0, x1, y1)` in the canvas frame, as `views.inside` takes it.
+        """
+        left, top, right, bottom = self.canvas_rectangle(size, points)
+        edges = np.array([0.0, 0.0, *size])
+        origin, span = np.array([left, top] * 2), np.array([right - left, bottom - top] * 2)
+        return (2.0 * (edges - origin) / span - 1.0).astype(np.float32)
+
     def central_view(self, canvases: np.ndarray) -> np.ndarray:
         """The undistorted views `[..., S, S, 3]` of canvases `[..., C, C, 3]`: a slice, no copy."""
         border = (self.canvas_size - self.view_size) // 2

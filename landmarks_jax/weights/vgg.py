@@ -63,7 +63,8 @@ def load_vgg16(path: str, taps: tuple[str, ...], *, normalize: bool) -> VggWeigh
       WeightsError: the file is missing or damaged, lacks a tap or has a layer of another shape.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here: NumPy leaves the file of a damaged archive open.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         raise WeightsError(
