@@ -24,9 +24,9 @@ def get_config() -> ConfigDict:
     config.objective.separation_weight = 2.0
     config.perceptual.taps = ("relu1_2", "relu2_2")
     config.perceptual.balance = True
-    config.optimizer.cosine_steps = 3_000
+    config.optimizer.cosine_steps = 1_500
     config.train.batch_size = 16
-    config.train.steps = 3_000
+    config.train.steps = 1_500
     config.train.minutes = 44.0
     config.train.log_every = 50
     config.train.checkpoint_every = 250

@@ -14,6 +14,9 @@ from landmarks_jax.models.layers import BatchNorm, Conv, depth_to_space
 
 pytestmark = pytest.mark.usefixtures("quick_compilation", "module_x64")
 
+separation_loss = jax.jit(objective.separation_loss)
+equivariance_loss = jax.jit(objective.equivariance_loss)
+
 BATCH, SIZE, K = 3, 16, 2
 AUXILIARY = np.array([2, 0, 1])
 
@@ -236,7 +239,9 @@ def test_tap_losses_by_hand_and_targets_get_no_gradient():
     def total(final, targets):
         return sum(objective.tap_losses(features, final, targets, 2).values())
 
-    to_final, to_targets = jax.grad(total, (0, 1))(jnp.asarray(final), jnp.asarray(targets))
+    to_final, to_targets = jax.jit(jax.grad(total, (0, 1)))(
+        jnp.asarray(final), jnp.asarray(targets)
+    )
     assert np.abs(to_targets).max() == 0
     by_square = 4 * 2 * ((final**2).sum(-1) - (targets**2).sum(-1))[..., None] * final / 36
     by_double = 2 * 8 * (final - targets) / 72
@@ -264,7 +269,7 @@ def test_equivariance_is_zero_for_carried_points():
     carried = there[..., 0]
     assert np.abs(carried).max() < 1
     assert np.abs(carried - points).max() > 0.1
-    loss = objective.equivariance_loss
+    loss = equivariance_loss
     assert loss((points, carried), (first, second)) == pytest.approx(0, abs=1e-25)
     assert loss((carried, points), (second, first)) == pytest.approx(0, abs=1e-25)
     assert loss((points, points), (first, second)) > 1e-3
@@ -277,11 +282,11 @@ def test_equivariance_by_hand_leaves_out_points_that_left_the_view():
     v = jnp.asarray([[[-0.3, 0.4], [0.0, -0.4], [9.0, 9.0]]])
 
     def loss(u, v):
-        return objective.equivariance_loss((u, v), (first, second))
+        return equivariance_loss((u, v), (first, second))
 
     # Carried: (-0.3, 0.1), (0.1, -0.4) and (-1.2, 0), which counts nothing.
     assert loss(u, v) == pytest.approx((0.3**2 + 0.1**2) / 2)
-    to_u, to_v = jax.grad(loss, (0, 1))(u, v)
+    to_u, to_v = jax.jit(jax.grad(loss, (0, 1)))(u, v)
     wanted = np.array([[[0.0, -0.3], [0.1, 0.0], [0.0, 0.0]]])
     np.testing.assert_allclose(to_u, wanted, atol=1e-12)
     np.testing.assert_allclose(to_v, -wanted, atol=1e-12)
@@ -292,9 +297,9 @@ def test_equivariance_of_views_that_share_nothing():
     points = jnp.zeros((1, 3, 2))
 
     def loss(u):
-        return objective.equivariance_loss((u, points), (first, second))
+        return equivariance_loss((u, points), (first, second))
 
-    value, gradient = jax.value_and_grad(loss)(points)
+    value, gradient = jax.jit(jax.value_and_grad(loss))(points)
     assert value == 0
     np.testing.assert_array_equal(gradient, 0)
 
@@ -302,8 +307,8 @@ def test_equivariance_of_views_that_share_nothing():
 def test_separation_of_two_points():
     points = jnp.asarray([[[0.0, 0.0], [0.3, 0.4]], [[0.1, 0.1], [0.1, 0.1]]])
     wanted = (np.exp(-(0.5**2) / (2 * 0.2**2)) + 1) / 2
-    assert objective.separation_loss(points, 0.2) == pytest.approx(wanted)
-    away = -jax.grad(objective.separation_loss)(points, 0.2)[0]
+    assert separation_loss(points, 0.2) == pytest.approx(wanted)
+    away = -jax.jit(jax.grad(separation_loss))(points, 0.2)[0]
     assert away[0] @ jnp.array([0.3, 0.4]) < 0
     assert away[1] @ jnp.array([0.3, 0.4]) > 0
 
@@ -317,8 +322,8 @@ def test_separation_of_many_points_is_the_mean_over_pairs():
         for j in range(5)
         if i != j
     ]
-    assert objective.separation_loss(jnp.asarray(points), 0.4) == pytest.approx(np.mean(pairs))
+    assert separation_loss(jnp.asarray(points), 0.4) == pytest.approx(np.mean(pairs))
 
 
 def test_separation_of_one_point_is_nothing():
-    assert objective.separation_loss(jnp.ones((4, 1, 2)), 0.2) == 0
+    assert separation_loss(jnp.ones((4, 1, 2)), 0.2) == 0
