@@ -43,7 +43,8 @@ def _parse(argv: Sequence[str]) -> list[str]:
     try:
         rest = app.parse_flags_with_usage(list(argv))
         if "config" in flags.FLAGS:
-            _ = flags.FLAGS["config"].value.seed  # raises what went wrong when it was loaded
+            # Raises what went wrong when the file was loaded.
+            getattr(flags.FLAGS["config"].value, "seed")  # noqa: B009
     except OSError as error:
         _fail(f"--config: no such configuration file: {str(error).splitlines()[-1].strip()}")
     except (AttributeError, KeyError) as error:

@@ -21,7 +21,8 @@ from landmarks_jax.detector import ViewDetector
 from landmarks_jax.errors import ConfigError, WorkdirError
 from landmarks_jax.evaluation import labelled, plots, protocols, tables
 from landmarks_jax.evaluation.protocols import Protocol
-from landmarks_jax.training import checkpoints, loop, sharding
+from landmarks_jax.training import checkpoints, sharding
+from landmarks_jax.training import state as states
 from landmarks_jax.training.state import TrainState
 
 FOLDER = "evaluation"
@@ -35,7 +36,8 @@ def restore(workdir: Path, config: ConfigDict) -> checkpoints.Restored:
     """
     mesh = sharding.make_mesh(jax.local_devices()[:1])
     with checkpoints.Checkpoints(workdir) as saved:
-        restored = saved.restore(loop.abstract_state(config, mesh))
+        networks = objective.build_networks(config)
+        restored = saved.restore(states.abstract_state(config, networks, mesh))
     if restored is None:
         raise WorkdirError(f"{workdir}: has no checkpoint yet; train it first")
     return restored
@@ -49,7 +51,7 @@ def detectors_of(config: ConfigDict, state: TrainState) -> dict[str, ViewDetecto
         "batch_stats": state.batch_stats["detector"],
     }
     mesh = sharding.make_mesh(jax.local_devices()[:1])
-    start = loop.start_state(config, objective.build_networks(config), mesh)
+    start = states.start_state(config, objective.build_networks(config), mesh)
     untrained = {
         "params": start.params["detector"],
         "batch_stats": start.batch_stats["detector"],
@@ -102,6 +104,10 @@ def evaluate_run(
         opened = labelled.open_lists(fit, score, crops, config)
     else:
         names = protocol_names or config.eval.protocols
+        if not names:
+            raise ConfigError(
+                "config.eval.protocols = (): name a --protocol, or your own --fit and --score faces"
+            )
         opened = [part for name in names for part in labelled.open_protocols(name, config)]
     restored = restore(workdir, config)
     detectors = detectors_of(config, restored.state)

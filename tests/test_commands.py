@@ -16,6 +16,7 @@ from landmarks_jax.data.mtfl import MtflFaces
 from landmarks_jax.data.synthetic import SyntheticFaces
 from landmarks_jax.errors import ConfigError, DataError, UserError, WeightsError, WorkdirError
 from landmarks_jax.training import loop
+from landmarks_jax.training import state as states
 from tests.running import ROOT, command, finish, flags, narrow, shrink, write_photos, write_vgg
 
 CONFIGS = sorted(p.stem for p in (ROOT / "configs").glob("*.py") if p.stem != "__init__")
@@ -269,7 +270,7 @@ def test_bad_input_is_refused_before_anything_slow(tmp_path, monkeypatch):
         raise AssertionError("compiled before the input was checked")
 
     monkeypatch.setattr(loop, "compile_program", compiles)
-    monkeypatch.setattr(loop, "start_state", compiles)
+    monkeypatch.setattr(states, "start_state", compiles)
     for name, (fields, kind, part) in bad_inputs(tmp_path).items():
         with pytest.raises(UserError) as refused:
             loop.train(narrow(**fields), tmp_path / "run")

@@ -37,7 +37,7 @@ def remember():
 
 
 @pytest.fixture(scope="module")
-def run(narrow_config):
+def run(narrow_config, filled):
     """A step with every optional term on, compiled once."""
     config = narrow_config(
         data__canvas_size=20,
@@ -58,13 +58,29 @@ def run(narrow_config):
     networks = objective.build_networks(config)
     optimizer = optax.chain(remember(), training_state.make_optimizer(config))
     key = jax.random.key(0)
-    start = jax.jit(
-        partial(training_state.initial_state, config=config, networks=networks, optimizer=optimizer)
-    )(key)
-    start = start.replace(
-        step=jnp.asarray(START, jnp.int32),
-        tap_means={tap: jnp.asarray(0.1 * i, jnp.float64) for i, tap in enumerate(TAPS, 1)},
+    blank = jax.eval_shape(
+        partial(
+            training_state.initial_state, config=config, networks=networks, optimizer=optimizer
+        ),
+        key,
     )
+    size, cells = (1, 16, 16, 3), (1, 4, 4, 3)
+    fill = partial(filled, dtype=np.float64, use_running_average=True)
+    drawn = {
+        "detector": fill(networks.detector, size),
+        "generator": fill(networks.generator, size, cells),
+    }
+    params, stats = ({n: v[part] for n, v in drawn.items()} for part in ("params", "batch_stats"))
+    start = training_state.TrainState(
+        step=np.int32(START),
+        params=params,
+        batch_stats=stats,
+        opt_state=jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), blank.opt_state),
+        averaged=jax.tree.map(lambda leaf: leaf + 1.0, params),
+        tap_means={tap: np.float64(0.1 * i) for i, tap in enumerate(TAPS, 1)},
+    )
+    # Drawn in NumPy, which is quicker than compiling the initialisation; the same tree.
+    assert jax.tree.map(jnp.shape, start) == jax.tree.map(jnp.shape, blank)
     rng = np.random.default_rng(0)
     weights = {
         name: jnp.asarray(
@@ -162,7 +178,7 @@ def test_the_step_decides_what_is_drawn(run):
     again = run.step(run.start, run.totals, run.canvases, run.frozen)
     jax.tree.map(np.testing.assert_array_equal, again[0].params, run.after.params)
     later = run.step(
-        run.start.replace(step=run.start.step + 1), run.totals, run.canvases, run.frozen
+        run.start.replace(step=np.int32(START + 1)), run.totals, run.canvases, run.frozen
     )
     assert later[1].sums["loss"] != run.metrics["loss"]
     assert later[1].sums["learning_rate"] == pytest.approx(1e-4)
@@ -170,7 +186,7 @@ def test_the_step_decides_what_is_drawn(run):
 
 def test_a_loss_that_is_not_finite_is_remembered_with_its_step(run):
     broken = run.frozen._replace(mean=jnp.full(3, jnp.nan))
-    at = run.start.replace(step=jnp.asarray(17, jnp.int32))
+    at = run.start.replace(step=np.int32(17))
     state, totals = run.step(at, run.sums, run.canvases, broken)
     assert totals.bad_step == 17
     assert totals.steps == 2
@@ -247,19 +263,25 @@ def test_the_metrics_are_those_of_what_was_made(run, shown):
     assert m["separation"] == pytest.approx(float(wanted), rel=1e-9)
 
 
-def test_initial_state(run):
-    fresh = jax.eval_shape(
-        partial(
-            training_state.initial_state,
-            config=run.config,
-            networks=run.networks,
-            optimizer=run.optimizer,
-        ),
-        jax.random.key(0),
-    )
+def test_initial_state_is_of_the_precision_of_the_run(run, narrow_config):
+    def shapes(config):
+        networks = objective.build_networks(config)
+        optimizer = training_state.make_optimizer(config)
+        build = partial(
+            training_state.initial_state, config=config, networks=networks, optimizer=optimizer
+        )
+        return jax.eval_shape(build, jax.random.key(0))
+
+    fresh = shapes(run.config)
     assert set(fresh.tap_means) == set(TAPS)
-    same = jax.tree.map(lambda a, b: a.shape == b.shape and a.dtype == b.dtype, fresh, run.start)
-    assert all(jax.tree.leaves(same))
+    assert jax.tree.map(jnp.shape, fresh.averaged) == jax.tree.map(jnp.shape, fresh.params)
+    networks = fresh.params, fresh.batch_stats, fresh.averaged
+    assert {leaf.dtype for leaf in jax.tree.leaves(networks)} == {jnp.dtype(jnp.float64)}
+    plain = shapes(narrow_config(compute_dtype="bfloat16"))
+    assert not plain.tap_means
+    assert not plain.averaged
+    networks = plain.params, plain.batch_stats
+    assert {leaf.dtype for leaf in jax.tree.leaves(networks)} == {jnp.dtype(jnp.float32)}
 
 
 def adam(parameters, gradients, rates, *, beta1, beta2, decay, clip):

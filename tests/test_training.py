@@ -9,8 +9,10 @@ import jax
 import numpy as np
 import pytest
 
+from landmarks_jax import objective
 from landmarks_jax.errors import ConfigError, WorkdirError
 from landmarks_jax.training import loop, reports, sharding
+from landmarks_jax.training import state as states
 from landmarks_jax.training import step as steps
 from landmarks_jax.training.checkpoints import Checkpoints
 from tests.running import command, finish, flags, narrow, write_vgg
@@ -20,7 +22,8 @@ def final_state(workdir, config):
     """The newest checkpoint's leaves, as NumPy arrays by path, and its step."""
     mesh = sharding.make_mesh()
     with Checkpoints(workdir) as saved:
-        restored = saved.restore(loop.abstract_state(config, mesh))
+        networks = objective.build_networks(config)
+        restored = saved.restore(states.abstract_state(config, networks, mesh))
     leaves = jax.tree_util.tree_leaves_with_path(restored.state)
     return {jax.tree_util.keystr(p): np.asarray(a) for p, a in leaves}, restored.step
 
@@ -55,6 +58,9 @@ def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path):
     )
     write_vgg(tmp_path / "vgg.npz", blocks=1)
     cut, whole = tmp_path / "cut", tmp_path / "whole"
+    cut.mkdir()
+    # As if an earlier sitting had come further than its last checkpoint, and was cut while writing.
+    (cut / "metrics.jsonl").write_text('{"step": 3, "loss": 7.0}\n{"step": 4, "lo')
     killed = command(*flags(config), f"--workdir={cut}", code=KILLED)
     assert finish(killed)[0] == -signal.SIGKILL
     with Checkpoints(cut) as saved:
@@ -62,7 +68,7 @@ def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path):
 
     code, out, err = finish(command("train.py", *flags(config), f"--workdir={cut}"))
     assert code == 0, err
-    assert [row["step"] for row in rows(cut)][-2:] == [3, 4]
+    assert [row["step"] for row in rows(cut)] == [1, 2, 3, 4]
     assert loop.train(config, whole) == 0
 
     resumed, step = final_state(cut, config)
@@ -268,7 +274,7 @@ def loss_and_gradient(devices, dtype):
                         objective__separation_weight=0.1, train__batch_size=16)
         networks = objective.build_networks(config)
         mesh = sharding.make_mesh(jax.devices()[:devices])
-        state = loop.start_state(config, networks, mesh)
+        state = states.start_state(config, networks, mesh)
         frozen, _ = loop.load_frozen(config, networks)
         frozen = sharding.put_replicated(mesh, frozen)
         canvases = np.random.default_rng(0).integers(0, 256, (16, 20, 20, 3), np.uint8)

@@ -7,7 +7,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-import jax
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
@@ -165,8 +164,3 @@ def _write(path: Path, text: str) -> None:
         part.unlink()
     part.write_text(text)
     part.replace(path)
-
-
-def abstract(state: Any, sharding: jax.sharding.Sharding) -> Any:
-    """The tree of shapes and shardings that `Checkpoints.restore` wants."""
-    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), state)

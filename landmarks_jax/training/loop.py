@@ -96,16 +96,6 @@ def load_frozen(config: ml_collections.ConfigDict, networks: Networks) -> tuple[
     return Frozen(key, read.params, read.mean, read.std), read.notes(networks.vgg.taps)
 
 
-def abstract_state(config: ml_collections.ConfigDict, mesh: Mesh) -> TrainState:
-    """The shapes and shardings of a run's state, without computing it."""
-    networks, optimizer = objective.build_networks(config), states.make_optimizer(config)
-    start = functools.partial(
-        states.initial_state, config=config, networks=networks, optimizer=optimizer
-    )
-    shapes = jax.eval_shape(start, jax.random.key(0))
-    return checkpoints.abstract(shapes, sharding.replicated(mesh))
-
-
 def compile_program(
     config: ml_collections.ConfigDict,
     networks: Networks,
@@ -163,9 +153,9 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> int:
     mesh = sharding.make_mesh()
     frozen = sharding.put_replicated(mesh, frozen)
     with checkpoints.Checkpoints(workdir) as saved:
-        restored = saved.restore(abstract_state(config, mesh))
+        restored = saved.restore(states.abstract_state(config, networks, mesh))
         if restored is None:
-            restored = checkpoints.Restored(start_state(config, networks, mesh), 0, 0.0)
+            restored = checkpoints.Restored(states.start_state(config, networks, mesh), 0, 0.0)
         if is_done(config, restored.step, restored.seconds):
             print(f"{workdir}: already trained for {restored.step} steps")
             return 0
@@ -203,18 +193,6 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> int:
     return 128 + interrupt.signal if interrupt.signal else 0
 
 
-def start_state(config: ml_collections.ConfigDict, networks: Networks, mesh: Mesh) -> TrainState:
-    """Draws the first state, on every device."""
-    start = functools.partial(
-        states.initial_state,
-        config=config,
-        networks=networks,
-        optimizer=states.make_optimizer(config),
-    )
-    key = jax.random.fold_in(jax.random.key(config.seed), 1)
-    return jax.jit(start, out_shardings=sharding.replicated(mesh))(key)
-
-
 def is_done(config: ml_collections.ConfigDict, step: int, seconds: float) -> bool:
     """Whether the steps or the minutes of a run are spent."""
     out_of_steps = bool(config.train.steps) and step >= config.train.steps
@@ -239,19 +217,18 @@ def run_steps(
     totals = program.fresh_totals()
     pending: tuple[int, Totals, float] | None = None
     under_way: deque[jax.Array] = deque()
+    done = False
 
     def report() -> None:
         """Reads the interval before, so that the device never waits for the host."""
         if pending is not None:
             last = saved.last_step()
-            place = (
-                "no checkpoint was saved yet"
-                if last is None
-                else (f"the last good checkpoint is {saved.path(last)}")
-            )
+            place = "no checkpoint was saved yet"
+            if last is not None:
+                place = f"the last good checkpoint is {saved.path(last)}"
             reporter.metrics(*pending, place)
 
-    while not is_done(config, step, reporter.seconds()) and interrupt.signal is None:
+    while not done:
         canvases = sharding.put_batch(mesh, next(batches)["canvas"])
         state, totals = program.step(state, totals, canvases, frozen)
         step += 1

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import jax
 import numpy as np
@@ -48,7 +48,7 @@ class Reporter:
           seconds: time trained in earlier sittings.
         """
         self._pictures = workdir / "pictures"
-        self._metrics = (workdir / METRICS_FILE).open("a")
+        self._metrics = _reopen(workdir / METRICS_FILE, start)
         self._board = SummaryWriter(str(workdir / "tensorboard"))
         self._batch_size = batch_size
         self._seconds_before = seconds
@@ -142,6 +142,21 @@ class Reporter:
         self._pictures.mkdir(exist_ok=True)
         plots.save(figure, self._pictures / f"step-{step:06d}.png")
         self._board.add_image("preview", plots.to_array(figure), step, dataformats="HWC")
+
+
+def _reopen(path: Path, step: int) -> TextIO:
+    """Opens the metrics to go on after `step`; later lines are of steps that will be done again."""
+    kept = []
+    if path.exists():
+        # A line that a kill cut short is not JSON, and of a step after the checkpoint.
+        lines = [
+            line for line in path.read_text().splitlines(keepends=True) if line.endswith("}\n")
+        ]
+        kept = [line for line in lines if json.loads(line)["step"] <= step]
+    part = path.with_suffix(".part")
+    part.write_text("".join(kept))
+    part.replace(path)
+    return path.open("a")
 
 
 def preview_figure(preview: Preview, title: str) -> Figure:

@@ -1,5 +1,6 @@
 """What a run carries from step to step, its start, and its optimiser."""
 
+import functools
 from typing import Any
 
 import flax.struct
@@ -7,8 +8,10 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import optax
+from jax.sharding import Mesh
 
 from landmarks_jax.objective import Networks
+from landmarks_jax.training import sharding
 
 
 @flax.struct.dataclass
@@ -98,3 +101,23 @@ def initial_state(
         averaged=jax.tree.map(jnp.copy, params) if config.optimizer.ema_decay else {},
         tap_means={tap: jnp.zeros((), dtype) for tap in taps},
     )
+
+
+def start_state(config: ml_collections.ConfigDict, networks: Networks, mesh: Mesh) -> TrainState:
+    """Draws the first state of a run, on every device."""
+    start = functools.partial(
+        initial_state, config=config, networks=networks, optimizer=make_optimizer(config)
+    )
+    # Not the key of the views and auxiliaries, which is the seed's own.
+    key = jax.random.fold_in(jax.random.key(config.seed), 1)
+    return jax.jit(start, out_shardings=sharding.replicated(mesh))(key)
+
+
+def abstract_state(config: ml_collections.ConfigDict, networks: Networks, mesh: Mesh) -> TrainState:
+    """The shapes and shardings of a run's state, without computing it."""
+    start = functools.partial(
+        initial_state, config=config, networks=networks, optimizer=make_optimizer(config)
+    )
+    shapes = jax.eval_shape(start, jax.random.key(0))
+    whole = sharding.replicated(mesh)
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=whole), shapes)

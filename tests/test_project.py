@@ -1,0 +1,227 @@
+"""The project itself: checks are clean, documentation is true, imports go one way, files are small."""
+
+import ast
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.running import ROOT, command, finish
+
+PACKAGE = ROOT / "landmarks_jax"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+CONFIGS = [p for p in sorted((ROOT / "configs").glob("*.py")) if p.stem != "__init__"]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+MAX_LINES = 300
+
+LINK = re.compile(r"\]\(([^)\s]+)\)|^\[[^\]]+\]:\s*(\S+)", re.MULTILINE)
+# The project's own files; `data`, `runs` and `prepared` are the user's.
+FILE = re.compile(
+    r"(?<![\w/.-])((?:landmarks_jax|configs|tests|docs|\.ci|\.github)/[\w./-]*\w"
+    r"|(?:train|eval|prepare)\.py|[A-Z]+\.md|pyproject\.toml)"
+)
+PLACEHOLDER = re.compile(r"\b[A-Z]+(?:_[A-Z]+)*_(?:TABLE|TIME)\b")
+
+
+@pytest.mark.parametrize(
+    "tool",
+    [("ruff", "format", "--check", "."), ("ruff", "check", "."), ("mypy",)],
+    ids=["format", "lint", "types"],
+)
+def test_checks_are_clean(tool):
+    if importlib.util.find_spec(tool[0]) is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{tool[0]} is missing: install the extra `test`")
+        pytest.skip(f"{tool[0]} is not installed (extra `test`)")
+    code, out, err = finish(command("-m", *tool))
+    assert code == 0, out + err
+
+
+def first_block() -> list[str]:
+    """The lines of the README's first code block."""
+    text = (ROOT / "README.md").read_text()
+    return text.split("```", 2)[1].split("\n")[1:-1]
+
+
+def test_the_readme_begins_with_the_two_commands():
+    main, tests = first_block()
+    for line in (main, tests):
+        assert line.startswith("python3 -m venv .venv")
+    assert main.endswith("train.py && .venv/bin/python eval.py")
+    assert tests.endswith("-m pytest")
+
+
+def test_ci_runs_the_second_command_of_the_readme(tmp_path):
+    script = tmp_path / ".ci" / "run"
+    script.parent.mkdir()
+    shutil.copy(ROOT / ".ci" / "run", script)  # with its mode: it must be executable
+    readme = tmp_path / "README.md"
+    readme.write_text("# x\n\n```bash\nexit 7\npwd > ran && echo $((1 + 1)) >> ran\n```\n`b`\n")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    run = subprocess.run([script], cwd=elsewhere, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert (tmp_path / "ran").read_text().split() == [str(tmp_path.resolve()), "2"]
+
+    shutil.copy(ROOT / "README.md", readme)
+    shown = script.read_text().replace("bash -euo pipefail -c", "printf 'runs %s\\n'")
+    script.write_text(shown)
+    run = subprocess.run([script], capture_output=True, text=True, check=True)
+    assert f"runs {first_block()[1]}" in run.stdout.splitlines()
+
+    readme.write_text("no code\n")
+    run = subprocess.run([script], capture_output=True, text=True, check=False)
+    assert run.returncode != 0
+    assert "README.md" in run.stderr
+
+
+def test_the_workflow_runs_the_same_on_the_oldest_and_newest_python():
+    workflow = (ROOT / ".github" / "workflows" / "checks.yml").read_text()
+    assert "- run: .ci/run" in workflow
+    assert '["3.11", "3.13"]' in workflow
+    assert 'requires-python = ">=3.11,<3.14"' in (ROOT / "pyproject.toml").read_text()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.name)
+def test_what_documents_name_exists(document):
+    text = document.read_text()
+    targets = {a or b for a, b in LINK.findall(text)}
+    links = {t.partition("#")[0] for t in targets if "://" not in t} - {""}
+    missing = [link for link in sorted(links) if not (document.parent / link).exists()]
+    named = {name for name in FILE.findall(text) if "NAME" not in name}
+    missing += [name for name in sorted(named) if not (ROOT / name).exists()]
+    assert not missing
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.name)
+def test_links_within_a_document_lead_to_its_headings(document):
+    text = document.read_text()
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    anchors = {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+    assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= anchors
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.name)
+def test_no_number_is_left_to_fill_in(document):
+    assert not PLACEHOLDER.findall(document.read_text())
+
+
+def test_configurations_named_anywhere_exist():
+    sources = [*DOCUMENTS, *CONFIGS, *ROOT.glob("*.py")]
+    named = {
+        (source.name, name)
+        for source in sources
+        for name in re.findall(r"--config[ =](configs/\w+\.py)", source.read_text())
+        if name != "configs/NAME.py"
+    }
+    assert named
+    assert not [entry for entry in sorted(named) if not (ROOT / entry[1]).exists()]
+
+
+def test_every_field_of_the_base_configuration_is_explained_on_its_line():
+    text = (ROOT / "configs" / "base.py").read_text()
+    lines = text.splitlines()
+    fields = [
+        node
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Assign)
+        and len(node.targets) == 1  # a section has two: `config.data = data = ...`
+        and isinstance(node.targets[0], ast.Attribute)
+    ]
+    assert len(fields) > 50
+    bare = [
+        lines[node.lineno - 1].strip()
+        for node in fields
+        if not re.match(r"\s*# ?\w|\s*# [\"']", lines[node.end_lineno - 1][node.end_col_offset :])
+    ]
+    assert not bare
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_every_configuration_gives_its_command(path):
+    if path.stem == "base":
+        pytest.skip("no run of its own")
+    docstring = ast.get_docstring(ast.parse(path.read_text()))
+    assert "python train.py" in docstring
+    assert path.stem == "quickstart" or f"--config configs/{path.name}" in docstring
+
+
+@cache
+def imports_of(path: Path) -> frozenset[str]:
+    """Dotted names that a file imports, anywhere in it; of `from a import b` both `a` and `a.b`."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return frozenset(names)
+
+
+def importers(*prefixes: str) -> set[str]:
+    """The package's files that import something at or below the dotted names."""
+    return {
+        path.relative_to(PACKAGE).as_posix()
+        for path in MODULES
+        for name in imports_of(path)
+        if name.startswith(tuple(f"{p}." for p in prefixes)) or name in prefixes
+    }
+
+
+def below(*rooms: str) -> set[str]:
+    """The package's files in some folders, or of some names."""
+    names = [path.relative_to(PACKAGE).as_posix() for path in MODULES]
+    return {name for name in names if name.startswith(rooms)}
+
+
+def test_tensorflow_and_orbax_have_one_importer_each():
+    assert importers("tensorflow", "tensorflow_datasets") == {"data/pipeline.py"}
+    assert importers("orbax") == {"training/checkpoints.py"}
+
+
+def test_imports_go_one_way():
+    training = importers("landmarks_jax.training", "landmarks_jax.evaluate")
+    assert training <= below("training/") | {"evaluate.py"}
+    assert not importers("jax", "flax", "landmarks_jax.models") & below("data/")
+    lower = {"landmarks_jax.errors", "landmarks_jax.geometry", "landmarks_jax.data"}
+    for name in below("data/"):
+        own = {i for i in imports_of(PACKAGE / name) if i.startswith("landmarks_jax.")}
+        assert {".".join(i.split(".")[:2]) for i in own} <= lower, name
+    data = importers("landmarks_jax.data")
+    assert data <= below("data/", "evaluation/", "training/") | {"evaluate.py"}
+    assert not importers("landmarks_jax.objective") & below("models/", "weights/", "evaluation/")
+    above = ("objective", "config", "detector", "evaluation", "weights")
+    lowest = below("models/", "geometry.py", "keypoints.py", "views.py", "errors.py")
+    assert not importers(*(f"landmarks_jax.{room}" for room in above)) & lowest
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("landmarks_jax.detector", "tensorflow optax orbax matplotlib tensorboardX"),
+        ("landmarks_jax.data.feed", "jax flax tensorflow matplotlib"),
+    ],
+)
+def test_importing_loads_no_more_than_it_needs(module, absent):
+    code = f"import sys, {module}; print(*set(sys.modules) & set({absent.split()!r}))"
+    status, out, err = finish(command(code=code))
+    assert status == 0, err
+    assert out.split() == []
+
+
+def test_files_are_small_and_named_after_their_concern():
+    lines = {path.relative_to(ROOT): len(path.read_text().splitlines()) for path in MODULES}
+    assert not {path: count for path, count in lines.items() if count > MAX_LINES}
+    assert not [path for path in lines if path.stem in ("util", "utils", "helpers", "misc")]
+
+
+def test_the_architecture_names_every_module():
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    modules = [path for path in MODULES if path.stem != "__init__"]
+    assert not [path.name for path in modules if path.name not in text]
