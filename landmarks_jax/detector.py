@@ -10,8 +10,10 @@ import numpy as np
 
 from landmarks_jax import keypoints
 from landmarks_jax.models.hourglass import Detector
+from landmarks_jax.models.layers import at_least_float32
 
-RUNNING_BATCH = 256
+# Of views at once, under the running statistics.
+LARGEST_BATCH = 256
 # The released code evaluates with the batch's statistics, in batches of 30.
 STATISTICS_BATCH = 30
 
@@ -47,7 +49,7 @@ def detect(
       `[B, K, 2]` landmarks, normalised to the view.
     """
     if views.dtype == jnp.uint8:
-        views = views.astype(jnp.float32) / 255.0
+        views = views.astype(at_least_float32(module.dtype)) / 255.0
     scores, _ = module.apply(
         variables, views, use_running_average=use_running_average, mutable=["batch_stats"]
     )
@@ -99,16 +101,17 @@ class ViewDetector:
         wanted = (self.view_size, self.view_size, 3)
         if views.ndim != 4 or views.shape[1:] != wanted:
             raise ValueError(f"views of shape {views.shape}, the detector takes [N, {wanted}]")
-        size = RUNNING_BATCH if self._running else STATISTICS_BATCH
+        size = LARGEST_BATCH if self._running else STATISTICS_BATCH
         found = []
         for start in range(0, len(views), size):
             batch = views[start : start + size]
-            missing = size - len(batch)
-            if self._running and missing:
-                # Photos do not see each other here, so a padded batch saves a compilation.
+            count = len(batch)
+            if self._running:
+                # Photos do not see each other here, so that batches can be filled up to powers of
+                # two: at most nine sizes are ever compiled.
+                missing = (1 << (count - 1).bit_length()) - count
                 batch = np.concatenate([batch, np.repeat(batch[-1:], missing, 0)])
-            landmarks = np.asarray(self._detect(self._variables, batch))
-            found.append(landmarks[: len(landmarks) - missing] if self._running else landmarks)
+            found.append(np.asarray(self._detect(self._variables, batch))[:count])
         if not found:
             return np.zeros((0, self.num_landmarks, 2), np.float32)
         return np.concatenate(found)

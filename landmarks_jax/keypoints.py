@@ -19,6 +19,9 @@ def soft_argmax(scores: jax.Array, beta: float) -> jax.Array:
     batch, height, width, num = scores.shape
     dtype = jnp.promote_types(scores.dtype, jnp.float32)
     flat = scores.astype(dtype).reshape(batch, height * width, num)
+    # Softmax does not see a shift. Shifted before the product with beta, the maximum is exactly 0
+    # even where a compiler fuses that product into softmax's own shift and huge scores overflow.
+    flat = flat - jax.lax.stop_gradient(flat.max(1, keepdims=True))
     mass = jax.nn.softmax(beta * flat, axis=1).reshape(batch, height, width, num)
     xs = geometry.pixel_centers(width, dtype)
     ys = geometry.pixel_centers(height, dtype)

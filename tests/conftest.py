@@ -1,6 +1,15 @@
-"""What several test files share: a narrow configuration and double precision."""
+"""What several test files share: quick compilation, a narrow configuration, double precision."""
 
+import os
+import tempfile
 from functools import partial
+
+# Before JAX starts. Compiling is what takes the tests' time, so it is cheap, and done once: the
+# cache is shared with the processes that tests start, and gone at the end.
+_CACHE = tempfile.TemporaryDirectory(prefix="landmarks_jax-test-compilations-")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
 import jax
 import numpy as np
@@ -42,15 +51,6 @@ def module_x64():
     """Double precision for a whole file, so that its module fixtures live in it too."""
     with jax.enable_x64(True):
         yield
-
-
-@pytest.fixture(scope="module")
-def quick_compilation():
-    """XLA's cheapest compilation: for tests that run once what they compile."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(scope="session")

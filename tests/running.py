@@ -57,8 +57,6 @@ def flags(config: ConfigDict) -> list[str]:
 
 def command(*arguments: str, code: str | None = None, **environment: str) -> subprocess.Popen[str]:
     """Starts Python from the root of the checkout; `code` stands in for a script."""
-    if "XLA_FLAGS" in environment:
-        environment["XLA_FLAGS"] += " " + os.environ["XLA_FLAGS"]
     start = [sys.executable, *(("-c", code) if code else ()), *arguments]
     return subprocess.Popen(
         start,

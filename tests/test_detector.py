@@ -9,8 +9,6 @@ import pytest
 
 from landmarks_jax import detector, keypoints
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 VIEWS = np.random.default_rng(0).integers(0, 256, (35, 16, 16, 3), np.uint8)
 
 
@@ -60,7 +58,7 @@ def test_detect_is_the_soft_argmax_of_the_scores(config, detect, variables):
 
 @pytest.mark.parametrize("batch", [8, 35, 64])
 def test_running_statistics_do_not_mix_photos(config, variables, one_by_one, monkeypatch, batch):
-    monkeypatch.setattr(detector, "RUNNING_BATCH", batch)
+    monkeypatch.setattr(detector, "LARGEST_BATCH", batch)
     found = detector.ViewDetector(config, variables)(VIEWS)
     assert found.shape == (35, 3, 2)
     assert found.dtype == np.float32
@@ -79,7 +77,7 @@ def test_batch_statistics_in_batches_of_thirty(config, variables, detect, one_by
 
 
 def test_floating_views_and_bytes_agree(config, variables, one_by_one, monkeypatch):
-    monkeypatch.setattr(detector, "RUNNING_BATCH", 35)
+    monkeypatch.setattr(detector, "LARGEST_BATCH", 35)
     find = detector.ViewDetector(config, variables)
     np.testing.assert_allclose(find(VIEWS.astype(np.float32) / 255), one_by_one, atol=1e-5)
 

@@ -7,8 +7,6 @@ import pytest
 
 from landmarks_jax import geometry
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 KINDS = {"numpy": lambda f: f, "jax": lambda f: f, "jit": jax.jit}
 
 

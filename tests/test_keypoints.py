@@ -11,8 +11,6 @@ from landmarks_jax import geometry, keypoints
 soft_argmax = jax.jit(keypoints.soft_argmax)
 gaussian_maps = jax.jit(keypoints.gaussian_maps, static_argnums=1)
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def expectation(scores, beta):
     """Soft-argmax as one sum over the joint grid, in float64."""

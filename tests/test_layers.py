@@ -8,8 +8,6 @@ import pytest
 
 from landmarks_jax.models import layers
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def correlate(x, kernel, padding, stride):
     """The convolution of networks as one sum over windows, in NumPy."""

@@ -13,8 +13,6 @@ from landmarks_jax.models import hourglass, layers
 from landmarks_jax.models.generator import Generator, ResidualBlock
 from landmarks_jax.models.hourglass import Block, Detector, Hourglass
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 CONV = layers.Conv
 NORM = partial(layers.BatchNorm, True)
 # Batch norm with statistics at their start divides by this alone.

@@ -12,7 +12,7 @@ from landmarks_jax import geometry, keypoints, objective
 from landmarks_jax.models.hourglass import average_pool
 from landmarks_jax.models.layers import BatchNorm, Conv, depth_to_space
 
-pytestmark = pytest.mark.usefixtures("quick_compilation", "module_x64")
+pytestmark = pytest.mark.usefixtures("module_x64")
 
 separation_loss = jax.jit(objective.separation_loss)
 equivariance_loss = jax.jit(objective.equivariance_loss)

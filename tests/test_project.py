@@ -1,4 +1,4 @@
-"""The project itself: checks are clean, documentation is true, imports go one way, files are small."""
+"""The project itself: checks are clean, documents are true, imports go one way, files are small."""
 
 import ast
 import importlib.util
@@ -137,7 +137,7 @@ def test_every_field_of_the_base_configuration_is_explained_on_its_line():
     bare = [
         lines[node.lineno - 1].strip()
         for node in fields
-        if not re.match(r"\s*# ?\w|\s*# [\"']", lines[node.end_lineno - 1][node.end_col_offset :])
+        if not re.match(r"\s*# \S", lines[node.end_lineno - 1][node.end_col_offset :])
     ]
     assert not bare
 

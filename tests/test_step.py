@@ -14,7 +14,7 @@ from landmarks_jax.models import vgg
 from landmarks_jax.training import state as training_state
 from landmarks_jax.training import step as training_step
 
-pytestmark = pytest.mark.usefixtures("quick_compilation", "module_x64")
+pytestmark = pytest.mark.usefixtures("module_x64")
 
 TAPS = ("relu1_1", "relu1_2")
 # A constant that a batch norm or the softmax over positions takes out again.

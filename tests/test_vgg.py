@@ -13,7 +13,6 @@ from landmarks_jax.models import vgg
 from landmarks_jax.weights.vgg import load_vgg16
 
 DATA = Path(os.environ.get("LANDMARKS_JAX_DATA", Path(__file__).parents[2] / "shared" / "data"))
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 PAPER_TAPS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
 
