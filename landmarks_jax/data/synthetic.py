@@ -3,7 +3,7 @@
 import numpy as np
 
 from landmarks_jax import geometry
-from landmarks_jax.data import faces_model, faces_scene
+from landmarks_jax.data.faces import model, scene
 
 
 class SyntheticFaces:
@@ -31,11 +31,11 @@ class SyntheticFaces:
 
     def photo(self, index: int) -> np.ndarray:
         """Draws picture `index`: `[size, size, 3]`, uint8 RGB."""
-        return faces_scene.draw(self._face(index), self.size)
+        return scene.draw(self._face(index), self.size)
 
     def points(self, index: int) -> np.ndarray:
         """The landmarks of picture `index`, `[5, 2]` float32 `(x, y)` in its pixels; fast."""
-        landmarks = faces_model.Head(self._face(index)).landmarks()
+        landmarks = model.Head(self._face(index)).landmarks()
         return geometry.to_pixels(landmarks, (self.size, self.size)).astype(np.float32)
 
     def name(self, index: int) -> str:
@@ -43,9 +43,9 @@ class SyntheticFaces:
         self._check(index)
         return f"face-{index:06d}"
 
-    def _face(self, index: int) -> faces_model.Face:
+    def _face(self, index: int) -> model.Face:
         self._check(index)
-        return faces_model.sample(self.seed, index)
+        return model.sample(self.seed, index)
 
     def _check(self, index: int) -> None:
         if not 0 <= index < self.count:

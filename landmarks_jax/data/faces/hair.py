@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 
-from landmarks_jax.data.faces_canvas import box, ellipse, fill, smoothstep
-from landmarks_jax.data.faces_model import Face
-from landmarks_jax.data.faces_portrait import Portrait
+from landmarks_jax.data.faces.canvas import box, ellipse, fill, smoothstep
+from landmarks_jax.data.faces.model import Face
+from landmarks_jax.data.faces.portrait import Portrait
 
 
 def hair_color(face: Face, tone: np.ndarray) -> np.ndarray:

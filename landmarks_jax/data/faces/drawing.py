@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from landmarks_jax.data.faces_canvas import (
+from landmarks_jax.data.faces.canvas import (
     Window,
     blob,
     box,
@@ -14,9 +14,9 @@ from landmarks_jax.data.faces_canvas import (
     smoothstep,
     stroke,
 )
-from landmarks_jax.data.faces_hair import draw_beard
-from landmarks_jax.data.faces_model import corner_lift, corner_x
-from landmarks_jax.data.faces_portrait import Portrait, skin_color
+from landmarks_jax.data.faces.hair import draw_beard
+from landmarks_jax.data.faces.model import corner_lift, corner_x
+from landmarks_jax.data.faces.portrait import Portrait, skin_color
 
 WHITE = np.array([0.96, 0.95, 0.94], np.float32)
 DARK = np.array([0.05, 0.04, 0.05], np.float32)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from landmarks_jax import geometry
-from landmarks_jax.data.faces_canvas import (
+from landmarks_jax.data.faces.canvas import (
     Canvas,
     blob,
     box,
@@ -15,10 +15,10 @@ from landmarks_jax.data.faces_canvas import (
     fill,
     smoothstep,
 )
-from landmarks_jax.data.faces_drawing import draw_face
-from landmarks_jax.data.faces_hair import draw_hair, draw_hair_behind, hair_color
-from landmarks_jax.data.faces_model import Face, Head
-from landmarks_jax.data.faces_portrait import Portrait, skin_color
+from landmarks_jax.data.faces.drawing import draw_face
+from landmarks_jax.data.faces.hair import draw_hair, draw_hair_behind, hair_color
+from landmarks_jax.data.faces.model import Face, Head
+from landmarks_jax.data.faces.portrait import Portrait, skin_color
 
 
 def draw(face: Face, size: int) -> np.ndarray:

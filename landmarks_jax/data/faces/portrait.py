@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from landmarks_jax.data.faces_canvas import Canvas, Window, fill
-from landmarks_jax.data.faces_model import JAW_END, Face, Head
+from landmarks_jax.data.faces.canvas import Canvas, Window, fill
+from landmarks_jax.data.faces.model import JAW_END, Face, Head
 
 
 class Portrait:
