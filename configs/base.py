@@ -45,6 +45,7 @@ def get_config() -> ConfigDict:
     objective.auxiliary = "each_step"  # each_step | fixed: when the auxiliary photos are drawn
     objective.bn_groups = "joint"  # joint | released: what a batch norm's statistics are taken over
     objective.pixel_weight = 1.0  # of Eq. 5 in Eq. 7
+    objective.gradient_weight = 0.0  # not in the paper: differences between neighbouring pixels
     objective.equivariance_weight = 0.0  # not in the paper: landmarks follow the views' maps
     objective.separation_weight = 0.0  # not in the paper: landmarks keep apart
     objective.separation_sigma = 0.15  # normalised units, the distance they keep

@@ -52,6 +52,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "model.generator_channels": (1, 4096),
     "model.residual_blocks": (0, 100),
     "objective.pixel_weight": (0, 1e6),
+    "objective.gradient_weight": (0, 1e6),
     "objective.equivariance_weight": (0, 1e6),
     "objective.separation_weight": (0, 1e6),
     "objective.separation_sigma": (1e-6, 10),

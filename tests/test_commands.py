@@ -190,7 +190,7 @@ def test_prepared_training_and_evaluation_without_tensorflow(tmp_path):
     blocked = command("train.py", *flags(config), f"--workdir={run}", code=BLOCKED)
     code, _, err = finish(blocked)
     assert code == 0, err
-    fields = ("step", "loss", "gradient_detector", "gradient_generator")
+    fields = ("step", "loss", "norm_detector", "norm_generator")
     metrics = [
         [[json.loads(line)[f] for f in fields] for line in (r / "metrics.jsonl").open()]
         for r in (tmp_path / "photos-run", run)

@@ -225,6 +225,20 @@ def test_pixel_loss_by_hand():
     assert objective.pixel_loss(final, targets, 2) == pytest.approx(0.125 + 0.625)
 
 
+def test_gradient_loss_of_a_ramp():
+    """A slope of a from pixel to pixel is 2a between 2 x 2 means and 4a between 4 x 4 means."""
+    ramp = (
+        0.01 * jnp.arange(12.0)[None, :, None, None] + 0.02 * jnp.arange(12.0)[None, None, :, None]
+    )
+    final = jnp.broadcast_to(ramp, (1, 12, 12, 3))
+    targets = jnp.full((1, 12, 12, 3), 0.3)
+    expected = (1 + 4 + 16) * (0.01**2 + 0.02**2)
+    assert objective.gradient_loss(final, targets, 1) == pytest.approx(expected, rel=1e-5)
+    assert objective.gradient_loss(final, targets, 2) == pytest.approx(2 * expected, rel=1e-5)
+    # A change of brightness has no gradient.
+    assert objective.gradient_loss(targets + 0.5, targets, 1) == pytest.approx(0, abs=1e-12)
+
+
 def test_tap_losses_by_hand_and_targets_get_no_gradient():
     def features(images):
         return {"double": 2 * images, "square": (images**2).sum(-1, keepdims=True)}

@@ -44,6 +44,7 @@ def run(narrow_config, filled):
         views__size=16,
         objective__bn_groups="released",
         objective__pixel_weight=0.7,
+        objective__gradient_weight=0.6,
         objective__equivariance_weight=0.3,
         objective__separation_weight=0.2,
         perceptual__weights="vgg.npz",
@@ -150,6 +151,7 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(run):
     means = {tap: 0.75 * 0.1 * i + 0.25 * m[tap] for i, tap in enumerate(TAPS, 1)}
     wanted = (
         0.7 * m["pixel"]
+        + 0.6 * m["gradient"]
         + 0.3 * m["equivariance"]
         + 0.2 * m["separation"]
         + 0.4 * sum(m[tap] / means[tap] for tap in TAPS)
@@ -161,7 +163,7 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(run):
         assert run.after.tap_means[tap] == pytest.approx(float(means[tap]), rel=1e-12)
     for name in ("detector", "generator"):
         norm = np.sqrt(sum((leaf**2).sum() for leaf in named(run.gradient[name]).values()))
-        assert run.sums.sums[f"gradient_{name}"] == pytest.approx(norm, rel=1e-9)
+        assert run.sums.sums[f"norm_{name}"] == pytest.approx(norm, rel=1e-9)
     assert run.sums.sums["learning_rate"] == pytest.approx(1e-3)
 
 
@@ -194,7 +196,7 @@ def test_a_loss_that_is_not_finite_is_remembered_with_its_step(run):
     assert totals.bad_step == 17
 
 
-@pytest.mark.parametrize("name", ["loss", "gradient_detector", "gradient_generator"])
+@pytest.mark.parametrize("name", ["loss", "norm_detector", "norm_generator"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_loss_and_gradients_are_watched(narrow_config, name, value):
     totals = training_step.empty_totals(narrow_config())

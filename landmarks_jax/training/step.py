@@ -103,6 +103,7 @@ def loss_and_metrics(
     )
     directions = made.final.shape[0] // first.images.shape[0]
     pixel = objective.pixel_loss(made.final, made.targets, directions)
+    gradient = objective.gradient_loss(made.final, made.targets, directions)
     landmarks = jnp.split(made.landmarks, 2)
     equivariance = objective.equivariance_loss(
         (landmarks[0], landmarks[1]), (first.to_canvas, second.to_canvas)
@@ -110,10 +111,16 @@ def loss_and_metrics(
     separation = objective.separation_loss(made.landmarks, config.objective.separation_sigma)
     loss = (
         config.objective.pixel_weight * pixel
+        + config.objective.gradient_weight * gradient
         + config.objective.equivariance_weight * equivariance
         + config.objective.separation_weight * separation
     )
-    metrics = {"pixel": pixel, "equivariance": equivariance, "separation": separation}
+    metrics = {
+        "pixel": pixel,
+        "gradient": gradient,
+        "equivariance": equivariance,
+        "separation": separation,
+    }
     tap_means = state.tap_means
     if networks.vgg is not None:
         vgg = networks.vgg
@@ -173,7 +180,7 @@ def train_step(
         state.params, state, drawn, frozen, config=config, networks=networks
     )
     for name, part in gradients.items():
-        metrics[f"gradient_{name}"] = jnp.sqrt(sum(jnp.vdot(g, g) for g in jax.tree.leaves(part)))
+        metrics[f"norm_{name}"] = jnp.sqrt(sum(jnp.vdot(g, g) for g in jax.tree.leaves(part)))
     metrics["learning_rate"] = learning_rate(config)(state.step)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -195,7 +202,7 @@ def add(totals: Totals, metrics: dict[str, jax.Array], step: jax.Array) -> Total
     """Adds a step's metrics to the totals."""
     sums = {name: totals.sums[name] + value for name, value in metrics.items()}
     # A finite loss with a gradient that is not would spoil the parameters just as well.
-    watched = ("loss", "gradient_detector", "gradient_generator")
+    watched = ("loss", "norm_detector", "norm_generator")
     finite = jnp.all(jnp.isfinite(jnp.stack([metrics[name] for name in watched])))
     bad = (totals.bad_step < 0) & ~finite
     return Totals(totals.steps + 1, sums, jnp.where(bad, step, totals.bad_step))
@@ -204,8 +211,8 @@ def add(totals: Totals, metrics: dict[str, jax.Array], step: jax.Array) -> Total
 def metric_names(config: ml_collections.ConfigDict) -> tuple[str, ...]:
     """The metrics of a step, in the order of reports."""
     taps = tuple(config.perceptual.taps) if config.perceptual.weights else ()
-    terms = ("loss", "pixel", *taps, "equivariance", "separation")
-    return (*terms, "gradient_detector", "gradient_generator", "learning_rate")
+    terms = ("loss", "pixel", "gradient", *taps, "equivariance", "separation")
+    return (*terms, "norm_detector", "norm_generator", "learning_rate")
 
 
 def empty_totals(config: ml_collections.ConfigDict) -> Totals:
