@@ -12,6 +12,7 @@ from pathlib import Path
 from absl import flags
 
 from landmarks_jax import cli
+from landmarks_jax.data.framing import CROPS
 
 _WORKDIR = flags.DEFINE_string("workdir", "runs/quickstart", "The run's folder.")
 _PROTOCOL = flags.DEFINE_multi_string(
@@ -23,7 +24,7 @@ _AFLW = flags.DEFINE_string(
 _FIT = flags.DEFINE_string("fit", None, "Labelled faces that fit: .csv, .txt or prepared folder.")
 _SCORE = flags.DEFINE_string("score", None, "Labelled faces that are scored, likewise.")
 _CROP = flags.DEFINE_multi_enum(
-    "crop", ["center"], ["center", "tight", "box"], "Crops, with --fit and --score."
+    "crop", [], CROPS, "With --fit and --score; default: the crop of the run's training."
 )
 
 

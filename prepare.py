@@ -16,8 +16,10 @@ _OUT = flags.DEFINE_string("out", None, "The folder to make.", required=True)
 
 def main() -> None:
     """Prepares."""
+    from landmarks_jax import config as configuration  # noqa: PLC0415
     from landmarks_jax.data import feed, prepared, sources  # noqa: PLC0415
 
+    configuration.validate(_CONFIG.value)
     framing = feed.framing_of(_CONFIG.value)
     source = sources.open_source(_CONFIG.value.data)
     print(sources.summary(source))

@@ -23,7 +23,8 @@ def get_config() -> ConfigDict:
     config = paper.get_config()
     config.data.crop = "box"
     config.views.rotation_std = (30.0, 15.0)
-    config.views.scale_std = 0.03  # its margin is (70 + 4 N(0, 1)) % of the box
+    # Its margin is (70 + 4 N(0, 1)) % of the box, on either side of it: 1 + 2 (0.7 + 0.04 N).
+    config.views.scale_std = 0.08 / 2.4
     config.views.shift_std = 0.0
     config.model.generator_channels = 32
     config.objective.auxiliary = "fixed"

@@ -41,12 +41,16 @@ def run(main: Callable[[], int | None], *, default_config: str | None = None) ->
 def _parse(argv: Sequence[str]) -> list[str]:
     """Reads the flags, and with them the configuration file."""
     try:
-        rest = app.parse_flags_with_usage(list(argv))
+        rest = flags.FLAGS(list(argv))
         if "config" in flags.FLAGS:
             # Raises what went wrong when the file was loaded.
             getattr(flags.FLAGS["config"].value, "seed")  # noqa: B009
+    except flags.Error as error:
+        _fail(f"{error}; --help lists the flags")
     except OSError as error:
         _fail(f"--config: no such configuration file: {str(error).splitlines()[-1].strip()}")
+    except (SyntaxError, TypeError, ValueError) as error:
+        _fail(f"--config: the file is no configuration that can be read: {error}")
     except (AttributeError, KeyError) as error:
         # What ml-collections raises for a field that the configuration does not have.
         text = str(error).strip("\"'").replace("\\n", " ").replace("\\'", "'")

@@ -3,10 +3,13 @@
 import json
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
+import jax
 from ml_collections import ConfigDict
 
+from landmarks_jax.data.framing import CROPS
+from landmarks_jax.data.sources import SOURCES
 from landmarks_jax.errors import ConfigError
 from landmarks_jax.models.vgg import TAPS
 from landmarks_jax.objective import COMPOSITIONS
@@ -27,18 +30,20 @@ FREE_SECTIONS = ("eval.",)
 
 CHOICES = {
     "compute_dtype": ("float32", "bfloat16", "float64"),
-    "data.source": ("synthetic", "folder", "celeba", "mtfl", "prepared"),
-    "data.crop": ("center", "tight", "box"),
+    "data.source": SOURCES,
+    "data.crop": CROPS,
     "objective.composition": COMPOSITIONS,
     "objective.auxiliary": ("each_step", "fixed"),
     "objective.bn_groups": ("joint", "released"),
 }
 
+TEXTS = ("data.roots", "data.exclude", "perceptual.taps", "eval.protocols")
+
 # Lowest and highest value allowed, both included.
 RANGES: dict[str, tuple[float, float]] = {
     "seed": (0, 2**31 - 1),
     "data.canvas_size": (8, 4096),
-    "data.num_synthetic": (2, 2**31 - 1),
+    "data.num_synthetic": (2, 10_000_000),
     "data.synthetic_seed": (0, 2**31 - 1),
     "views.size": (8, 4096),
     "views.rotation_limit": (0, 180),
@@ -81,12 +86,22 @@ RANGES: dict[str, tuple[float, float]] = {
 def _get(config: ConfigDict, field: str) -> Any:
     value: Any = config
     for part in field.split("."):
+        if not isinstance(value, ConfigDict) or part not in value:
+            raise ConfigError(f"config.{field}: is missing; start from configs/base.py")
         value = value[part]
     return value
 
 
-def _fail(config: ConfigDict, field: str, rule: str) -> None:
+def _fail(config: ConfigDict, field: str, rule: str) -> NoReturn:
     raise ConfigError(f"config.{field} = {_get(config, field)!r}: must be {rule}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _in_range(value: Any, low: float, high: float) -> bool:
+    return _is_number(value) and low <= value <= high
 
 
 def validate(config: ConfigDict) -> None:
@@ -99,15 +114,21 @@ def validate(config: ConfigDict) -> None:
         if _get(config, field) not in choices:
             _fail(config, field, f"one of {', '.join(choices)}")
     for field, (low, high) in RANGES.items():
-        value = _get(config, field)
-        if not (math.isfinite(value) and low <= value <= high):
+        if not _in_range(_get(config, field), low, high):
             _fail(config, field, f"from {low} to {high}")
+    for field in TEXTS:
+        value = _get(config, field)
+        if not isinstance(value, tuple) or not all(isinstance(part, str) for part in value):
+            _fail(config, field, "a tuple of texts, such as ('one',)")
+    if config.compute_dtype == "float64" and not jax.config.read("jax_enable_x64"):
+        _fail(config, "compute_dtype", "float32 or bfloat16 unless JAX_ENABLE_X64=1 is set")
     _validate_sizes(config)
     _validate_views(config)
-    _validate_perceptual(config)
+    _validate_losses(config)
     if not config.train.steps and not config.train.minutes:
         _fail(config, "train.steps", "above 0 where config.train.minutes is 0")
-    if any(step <= 0 for step in config.optimizer.drop_steps):
+    drops = _get(config, "optimizer.drop_steps")
+    if not all(_in_range(step, 1, 2**31 - 1) for step in drops):
         _fail(config, "optimizer.drop_steps", "positive steps")
 
 
@@ -134,21 +155,26 @@ def _validate_sizes(config: ConfigDict) -> None:
 
 
 def _validate_views(config: ConfigDict) -> None:
-    views = config.views
-    if len(views.rotation_std) != 2 or not all(0 <= std <= 180 for std in views.rotation_std):
+    turns = _get(config, "views.rotation_std")
+    if len(turns) != 2 or not all(_in_range(std, 0, 180) for std in turns):
         _fail(config, "views.rotation_std", "two angles in degrees from 0 to 180, for x and x'")
-    if len(views.scale_range) != 2 or not 0.1 <= views.scale_range[0] <= views.scale_range[1] <= 10:
+    scales = _get(config, "views.scale_range")
+    known = len(scales) == 2 and all(_in_range(scale, 0.1, 10) for scale in scales)
+    if not known or scales[0] > scales[1]:
         _fail(config, "views.scale_range", "two rising factors from 0.1 to 10")
 
 
-def _validate_perceptual(config: ConfigDict) -> None:
-    taps = config.perceptual.taps
-    if config.perceptual.weights:
-        unknown = [tap for tap in taps if tap not in TAPS]
-        if unknown or not taps or len(set(taps)) != len(taps):
+def _validate_losses(config: ConfigDict) -> None:
+    taps, weights = config.perceptual.taps, _get(config, "perceptual.weights")
+    if weights:
+        if not taps or len(set(taps)) != len(taps) or not set(taps) <= set(TAPS):
             _fail(config, "perceptual.taps", f"different ones of {', '.join(TAPS)}")
-    elif config.objective.pixel_weight == 0:
-        _fail(config, "objective.pixel_weight", "above 0 where config.perceptual.weights is ''")
+        deepest = max(int(tap[4]) for tap in taps)
+        if not config.views.size >> (deepest - 1):
+            _fail(config, "perceptual.taps", f"above block {deepest} at config.views.size")
+    perceptual = config.perceptual.weight if weights else 0
+    if not config.objective.pixel_weight + config.objective.gradient_weight + perceptual:
+        _fail(config, "objective.pixel_weight", "above 0: nothing else compares reconstructions")
 
 
 def check_devices(config: ConfigDict, num_devices: int) -> None:

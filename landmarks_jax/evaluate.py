@@ -5,6 +5,7 @@ Everything a table or a picture shows is in the JSON files; tables are made from
 
 import json
 import platform
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,11 +36,14 @@ def restore(workdir: Path, config: ConfigDict) -> checkpoints.Restored:
       WorkdirError: there is no checkpoint, or it is damaged.
     """
     mesh = sharding.make_mesh(jax.local_devices()[:1])
-    with checkpoints.Checkpoints(workdir) as saved:
+    missing = WorkdirError(f"{workdir}: has no checkpoint yet; train it first")
+    if not (workdir / checkpoints.FOLDER).is_dir():
+        raise missing
+    with checkpoints.Checkpoints(workdir, read_only=True) as saved:
         networks = objective.build_networks(config)
         restored = saved.restore(states.abstract_state(config, networks, mesh))
     if restored is None:
-        raise WorkdirError(f"{workdir}: has no checkpoint yet; train it first")
+        raise missing
     return restored
 
 
@@ -71,7 +75,7 @@ def evaluate_run(
     aflw: str | None = None,
     fit: str | None = None,
     score: str | None = None,
-    crops: Sequence[str] = ("center",),
+    crops: Sequence[str] = (),
     command: Sequence[str] = (),
 ) -> str:
     """Scores a run and writes `evaluation/` in its folder.
@@ -85,7 +89,7 @@ def evaluate_run(
       aflw: the folder of AFLW's lists; None takes the run's.
       fit: labelled faces that fit the regressor, instead of a named protocol.
       score: labelled faces that are scored; goes with `fit`.
-      crops: with `fit` and `score`.
+      crops: with `fit` and `score`; none is the crop that the run was trained with.
       command: the command line that asked for this, for the record.
 
     Returns:
@@ -96,32 +100,39 @@ def evaluate_run(
     """
     if (fit is None) != (score is None) or (fit is not None and protocol_names):
         raise ConfigError("--fit and --score go together, and without --protocol")
+    if crops and fit is None:
+        raise ConfigError("--crop goes with --fit and --score; a named protocol has its own crops")
     config = checkpoints.read_config(workdir)
+    restored = restore(workdir, config)
     if aflw is not None:
         with config.unlocked():
             config.eval.aflw = aflw
     if fit is not None and score is not None:
-        opened = labelled.open_lists(fit, score, crops, config)
+        opened = labelled.open_lists(fit, score, crops or (config.data.crop,), config)
     else:
         names = protocol_names or config.eval.protocols
         if not names:
             raise ConfigError(
                 "config.eval.protocols = (): name a --protocol, or your own --fit and --score faces"
             )
+        labelled.check_names(names)
         opened = [part for name in names for part in labelled.open_protocols(name, config)]
-    restored = restore(workdir, config)
     detectors = detectors_of(config, restored.state)
     notes = checkpoints.read_notes(workdir)
     out = workdir / FOLDER
-    out.mkdir(exist_ok=True)
     results = []
     for protocol in opened:
         result = protocols.evaluate(protocol, detectors, notes=notes)
         result["provenance"] = provenance(restored, command)
-        _write(out, protocol, result)
         results.append(result)
     markdown = tables.to_markdown(results)
-    (out / "table.md").write_text(markdown)
+    try:
+        out.mkdir(exist_ok=True)
+        for protocol, result in zip(opened, results, strict=True):
+            _write(out, protocol, result)
+        (out / "table.md").write_text(markdown)
+    except OSError as error:
+        raise WorkdirError(f"{out}: cannot be written ({error})") from error
     return markdown
 
 
@@ -148,7 +159,7 @@ def provenance(restored: checkpoints.Restored, command: Sequence[str]) -> dict[s
     """Where a result comes from: command, length of the training, versions, hardware."""
     device = jax.devices()[0]
     return {
-        "command": " ".join(command),
+        "command": shlex.join(["python", *command]),
         "steps": restored.step,
         "training_minutes": round(restored.seconds / 60, 2),
         "landmarks_jax": landmarks_jax.__version__,

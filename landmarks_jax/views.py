@@ -132,7 +132,8 @@ def view_pair(
       canvases: `[B, C, C, 3]` uint8.
       keys: `[B]` typed random keys; a photo's views depend on its own key alone.
       config: the `views` section, with `size`, the side of a view in pixels.
-      extents: `[B, 4]` as `inside` takes them; given, the views say which pixels are the photo's.
+      extents: `[B, 4]` as `inside` takes them and `data.framing.Framing.extent` gives them; given,
+        the views say which pixels are the photo's.
 
     Returns:
       `(x, x')`, each with its images in [0, 1] and its maps.

@@ -10,7 +10,6 @@ import numpy as np
 
 from landmarks_jax.data import prepared, sources
 from landmarks_jax.data.framing import Framing
-from landmarks_jax.errors import ConfigError
 
 
 class Feed(Protocol):
@@ -98,11 +97,7 @@ def open_feed(config: Any) -> Feed:
     frame = framing_of(config)
     if config.data.source != "prepared":
         return PhotoFeed(sources.open_source(config.data), frame)
-    if len(config.data.roots) != 1:
-        raise ConfigError(
-            f"config.data.roots = {tuple(config.data.roots)}: source 'prepared' wants one folder"
-        )
-    canvases = prepared.PreparedCanvases(config.data.roots[0])
+    canvases = prepared.PreparedCanvases(sources.one_root(config.data))
     canvases.require(frame)
     frame.check_points(canvases.num_points, canvases.summary)
     return canvases

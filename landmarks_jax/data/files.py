@@ -140,7 +140,12 @@ def inspect(files: Sequence[PhotoFile], root: str) -> list[Verdict]:
     cache = _read_cache(cache_path)
     stamps = [_stamp(file.path) for file in files]
     keys = [os.path.relpath(file.path, root) for file in files]
-    new = [i for i, key in enumerate(keys) if cache.get(key, [])[:2] != stamps[i]]
+    # What could not be read is looked at again: the reason may have been the machine's.
+    new = [
+        i
+        for i, key in enumerate(keys)
+        if key not in cache or cache[key][:2] != stamps[i] or cache[key][2]
+    ]
     paths = [files[i].path for i in new]
     what = f"reading the pictures of {root} once"
     for i, verdict in zip(new, parallel.ordered_map(_inspect, paths, what), strict=True):

@@ -72,8 +72,11 @@ def prepare(source: sources.Source, frame: Framing, out: str | os.PathLike[str])
     if os.path.lexists(target):
         raise DataError(f"{target}: is there already; name a new folder or remove this one")
     frame.check_points(source.num_points, sources.summary(source))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise DataError(f"{target}: cannot be made ({error})") from error
     try:
         _write_arrays(source, frame, folder)
         names = [source.name(i) for i in range(len(source))]

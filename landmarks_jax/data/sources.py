@@ -47,7 +47,8 @@ def summary(source: Source) -> str:
     return getattr(source, "summary", f"{len(source):,} photos of {type(source).__name__}")
 
 
-def _one_root(data: Any) -> str:
+def one_root(data: Any) -> str:
+    """The folder of a source that has just one; `ConfigError` where several or none are named."""
     if len(data.roots) != 1:
         raise ConfigError(
             f"config.data.roots = {tuple(data.roots)}: source {data.source!r} wants one folder"
@@ -74,11 +75,11 @@ def open_source(data: Any) -> Source:
     if data.source == "folder":
         return FolderPhotos(tuple(data.roots), exclude, data.landmarks or None)
     if data.source == "celeba":
-        return CelebaPhotos(_one_root(data), exclude)
+        return CelebaPhotos(one_root(data), exclude)
     if data.source == "mtfl":
         if not data.landmarks:
             raise ConfigError("config.data.landmarks = '': source 'mtfl' wants its list file here")
-        return MtflFaces(data.landmarks, _one_root(data) if data.roots else None, exclude)
+        return MtflFaces(data.landmarks, one_root(data) if data.roots else None, exclude)
     if data.source == "prepared":
         raise ConfigError("config.data.source = 'prepared': canvases already; photos are wanted")
     raise ConfigError(f"config.data.source = {data.source!r}: must be one of {', '.join(SOURCES)}")

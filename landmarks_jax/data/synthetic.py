@@ -5,6 +5,9 @@ import numpy as np
 from landmarks_jax import geometry
 from landmarks_jax.data.faces import model, scene
 
+# Drawing a face takes some milliseconds, so a source keeps what it drew, up to so many bytes.
+_KEPT_BYTES = 2**28
+
 
 class SyntheticFaces:
     """Faces drawn from (seed, index) alone.
@@ -25,13 +28,20 @@ class SyntheticFaces:
         self.seed = seed
         self.count = count
         self.size = size
+        self._kept: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
         return self.count
 
     def photo(self, index: int) -> np.ndarray:
-        """Draws picture `index`: `[size, size, 3]`, uint8 RGB."""
-        return scene.draw(self._face(index), self.size)
+        """Draws picture `index`: `[size, size, 3]`, uint8 RGB, read-only."""
+        picture = self._kept.get(index)
+        if picture is None:
+            picture = scene.draw(self._face(index), self.size)
+            picture.flags.writeable = False
+            if (len(self._kept) + 1) * picture.nbytes <= _KEPT_BYTES:
+                self._kept[index] = picture
+        return picture
 
     def points(self, index: int) -> np.ndarray:
         """The landmarks of picture `index`, `[5, 2]` float32 `(x, y)` in its pixels; fast."""

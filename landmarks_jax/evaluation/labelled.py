@@ -22,6 +22,13 @@ _AFLW_LISTS = {
 }
 
 
+def check_names(names: Sequence[str]) -> None:
+    """Raises `ConfigError` where there is no protocol of a name."""
+    for name in names:
+        if name not in PROTOCOLS:
+            raise ConfigError(f"--protocol {name!r}: must be one of {', '.join(PROTOCOLS)}")
+
+
 def open_protocols(name: str, config: ConfigDict) -> list[Protocol]:
     """Reads the faces of a named protocol, once for each crop it has.
 
@@ -41,8 +48,7 @@ def open_protocols(name: str, config: ConfigDict) -> list[Protocol]:
             _embedded(SCORE_SEED, config.eval.num_score, config),
         )
         return [Protocol(name, "center", fit, score, point_names=FIVE_POINTS)]
-    if name not in PROTOCOLS:
-        raise ConfigError(f"--protocol {name!r}: must be one of {', '.join(PROTOCOLS)}")
+    check_names([name])
     fit_list, score_list = (Path(config.eval.aflw) / part for part in _AFLW_LISTS[name])
     side = config.views.size
     opened = []

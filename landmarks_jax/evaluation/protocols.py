@@ -34,12 +34,12 @@ from typing import Any
 
 import numpy as np
 
+from landmarks_jax.data.framing import CROPS
 from landmarks_jax.errors import ConfigError, DataError
 from landmarks_jax.evaluation import metrics, regression
 from landmarks_jax.evaluation.metrics import Detect
 from landmarks_jax.evaluation.regression import Parts, scores_by_count
 
-CROPS = ("center", "tight", "box")
 COUNTS = (1, 2, 5, 10, 100, 500, 1000, 5000)
 MIN_DRAWS = 10
 
@@ -138,7 +138,10 @@ def evaluate(
     if min(counts, default=1) < 1:
         raise ConfigError(f"counts: {list(counts)} must be 1 or more labelled photos each")
     labels = Parts(protocol.fit.points, protocol.score.points)
-    eye_distance = metrics.inter_ocular(labels.score, protocol.eyes)
+    try:
+        eye_distance = metrics.inter_ocular(labels.score, protocol.eyes)
+    except DataError as error:
+        raise DataError(f"{protocol.score.name}: {error}") from error
     drawn = regression.subsets(len(labels.fit), counts, draws, seed)
     found = {name: _detected(name, detect, protocol) for name, detect in detectors.items()}
     results = {

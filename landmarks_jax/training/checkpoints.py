@@ -11,7 +11,7 @@ import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
 from landmarks_jax import config as configuration
-from landmarks_jax.errors import WorkdirError
+from landmarks_jax.errors import ConfigError, WorkdirError
 from landmarks_jax.training.state import TrainState
 
 CONFIG_FILE = "config.json"
@@ -36,12 +36,16 @@ class Restored(NamedTuple):
 class Checkpoints:
     """Saves and restores the states of one run; a context, whose end waits for the last save."""
 
-    def __init__(self, workdir: Path) -> None:
+    def __init__(self, workdir: Path, *, read_only: bool = False) -> None:
+        """Opens the run's checkpoints, and makes their folder unless `read_only`."""
         self._folder = (workdir / FOLDER).absolute()
-        self._manager = ocp.CheckpointManager(
-            self._folder,
-            options=ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=True),
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=None if read_only else 2,
+            create=not read_only,
+            read_only=read_only,
+            enable_async_checkpointing=not read_only,
         )
+        self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -52,7 +56,7 @@ class Checkpoints:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._manager.wait_until_finished()
+        self.wait()
         self._manager.close()
 
     def last_step(self) -> int | None:
@@ -62,6 +66,10 @@ class Checkpoints:
     def path(self, step: int) -> Path:
         """The folder of the checkpoint of a step."""
         return self._folder / str(step)
+
+    def wait(self) -> None:
+        """Returns once all saves have reached the disk."""
+        self._manager.wait_until_finished()
 
     def save(self, step: int, state: TrainState, seconds: float) -> None:
         """Starts to write a state; returns once the state may change."""
@@ -96,35 +104,62 @@ class Checkpoints:
             ) from error
 
 
-def claim(workdir: Path, config: ConfigDict, data_digest: str, notes: Sequence[str]) -> None:
+def check_config(workdir: Path, config: ConfigDict) -> None:
+    """Refuses a folder that holds a run of another configuration; a new folder is fine.
+
+    Raises:
+      WorkdirError: naming the field and both values.
+    """
+    if not (workdir / CONFIG_FILE).exists():
+        return
+    for field, before, now in configuration.differences(read_config(workdir), config):
+        raise WorkdirError(
+            f"{workdir / CONFIG_FILE}: the run has config.{field} = {before!r}, asked for is "
+            f"{now!r}; use another --workdir, or the run's own value"
+        )
+
+
+def claim(
+    workdir: Path,
+    config: ConfigDict,
+    *,
+    data_digest: str,
+    weights_digest: str,
+    notes: Sequence[str],
+) -> None:
     """Makes the run's folder, or checks that it is of this run.
 
     Args:
       workdir: the run's folder.
       config: the configuration.
       data_digest: fingerprint of the list of photos.
+      weights_digest: fingerprint of the perceptual network, "" without one.
       notes: sentences that belong under every table of the run.
 
     Raises:
-      WorkdirError: the folder is of another configuration or of other photos.
+      WorkdirError: the folder is of another configuration, of other photos or of another
+        perceptual network, or it cannot be written.
     """
-    workdir.mkdir(parents=True, exist_ok=True)
-    path = workdir / CONFIG_FILE
-    if path.exists():
-        old = read_config(workdir)
-        for field, before, now in configuration.differences(old, config):
-            raise WorkdirError(
-                f"{path}: the run has config.{field} = {before!r}, asked for is {now!r}; "
-                "use another --workdir, or the run's own value"
-            )
-        if _read_run(workdir).get("data_digest") != data_digest:
+    check_config(workdir, config)
+    run = {"data_digest": data_digest, "weights_digest": weights_digest, "notes": list(notes)}
+    if (workdir / CONFIG_FILE).exists():
+        before = _read_run(workdir)
+        if before.get("data_digest") != data_digest:
             raise WorkdirError(
                 f"{workdir / RUN_FILE}: the run saw other photos than there are now (some were "
                 "added, lost or renamed); restore them or use another --workdir"
             )
-    run = {"data_digest": data_digest, "notes": list(notes)}
-    _write(workdir / RUN_FILE, json.dumps(run, indent=2) + "\n")
-    _write(path, configuration.to_json(config))
+        if before.get("weights_digest") != weights_digest:
+            raise WorkdirError(
+                f"{workdir / RUN_FILE}: the run used other weights than config.perceptual.weights "
+                f"= {config.perceptual.weights!r} gives now; name its own or use another --workdir"
+            )
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        _write(workdir / RUN_FILE, json.dumps(run, indent=2) + "\n")
+        _write(workdir / CONFIG_FILE, configuration.to_json(config))
+    except OSError as error:
+        raise WorkdirError(f"--workdir {workdir}: cannot be written ({error})") from error
 
 
 def read_notes(workdir: Path) -> list[str]:
@@ -136,11 +171,15 @@ def read_config(workdir: Path) -> ConfigDict:
     """The configuration of a run.
 
     Raises:
-      WorkdirError: there is none, or it cannot be read.
+      WorkdirError: there is none, it cannot be read, or its values cannot work.
     """
     path = workdir / CONFIG_FILE
     try:
-        return configuration.from_json(path.read_text())
+        config = configuration.from_json(path.read_text())
+        configuration.validate(config)
+        return config
+    except ConfigError as error:
+        raise WorkdirError(f"{path}: {error}") from error
     except FileNotFoundError:
         raise WorkdirError(
             f"{path}: no such file; --workdir must be a folder of train.py"
@@ -152,9 +191,12 @@ def read_config(workdir: Path) -> ConfigDict:
 def _read_run(workdir: Path) -> dict[str, Any]:
     path = workdir / RUN_FILE
     try:
-        return json.loads(path.read_text())
+        run = json.loads(path.read_text())
+        if not isinstance(run, dict):
+            raise ValueError("not an object of fields")
     except (ValueError, OSError) as error:
         raise WorkdirError(f"{path}: cannot be read ({error})") from error
+    return run
 
 
 def _write(path: Path, text: str) -> None:

@@ -51,9 +51,9 @@ class Program(NamedTuple):
 
 
 class Interrupt:
-    """Remembers a SIGTERM or SIGINT, so that the loop ends between two steps.
+    """Remembers a SIGTERM or SIGINT, so that the loop ends between two steps and saves.
 
-    A second one ends the process at once.
+    A second one raises `KeyboardInterrupt` wherever the loop is.
     """
 
     def __init__(self) -> None:
@@ -81,19 +81,21 @@ class Interrupt:
         self.signal = number
 
 
-def load_frozen(config: ml_collections.ConfigDict, networks: Networks) -> tuple[Frozen, list[str]]:
-    """Reads the perceptual network, if any, and starts the run's random key; on the host.
+def load_frozen(
+    config: ml_collections.ConfigDict, networks: Networks
+) -> tuple[Frozen, vgg_weights.VggWeights | None]:
+    """Reads the perceptual network, if any, and starts the run's random key.
 
     Returns:
-      What steps read, and what tables of the run must say about it.
+      What steps read, and the weights as their file gave them.
     """
     key = jax.random.key(config.seed)
     if networks.vgg is None:
-        return Frozen(key, {}, np.zeros(3, np.float32), np.ones(3, np.float32)), []
+        return Frozen(key, {}, np.zeros(3, np.float32), np.ones(3, np.float32)), None
     read = vgg_weights.load_vgg16(
         config.perceptual.weights, networks.vgg.taps, normalize=config.perceptual.normalize
     )
-    return Frozen(key, read.params, read.mean, read.std), read.notes(networks.vgg.taps)
+    return Frozen(key, read.params, read.mean, read.std), read
 
 
 def compile_program(
@@ -141,7 +143,8 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> int:
     configuration.validate(config)
     configuration.check_devices(config, jax.device_count())
     networks = objective.build_networks(config)
-    frozen, notes = load_frozen(config, networks)
+    frozen, weights = load_frozen(config, networks)
+    checkpoints.check_config(workdir, config)
     feed = feeds.open_feed(config)
     _LOGGER.info("%s", feed.summary)
     if len(feed) < config.train.batch_size:
@@ -149,12 +152,19 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> int:
             f"config.train.batch_size = {config.train.batch_size}: must be at most the number of "
             f"photos; there are {len(feed)} ({feed.summary})"
         )
-    checkpoints.claim(workdir, config, feed.digest, notes)
+    checkpoints.claim(
+        workdir,
+        config,
+        data_digest=feed.digest,
+        weights_digest=weights.digest() if weights else "",
+        notes=weights.notes() if weights else [],
+    )
     mesh = sharding.make_mesh()
     frozen = sharding.put_replicated(mesh, frozen)
     with checkpoints.Checkpoints(workdir) as saved:
         restored = saved.restore(states.abstract_state(config, networks, mesh))
         if restored is None:
+            _LOGGER.info("starting from scratch, with no pretrained detector")
             restored = checkpoints.Restored(states.start_state(config, networks, mesh), 0, 0.0)
         if is_done(config, restored.step, restored.seconds):
             print(f"{workdir}: already trained for {restored.step} steps")
@@ -173,6 +183,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> int:
                 workdir,
                 start=restored.step,
                 steps=config.train.steps,
+                minutes=config.train.minutes,
                 batch_size=config.train.batch_size,
                 seconds=restored.seconds,
             ) as reporter,
@@ -249,3 +260,4 @@ def run_steps(
             saved.save(step, state, reporter.seconds())
         if config.train.picture_every and step % config.train.picture_every == 0:
             reporter.picture(step, program.preview(state, canvases, frozen))
+    saved.wait()  # while signals are still held back

@@ -36,7 +36,14 @@ class Reporter:
     """Writes a run's metrics and pictures; a context that closes what it opened."""
 
     def __init__(
-        self, workdir: Path, *, start: int, steps: int, batch_size: int, seconds: float
+        self,
+        workdir: Path,
+        *,
+        start: int,
+        steps: int,
+        minutes: float,
+        batch_size: int,
+        seconds: float,
     ) -> None:
         """Opens the files.
 
@@ -44,12 +51,15 @@ class Reporter:
           workdir: the run's folder.
           start: the step that the run goes on from.
           steps: where it is to stop; 0 where minutes alone decide.
+          minutes: training time at which it is to stop; 0 where steps alone decide.
           batch_size: photos a step.
           seconds: time trained in earlier sittings.
         """
         self._pictures = workdir / "pictures"
         self._metrics = _reopen(workdir / METRICS_FILE, start)
-        self._board = SummaryWriter(str(workdir / "tensorboard"))
+        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
+        self._steps = steps
+        self._minutes = minutes
         self._batch_size = batch_size
         self._seconds_before = seconds
         self._started = time.monotonic()
@@ -98,12 +108,11 @@ class Reporter:
         read: Totals = fetch(totals)
         if read.bad_step >= 0:
             raise NotFiniteError(
-                f"step {int(read.bad_step) + 1}: the loss or a gradient is not finite; lower "
-                f"config.optimizer.learning_rate or set config.optimizer.clip_norm; {last_good}"
+                f"step {int(read.bad_step) + 1}: the loss or a gradient is not finite; {last_good}; "
+                "in another --workdir try a lower config.optimizer.learning_rate or "
+                "config.optimizer.clip_norm = 1"
             )
         count = int(read.steps)
-        if count == 0:
-            return
         means = {name: float(value) / count for name, value in read.sums.items()}
         steps, spent = step - self._last[0], seconds - self._last[1]
         self._last = (step, seconds)
@@ -119,17 +128,16 @@ class Reporter:
 
     def _show(self, step: int, means: Mapping[str, float], rate: float, seconds: float) -> None:
         terms = {"loss": means["loss"], "pixel": means["pixel"], "eqv": means["equivariance"]}
+        left = [60 * self._minutes - seconds] if self._minutes else []
+        if self._steps:
+            left.append((self._steps - step) * self._batch_size / max(rate, 1e-9))
+        minutes_left = f"{max(min(left), 0) / 60:.1f} min left"
         if self._bar.disable:
-            left = ""
-            if self._bar.total and rate > 0:
-                minutes = (self._bar.total - step) * self._batch_size / rate / 60
-                left = f"  {minutes:.1f} min left"
             shown = "  ".join(f"{name} {value:.4f}" for name, value in terms.items())
-            self.say(f"step {step}  {shown}  {rate:.0f} images/s  {seconds:.0f} s{left}")
+            self.say(f"step {step}  {shown}  {rate:.0f} images/s  {seconds:.0f} s  {minutes_left}")
         else:
-            self._bar.set_postfix(
-                {n: f"{v:.4f}" for n, v in terms.items()} | {"img/s": f"{rate:.0f}"}
-            )
+            shown_terms = {name: f"{value:.4f}" for name, value in terms.items()}
+            self._bar.set_postfix({**shown_terms, "img/s": f"{rate:.0f}", "": minutes_left})
 
     def picture(self, step: int, preview: Preview) -> None:
         """Reads and writes a picture of a few photos' way through the model.
@@ -189,6 +197,6 @@ def preview_figure(preview: Preview, title: str) -> Figure:
             axis.set(xlim=(-1, 1), ylim=(1, -1), xticks=[], yticks=[])
             if r == 0:
                 axis.set_title(name, fontsize=8)
-    figure.suptitle(title, fontsize=9)
-    figure.tight_layout(pad=0.3)
+    figure.suptitle(title, fontsize=9, y=1 - 0.08 / figure.get_figheight())
+    figure.tight_layout(pad=0.3, rect=(0, 0, 1, 1 - 0.2 / figure.get_figheight()))
     return figure

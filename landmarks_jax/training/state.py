@@ -108,8 +108,8 @@ def start_state(config: ml_collections.ConfigDict, networks: Networks, mesh: Mes
     start = functools.partial(
         initial_state, config=config, networks=networks, optimizer=make_optimizer(config)
     )
-    # Not the key of the views and auxiliaries, which is the seed's own.
-    key = jax.random.fold_in(jax.random.key(config.seed), 1)
+    # 0 and 1 are what `step.draw` splits off for the views and the auxiliaries.
+    key = jax.random.fold_in(jax.random.key(config.seed), 2)
     return jax.jit(start, out_shardings=sharding.replicated(mesh))(key)
 
 

@@ -5,7 +5,9 @@ the first layers or for all, and optionally `convention`: `caffe` (the default: 
 blue first, 0 to 255, less the means) or `torchvision` (red first, 0 to 1).
 """
 
+import hashlib
 import zipfile
+import zlib
 from typing import NamedTuple
 
 import numpy as np
@@ -31,15 +33,26 @@ class VggWeights(NamedTuple):
       mean: `[3]`, subtracted from images in [0, 1].
       std: `[3]`, then divided by.
       convention: `caffe` or `torchvision`.
+      taps: what the parameters reach to.
     """
 
     params: dict[str, np.ndarray]
     mean: np.ndarray
     std: np.ndarray
     convention: str
+    taps: tuple[str, ...]
 
-    def notes(self, taps: tuple[str, ...]) -> list[str]:
+    def digest(self) -> str:
+        """A fingerprint of the numbers, in hexadecimal: a run keeps it to notice a change."""
+        sums = hashlib.sha256()
+        for name in sorted(self.params):
+            sums.update(np.ascontiguousarray(self.params[name]).tobytes())
+        sums.update(self.mean.tobytes() + self.std.tobytes())
+        return sums.hexdigest()
+
+    def notes(self) -> list[str]:
         """What tables must say where these are not torchvision's weights at the paper's taps."""
+        taps = self.taps
         if self.convention == "torchvision" and taps == PAPER_TAPS:
             return []
         name = {"caffe": "Caffe", "torchvision": "torchvision"}[self.convention]
@@ -71,7 +84,15 @@ def load_vgg16(path: str, taps: tuple[str, ...], *, normalize: bool) -> VggWeigh
             f"{path}: no such file; config.perceptual.weights wants VGG-16 weights (.npz), "
             "or '' for the pixel loss alone"
         ) from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, TypeError) as error:
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        zipfile.BadZipFile,
+        TypeError,
+        zlib.error,
+        NotImplementedError,
+    ) as error:
         raise WeightsError(f"{path}: not a readable .npz file of weights ({error})") from error
 
     convention = str(arrays.get("convention", "caffe"))
@@ -88,7 +109,7 @@ def load_vgg16(path: str, taps: tuple[str, ...], *, normalize: bool) -> VggWeigh
         mean, std = np.array(IMAGENET_MEAN), np.array(IMAGENET_STD)
     if not normalize:
         mean, std = np.zeros(3), np.ones(3)
-    return VggWeights(params, mean.astype(np.float32), std.astype(np.float32), convention)
+    return VggWeights(params, mean.astype(np.float32), std.astype(np.float32), convention, taps)
 
 
 def _layer(
