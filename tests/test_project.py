@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from landmarks_jax.evaluation import tables
 from tests.running import ROOT, command, finish
 
 PACKAGE = ROOT / "landmarks_jax"
@@ -225,3 +227,18 @@ def test_the_architecture_names_every_module():
     text = (ROOT / "docs" / "architecture.md").read_text()
     modules = [path for path in MODULES if path.stem != "__init__"]
     assert not [path.name for path in modules if path.name not in text]
+
+
+@pytest.mark.parametrize("run", ["quickstart", "faces_cpu"])
+def test_tables_in_documents_are_made_from_the_json(run):
+    folder = ROOT / "docs" / "results" / run
+    results = [json.loads(path.read_text()) for path in sorted(folder.glob("*-*.json"))]
+    results.sort(key=lambda result: result["crop"] != "center")
+    table = tables.to_markdown(results)
+    assert (folder / "table.md").read_text() == table
+    headline = table.split("###")[1]
+    rows = [line for line in headline.splitlines() if line.startswith("|")]
+    assert len(rows) > 5
+    readme = (ROOT / "README.md").read_text()
+    for row in rows:
+        assert row in readme

@@ -108,8 +108,8 @@ class Reporter:
         read: Totals = fetch(totals)
         if read.bad_step >= 0:
             raise NotFiniteError(
-                f"step {int(read.bad_step) + 1}: the loss or a gradient is not finite; {last_good}; "
-                "in another --workdir try a lower config.optimizer.learning_rate or "
+                f"step {int(read.bad_step) + 1}: the loss or a gradient is not finite; "
+                f"{last_good}; in another --workdir try a lower config.optimizer.learning_rate or "
                 "config.optimizer.clip_norm = 1"
             )
         count = int(read.steps)
