@@ -14,20 +14,19 @@ def get_config() -> ConfigDict:
     config.data.canvas_size = 60
     config.data.num_synthetic = 4_000
     config.views.size = 48
-    config.model.num_landmarks = 16
     config.model.detector_channels = 64
     config.model.hourglass_depth = 2
-    config.model.generator_channels = 8
-    config.model.residual_blocks = 2
+    config.model.generator_channels = 6
+    config.model.residual_blocks = 1
     config.objective.gradient_weight = 20.0
     config.objective.equivariance_weight = 5.0
     config.objective.separation_weight = 1.0
-    config.optimizer.cosine_steps = 1_400
+    config.optimizer.cosine_steps = 2_200
     config.train.batch_size = 16
-    config.train.steps = 1_400
+    config.train.steps = 2_200
     config.train.minutes = 9.5
-    config.train.checkpoint_every = 350
-    config.train.picture_every = 700
-    config.eval.num_fit = 1_000
+    config.train.checkpoint_every = 550
+    config.train.picture_every = 1_100
+    config.eval.num_fit = 2_000
     config.eval.num_score = 500
     return config

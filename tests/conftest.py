@@ -6,8 +6,9 @@ from functools import partial
 
 # Before JAX starts. Compiling is what takes the tests' time, so it is cheap, and done once: the
 # cache is shared with the processes that tests start, and gone at the end.
-_CACHE = tempfile.TemporaryDirectory(prefix="landmarks_jax-test-compilations-")
-os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # pytest's workers have their parent's
+    _CACHE = tempfile.TemporaryDirectory(prefix="landmarks_jax-test-compilations-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
