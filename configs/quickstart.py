@@ -16,17 +16,15 @@ def get_config() -> ConfigDict:
     config.views.size = 48
     config.model.detector_channels = 64
     config.model.hourglass_depth = 2
-    config.model.generator_channels = 6
-    config.model.residual_blocks = 1
+    config.model.generator_channels = 8
+    config.model.residual_blocks = 2
     config.objective.gradient_weight = 20.0
     config.objective.equivariance_weight = 5.0
     config.objective.separation_weight = 1.0
-    config.optimizer.cosine_steps = 2_200
+    config.optimizer.cosine_steps = 1_800
     config.train.batch_size = 16
-    config.train.steps = 2_200
+    config.train.steps = 1_800
     config.train.minutes = 9.5
-    config.train.checkpoint_every = 550
-    config.train.picture_every = 1_100
-    config.eval.num_fit = 2_000
-    config.eval.num_score = 500
+    config.train.checkpoint_every = 600
+    config.train.picture_every = 600
     return config

@@ -66,7 +66,7 @@ def _fail(message: str) -> NoReturn:
 def _log_to_stderr() -> None:
     """This program's notes as plain lines, and no library's unless --verbosity asks for them."""
     if not flags.FLAGS["verbosity"].present:
-        absl_logging.set_verbosity(absl_logging.WARNING)
+        absl_logging.set_verbosity(absl_logging.ERROR)
     logger = logging.getLogger("landmarks_jax")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))

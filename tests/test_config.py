@@ -57,7 +57,7 @@ def test_shipped_configurations_are_valid(name):
         ("objective.auxiliary", "never", "each_step, fixed"),
         ("objective.bn_groups", "split", "joint, released"),
         ("objective.pixel_weight", NAN, "from 0"),
-        ("objective.pixel_weight", 0.0, "above 0 where config.perceptual.weights is ''"),
+        ("objective.pixel_weight", 0.0, "above 0: nothing else"),
         ("objective.equivariance_weight", -1.0, "from 0"),
         ("objective.separation_weight", INF, "from 0"),
         ("optimizer.learning_rate", 0.0, "from 1e-12"),
