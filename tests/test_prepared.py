@@ -223,11 +223,11 @@ def test_the_command_prepares_a_config(photos):
     flags = [f"--config.data.{field}={value}" for field, value in settings.items()]
     out = photos.parent / "out"
     command = [sys.executable, "prepare.py", "--config=configs/base.py", "--config.views.size=16"]
-    command += [*flags, f"--out={out}"]
+    command += [*flags, "--config.model.hourglass_depth=1", f"--out={out}"]
     subprocess.run(command, cwd=root, check=True, timeout=60, capture_output=True)
     assert prepared.PreparedCanvases(out).framing == FRAME
     again = subprocess.run(
         command, cwd=root, check=False, timeout=60, capture_output=True, text=True
     )
     assert again.returncode == 2
-    assert again.stderr.splitlines()[-1].startswith(f"{out}: is there already")
+    assert again.stderr.splitlines()[-1].startswith(f"error: {out}: is there already")

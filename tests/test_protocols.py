@@ -230,8 +230,8 @@ def test_what_cannot_be_scored_is_named(protocol):
 
 def test_what_cannot_be_a_protocol_is_named(protocol):
     part = protocol.fit
-    with pytest.raises(ConfigError, match="crop: 'tight' is not one of center, box"):
-        Protocol("toy", "tight", part, part)
+    with pytest.raises(ConfigError, match="crop: 'round' is not one of center, tight, box"):
+        Protocol("toy", "round", part, part)
     with pytest.raises(ConfigError, match="point_names: 1 names for 5 points"):
         Protocol("toy", "box", part, part, point_names=("nose",))
     with pytest.raises(DataError, match=r"toy-fit has 5 .* other 4"):
