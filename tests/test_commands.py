@@ -196,7 +196,10 @@ def test_prepared_training_and_evaluation_without_tensorflow(tmp_path):
     assert code == 0, err
     fields = ("step", "loss", "norm_detector", "norm_generator")
     metrics = [
-        [[json.loads(line)[f] for f in fields] for line in (r / "metrics.jsonl").open()]
+        [
+            [json.loads(line)[field] for field in fields]
+            for line in (r / "metrics.jsonl").read_text().splitlines()
+        ]
         for r in (tmp_path / "photos-run", run)
     ]
     assert metrics[0] == metrics[1]

@@ -186,5 +186,5 @@ def test_features_of_the_real_file_are_of_order_one():
     for tap, found in features(weights, image, taps).items():
         size = float(np.sqrt(np.mean(np.asarray(found) ** 2)))
         assert 0.1 < size < 20, tap
-    with pytest.raises(WeightsError, match="cannot give relu4_1"):
+    with pytest.raises(WeightsError, match="cannot give relu4_3"):
         load_vgg16(str(path), PAPER_TAPS, normalize=True)

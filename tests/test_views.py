@@ -12,8 +12,6 @@ import scipy.stats
 from configs import base
 from landmarks_jax import geometry, views
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 warp = jax.jit(views.warp, static_argnums=2)
 FULL = np.array([-1.0, -1.0, 1.0, 1.0], np.float32)
 KINDS = {

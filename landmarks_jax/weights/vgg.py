@@ -99,8 +99,9 @@ def load_vgg16(path: str, taps: tuple[str, ...], *, normalize: bool) -> VggWeigh
     if convention not in CONVENTIONS:
         raise WeightsError(f"{path}: convention {convention!r}; known are {', '.join(CONVENTIONS)}")
     params = {}
-    for name, shape in parameter_shapes(taps).items():
-        params[name] = _layer(arrays, name, shape, path)
+    for tap in taps:
+        for name, shape in parameter_shapes((tap,)).items():
+            params[name] = _layer(arrays, name, shape, path, tap)
     if convention == "caffe":
         params["kernel1_1"] = params["kernel1_1"][:, :, ::-1]
         params = {n: a / np.float32(255) if n.startswith("bias") else a for n, a in params.items()}
@@ -113,7 +114,7 @@ def load_vgg16(path: str, taps: tuple[str, ...], *, normalize: bool) -> VggWeigh
 
 
 def _layer(
-    arrays: dict[str, np.ndarray], name: str, shape: tuple[int, ...], path: str
+    arrays: dict[str, np.ndarray], name: str, shape: tuple[int, ...], path: str, tap: str
 ) -> np.ndarray:
     kind, layer = name[:-3], name[-3:]
     key = f"block{layer[0]}_conv{layer[2]}_{kind}"
@@ -122,7 +123,7 @@ def _layer(
             TAPS[i] for i, at in enumerate(LAYERS) if f"block{at[0]}_conv{at[2]}_bias" in arrays
         ]
         raise WeightsError(
-            f"{path}: cannot give relu{layer}, {key} is not in the file; "
+            f"{path}: cannot give {tap}, {key} is not in the file; "
             f"set config.perceptual.taps to some of: {', '.join(given) or 'none'}"
         )
     if arrays[key].shape != shape:
