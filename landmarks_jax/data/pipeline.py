@@ -66,9 +66,10 @@ def batches(
         return order.batch_rows(seed, len(source), batch_size, int(step), **place)
 
     photos = tf.data.Dataset.range(start_step, _LAST_STEP)
-    photos = photos.map(lambda step: tf.numpy_function(rows_of, [step], tf.int64)).unbatch()
+    photos = photos.map(_plainly(lambda step: tf.numpy_function(rows_of, [step], tf.int64)))
+    photos = photos.unbatch()
     photos = photos.map(
-        _loader(source, frame, failures),
+        _plainly(_loader(source, frame, failures)),
         num_parallel_calls=parallel.num_threads(),
         deterministic=True,
     )
@@ -76,6 +77,11 @@ def batches(
     iterator = _iterate(dataset.with_options(_options()), failures)
     _OPEN.add(iterator)
     return iterator
+
+
+# There is no control flow to rewrite in what `map` is given; trying to is slow, and warns on some
+# Pythons.
+_plainly = tf.autograph.experimental.do_not_convert
 
 
 def _loader(
