@@ -1,7 +1,7 @@
 """The reusable jitted detector: uint8 views in, landmarks out, nothing of the training stack."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,21 @@ from landmarks_jax.models.layers import at_least_float32
 LARGEST_BATCH = 256
 # The released code evaluates with the batch's statistics, in batches of 30.
 STATISTICS_BATCH = 30
+
+
+class Found(NamedTuple):
+    """What a detector finds in views.
+
+    Attributes:
+      landmarks: `[B, K, 2]`, normalised to the view.
+      confidence: `[B, K]` in [0, 1]: the weight of the soft-argmax within 1.5 cells of the
+        landmark. It says how sharp a map is, not how right.
+      heatmaps: `[B, S / 4, S / 4, K]`: the weights themselves, which sum to 1 over each map.
+    """
+
+    landmarks: jax.Array
+    confidence: jax.Array
+    heatmaps: jax.Array
 
 
 def build_detector(config: ml_collections.ConfigDict) -> Detector:
@@ -35,7 +50,7 @@ def detect(
     module: Detector,
     beta: float,
     use_running_average: bool = True,
-) -> jax.Array:
+) -> Found:
     """Finds the landmarks of views: a pure function, to be jitted, mapped and differentiated.
 
     Args:
@@ -46,20 +61,23 @@ def detect(
       use_running_average: normalise by the running statistics, not by this batch's.
 
     Returns:
-      `[B, K, 2]` landmarks, normalised to the view.
+      Landmarks, confidence and heatmaps; under `jax.jit` what is not used costs nothing.
     """
     if views.dtype == jnp.uint8:
         views = views.astype(at_least_float32(module.dtype)) / 255.0
     scores, _ = module.apply(
         variables, views, use_running_average=use_running_average, mutable=["batch_stats"]
     )
-    return keypoints.soft_argmax(scores, beta)
+    heatmaps = keypoints.attention(scores, beta)
+    landmarks = keypoints.expected_position(heatmaps)
+    return Found(landmarks, keypoints.mass_near(heatmaps, landmarks), heatmaps)
 
 
 class ViewDetector:
     """A detector with its weights: NumPy views in any number in, NumPy landmarks out.
 
     Attributes:
+      variables: `{"params", "batch_stats"}` on the device.
       view_size: side of the views, in pixels.
       num_landmarks: K.
     """
@@ -81,37 +99,56 @@ class ViewDetector:
         """
         self.view_size: int = config.views.size
         self.num_landmarks: int = config.model.num_landmarks
-        self._variables = jax.device_put(dict(variables))
+        self.variables = jax.device_put(dict(variables))
         self._running = use_running_average
         module, beta = build_detector(config), config.model.beta
 
-        def run(variables: Mapping[str, Any], views: jax.Array) -> jax.Array:
-            return detect(
+        def run(
+            variables: Mapping[str, Any], views: jax.Array, fields: tuple[str, ...]
+        ) -> dict[str, jax.Array]:
+            found = detect(
                 variables,
                 views,
                 module=module,
                 beta=beta,
                 use_running_average=use_running_average,
             )
+            return {field: getattr(found, field) for field in fields}
 
-        self._detect = jax.jit(run)
+        self._detect = jax.jit(run, static_argnames="fields")
 
     def __call__(self, views: np.ndarray) -> np.ndarray:
         """Maps views `[N, S, S, 3]` uint8 to landmarks `[N, K, 2]`, normalised to the view."""
+        return self.find(views, ("landmarks",))["landmarks"]
+
+    def find(
+        self, views: np.ndarray, fields: tuple[str, ...] = Found._fields
+    ) -> dict[str, np.ndarray]:
+        """Finds the landmarks of any number of views.
+
+        Args:
+          views: `[N, S, S, 3]`, uint8 or floating in [0, 1].
+          fields: which of `Found`'s are wanted.
+
+        Returns:
+          The fields by name, as `Found` has them.
+
+        Raises:
+          ValueError: the views have another shape.
+        """
         wanted = (self.view_size, self.view_size, 3)
         if views.ndim != 4 or views.shape[1:] != wanted:
             raise ValueError(f"views of shape {views.shape}, the detector takes [N, {wanted}]")
         size = LARGEST_BATCH if self._running else STATISTICS_BATCH
-        found = []
-        for start in range(0, len(views), size):
+        parts = []
+        for start in range(0, max(len(views), 1), size):
             batch = views[start : start + size]
             count = len(batch)
-            if self._running:
+            if self._running or not count:
                 # Photos do not see each other here, so that batches can be filled up to powers of
                 # two: at most nine sizes are ever compiled.
-                missing = (1 << (count - 1).bit_length()) - count
-                batch = np.concatenate([batch, np.repeat(batch[-1:], missing, 0)])
-            found.append(np.asarray(self._detect(self._variables, batch))[:count])
-        if not found:
-            return np.zeros((0, self.num_landmarks, 2), np.float32)
-        return np.concatenate(found)
+                missing = (1 << max(count - 1, 0).bit_length()) - count
+                batch = np.pad(batch, ((0, missing), *((0, 0),) * 3))
+            found = self._detect(self.variables, batch, fields)
+            parts.append({field: np.asarray(array)[:count] for field, array in found.items()})
+        return {field: np.concatenate([part[field] for part in parts]) for field in fields}

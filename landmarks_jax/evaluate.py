@@ -47,13 +47,15 @@ def restore(workdir: Path, config: ConfigDict) -> checkpoints.Restored:
     return restored
 
 
+def trained_variables(state: TrainState) -> dict[str, Any]:
+    """The detector's `{"params", "batch_stats"}`, its parameters averaged where the run did so."""
+    params = state.averaged or state.params
+    return {"params": params["detector"], "batch_stats": state.batch_stats["detector"]}
+
+
 def detectors_of(config: ConfigDict, state: TrainState) -> dict[str, ViewDetector]:
     """The run's detector under both kinds of batch norm, and the one it started from."""
-    params = state.averaged or state.params
-    trained = {
-        "params": params["detector"],
-        "batch_stats": state.batch_stats["detector"],
-    }
+    trained = trained_variables(state)
     mesh = sharding.make_mesh(jax.local_devices()[:1])
     start = states.start_state(config, objective.build_networks(config), mesh)
     untrained = {
@@ -98,25 +100,9 @@ def evaluate_run(
     Raises:
       UserError: the run or the labelled faces cannot be used.
     """
-    if (fit is None) != (score is None) or (fit is not None and protocol_names):
-        raise ConfigError("--fit and --score go together, and without --protocol")
-    if crops and fit is None:
-        raise ConfigError("--crop goes with --fit and --score; a named protocol has its own crops")
     config = checkpoints.read_config(workdir)
+    opened = open_faces(config, protocol_names, aflw=aflw, fit=fit, score=score, crops=crops)
     restored = restore(workdir, config)
-    if aflw is not None:
-        with config.unlocked():
-            config.eval.aflw = aflw
-    if fit is not None and score is not None:
-        opened = labelled.open_lists(fit, score, crops or (config.data.crop,), config)
-    else:
-        names = protocol_names or config.eval.protocols
-        if not names:
-            raise ConfigError(
-                "config.eval.protocols = (): name a --protocol, or your own --fit and --score faces"
-            )
-        labelled.check_names(names)
-        opened = [part for name in names for part in labelled.open_protocols(name, config)]
     detectors = detectors_of(config, restored.state)
     notes = checkpoints.read_notes(workdir)
     out = workdir / FOLDER
@@ -134,6 +120,39 @@ def evaluate_run(
     except OSError as error:
         raise WorkdirError(f"{out}: cannot be written ({error})") from error
     return markdown
+
+
+def open_faces(
+    config: ConfigDict,
+    protocol_names: Sequence[str] | None = None,
+    *,
+    aflw: str | None = None,
+    fit: str | None = None,
+    score: str | None = None,
+    crops: Sequence[str] = (),
+) -> list[Protocol]:
+    """Reads the labelled faces that were asked for; see `evaluate_run`.
+
+    Raises:
+      ConfigError: nothing was asked for, or what does not go together.
+      DataError: faces are missing or malformed.
+    """
+    if (fit is None) != (score is None) or (fit is not None and protocol_names):
+        raise ConfigError("--fit and --score go together, and without --protocol")
+    if crops and fit is None:
+        raise ConfigError("--crop goes with --fit and --score; a named protocol has its own crops")
+    if fit is not None and score is not None:
+        return labelled.open_lists(fit, score, crops or (config.data.crop,), config)
+    if aflw is not None:
+        config = ConfigDict(config).unlock()
+        config.eval.aflw = aflw
+    names = protocol_names or config.eval.protocols
+    if not names:
+        raise ConfigError(
+            "config.eval.protocols = (): name a --protocol, or your own --fit and --score faces"
+        )
+    labelled.check_names(names)
+    return [part for name in names for part in labelled.open_protocols(name, config)]
 
 
 def _write(out: Path, protocol: Protocol, result: dict[str, Any]) -> None:

@@ -6,6 +6,40 @@ import jax.numpy as jnp
 from landmarks_jax import geometry
 
 
+def attention(scores: jax.Array, beta: float) -> jax.Array:
+    """`softmax(beta * scores)` of each map: the weights of Eq. 1 of the paper.
+
+    Args:
+      scores: `[B, h, w, K]` score maps, one per landmark.
+      beta: inverse temperature, without unit; the paper's is 10.
+
+    Returns:
+      `[B, h, w, K]` weights that sum to 1 over each map, in at least float32.
+    """
+    batch, height, width, num = scores.shape
+    dtype = jnp.promote_types(scores.dtype, jnp.float32)
+    flat = scores.astype(dtype).reshape(batch, height * width, num)
+    # Softmax does not see a shift. Shifted before the product with beta, the maximum is exactly 0
+    # even where a compiler fuses that product into softmax's own shift and huge scores overflow.
+    flat = flat - jax.lax.stop_gradient(flat.max(1, keepdims=True))
+    return jax.nn.softmax(beta * flat, axis=1).reshape(batch, height, width, num)
+
+
+def expected_position(weights: jax.Array) -> jax.Array:
+    """The expectation of the position under weights `[B, h, w, K]` that sum to 1 over a map.
+
+    Returns:
+      `[B, K, 2]` landmarks, normalised.
+    """
+    _, height, width, _ = weights.shape
+    xs = geometry.pixel_centers(width, weights.dtype)
+    ys = geometry.pixel_centers(height, weights.dtype)
+    # Two marginals, then two dot products: the joint grid is never built.
+    x = jnp.einsum("bwk,w->bk", weights.sum(1), xs)
+    y = jnp.einsum("bhk,h->bk", weights.sum(2), ys)
+    return jnp.stack([x, y], -1)
+
+
 def soft_argmax(scores: jax.Array, beta: float) -> jax.Array:
     """The expected position under `softmax(beta * scores)` of each map (Eq. 1 of the paper).
 
@@ -16,19 +50,29 @@ def soft_argmax(scores: jax.Array, beta: float) -> jax.Array:
     Returns:
       `[B, K, 2]` landmarks, normalised, in at least float32.
     """
-    batch, height, width, num = scores.shape
-    dtype = jnp.promote_types(scores.dtype, jnp.float32)
-    flat = scores.astype(dtype).reshape(batch, height * width, num)
-    # Softmax does not see a shift. Shifted before the product with beta, the maximum is exactly 0
-    # even where a compiler fuses that product into softmax's own shift and huge scores overflow.
-    flat = flat - jax.lax.stop_gradient(flat.max(1, keepdims=True))
-    mass = jax.nn.softmax(beta * flat, axis=1).reshape(batch, height, width, num)
-    xs = geometry.pixel_centers(width, dtype)
-    ys = geometry.pixel_centers(height, dtype)
-    # Two marginals, then two dot products: the joint grid is never built.
-    x = jnp.einsum("bwk,w->bk", mass.sum(1), xs)
-    y = jnp.einsum("bhk,h->bk", mass.sum(2), ys)
-    return jnp.stack([x, y], -1)
+    return expected_position(attention(scores, beta))
+
+
+def mass_near(weights: jax.Array, landmarks: jax.Array, radius: float = 1.5) -> jax.Array:
+    """How much of each map's weight lies within `radius` cells of its landmark.
+
+    1 where the map has one narrow peak; little where it is flat, or where the expectation falls
+    between several peaks.
+
+    Args:
+      weights: `[B, h, w, K]`, as `attention` gives them.
+      landmarks: `[B, K, 2]`, normalised.
+      radius: in cells; cells whose centre is that far away still count.
+
+    Returns:
+      `[B, K]` in [0, 1].
+    """
+    _, height, width, _ = weights.shape
+    centers = geometry.to_pixels(landmarks, (width, height))
+    dx = jnp.arange(width, dtype=weights.dtype)[None, :, None] - centers[:, None, :, 0]
+    dy = jnp.arange(height, dtype=weights.dtype)[None, :, None] - centers[:, None, :, 1]
+    near = dx[:, None] ** 2 + dy[:, :, None] ** 2 <= radius**2
+    return jnp.where(near, weights, 0).sum((1, 2))
 
 
 def gaussian_maps(landmarks: jax.Array, size: tuple[int, int], sigma: float) -> jax.Array:

@@ -25,12 +25,16 @@ def variables(config, filled):
 
 @pytest.fixture(scope="module")
 def detect(config, variables):
-    """The pure function, compiled."""
+    """The landmarks of the pure function, compiled."""
     module = detector.build_detector(config)
-    return jax.jit(
-        partial(detector.detect, module=module, beta=config.model.beta),
-        static_argnames="use_running_average",
-    )
+
+    def landmarks(variables, views, **keywords):
+        found = detector.detect(
+            variables, views, module=module, beta=config.model.beta, **keywords
+        )
+        return found.landmarks
+
+    return jax.jit(landmarks, static_argnames="use_running_average")
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,84 @@
+"""Makes a packed detector of a run: its newest checkpoint, a regressor, and how it scores."""
+
+import datetime
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from landmarks_jax import evaluate, packed
+from landmarks_jax.detector import ViewDetector
+from landmarks_jax.evaluation import metrics, regression
+from landmarks_jax.evaluation.protocols import Protocol
+from landmarks_jax.evaluation.regression import LinearMap
+from landmarks_jax.training import checkpoints
+
+# Of the table that says what confidence is worth: equal parts of the scored faces.
+_NUM_PARTS = 5
+
+
+def pack_run(
+    workdir: Path, protocols: Sequence[Protocol], command: Sequence[str] = ()
+) -> packed.Packed:
+    """Packs the newest checkpoint of a run.
+
+    Args:
+      workdir: the run's folder.
+      protocols: labelled faces, as `evaluate.open_faces` gives them. The regressor is fitted under
+        the first one; the scores under all of them stand in the summary. None are needed.
+      command: the command line that asked for this, for the record.
+
+    Raises:
+      UserError: the run or the labelled faces cannot be used.
+    """
+    config = checkpoints.read_config(workdir)
+    restored = evaluate.restore(workdir, config)
+    variables = evaluate.trained_variables(restored.state)
+    detector = ViewDetector(config, variables)
+    scored = [_score(protocol, detector) for protocol in protocols]
+    summary = {
+        "trained_on": {"source": config.data.source, "crop": config.data.crop},
+        "notes": checkpoints.read_notes(workdir),
+        "provenance": evaluate.provenance(restored, command),
+        "packed_on": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "scores": [scores for _, scores in scored],
+        "point_names": list(protocols[0].point_names) if protocols else [],
+    }
+    regressor = scored[0][0] if scored else None
+    return packed.Packed(packed.needed_fields(config), variables, regressor, summary)
+
+
+def _score(protocol: Protocol, detector: ViewDetector) -> tuple[LinearMap, dict[str, Any]]:
+    """The regressor of a protocol, and the forward error of what it predicts."""
+    to_labels = regression.fit(detector(protocol.fit.views), protocol.fit.points)
+    found = detector.find(protocol.score.views, ("landmarks", "confidence"))
+    eye_distance = metrics.inter_ocular(protocol.score.points, protocol.eyes)
+    predicted = to_labels(found["landmarks"])
+    errors = metrics.point_errors(predicted, protocol.score.points, eye_distance).mean(1)
+    mean_shape = regression.fit_mean(protocol.fit.points, protocol.fit.points)
+    guessed = mean_shape(protocol.score.points)
+    control = metrics.point_errors(guessed, protocol.score.points, eye_distance).mean()
+    return to_labels, {
+        "protocol": protocol.name,
+        "crop": protocol.crop,
+        "fit": {"name": protocol.fit.name, "faces": len(protocol.fit.views)},
+        "score": {"name": protocol.score.name, "faces": len(protocol.score.views)},
+        "forward": round(float(errors.mean()), 3),
+        "mean_shape": round(float(control), 3),
+        "confidence": _confidence(found["confidence"].mean(1), errors),
+    }
+
+
+def _confidence(confidence: np.ndarray, errors: np.ndarray) -> list[dict[str, float]]:
+    """What mean confidence says of the error: faces in equal parts, the least confident first."""
+    parts = np.array_split(np.argsort(confidence, kind="stable"), min(_NUM_PARTS, len(errors)))
+    return [
+        {
+            "faces": len(part),
+            "lowest": round(float(confidence[part].min()), 4),
+            "highest": round(float(confidence[part].max()), 4),
+            "forward": round(float(errors[part].mean()), 3),
+        }
+        for part in parts
+    ]
