@@ -29,9 +29,7 @@ def detect(config, variables):
     module = detector.build_detector(config)
 
     def landmarks(variables, views, **keywords):
-        found = detector.detect(
-            variables, views, module=module, beta=config.model.beta, **keywords
-        )
+        found = detector.detect(variables, views, module=module, beta=config.model.beta, **keywords)
         return found.landmarks
 
     return jax.jit(landmarks, static_argnames="use_running_average")
