@@ -1,0 +1,88 @@
+/** The camera as a stream of frames. */
+
+export class Camera {
+  /** @type {?MediaStream} */
+  #stream = null;
+  #video = document.createElement('video');
+
+  constructor() {
+    this.#video.muted = true;
+    this.#video.playsInline = true;
+  }
+
+  /** Whether a camera is open. */
+  get on() {
+    return this.#stream !== null;
+  }
+
+  /** The device that is open, or ''. */
+  get device() {
+    return this.#stream?.getVideoTracks()[0]?.getSettings().deviceId ?? '';
+  }
+
+  /**
+   * Opens a camera; one that was open is closed first.
+   * @param {string} device its id, or '' for the one that the browser prefers.
+   * @param {() => void} ended called when the camera stops by itself, unplugged for example.
+   * @throws {Error} the message is for people.
+   */
+  async start(device, ended) {
+    this.stop();
+    if (!navigator.mediaDevices?.getUserMedia) {
+      throw new Error('The camera needs a page served over https or from this machine.');
+    }
+    const wanted = device ? { deviceId: { exact: device } } : { facingMode: 'user' };
+    const video = { ...wanted, width: { ideal: 640 }, height: { ideal: 480 } };
+    try {
+      this.#stream = await navigator.mediaDevices.getUserMedia({ video });
+    } catch (error) {
+      throw new Error(reason(error));
+    }
+    this.#stream.getVideoTracks()[0].addEventListener('ended', ended);
+    this.#video.srcObject = this.#stream;
+    await this.#video.play();
+  }
+
+  /** Closes the camera. */
+  stop() {
+    this.#stream?.getTracks().forEach((track) => track.stop());
+    this.#stream = null;
+    this.#video.srcObject = null;
+  }
+
+  /**
+   * The next frame.
+   * @returns {Promise<?HTMLVideoElement>} null when the camera was closed.
+   */
+  async frame() {
+    await new Promise((resolve) => {
+      // A closed camera has no next frame: look again after a while.
+      setTimeout(resolve, 500);
+      if (this.#video.requestVideoFrameCallback) {
+        this.#video.requestVideoFrameCallback(resolve);
+      } else {
+        requestAnimationFrame(resolve);
+      }
+    });
+    return this.on && this.#video.videoWidth ? this.#video : null;
+  }
+
+  /** The cameras there are; their names are known once one was allowed. */
+  static async devices() {
+    const all = (await navigator.mediaDevices?.enumerateDevices()) ?? [];
+    return all.filter(({ kind, deviceId }) => kind === 'videoinput' && deviceId);
+  }
+}
+
+/** Why a camera could not be opened. */
+function reason(error) {
+  switch (error.name) {
+    case 'NotAllowedError':
+      return 'The camera was refused. Allow it for this page in the browser, then start it again.';
+    case 'NotFoundError':
+    case 'OverconstrainedError':
+      return 'No camera was found.';
+    default:
+      return `The camera cannot be opened: ${error.message || error.name}. Is it in use elsewhere?`;
+  }
+}

@@ -1,0 +1,121 @@
+/** The detector: a picture and a rectangle in, landmarks in pixels of the picture out. */
+
+import { stretch } from './resize.js';
+
+/** @typedef {import('./resize.js').Pixels} Pixels */
+/** @typedef {import('./resize.js').Rectangle} Rectangle */
+
+/**
+ * What the page knows of its detector: the file model.json.
+ * @typedef {object} Description
+ * @property {string} name
+ * @property {string} model file of the ONNX model.
+ * @property {number} num_landmarks K.
+ * @property {number} view_size side of the views in pixels.
+ * @property {number} canvas_size side of what views were cut from in training, in pixels.
+ * @property {'center'|'tight'|'box'} crop which part of pictures training looked at.
+ * @property {string[]} colors of the K landmarks.
+ * @property {number} num_labelled P, 0 without a regressor.
+ * @property {string[]} point_names of the P labelled points, or none.
+ * @property {?object} score how the detector was scored.
+ */
+
+/**
+ * Points are [x, y] in pixels of the picture, the centre of its first pixel at 0, 0.
+ * @typedef {object} Found
+ * @property {number[][]} landmarks K points.
+ * @property {number[]} confidence K values in [0, 1].
+ * @property {number[][]} labelled P points, or none.
+ */
+
+/** The part of a picture that an undistorted view showed in training. */
+export function trainedRectangle(/** @type {Description} */ description, width, height) {
+  if (description.crop !== 'center') {
+    return [0, 0, width, height];
+  }
+  const border = (1 - description.view_size / description.canvas_size) / 2;
+  return [border * width, border * height, (1 - border) * width, (1 - border) * height];
+}
+
+export class Detector {
+  /** @type {Worker} */
+  #worker;
+  #next = 0;
+  /** @type {Map<number, {resolve: Function, reject: Function}>} */
+  #waiting = new Map();
+
+  /** Use `Detector.load`. */
+  constructor(/** @type {Description} */ description, worker) {
+    this.description = description;
+    this.#worker = worker;
+    worker.addEventListener('message', ({ data }) => {
+      const { resolve, reject } = this.#waiting.get(data.id);
+      this.#waiting.delete(data.id);
+      if (data.error === undefined) {
+        resolve(data.outputs);
+      } else {
+        reject(new Error(data.error));
+      }
+    });
+  }
+
+  /**
+   * Loads model.json, the model that it names, and the runtime.
+   * @returns {Promise<Detector>}
+   */
+  static async load() {
+    const description = await (await fetched('model.json')).json();
+    const model = await (await fetched(description.model)).arrayBuffer();
+    const worker = new Worker(new URL('./worker.js', import.meta.url), { type: 'module' });
+    // Threads share memory, which a browser allows under two HTTP headers only.
+    const threads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency || 1) : 1;
+    await new Promise((resolve, reject) => {
+      worker.onmessage = ({ data }) => (data.ready ? resolve() : reject(new Error(data.error)));
+      worker.onerror = (event) => reject(new Error(event.message || 'worker.js cannot be loaded'));
+      worker.postMessage({ model, threads }, [model]);
+    });
+    worker.onmessage = null;
+    return new Detector(description, worker);
+  }
+
+  /**
+   * Finds the landmarks of a picture.
+   * @param {Pixels} pixels
+   * @param {Rectangle} rectangle the part to look at.
+   * @returns {Promise<Found>}
+   */
+  async find(pixels, rectangle) {
+    const size = this.description.view_size;
+    const view = stretch(pixels, rectangle, size);
+    const id = this.#next++;
+    const outputs = await new Promise((resolve, reject) => {
+      this.#waiting.set(id, { resolve, reject });
+      this.#worker.postMessage({ id, view, size }, [view.buffer]);
+    });
+    return {
+      landmarks: inPicture(outputs.landmarks, rectangle),
+      confidence: outputs.confidence,
+      labelled: inPicture(outputs.labelled ?? [], rectangle),
+    };
+  }
+}
+
+/** Points of the view's frame, x1, y1, x2, ... in [-1, 1], in pixels of the picture. */
+function inPicture(flat, [left, top, right, bottom]) {
+  const points = [];
+  for (let i = 0; i < flat.length; i += 2) {
+    const x = ((flat[i] + 1) / 2) * (right - left) + left - 0.5;
+    const y = ((flat[i + 1] + 1) / 2) * (bottom - top) + top - 0.5;
+    points.push([x, y]);
+  }
+  return points;
+}
+
+/** Fetches a file beside this one. */
+async function fetched(name) {
+  const answer = await fetch(new URL(name, import.meta.url));
+  if (!answer.ok) {
+    throw new Error(`${name}: ${answer.status} ${answer.statusText}`);
+  }
+  return answer;
+}

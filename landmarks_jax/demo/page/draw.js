@@ -1,0 +1,104 @@
+/** Pictures with their points. */
+
+/** @typedef {import('./detector.js').Description} Description */
+/** @typedef {import('./detector.js').Found} Found */
+
+/**
+ * What is drawn, and how.
+ * @typedef {object} Style
+ * @property {boolean} numbers write each landmark's number beside it.
+ * @property {boolean} labelled draw the labelled points too.
+ * @property {boolean} fade draw a landmark the fainter, the less sure it is.
+ * @property {boolean} mirrored as in a mirror.
+ */
+
+/**
+ * Draws a picture over the whole of a canvas, and its points.
+ *
+ * @param {HTMLCanvasElement} target
+ * @param {HTMLCanvasElement} picture
+ * @param {{width: number, height: number}} size in whose pixels the points are.
+ * @param {?Found} found
+ * @param {Description} description
+ * @param {Style} style
+ * @param {number} unit pixels of the target in one of the screen's.
+ */
+export function draw(target, picture, size, found, description, style, unit) {
+  const context = target.getContext('2d');
+  context.save();
+  if (style.mirrored) {
+    context.translate(target.width, 0);
+    context.scale(-1, 1);
+  }
+  context.imageSmoothingQuality = 'high';
+  context.drawImage(picture, 0, 0, target.width, target.height);
+  context.restore();
+  if (!found) {
+    return;
+  }
+  const place = ([x, y]) => {
+    const across = (x + 0.5) / size.width;
+    return [
+      (style.mirrored ? 1 - across : across) * target.width,
+      ((y + 0.5) / size.height) * target.height,
+    ];
+  };
+  const radius = unit * Math.min(6, Math.max(2.5, target.width / unit / 80));
+  if (style.labelled) {
+    found.labelled.forEach((point) => cross(context, place(point), radius));
+  }
+  found.landmarks.forEach((point, i) => {
+    context.globalAlpha = style.fade ? 0.15 + 0.85 * found.confidence[i] : 1;
+    dot(context, place(point), radius, description.colors[i]);
+  });
+  context.globalAlpha = 1;
+  if (style.numbers) {
+    context.font = `600 ${2.4 * radius}px system-ui, sans-serif`;
+    found.landmarks.forEach((point, i) => number(context, place(point), radius, i + 1));
+  }
+}
+
+/** A landmark: filled, with a dark and a light rim, to be seen on skin and hair alike. */
+function dot(context, [x, y], radius, color) {
+  const rims = [
+    [radius * 1.5, '#000c'],
+    [radius * 1.3, '#fff'],
+    [radius, color],
+  ];
+  for (const [reach, fill] of rims) {
+    context.beginPath();
+    context.arc(x, y, reach, 0, 2 * Math.PI);
+    context.fillStyle = fill;
+    context.fill();
+  }
+}
+
+/** A labelled point. */
+function cross(context, [x, y], radius) {
+  const arm = radius * 1.3;
+  for (const [width, color] of [
+    [radius * 1.1, '#000'],
+    [radius * 0.5, '#fff'],
+  ]) {
+    context.beginPath();
+    context.moveTo(x - arm, y - arm);
+    context.lineTo(x + arm, y + arm);
+    context.moveTo(x + arm, y - arm);
+    context.lineTo(x - arm, y + arm);
+    context.lineWidth = width;
+    context.lineCap = 'round';
+    context.strokeStyle = color;
+    context.stroke();
+  }
+}
+
+/** A landmark's number, to its upper right. */
+function number(context, [x, y], radius, value) {
+  const [left, base] = [x + radius * 1.5, y - radius * 1.1];
+  context.lineJoin = 'round';
+  context.lineWidth = radius * 0.7;
+  context.strokeStyle = '#000c';
+  context.strokeText(String(value), left, base);
+  context.fillStyle = '#fff';
+  context.fillText(String(value), left, base);
+}

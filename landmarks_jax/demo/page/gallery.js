@@ -1,0 +1,64 @@
+/** The pictures so far, as a grid of buttons. */
+
+/** @typedef {import('./app.js').Entry} Entry */
+
+export class Gallery {
+  #list;
+  #onchoose;
+  /** @type {Map<Entry, HTMLLIElement>} */
+  #items = new Map();
+
+  /**
+   * @param {HTMLUListElement} list
+   * @param {(entry: Entry) => void} onchoose called with a picture that a user chooses.
+   */
+  constructor(list, onchoose) {
+    this.#list = list;
+    this.#onchoose = onchoose;
+  }
+
+  /** @returns {Entry[]} in the order in which they came. */
+  get entries() {
+    return [...this.#items.keys()];
+  }
+
+  /**
+   * Adds a picture.
+   * @param {Entry} entry
+   * @returns {HTMLCanvasElement} where its small picture goes.
+   */
+  add(entry) {
+    const item = document.createElement('li');
+    const button = document.createElement('button');
+    const canvas = document.createElement('canvas');
+    const name = document.createElement('span');
+    button.type = 'button';
+    name.textContent = entry.name;
+    button.append(canvas, name);
+    button.addEventListener('click', () => this.#onchoose(entry));
+    item.append(button);
+    this.#list.append(item);
+    this.#items.set(entry, item);
+    return canvas;
+  }
+
+  /** Takes a picture away; returns the one beside it, if there is one. */
+  remove(/** @type {Entry} */ entry) {
+    const at = this.entries.indexOf(entry);
+    this.#items.get(entry).remove();
+    this.#items.delete(entry);
+    return this.entries[Math.min(at, this.#items.size - 1)] ?? null;
+  }
+
+  /** Marks the picture that is shown large. */
+  mark(/** @type {?Entry} */ chosen) {
+    for (const [entry, item] of this.#items) {
+      item.firstChild.setAttribute('aria-pressed', String(entry === chosen));
+    }
+  }
+
+  /** Puts the keyboard's focus on a picture. */
+  focus(/** @type {Entry} */ entry) {
+    this.#items.get(entry).firstChild.focus();
+  }
+}

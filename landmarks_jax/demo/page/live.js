@@ -1,0 +1,117 @@
+/** The camera's frames through the detector, as quickly as they can be had. */
+
+import { Camera } from './camera.js';
+import { trainedRectangle } from './detector.js';
+import { say } from './messages.js';
+import { paint, pixelsOf } from './pictures.js';
+
+/** @typedef {import('./detector.js').Detector} Detector */
+/** @typedef {import('./viewer.js').Viewer} Viewer */
+
+const TABLE_EVERY = 250; // milliseconds
+const RATE_OVER = 2000; // milliseconds
+
+const part = (id) => document.getElementById(id);
+
+export class Live {
+  #camera = new Camera();
+  #detector;
+  #viewer;
+  /** The run that goes on: another one, or null, ends it. */
+  #run = null;
+
+  /**
+   * @param {Detector} detector
+   * @param {Viewer} viewer
+   */
+  constructor(detector, viewer) {
+    this.#detector = detector;
+    this.#viewer = viewer;
+  }
+
+  /** Whether the camera is on. */
+  get on() {
+    return this.#run !== null;
+  }
+
+  /**
+   * Opens a camera, and finds points in its frames until it is stopped.
+   * @param {string} device its id, or '' for any.
+   * @throws {Error} it cannot be opened; the message is for people.
+   */
+  async start(device = '') {
+    const run = {};
+    this.#run = run;
+    try {
+      await this.#camera.start(device, () => this.stop());
+      await this.#listDevices();
+      await this.#follow(() => this.#run === run);
+    } catch (error) {
+      if (this.#run === run) {
+        this.stop();
+        throw error;
+      }
+    }
+  }
+
+  /** Closes the camera, if it is open. */
+  stop() {
+    this.#run = null;
+    this.#camera.stop();
+    if (this.#viewer.live) {
+      this.#viewer.show(null);
+    }
+  }
+
+  /** Finds and shows points while `wanted()`. */
+  async #follow(wanted) {
+    const source = document.createElement('canvas');
+    const times = [];
+    let filled = 0;
+    while (wanted()) {
+      const video = await this.#camera.frame();
+      if (!wanted() || !video) {
+        continue;
+      }
+      const { videoWidth: width, videoHeight: height } = video;
+      const other = source.width !== width || source.height !== height;
+      paint(source, video, width, height);
+      if (other) {
+        const rectangle = trainedRectangle(this.#detector.description, width, height);
+        this.#viewer.show({ entry: null, source, rectangle, found: null });
+        say('The camera is on.');
+      }
+      const { shown } = this.#viewer;
+      shown.found = await this.#detector.find(pixelsOf(source), shown.rectangle);
+      if (!wanted()) {
+        return;
+      }
+      const now = performance.now();
+      times.push(now);
+      while (times[0] < now - RATE_OVER) {
+        times.shift();
+      }
+      const due = now - filled > TABLE_EVERY;
+      this.#viewer.render(due);
+      if (due) {
+        filled = now;
+        part('rate').textContent = rate(times);
+      }
+    }
+  }
+
+  /** Fills in the choice of cameras. */
+  async #listDevices() {
+    const devices = await Camera.devices();
+    part('device').replaceChildren(
+      ...devices.map(({ label, deviceId }, i) => new Option(label || `${i + 1}`, deviceId)),
+    );
+    part('device').value = this.#camera.device;
+  }
+}
+
+/** Frames a second, from the times of the last ones in milliseconds. */
+function rate(times) {
+  const span = times.at(-1) - times[0];
+  return `${(span ? ((times.length - 1) * 1000) / span : 0).toFixed(1)} frames per second`;
+}

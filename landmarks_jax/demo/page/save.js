@@ -1,0 +1,71 @@
+/** Points as files. */
+
+/** @typedef {import('./detector.js').Description} Description */
+/** @typedef {import('./app.js').Entry} Entry */
+
+/**
+ * A table with the columns of detect.py: a line a picture, x, y and confidence of each landmark,
+ * then x and y of the labelled points.
+ *
+ * @param {Description} description
+ * @param {Entry[]} entries
+ */
+export function toCsv(description, entries) {
+  const landmarks = description.colors.flatMap((_, i) => [`x${i + 1}`, `y${i + 1}`, `c${i + 1}`]);
+  const names = pointNames(description).map((name) => name.replaceAll(' ', '_'));
+  const header = ['file', ...landmarks, ...names.flatMap((name) => [`${name}_x`, `${name}_y`])];
+  const lines = entries.map(({ name, found }) => [
+    name,
+    ...found.landmarks.flatMap((point, i) => [...point, found.confidence[i]]),
+    ...found.labelled.flat(),
+  ]);
+  const text = (value) => (typeof value === 'number' ? String(rounded(value)) : quoted(value));
+  return [header, ...lines].map((line) => `${line.map(text).join(',')}\n`).join('');
+}
+
+/**
+ * Everything that is known of the pictures, as JSON.
+ *
+ * @param {Description} description
+ * @param {Entry[]} entries
+ */
+export function toJson(description, entries) {
+  const names = pointNames(description);
+  const pictures = entries.map(({ name, width, height, rectangle, found }) => ({
+    file: name,
+    width,
+    height,
+    box: rectangle.map(rounded),
+    landmarks: found.landmarks.map((point) => point.map(rounded)),
+    confidence: found.confidence.map(rounded),
+    labelled: Object.fromEntries(
+      found.labelled.map((point, i) => [names[i], point.map(rounded)]),
+    ),
+  }));
+  const points = 'x, y in pixels of the upright picture; the centre of its first pixel is 0, 0';
+  return `${JSON.stringify({ detector: description.name, points, pictures }, null, 1)}\n`;
+}
+
+/** What the labelled points are called. */
+export function pointNames({ point_names, num_labelled }) {
+  return Array.from({ length: num_labelled }, (_, i) => point_names[i] ?? `labelled ${i + 1}`);
+}
+
+/** Gives the user a file. */
+export function download(name, type, text) {
+  const link = document.createElement('a');
+  link.href = URL.createObjectURL(new Blob([text], { type }));
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}
+
+/** A number with as many places as are worth keeping. */
+function rounded(value) {
+  return Math.round(value * 1e4) / 1e4;
+}
+
+/** A field of a CSV file. */
+function quoted(value) {
+  return /[",\r\n]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value;
+}

@@ -1,0 +1,117 @@
+/** The picture, or the camera, shown large: with its points, its frame and the table of points. */
+
+import { trainedRectangle } from './detector.js';
+import { draw } from './draw.js';
+import { Frame } from './frame.js';
+import { Table } from './table.js';
+
+/** @typedef {import('./app.js').Entry} Entry */
+/** @typedef {import('./detector.js').Description} Description */
+/** @typedef {import('./detector.js').Found} Found */
+/** @typedef {import('./resize.js').Rectangle} Rectangle */
+
+/**
+ * What is shown.
+ * @typedef {object} Shown
+ * @property {?Entry} entry a picture of the gallery; null is the camera.
+ * @property {HTMLCanvasElement} source its pixels, at full size.
+ * @property {Rectangle} rectangle the part looked at.
+ * @property {?Found} found
+ */
+
+const part = (id) => document.getElementById(id);
+
+/** How points are drawn, as the switches say. */
+export function style() {
+  const on = (id) => part(id).checked;
+  return { numbers: on('numbers'), labelled: on('labelled'), fade: on('fade'), mirrored: false };
+}
+
+export class Viewer {
+  /** @type {?Shown} */
+  shown = null;
+  #description;
+  #frame;
+  #table;
+
+  /**
+   * @param {Description} description
+   * @param {(shown: Shown) => void} onframe called when a user has changed the frame.
+   */
+  constructor(description, onframe) {
+    this.#description = description;
+    this.#table = new Table(part('points'), description);
+    this.#frame = new Frame(part('frame'), (rectangle) => {
+      this.shown.rectangle = rectangle;
+      this.render(false);
+      onframe(this.shown);
+    });
+    part('labelled-switch').hidden = !description.num_labelled;
+    part('reset').addEventListener('click', () => {
+      this.shown.rectangle = this.#whole();
+      this.show(this.shown);
+      onframe(this.shown);
+    });
+    new ResizeObserver(() => this.render(false)).observe(part('stage'));
+  }
+
+  /** Whether the camera is shown. */
+  get live() {
+    return this.shown !== null && this.shown.entry === null;
+  }
+
+  /** Shows something else, or nothing. */
+  show(/** @type {?Shown} */ shown) {
+    this.shown = shown;
+    const { live } = this;
+    part('work').hidden = shown === null;
+    for (const id of ['mirror-switch', 'keep', 'rate', 'devices']) {
+      part(id).hidden = !live;
+    }
+    part('remove').hidden = live;
+    part('camera').textContent = live ? 'Stop camera' : 'Start camera';
+    if (!shown) {
+      return;
+    }
+    const { width, height } = shown.source;
+    part('stage').style.setProperty('--ratio', String(width / height));
+    part('picture').setAttribute('aria-label', shown.entry?.name ?? 'Camera');
+    this.#frame.show(shown.rectangle, shown.source, this.#mirrored);
+    this.render();
+  }
+
+  /** Draws again: the picture, its points, and the table too if asked for. */
+  render(withTable = true) {
+    if (!this.shown) {
+      return;
+    }
+    const { source, found, rectangle } = this.shown;
+    const canvas = part('picture');
+    const unit = devicePixelRatio || 1;
+    const { width, height } = part('stage').getBoundingClientRect();
+    const [across, down] = [width, height].map((side) => Math.max(1, Math.round(side * unit)));
+    if (canvas.width !== across || canvas.height !== down) {
+      canvas.width = across;
+      canvas.height = down;
+    }
+    const looks = { ...style(), mirrored: this.#mirrored };
+    draw(canvas, source, source, found, this.#description, looks, unit);
+    const [left, top, right, bottom] = rectangle.map(Math.round);
+    part('place').textContent = `Frame: ${left}, ${top} to ${right}, ${bottom}`;
+    const framed = this.#whole().some((edge, i) => edge !== rectangle[i]);
+    part('boxed').hidden = this.#description.crop !== 'box' || framed;
+    if (withTable) {
+      this.#table.fill(found, looks.labelled);
+    }
+  }
+
+  /** Where the frame is before anybody has moved it. */
+  #whole() {
+    const { width, height } = this.shown.source;
+    return trainedRectangle(this.#description, width, height);
+  }
+
+  get #mirrored() {
+    return this.live && part('mirror').checked;
+  }
+}

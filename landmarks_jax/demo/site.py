@@ -1,0 +1,87 @@
+"""The page as a folder: everything it needs, by relative addresses, for any web host."""
+
+import json
+import os
+import shutil
+import tempfile
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from landmarks_jax import graphs, packed, palette, portable
+from landmarks_jax.demo import vendor
+from landmarks_jax.errors import WorkdirError
+
+FORMAT = "landmarks_jax.demo"
+DESCRIPTION = "model.json"
+MODEL = "model.onnx"
+_PAGE = resources.files("landmarks_jax.demo") / "page"
+
+
+def build(detector: str | os.PathLike[str], folder: Path) -> None:
+    """Makes the page of a detector, whole or not at all.
+
+    Args:
+      detector: a packed file, or the name of a detector that comes with this package.
+      folder: what to make; an empty folder and an earlier page are replaced.
+
+    Raises:
+      WeightsError: the detector or the runtime cannot be had.
+      WorkdirError: the folder holds something else, or cannot be written.
+    """
+    _check(folder)
+    packed_file = portable.find(detector)
+    content = packed.read(packed_file)
+    runtime = vendor.runtime()
+    # The kernels in half: what a visitor has to wait for.
+    model = graphs.to_onnx(content, "float16")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
+            made = Path(scratch) / "page"
+            shutil.copytree(runtime, made / "runtime")
+            for file in _PAGE.iterdir():
+                target = made / ("runtime" if file.name == "LICENSE.onnxruntime.txt" else "")
+                (target / file.name).write_bytes(file.read_bytes())
+            (made / MODEL).write_bytes(model)
+            description = describe(content, packed_file.stem)
+            (made / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n")
+            made.chmod(0o755)
+            if folder.exists():
+                folder.replace(Path(scratch) / "before")
+            made.replace(folder)
+    except OSError as error:
+        raise WorkdirError(f"{folder}: cannot be written ({error})") from error
+
+
+def describe(content: packed.Packed, name: str) -> dict[str, Any]:
+    """What the page knows of its detector, as plain JSON."""
+    config, regressor = content.config, content.regressor
+    colors = np.rint(255 * palette.landmark_colors(config.model.num_landmarks)).astype(int)
+    return {
+        "format": FORMAT,
+        "name": name,
+        "model": MODEL,
+        "num_landmarks": config.model.num_landmarks,
+        "view_size": config.views.size,
+        "canvas_size": config.data.canvas_size,
+        "crop": config.data.crop,
+        "colors": ["#{:02x}{:02x}{:02x}".format(*color) for color in colors],
+        "num_labelled": 0 if regressor is None else len(regressor.y_origin) // 2,
+        "point_names": content.summary.get("point_names", []),
+        "score": next(iter(content.summary.get("scores", [])), None),
+    }
+
+
+def _check(folder: Path) -> None:
+    """Refuses a folder that holds anything but an earlier page."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    try:
+        if json.loads((folder / DESCRIPTION).read_text())["format"] == FORMAT:
+            return
+    except (OSError, ValueError, TypeError, KeyError):
+        pass
+    raise WorkdirError(f"{folder}: holds something else; name a new folder, or empty it")
