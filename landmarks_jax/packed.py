@@ -89,7 +89,8 @@ def write(path: str | os.PathLike[str], packed: Packed, precision: str = "float3
     }
     if packed.regressor is not None:
         arrays |= {
-            _REGRESSOR + field.name: getattr(packed.regressor, field.name)
+            # safetensors writes memory as it lies, and a fitted matrix is a transposed one.
+            _REGRESSOR + field.name: np.ascontiguousarray(getattr(packed.regressor, field.name))
             for field in dataclasses.fields(LinearMap)
         }
     texts = {
