@@ -84,12 +84,13 @@ def write(path: str | os.PathLike[str], packed: Packed, precision: str = "float3
       WeightsError: a value does not fit the precision, or the file cannot be written.
     """
     arrays = {
-        name: _stored(name, np.asarray(array), precision)
+        name: stored_array(name, np.asarray(array), precision)
         for name, array in flax.traverse_util.flatten_dict(dict(packed.variables), sep="/").items()
     }
     if packed.regressor is not None:
         arrays |= {
-            _REGRESSOR + field.name: getattr(packed.regressor, field.name)
+            # safetensors writes memory as it lies, and a fitted matrix is a transposed one.
+            _REGRESSOR + field.name: np.ascontiguousarray(getattr(packed.regressor, field.name))
             for field in dataclasses.fields(LinearMap)
         }
     texts = {
@@ -99,7 +100,7 @@ def write(path: str | os.PathLike[str], packed: Packed, precision: str = "float3
         "summary": json.dumps(packed.summary, sort_keys=True),
     }
     texts["sha256"] = _digest(texts, arrays)
-    _replace(Path(path), safetensors.numpy.save(arrays, texts))
+    replace_file(Path(path), safetensors.numpy.save(arrays, texts))
 
 
 def read(path: str | os.PathLike[str]) -> Packed:
@@ -149,8 +150,12 @@ def _unpacked(texts: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> Pac
     )
 
 
-def _stored(name: str, array: np.ndarray, precision: str) -> np.ndarray:
-    """An array of the networks as it lies in the file."""
+def stored_array(name: str, array: np.ndarray, precision: str) -> np.ndarray:
+    """An array of the networks as files keep it: kernels in the precision, the rest in float32.
+
+    Raises:
+      WeightsError: a value is not finite, or does not fit the precision.
+    """
     if not np.isfinite(array).all():
         raise WeightsError(f"{name}: has values that are not finite; did the training diverge?")
     if precision == "float32" or array.ndim < 2:
@@ -174,8 +179,12 @@ def _digest(texts: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def _replace(path: Path, data: bytes) -> None:
-    """Puts a file in its place in one move."""
+def replace_file(path: Path, data: bytes) -> None:
+    """Puts a file in its place in one move, so that it is there whole or not at all.
+
+    Raises:
+      WeightsError: it cannot be written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
