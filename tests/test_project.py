@@ -58,7 +58,19 @@ def test_the_readme_begins_with_the_two_commands():
     assert tests.endswith("-m pytest")
 
 
-def test_ci_runs_the_second_command_of_the_readme(tmp_path):
+def stubs(folder: Path, **scripts: str) -> Path:
+    """A folder of commands, for the front of PATH."""
+    folder.mkdir()
+    for name, script in scripts.items():
+        path = folder / name
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+    return folder
+
+
+def test_ci_runs_the_second_command_of_the_readme(tmp_path, monkeypatch):
+    there = stubs(tmp_path / "bin", chromium="", chromedriver="")  # nothing is to be installed
+    monkeypatch.setenv("PATH", f"{there}:{os.environ['PATH']}")
     script = tmp_path / ".ci" / "run"
     script.parent.mkdir()
     shutil.copy(ROOT / ".ci" / "run", script)  # with its mode: it must be executable
@@ -80,6 +92,31 @@ def test_ci_runs_the_second_command_of_the_readme(tmp_path):
     run = subprocess.run([script], capture_output=True, text=True, check=False)
     assert run.returncode != 0
     assert "README.md" in run.stderr
+
+
+def test_ci_installs_a_browser_where_there_is_none(tmp_path, monkeypatch):
+    script = tmp_path / ".ci" / "run"
+    script.parent.mkdir()
+    shutil.copy(ROOT / ".ci" / "run", script)
+    (tmp_path / "README.md").write_text("```\n\necho tests run\n```\n")
+    calls = tmp_path / "calls"
+    tools = stubs(tmp_path / "bin", sudo='shift; exec "$@"')
+    for tool in ("bash", "awk", "dirname", "id", "env"):
+        (tools / tool).symlink_to(shutil.which(tool))
+    monkeypatch.setenv("PATH", str(tools))
+
+    def run():
+        done = subprocess.run([script], capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines()[-1] == "tests run"
+        return done.stderr
+
+    assert run().startswith("note: chromium and chromedriver are missing")
+    more = stubs(tmp_path / "apt", **{"apt-get": f'echo "$@" >> {calls}'})
+    monkeypatch.setenv("PATH", f"{tools}:{more}")
+    assert run() == ""
+    update, install = calls.read_text().splitlines()
+    assert update.endswith(" update")
+    assert install.endswith(" install -y --no-install-recommends chromium chromium-driver")
 
 
 def test_the_workflow_runs_the_same_on_the_oldest_and_newest_python():

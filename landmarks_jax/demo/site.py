@@ -1,6 +1,7 @@
 """The page as a folder: everything it needs, by relative addresses, for any web host."""
 
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -14,6 +15,7 @@ from landmarks_jax import graphs, packed, palette, portable
 from landmarks_jax.demo import vendor
 from landmarks_jax.errors import WorkdirError
 
+_LOGGER = logging.getLogger(__name__)
 FORMAT = "landmarks_jax.demo"
 DESCRIPTION = "model.json"
 MODEL = "model.onnx"
@@ -28,12 +30,14 @@ def build(detector: str | os.PathLike[str], folder: Path) -> None:
       folder: what to make; an empty folder and an earlier page are replaced.
 
     Raises:
+      ConfigError: the ONNX converter is not installed.
       WeightsError: the detector or the runtime cannot be had.
       WorkdirError: the folder holds something else, or cannot be written.
     """
     _check(folder)
     packed_file = portable.find(detector)
     content = packed.read(packed_file)
+    _LOGGER.info("making the page of %s", packed_file)
     runtime = vendor.runtime()
     # The kernels in half: what a visitor has to wait for.
     model = graphs.to_onnx(content, "float16")

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import http.client
+import logging
 import os
 import shutil
 import tarfile
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from landmarks_jax.errors import WeightsError
 
+_LOGGER = logging.getLogger(__name__)
 VERSION = "1.30.0"
 URL = f"https://registry.npmjs.org/onnxruntime-web/-/onnxruntime-web-{VERSION}.tgz"
 # As the npm registry publishes it: SHA-512 of the package.
@@ -91,6 +93,7 @@ def _package(cache: Path, scratch: Path) -> Path:
 
 
 def _download(package: Path, given: Path) -> None:
+    _LOGGER.info("downloading %s, once", URL)
     try:
         with (
             urllib.request.urlopen(URL, timeout=_TIMEOUT) as answer,  # noqa: S310

@@ -1,0 +1,417 @@
+"""The demo's page in real Chromium: the Python detector's points, and everything a user does."""
+
+import base64
+import csv
+import json
+import shutil
+import sys
+import threading
+import time
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from landmarks_jax import detector, load_detector, packed
+from landmarks_jax.data.decoding import decode
+from landmarks_jax.data.framing import stretch
+from landmarks_jax.data.synthetic import SyntheticFaces
+from landmarks_jax.demo import server, site, vendor
+from landmarks_jax.errors import WeightsError
+from landmarks_jax.evaluation.regression import LinearMap
+from tests import browsing
+from tests.running import command
+
+FACES = SyntheticFaces(5, 4, 300)
+NAMES = ("left eye", "right eye")
+SECONDS = 30  # what is waited for comes in a second; a busy machine may take longer
+
+
+@pytest.fixture(scope="module")
+def packed_file(tmp_path_factory, narrow_config, filled):
+    """A detector of random weights; statistics of faces make its points move with the picture."""
+    config = narrow_config(compute_dtype="float32", model__beta=20.0)
+    module = detector.build_detector(config)
+    variables = filled(module, (1, 32, 32, 3), seed=2, use_running_average=True)
+    views = np.stack([stretch(FACES.photo(i), (30, 30, 270, 270), 32) for i in range(4)]) / 255
+
+    @jax.jit
+    def step(variables):
+        _, moved = module.apply(
+            variables, views, use_running_average=False, mutable=["batch_stats"]
+        )
+        return {**variables, **moved}
+
+    for _ in range(60):
+        variables = step(variables)
+    matrix = np.random.default_rng(0).uniform(-0.5, 0.5, (4, 6))
+    regressor = LinearMap(matrix, np.zeros(6), np.array([-0.3, 0.1, 0.3, 0.1]))
+    path = tmp_path_factory.mktemp("packed") / "random.safetensors"
+    summary = {"point_names": list(NAMES)}
+    content = packed.Packed(packed.needed_fields(config), variables, regressor, summary)
+    packed.write(path, content, "float16")
+    return path
+
+
+@pytest.fixture(scope="module")
+def find(packed_file):
+    """The Python detector on files: what the page must find."""
+    loaded = load_detector(packed_file)
+
+    def points(path: Path, box=None) -> list[np.ndarray]:
+        found = loaded(decode(path)[0], box)
+        return [found.landmarks, found.labelled, found.confidence]
+
+    return points
+
+
+@pytest.fixture(scope="module")
+def site_folder(packed_file, tmp_path_factory):
+    try:
+        vendor.runtime()
+    except WeightsError as error:
+        browsing.missing(str(error))
+    folder = tmp_path_factory.mktemp("site") / "page"
+    site.build(packed_file, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """The browser's folder: profile, downloads and the pictures that it is given."""
+    return tmp_path_factory.mktemp("browser")
+
+
+@pytest.fixture(scope="module")
+def browser(home):
+    driver = browsing.open_browser(home)
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope="module")
+def url(site_folder):
+    with server.Server(site_folder, 0) as serving:
+        threading.Thread(target=serving.serve_forever, args=(0.02,), daemon=True).start()
+        yield serving.url
+        serving.shutdown()
+
+
+@pytest.fixture
+def page(browser, url, home):
+    """The page, freshly opened and ready."""
+    return Page(browser, url, home).wait_for("The detector is ready.")
+
+
+@pytest.fixture(scope="module")
+def pictures(home):
+    """Pictures of every kind, by name."""
+    folder = home / "pictures"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    wide = Image.fromarray(FACES.photo(0)[30:270])
+    wide.save(folder / "wide.png")
+    Image.fromarray(FACES.photo(1)[:, 60:240]).save(folder / "tall.png")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.fromarray(FACES.photo(2)).save(folder / "turned.jpg", quality=95, exif=turned)
+    clear = np.dstack([FACES.photo(3), rng.integers(0, 256, (300, 300), np.uint8)])
+    Image.fromarray(clear).save(folder / "clear.png")
+    wide.convert("L").resize((50, 40)).save(folder / "small grey, of few pixels.png")
+    return {path.name: path for path in folder.iterdir()}
+
+
+class Page:
+    """What a user does on the page, and sees there."""
+
+    def __init__(self, browser, url, home):
+        self.browser, self.home = browser, home
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        browser.get(url)
+
+    def part(self, name):
+        return self.browser.find_element("id", name)
+
+    def run(self, script, *arguments):
+        return self.browser.execute_script(script, *arguments)
+
+    def until(self, true, what):
+        end = time.monotonic() + SECONDS
+        while not true():
+            if time.monotonic() > end:
+                seen = [self.part("messages").text, self.part("place").text, *self.browser.get_log("browser")]
+                pytest.fail(f"waited in vain for {what}; the page says {seen}")
+            time.sleep(0.05)
+        return self
+
+    def wait_for(self, message):
+        return self.until(lambda: message in self.part("messages").text, repr(message))
+
+    def choose(self, *paths):
+        self.part("files").send_keys("\n".join(map(str, paths)))
+        return self
+
+    def saved(self, kind):
+        """The text of the file that the button `kind` gives."""
+        path = self.home / "downloads" / f"landmarks.{kind}"
+        path.unlink(missing_ok=True)
+        self.part(kind).click()
+        self.until(path.exists, path.name)
+        return path.read_text()
+
+    def points(self):
+        """What was found, by file: landmarks, labelled points, confidence and box."""
+        return {
+            entry["file"]: [
+                np.array(entry["landmarks"]),
+                np.array(list(entry["labelled"].values())),
+                np.array(entry["confidence"]),
+                entry["box"],
+            ]
+            for entry in json.loads(self.saved("json"))["pictures"]
+        }
+
+    def table(self):
+        """The cells of the table of points."""
+        rows = "return [...document.querySelectorAll('#points tr')].filter((row) => !row.hidden)"
+        return self.run(f"{rows}.map((row) => [...row.cells].map((cell) => cell.textContent))")
+
+
+def close(found, wanted, pixels=1.0):
+    for got, want, tolerance in zip(found, wanted, (pixels, pixels, 0.02), strict=False):
+        np.testing.assert_allclose(got, want, rtol=0, atol=tolerance)
+
+
+def test_the_page_finds_what_python_finds(page, pictures, find):
+    page.choose(*pictures.values()).wait_for("Points found in 5 pictures.")
+    found = page.points()
+    wanted = {name: find(path) for name, path in pictures.items()}
+    assert list(found) == list(pictures)
+    for name in found:
+        close(found[name], wanted[name], 0.5)
+    # Not for want of movement: the points lie elsewhere in every picture, and apart.
+    normalised = np.array([wanted[n][0] / decode(p)[0].shape[1::-1] for n, p in pictures.items()])
+    assert np.ptp(normalised, 0).max() > 0.1
+    assert np.ptp(normalised, 1).min() > 0.04
+    # The lossless ones to what a grey level makes.
+    for name in ("wide.png", "tall.png"):
+        close(found[name], wanted[name], 0.1)
+
+    header, *lines = csv.reader(page.saved("csv").splitlines())
+    assert header == [
+        *("file", "x1", "y1", "c1", "x2", "y2", "c2", "x3", "y3", "c3"),
+        *("left_eye_x", "left_eye_y", "right_eye_x", "right_eye_y"),
+    ]
+    for name, *cells in lines:
+        landmarks, labelled, confidence, _ = found[name]
+        both = np.concatenate([np.c_[landmarks, confidence].ravel(), labelled.ravel()])
+        np.testing.assert_array_equal(np.array(cells, float), both)
+
+    first = found[next(iter(pictures))]
+    texts = [[f"{x:.1f}", f"{y:.1f}", f"{c:.2f}"] for (x, y), c in zip(first[0], first[2])]
+    assert [row[1:] for row in page.table()] == texts
+    page.part("labelled").click()
+    assert [row[0] for row in page.table()][3:] == [f"×{name}" for name in NAMES]
+
+
+def test_what_is_no_picture_is_named(page, pictures, home):
+    (home / "notes.txt").write_text("not a picture")
+    broken = home / "broken.png"
+    broken.write_bytes(pictures["wide.png"].read_bytes()[:60])
+    page.choose(home / "notes.txt", broken)
+    page.wait_for("broken.png is not a picture that this browser can read.")
+    page.wait_for("notes.txt is not a picture that this browser can read.")
+    assert not page.part("work").is_displayed()
+    assert page.part("messages").get_attribute("aria-live") == "polite"
+    page.choose(home / "notes.txt", pictures["wide.png"]).wait_for("Points found in 1 picture.")
+    assert "notes.txt is not" in page.part("messages").text
+    page.part("remove").click()
+    assert not page.part("work").is_displayed()
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "event"),
+    [("drop", "dataTransfer", "DragEvent"), ("paste", "clipboardData", "ClipboardEvent")],
+)
+def test_pictures_are_dropped_and_pasted(page, pictures, find, kind, field, event):
+    page.run(
+        f"""const bytes = Uint8Array.from(atob(arguments[0]), (c) => c.charCodeAt(0));
+        const data = new DataTransfer();
+        data.items.add(new File([bytes], 'given.png'));
+        document.body.dispatchEvent(
+          new {event}('{kind}', {{ {field}: data, bubbles: true, cancelable: true }}));""",
+        base64.b64encode(pictures["wide.png"].read_bytes()).decode(),
+    )
+    page.wait_for("Points found in 1 picture.")
+    close(page.points()["given.png"], find(pictures["wide.png"]))
+
+
+def test_the_camera_gives_points_and_a_rate(page, find, home):
+    page.part("camera").click()
+    page.wait_for("The camera is on.")
+    page.until(lambda: rate(page) > 0, "frames")
+    assert all(all(row[1:]) for row in page.table())
+    assert len(page.part("device").find_elements("tag name", "option")) >= 1
+    before = page.run("return document.getElementById('picture').toDataURL()")
+    page.part("mirror").click()
+    now = "return document.getElementById('picture').toDataURL()"
+    page.until(lambda: page.run(now) != before, "another frame")
+
+    page.part("keep").click()
+    page.wait_for("is kept.")
+    page.part("camera").click()
+    page.until(lambda: page.part("remove").is_displayed(), "the kept picture")
+    [(name, (landmarks, _, _, box))] = page.points().items()
+    assert name.startswith("camera-")
+    width, height = page.run(
+        "const c = document.querySelector('#pictures canvas'); return [c.width, c.height]"
+    )
+    assert box[2] / box[3] == pytest.approx(width / height, rel=0.02)
+    assert np.isfinite(landmarks).all()
+
+
+def rate(page) -> float:
+    """Frames a second, as the page says."""
+    return float((page.part("rate").text or "0").split()[0])
+
+
+def test_a_camera_that_cannot_be_had_is_said(page):
+    page.run(
+        "navigator.mediaDevices.getUserMedia = async () => {"
+        "  throw new DOMException('no', 'NotAllowedError'); };"
+    )
+    page.part("camera").click()
+    page.wait_for("The camera was refused. Allow it for this page")
+    assert page.part("camera").text == "Start camera"
+
+
+def test_a_model_that_cannot_be_loaded_is_said(browser, site_folder, tmp_path, home):
+    shutil.copytree(site_folder, tmp_path / "page")
+    (tmp_path / "page" / "model.onnx").write_bytes(b"no model")
+    with server.Server(tmp_path / "page", 0) as serving:
+        threading.Thread(target=serving.serve_forever, args=(0.02,), daemon=True).start()
+        Page(browser, serving.url, home).wait_for("The detector cannot be loaded: ")
+        (tmp_path / "page" / "model.onnx").unlink()
+        Page(browser, serving.url, home).wait_for("cannot be loaded: model.onnx: 404")
+        serving.shutdown()
+
+
+def test_the_frame_is_worked_by_keyboard_and_pointer(page, pictures, find):
+    from selenium.webdriver import ActionChains, Keys  # noqa: PLC0415
+
+    path = pictures["wide.png"]  # 300 x 240
+    page.choose(path).wait_for("Points found")
+    assert page.points()[path.name][3] == [30, 24, 270, 216]  # the central four fifths
+
+    for _ in range(30):
+        if page.run("return document.activeElement.id") == "frame":
+            break
+        ActionChains(page.browser).send_keys(Keys.TAB).perform()
+    frame = page.part("frame")
+    assert page.browser.switch_to.active_element == frame
+    frame.send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_UP)  # 6 pixels each
+    frame.send_keys(Keys.SHIFT, Keys.ARROW_LEFT, Keys.ARROW_UP)  # 12 pixels each
+    frame.send_keys("-")
+    wide, high = 228 / 1.05, 180 / 1.05
+    box = [162 - wide / 2, 114 - high / 2, 162 + wide / 2, 114 + high / 2]
+    agree(page, path, box, find)
+    frame.send_keys("+")
+    agree(page, path, [48, 24, 276, 204], find)
+    frame.send_keys(*30 * [Keys.ARROW_DOWN])
+    agree(page, path, [48, 60, 276, 240], find)  # no further than the picture
+
+    scale = page.run("return document.getElementById('stage').clientWidth / 300")
+    drag = ActionChains(page.browser).click_and_hold(frame)
+    drag.move_by_offset(round(-30 * scale), round(-20 * scale)).release().perform()
+    agree(page, path, [18, 40, 246, 220], find, within=2 / scale)
+    corner = page.browser.find_element("css selector", "#frame [data-x='1'][data-y='-1']")
+    drag = ActionChains(page.browser).click_and_hold(corner)
+    drag.move_by_offset(round(-40 * scale), round(25 * scale)).release().perform()
+    agree(page, path, [18, 65, 206, 220], find, within=4 / scale)
+    page.part("reset").click()
+    agree(page, path, [30, 24, 270, 216], find)
+
+
+def agree(page, path, box, find, within=0.01):
+    """Waits until the frame is where it should be, with the points of Python's box."""
+
+    def agreed():
+        found = page.points()[path.name]
+        wanted = find(path, found[3])
+        return np.abs(np.subtract(found[3], box)).max() < within and all(
+            np.abs(got - want).max() < 0.5 for got, want in zip(found, wanted, strict=False)
+        )
+
+    page.until(agreed, f"the frame {box} and its points")
+
+
+def test_the_resize_is_that_of_python(page):
+    rng = np.random.default_rng(0)
+    for width, height in ((64, 64), (300, 200), (37, 80), (1, 1), (5, 400), (320, 240)):
+        photo = rng.integers(0, 256, (height, width, 3), np.uint8)
+        boxes = [
+            (0, 0, width, height),
+            (0.1 * width, 0.1 * height, 0.9 * width, 0.9 * height),
+            (-0.3 * width, 0.2 * height, 0.4 * width, 1.7 * height),
+            (0.33 * width, 0.41 * height, 0.37 * width, 0.45 * height),
+        ]
+        cases = [(box, size) for box in boxes for size in (16, 64)]
+        rgba = np.dstack([photo, np.full((height, width), 255, np.uint8)])
+        results = page.browser.execute_async_script(
+            """const [data, width, height, cases, done] = arguments;
+            const picture = { data: Uint8Array.from(atob(data), (c) => c.charCodeAt(0)), width,
+              height };
+            import(new URL('resize.js', document.baseURI)).then(({ stretch }) => done(
+              cases.map((given) => btoa(String.fromCharCode(...stretch(picture, ...given))))));""",
+            *(base64.b64encode(rgba.tobytes()).decode(), width, height, cases),
+        )
+        for (box, size), result in zip(cases, results, strict=True):
+            got = np.frombuffer(base64.b64decode(result), np.uint8).reshape(size, size, 3)
+            difference = got.astype(int) - stretch(photo, box, size)
+            assert np.abs(difference).max() <= 1, (width, height, box, size)
+            assert abs(difference.mean()) < 0.02, (width, height, box, size)
+
+
+def test_a_phone_needs_no_sideways_scrolling(page, pictures):
+    page.choose(*pictures.values()).wait_for("Points found")
+    page.part("labelled").click()
+    for width in (360, 1200):
+        metrics = {"width": width, "height": 740, "deviceScaleFactor": 2, "mobile": False}
+        page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        page.until(lambda width=width: page.run("return innerWidth") == width, "that width")
+        assert page.run("return document.documentElement.scrollWidth") <= width
+        assert page.run("return document.getElementById('stage').clientWidth") > 300
+
+
+def test_nothing_is_asked_of_another_host(browser, url, home, pictures):
+    browsing.hosts(browser)
+    page = Page(browser, url, home).wait_for("ready")
+    page.choose(pictures["wide.png"]).wait_for("Points found")
+    assert browsing.hosts(browser) == {url.split("/")[2]}
+    # And could not be: the page's own policy.
+    broken = page.browser.execute_async_script(
+        """const [url, done] = arguments;
+        document.addEventListener('securitypolicyviolation', (e) => done(e.effectiveDirective));
+        fetch(url).then(() => done('fetched'), () => {});""",
+        url.replace("127.0.0.1", "localhost"),
+    )
+    assert broken == "connect-src"
+
+
+def test_any_web_host_will_do_below_any_path(browser, site_folder, home, pictures, find):
+    """Without the headers that allow threads, and not at the root."""
+    start = ["-m", "http.server", "--bind", "127.0.0.1", "--directory", str(site_folder.parent)]
+    process = command("-u", *start, "0")
+    try:
+        port = process.stdout.readline().split("port ")[1].split()[0]
+        page = Page(browser, f"http://127.0.0.1:{port}/{site_folder.name}/", home)
+        page.wait_for("The detector is ready.")
+        assert page.run("return crossOriginIsolated") is False
+        page.choose(pictures["tall.png"]).wait_for("Points found in 1 picture.")
+        close(page.points()["tall.png"], find(pictures["tall.png"]), 0.1)
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)

@@ -1,0 +1,238 @@
+"""The demo without a browser: the runtime's download, the folder of the page, the server."""
+
+import base64
+import hashlib
+import http.server
+import io
+import json
+import socket
+import tarfile
+import threading
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from landmarks_jax import detector, graphs, packed
+from landmarks_jax.demo import server, site, vendor
+from landmarks_jax.errors import ConfigError, WeightsError, WorkdirError
+from landmarks_jax.evaluation.regression import LinearMap
+from tests.running import command, finish
+
+
+def package(names=tuple(vendor.FILES)) -> bytes:
+    """A package of npm's form whose files hold their own names, and one more."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz") as archive:
+        for name in (*names, "package/../../outside"):
+            member = tarfile.TarInfo(name)
+            member.size = len(name)
+            archive.addfile(member, io.BytesIO(name.encode()))
+    return stream.getvalue()
+
+
+def integrity(data: bytes) -> str:
+    return "sha512-" + base64.b64encode(hashlib.sha512(data).digest()).decode()
+
+
+@pytest.fixture
+def registry(monkeypatch):
+    """A registry on this machine: `registry.sent` of `registry.data` is what it answers."""
+
+    class Registry(http.server.BaseHTTPRequestHandler):
+        data = package()
+        sent = slice(None)
+        asked = 0
+
+        def do_GET(self):
+            Registry.asked += 1
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(self.data)))
+            self.end_headers()
+            self.wfile.write(self.data[self.sent])
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Registry) as answering:
+        threading.Thread(target=answering.serve_forever, args=(0.02,), daemon=True).start()
+        monkeypatch.setattr(
+            vendor, "URL", f"http://127.0.0.1:{answering.server_port}/onnxruntime-web-1.tgz"
+        )
+        monkeypatch.setattr(vendor, "INTEGRITY", integrity(Registry.data))
+        yield Registry
+        answering.shutdown()
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+def test_the_runtime_is_fetched_once_and_only_what_the_page_needs(registry, tmp_path):
+    folder = vendor.runtime(tmp_path / "cache")
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {
+        target: name for name, target in vendor.FILES.items()
+    }
+    assert vendor.runtime(tmp_path / "cache") == folder
+    assert registry.asked == 1
+    assert len(names_in(tmp_path)) == 2 + len(vendor.FILES)  # nothing else is left, or outside
+
+
+def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert vendor.cache_folder() == tmp_path / "landmarks_jax"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert vendor.cache_folder() == tmp_path / ".cache" / "landmarks_jax"
+
+
+def test_another_package_is_refused(registry, tmp_path):
+    registry.data = package(names=[*vendor.FILES, "package/more"])
+    with pytest.raises(WeightsError, match=r"1\.tgz: is not onnxruntime-web .* checksum"):
+        vendor.runtime(tmp_path)
+    assert not names_in(tmp_path)
+
+
+def test_a_download_that_breaks_off_leaves_nothing(registry, tmp_path):
+    registry.sent = slice(40)
+    with pytest.raises(WeightsError, match=r"cannot be downloaded \(.*\); get this file on"):
+        vendor.runtime(tmp_path)
+    assert not names_in(tmp_path)
+    registry.sent = slice(None)
+    assert vendor.runtime(tmp_path).is_dir()
+
+
+def test_a_package_without_the_files_is_refused(registry, tmp_path, monkeypatch):
+    registry.data = package(names=["package/dist/ort.wasm.min.mjs"])
+    monkeypatch.setattr(vendor, "INTEGRITY", integrity(registry.data))
+    with pytest.raises(WeightsError, match="lacks what the page needs"):
+        vendor.runtime(tmp_path)
+    assert not names_in(tmp_path)
+
+
+def test_without_network_it_says_what_to_put_where(tmp_path, monkeypatch):
+    with socket.socket() as nobody:  # bound, and not listening
+        nobody.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{nobody.getsockname()[1]}/onnxruntime-web-1.tgz"
+        monkeypatch.setattr(vendor, "URL", url)
+        with pytest.raises(WeightsError, match="refused") as raised:
+            vendor.runtime(tmp_path)
+        place = tmp_path / "onnxruntime-web-1.tgz"
+        assert url in str(raised.value)
+        assert str(raised.value).endswith(f"put it at {place}")
+        place.write_bytes(b"something else")
+        with pytest.raises(WeightsError, match=f"^{place}: is not onnxruntime-web"):
+            vendor.runtime(tmp_path)
+        place.write_bytes(package())
+        monkeypatch.setattr(vendor, "INTEGRITY", integrity(package()))
+        assert vendor.runtime(tmp_path).is_dir()
+
+
+@pytest.fixture
+def packed_file(tmp_path, narrow_config, filled, monkeypatch):
+    """A packed detector; neither the converter nor the runtime is asked for."""
+    config = narrow_config(compute_dtype="float32")
+    module = detector.build_detector(config)
+    variables = filled(module, (1, 32, 32, 3), use_running_average=True)
+    summary = {"point_names": ["left", "right"], "scores": [{"forward": 9.5}]}
+    regressor = LinearMap(np.zeros((4, 6)), np.zeros(6), np.zeros(4))
+    path = tmp_path / "mine.safetensors"
+    packed.write(path, packed.Packed(packed.needed_fields(config), variables, regressor, summary))
+    runtime = tmp_path / "runtime"
+    runtime.mkdir()
+    (runtime / "ort.js").write_text("// runtime")
+    monkeypatch.setattr(vendor, "runtime", lambda: runtime)
+    monkeypatch.setattr(
+        graphs, "to_onnx", lambda content, precision: f"ONNX of {precision}".encode()
+    )
+    return path
+
+
+def test_the_folder_holds_all_that_the_page_names(packed_file, tmp_path):
+    folder = tmp_path / "deep" / "page"
+    site.build(packed_file, folder)
+    assert json.loads((folder / "model.json").read_text()) == {
+        "format": "landmarks_jax.demo",
+        "name": "mine",
+        "model": "model.onnx",
+        "num_landmarks": 3,
+        "view_size": 32,
+        "canvas_size": 40,
+        "crop": "center",
+        "colors": ["#ff0000", "#1f5bff", "#00e600"],
+        "num_labelled": 2,
+        "point_names": ["left", "right"],
+        "score": {"forward": 9.5},
+    }
+    assert (folder / "model.onnx").read_text() == "ONNX of float16"
+    assert "Microsoft" in (folder / "runtime" / "LICENSE.onnxruntime.txt").read_text()
+    assert (folder / "runtime" / "ort.js").read_text() == "// runtime"
+    page = (folder / "index.html").read_text()
+    for name in ("app.js", "style.css"):
+        assert f'="{name}"' in page  # a relative address
+        assert (folder / name).is_file()
+    assert names_in(folder.parent).count("page") == len(list(folder.parent.iterdir())) == 1
+
+
+def test_an_earlier_page_is_replaced_and_anything_else_is_not(packed_file, tmp_path):
+    folder = tmp_path / "page"
+    folder.mkdir()
+    site.build(packed_file, folder)
+    (folder / "old").touch()
+    site.build(packed_file, folder)
+    assert not (folder / "old").exists()
+    other = tmp_path / "pictures"
+    other.mkdir()
+    (other / "model.json").write_text("[]")
+    with pytest.raises(WorkdirError, match="pictures: holds something else"):
+        site.build(packed_file, other)
+    assert names_in(other) == ["model.json"]
+    with pytest.raises(WorkdirError, match="mine.safetensors: holds something else"):
+        site.build(packed_file, packed_file)
+    (tmp_path / "file").touch()
+    with pytest.raises(WorkdirError, match="cannot be written"):
+        site.build(packed_file, tmp_path / "file" / "page")
+
+
+def test_the_server_names_types_and_isolates_the_page(tmp_path):
+    types = {
+        "index.html": "text/html; charset=utf-8",
+        "app.js": "text/javascript; charset=utf-8",
+        "ort.mjs": "text/javascript; charset=utf-8",
+        "ort-wasm.wasm": "application/wasm",
+        "model.json": "application/json",
+        "model.onnx": "application/octet-stream",
+    }
+    for name in types:
+        (tmp_path / name).write_text("x")
+    with server.Server(tmp_path, 0) as serving:
+        threading.Thread(target=serving.serve_forever, args=(0.02,), daemon=True).start()
+        assert serving.server_address[0] == "127.0.0.1"
+        for name, kind in types.items():
+            with urllib.request.urlopen(serving.url + name, timeout=10) as answer:
+                assert answer.headers["Content-Type"] == kind
+                assert answer.headers["Cross-Origin-Opener-Policy"] == "same-origin"
+                assert answer.headers["Cross-Origin-Embedder-Policy"] == "require-corp"
+        with pytest.raises(ConfigError, match=rf"--port {serving.server_port}: cannot be opened"):
+            server.Server(tmp_path, serving.server_port)
+        serving.shutdown()
+    with pytest.raises(ConfigError, match="--port 70000: cannot be opened"):
+        server.Server(tmp_path, 70000)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["none.safetensors", "--port", "0"], "error: none.safetensors: no such file"),
+        (["none.safetensors", "--build", "{}/new"], "error: none.safetensors: no such file"),
+        (["a", "b"], "error: unknown argument 'b'"),
+        (["--port", "many"], "error: flag --port=many"),
+    ],
+)
+def test_the_command_refuses_in_one_line(arguments, message, tmp_path):
+    code, out, err = finish(command("demo.py", *(a.format(tmp_path) for a in arguments)))
+    assert (code, out) == (2, "")
+    assert err.startswith(message)
+    assert err.count("\n") == 1
+    assert not names_in(tmp_path)
