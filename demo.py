@@ -3,10 +3,11 @@
 python demo.py [DETECTOR] [--port 8000]
 python demo.py [DETECTOR] --build DIR
 
-DETECTOR is a file made by export.py, or the name of a detector that comes with this package; without
-it, "faces". Landmarks are found in the browser: no picture leaves the visitor's machine. The server
-answers this machine alone; the folder that --build makes can be put on any web host, under any path.
-ONNX Runtime Web is downloaded once, into $XDG_CACHE_HOME/landmarks_jax (or ~/.cache/landmarks_jax).
+DETECTOR is a file made by export.py, or the name of a detector that comes with this package;
+without it, "faces". Landmarks are found in the browser: no picture leaves the visitor's machine.
+The server answers this machine alone; the folder that --build makes can be put on any web host,
+under any path. ONNX Runtime Web is downloaded once, into ~/.cache/landmarks_jax (or
+$XDG_CACHE_HOME/landmarks_jax).
 """
 
 from pathlib import Path

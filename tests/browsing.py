@@ -3,9 +3,11 @@
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 
 try:
@@ -24,6 +26,9 @@ FLAGS = (
 )
 
 
+SECONDS = 30  # what is waited for comes in a second; a busy machine may take longer
+
+
 def missing(what: str) -> None:
     """Skips, saying what is missing; fails where it should be there."""
     if os.environ.get("CI") == "true":
@@ -32,7 +37,7 @@ def missing(what: str) -> None:
 
 
 def open_browser(folder: Path) -> "webdriver.Chrome":
-    """Starts Chromium with a profile of its own below `folder`; downloads go to folder/downloads."""
+    """Starts Chromium with a profile of its own and a folder `downloads` below `folder`."""
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     driver = shutil.which("chromedriver")
     if browser is None or driver is None:
@@ -59,3 +64,63 @@ def hosts(browser: "webdriver.Chrome") -> set[str]:
         if entry["method"] == "Network.requestWillBeSent"
     ]
     return {url.netloc for url in urls if url.scheme in ("http", "https", "ws", "wss")}
+
+
+class Page:
+    """What a user does on the demo's page, and sees there."""
+
+    def __init__(self, browser, url, home):
+        self.browser, self.home = browser, home
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        browser.get(url)
+
+    def part(self, name):
+        return self.browser.find_element("id", name)
+
+    def run(self, script, *arguments):
+        return self.browser.execute_script(script, *arguments)
+
+    def until(self, true, what):
+        end = time.monotonic() + SECONDS
+        while not true():
+            if time.monotonic() > end:
+                seen = [
+                    self.part("messages").text,
+                    self.part("place").text,
+                    *self.browser.get_log("browser"),
+                ]
+                pytest.fail(f"waited in vain for {what}; the page says {seen}")
+            time.sleep(0.05)
+        return self
+
+    def wait_for(self, message):
+        return self.until(lambda: message in self.part("messages").text, repr(message))
+
+    def choose(self, *paths):
+        self.part("files").send_keys("\n".join(map(str, paths)))
+        return self
+
+    def saved(self, kind):
+        """The text of the file that the button `kind` gives."""
+        path = self.home / "downloads" / f"landmarks.{kind}"
+        path.unlink(missing_ok=True)
+        self.part(kind).click()
+        self.until(path.exists, path.name)
+        return path.read_text()
+
+    def points(self):
+        """What was found, by file: landmarks, labelled points, confidence and box."""
+        return {
+            entry["file"]: [
+                np.array(entry["landmarks"]),
+                np.array(list(entry["labelled"].values())),
+                np.array(entry["confidence"]),
+                entry["box"],
+            ]
+            for entry in json.loads(self.saved("json"))["pictures"]
+        }
+
+    def table(self):
+        """The cells of the table of points."""
+        rows = "return [...document.querySelectorAll('#points tr')].filter((row) => !row.hidden)"
+        return self.run(f"{rows}.map((row) => [...row.cells].map((cell) => cell.textContent))")

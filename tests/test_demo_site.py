@@ -5,6 +5,7 @@ import hashlib
 import http.server
 import io
 import json
+import signal
 import socket
 import tarfile
 import threading
@@ -188,7 +189,7 @@ def test_an_earlier_page_is_replaced_and_anything_else_is_not(packed_file, tmp_p
     with pytest.raises(WorkdirError, match="pictures: holds something else"):
         site.build(packed_file, other)
     assert names_in(other) == ["model.json"]
-    with pytest.raises(WorkdirError, match="mine.safetensors: holds something else"):
+    with pytest.raises(WorkdirError, match=r"mine\.safetensors: holds something else"):
         site.build(packed_file, packed_file)
     (tmp_path / "file").touch()
     with pytest.raises(WorkdirError, match="cannot be written"):
@@ -219,6 +220,25 @@ def test_the_server_names_types_and_isolates_the_page(tmp_path):
         serving.shutdown()
     with pytest.raises(ConfigError, match="--port 70000: cannot be opened"):
         server.Server(tmp_path, 70000)
+
+
+def test_the_page_is_shown_until_ctrl_c(tmp_path):
+    code = """
+import pathlib
+from landmarks_jax.demo import server, site
+def build(detector, folder):
+    folder.mkdir()
+    (folder / "index.html").write_text(detector)
+site.build = build
+server.show("mine", 0)
+"""
+    process = command("-u", code=code, TMPDIR=str(tmp_path))
+    line = process.stdout.readline()
+    with urllib.request.urlopen(line.split()[0], timeout=10) as answer:
+        assert answer.read() == b"mine"
+    process.send_signal(signal.SIGINT)
+    assert finish(process) == (0, "", "")
+    assert not names_in(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ VERSION = "1.30.0"
 URL = f"https://registry.npmjs.org/onnxruntime-web/-/onnxruntime-web-{VERSION}.tgz"
 # As the npm registry publishes it: SHA-512 of the package.
 INTEGRITY = (
-    "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
+    "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8p"
+    "ZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
 )
 # Names in the package to names on the page. Not `.mjs`: not every web host serves that as
 # JavaScript, and a browser refuses a module of another type.
@@ -96,7 +97,7 @@ def _download(package: Path, given: Path) -> None:
     _LOGGER.info("downloading %s, once", URL)
     try:
         with (
-            urllib.request.urlopen(URL, timeout=_TIMEOUT) as answer,  # noqa: S310
+            urllib.request.urlopen(URL, timeout=_TIMEOUT) as answer,
             package.open("wb") as file,
         ):
             shutil.copyfileobj(answer, file, _CHUNK)

@@ -43,7 +43,10 @@ export class Live {
     const run = {};
     this.#run = run;
     try {
-      await this.#camera.start(device, () => this.stop());
+      await this.#camera.start(device, () => {
+        this.stop();
+        say('The camera has stopped.', { wrong: true });
+      });
       await this.#listDevices();
       await this.#follow(() => this.#run === run);
     } catch (error) {
