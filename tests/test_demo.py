@@ -248,6 +248,21 @@ def test_a_model_that_cannot_be_loaded_is_said(browser, site_folder, tmp_path, h
         serving.shutdown()
 
 
+def test_a_detector_of_boxes_asks_for_a_frame(browser, site_folder, tmp_path, home, pictures):
+    shutil.copytree(site_folder, tmp_path / "page")
+    description = tmp_path / "page" / "model.json"
+    description.write_text(description.read_text().replace('"center"', '"box"'))
+    with server.Server(tmp_path / "page", 0) as serving:
+        threading.Thread(target=serving.serve_forever, args=(0.02,), daemon=True).start()
+        page = Page(browser, serving.url, home).wait_for("ready")
+        page.choose(pictures["wide.png"]).wait_for("Points found")
+        assert page.points()["wide.png"][3] == [0, 0, 300, 240]
+        assert "looks at the whole picture, and is off" in page.part("boxed").text
+        page.part("frame").send_keys("-")
+        page.until(lambda: not page.part("boxed").is_displayed(), "the note to go")
+        serving.shutdown()
+
+
 def test_the_frame_is_worked_by_keyboard_and_pointer(page, pictures, find):
     from selenium.webdriver import ActionChains, Keys  # noqa: PLC0415
 

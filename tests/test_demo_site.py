@@ -222,7 +222,8 @@ def test_the_server_names_types_and_isolates_the_page(tmp_path):
         server.Server(tmp_path, 70000)
 
 
-def test_the_page_is_shown_until_ctrl_c(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_page_is_shown_until_it_is_ended(tmp_path, number):
     code = """
 import pathlib
 from landmarks_jax.demo import server, site
@@ -236,7 +237,7 @@ server.show("mine", 0)
     line = process.stdout.readline()
     with urllib.request.urlopen(line.split()[0], timeout=10) as answer:
         assert answer.read() == b"mine"
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     assert finish(process) == (0, "", "")
     assert not names_in(tmp_path)
 

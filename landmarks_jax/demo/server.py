@@ -2,6 +2,7 @@
 
 import contextlib
 import http.server
+import signal
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ class Server(http.server.ThreadingHTTPServer):
 
 
 def show(detector: str, port: int) -> None:
-    """Makes the page of a detector and serves it until Ctrl-C.
+    """Makes the page of a detector and serves it until Ctrl-C or SIGTERM.
 
     Args:
       detector: as for `site.build`.
@@ -88,10 +89,12 @@ def show(detector: str, port: int) -> None:
     Raises:
       UserError: the detector, the runtime or the port cannot be had.
     """
-    with tempfile.TemporaryDirectory(prefix="landmarks_jax-demo-") as scratch:
-        folder = Path(scratch) / "page"
-        with Server(folder, port) as server:  # first: whether the port is free is known at once
-            site.build(detector, folder)
-            print(f"{server.url} shows the page; Ctrl-C ends it", flush=True)
-            with contextlib.suppress(KeyboardInterrupt):
-                server.serve_forever()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends in order, as by Ctrl-C
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        tempfile.TemporaryDirectory(prefix="landmarks_jax-demo-") as scratch,
+        Server(Path(scratch) / "page", port) as server,  # first: a port in use is said at once
+    ):
+        site.build(detector, Path(scratch) / "page")
+        print(f"{server.url} shows the page; Ctrl-C ends it", flush=True)
+        server.serve_forever()
