@@ -160,7 +160,7 @@ def _unpacked(texts: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> Pac
         if name.startswith(_REGRESSOR)
     }
     return Packed(
-        needed_fields(ConfigDict(json.loads(texts["config"]))),
+        needed_fields(ConfigDict(dict(json.loads(texts["config"])))),
         flax.traverse_util.unflatten_dict(weights, sep="/"),
         LinearMap(**regressor) if regressor else None,
         dict(json.loads(texts["summary"])),
@@ -184,9 +184,10 @@ def _check(packed: Packed, path: Path) -> None:
             _REGRESSOR + "x_origin": (coordinates,),
             _REGRESSOR + "y_origin": (2 * points,),
         }
-    if other := sorted(arrays.keys() ^ wanted.keys()):
-        problem = "is missing" if other[0] in wanted else "has no place in its detector"
-        raise WeightsError(f"{path}: {other[0]} {problem}")
+    if missing := sorted(wanted.keys() - arrays.keys()):
+        raise WeightsError(f"{path}: {missing[0]} is missing")
+    if unknown := sorted(arrays.keys() - wanted.keys()):
+        raise WeightsError(f"{path}: {unknown[0]} has no place in its detector")
     for name, shape in wanted.items():
         found = tuple(arrays[name].shape)
         if found != shape:
@@ -207,7 +208,8 @@ def _shapes_wanted(config: ConfigDict) -> dict[str, tuple[int, ...]]:
 
 
 def _in_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    """What an error of a library says, short enough for one line."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _stored(array: np.ndarray, precision: str) -> np.ndarray:
