@@ -87,9 +87,11 @@ class LandmarkDetector:
         found = self.locate(
             images.to_views(listed, shown, self.view_size), shown, heatmaps=heatmaps
         )
-        return (
-            Landmarks(*(None if part is None else part[0] for part in found)) if single else found
-        )
+        if not single:
+            return found
+        labelled = None if found.labelled is None else found.labelled[0]
+        maps = None if found.heatmaps is None else found.heatmaps[0]
+        return Landmarks(found.landmarks[0], found.confidence[0], labelled, maps)
 
     def locate(
         self, views: np.ndarray, shown: Sequence[Rectangle], *, heatmaps: bool = False

@@ -90,7 +90,9 @@ def stretch(photo: np.ndarray, rectangle: Rectangle, size: int) -> np.ndarray:
     left, top, right, bottom = rectangle
     columns = _span(left, right, width, (right - left) / size)
     rows = _span(top, bottom, height, (bottom - top) / size)
-    if (columns[0], columns[-1], rows[0], rows[-1]) != (0, width - 1, 0, height - 1):
+    if rows[0] >= 0 and columns[0] >= 0 and rows[-1] < height and columns[-1] < width:
+        photo = photo[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    else:
         photo = photo[np.clip(rows, 0, height - 1)][:, np.clip(columns, 0, width - 1)]
     box = (left - columns[0], top - rows[0], right - columns[0], bottom - rows[0])
     resized = Image.fromarray(photo).resize((size, size), Image.Resampling.BILINEAR, box=box)
