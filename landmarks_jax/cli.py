@@ -11,7 +11,12 @@ from absl import logging as absl_logging
 from landmarks_jax.errors import UserError
 
 
-def run(main: Callable[[], int | None], *, default_config: str | None = None) -> None:
+def run(
+    main: Callable[..., int | None],
+    *,
+    default_config: str | None = None,
+    positional: bool = False,
+) -> None:
     """Runs an entry point's `main` after absl has read the flags.
 
     A `UserError` becomes one line on standard error and exit code 2.
@@ -19,14 +24,15 @@ def run(main: Callable[[], int | None], *, default_config: str | None = None) ->
     Args:
       main: returns the exit code, None for 0.
       default_config: the configuration file where no --config is given.
+      positional: whether there are arguments besides the flags; `main` is called with their list.
     """
 
     def guarded(argv: Sequence[str]) -> None:
-        if len(argv) > 1:
+        if len(argv) > 1 and not positional:
             raise app.UsageError(f"unknown argument {argv[1]!r}; every argument is a --flag")
         _log_to_stderr()
         try:
-            code = main()
+            code = main(list(argv[1:])) if positional else main()
         except UserError as error:
             _fail(str(error))
         sys.exit(code or 0)

@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from landmarks_jax import detector, images, packed
-from landmarks_jax.data.framing import Framing
+from landmarks_jax.data.framing import Framing, Rectangle
 from landmarks_jax.errors import WeightsError
 
 _SHIPPED = Path(__file__).parent / "pretrained"
@@ -84,20 +84,35 @@ class LandmarkDetector:
         """
         listed, single = images.as_list(pictures)
         shown = images.rectangles(listed, boxes, single, self.frame)
-        views = images.to_views(listed, shown, self.view_size)
+        found = self.locate(
+            images.to_views(listed, shown, self.view_size), shown, heatmaps=heatmaps
+        )
+        if not single:
+            return found
+        labelled = None if found.labelled is None else found.labelled[0]
+        maps = None if found.heatmaps is None else found.heatmaps[0]
+        return Landmarks(found.landmarks[0], found.confidence[0], labelled, maps)
+
+    def locate(
+        self, views: np.ndarray, shown: Sequence[Rectangle], *, heatmaps: bool = False
+    ) -> Landmarks:
+        """Finds the landmarks of views that were cut before, as `images.to_views` cuts them.
+
+        Args:
+          views: `[B, S, S, 3]` uint8.
+          shown: the part of its picture that each view shows, as `images.rectangles` gives it.
+          heatmaps: return those too.
+
+        Returns:
+          Landmarks `[B, ...]`, in pixels of the pictures that the views were cut from.
+        """
         fields = ("landmarks", "confidence") + (("heatmaps",) if heatmaps else ())
         found = self._views.find(views, fields)
         labelled = None
         if self.regressor is not None:
             labelled = images.from_view(self.regressor(found["landmarks"]), shown)
         landmarks = images.from_view(found["landmarks"], shown)
-        maps = found.get("heatmaps")
-        if not single:
-            return Landmarks(landmarks, found["confidence"], labelled, maps)
-        first = None if labelled is None else labelled[0]
-        return Landmarks(
-            landmarks[0], found["confidence"][0], first, None if maps is None else maps[0]
-        )
+        return Landmarks(landmarks, found["confidence"], labelled, found.get("heatmaps"))
 
 
 def load_detector(path: str | os.PathLike[str] = "faces") -> LandmarkDetector:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from landmarks_jax import palette
 from landmarks_jax.evaluation import plots, tables
 
 
@@ -143,20 +144,20 @@ def test_csv_reads_back(result):
 
 
 def test_colors_are_distinct_and_stay_with_their_landmark():
-    colors = plots.landmark_colors(50)
+    colors = palette.landmark_colors(50)
     assert colors.shape == (50, 3)
     assert colors.min() >= 0
     assert colors.max() <= 1
     gaps = np.linalg.norm(colors[:, None] - colors, axis=-1) + 9 * np.eye(50)
     assert gaps.min() > 0.1
     for count in (0, 1, 10, 30):
-        np.testing.assert_array_equal(plots.landmark_colors(count), colors[:count])
+        np.testing.assert_array_equal(palette.landmark_colors(count), colors[:count])
 
 
 def test_lab_of_known_colors():
     rgb = np.array([[1.0, 1, 1], [0, 0, 0], [1, 0, 0], [0, 0, 1]])
     expected = [[100, 0, 0], [0, 0, 0], [53.24, 80.09, 67.20], [32.30, 79.19, -107.86]]
-    np.testing.assert_allclose(plots._to_lab(rgb), expected, atol=0.05)
+    np.testing.assert_allclose(palette._to_lab(rgb), expected, atol=0.05)
 
 
 def test_error_curves(result):
@@ -183,7 +184,7 @@ def test_page_shows_views_and_points_in_their_places(tmp_path):
     np.testing.assert_array_equal(page[4 + 20, left + 20], [90] * 3)
     np.testing.assert_array_equal(page[4 + 20, left + 164 + 20], [200] * 3)
     np.testing.assert_array_equal(page[4 + 164 + 20, left + 164 + 20], [255] * 3)
-    first, second = np.rint(255 * plots.landmark_colors(2)).astype(int)
+    first, second = np.rint(255 * palette.landmark_colors(2)).astype(int)
     np.testing.assert_array_equal(page[4 + 80, left + 40], first)
     np.testing.assert_array_equal(page[4 + 120, left + 164 + 120], second)
     path = tmp_path / "page.png"

@@ -1,6 +1,5 @@
 """Error curves and pages of pictures. Figures are objects: no pyplot, no global state."""
 
-import functools
 import math
 import textwrap
 from pathlib import Path
@@ -9,11 +8,11 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
 from landmarks_jax.evaluation.tables import ROW_NAMES, describe
+from landmarks_jax.palette import landmark_colors
 
 _DPI = 100
 _GAP = 4  # pixels between two views of a page
@@ -26,38 +25,6 @@ _CURVES: dict[str, dict[str, Any]] = {
     "untrained": {"color": "#0071bc", "linestyle": "-"},
     "mean_shape": {"color": "#555555", "linestyle": "--"},
 }
-
-
-# The first landmarks' colours: bright enough for dark skin and hair, far from one another.
-_FIRST_COLORS = (
-    *("#ff0000", "#1f5bff", "#00e600", "#ffe600", "#ff00e6"),
-    *("#00e6ff", "#ff8c00", "#9a4dff", "#00996b", "#ffb3d1"),
-)
-
-
-@functools.cache
-def _palette(count: int) -> np.ndarray:
-    """The first colours, then ever the one farthest in CIELAB from all before it."""
-    levels = np.linspace(0.0, 1.0, 9)
-    rgb = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), -1).reshape(-1, 3)
-    lab = _to_lab(rgb)
-    # Neither near black nor near white nor grey: those are hair, walls and outlines.
-    vivid = (lab[:, 0] > 40) & (lab[:, 0] < 93) & (np.hypot(lab[:, 1], lab[:, 2]) > 30)
-    rgb, lab = rgb[vivid], lab[vivid]
-    chosen = [np.array(to_rgb(color)) for color in _FIRST_COLORS]
-    while len(chosen) < count:
-        gaps = np.linalg.norm(lab[:, None] - _to_lab(np.array(chosen)), axis=-1)
-        chosen.append(rgb[np.argmax(gaps.min(1))])
-    return np.array(chosen)
-
-
-def landmark_colors(count: int) -> np.ndarray:
-    """The colours of the landmarks: distinct, and landmark 3 has one colour whatever `count`.
-
-    Returns:
-      `[count, 3]` sRGB in [0, 1].
-    """
-    return _palette(count)[:count].copy()
 
 
 def error_curves(result: dict[str, Any], limit: float = 40.0) -> Figure:
@@ -236,15 +203,3 @@ def _draw_legend(axes: Axes, swatches: np.ndarray, regressed: bool, width: int) 
     _draw_regressed(axes, predicted, labelled, 160)
     for (x, _), name in ((labelled[0], "labelled"), (predicted[0], "regressed")):
         axes.text(x + 10, y, name, fontsize=8, va="center")
-
-
-def _to_lab(rgb: np.ndarray) -> np.ndarray:
-    """Converts sRGB `[N, 3]` in [0, 1] to CIELAB `[N, 3]` under D65."""
-    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-    to_xyz = np.array(
-        [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
-    )
-    ratio = linear @ to_xyz.T / to_xyz.sum(1)
-    root = np.where(ratio > (6 / 29) ** 3, np.cbrt(ratio), ratio / (3 * (6 / 29) ** 2) + 4 / 29)
-    x, y, z = root.T
-    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], -1)

@@ -2,12 +2,9 @@
 
 import functools
 import logging
-import signal
-import threading
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType, TracebackType
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +17,7 @@ from landmarks_jax import config as configuration
 from landmarks_jax import objective
 from landmarks_jax.data import feed as feeds
 from landmarks_jax.errors import ConfigError
+from landmarks_jax.interrupts import Interrupt
 from landmarks_jax.objective import Networks
 from landmarks_jax.training import checkpoints, sharding
 from landmarks_jax.training import state as states
@@ -48,37 +46,6 @@ class Program(NamedTuple):
     step: Any
     fresh_totals: Any
     preview: Any
-
-
-class Interrupt:
-    """Remembers a SIGTERM or SIGINT, so that the loop ends between two steps and saves.
-
-    A second one raises `KeyboardInterrupt` wherever the loop is.
-    """
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> "Interrupt":
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._before[number] = signal.signal(number, self._remember)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _remember(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None:
-            raise KeyboardInterrupt
-        self.signal = number
 
 
 def load_frozen(

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from landmarks_jax.errors import UserError
 from landmarks_jax.evaluation import plots
+from landmarks_jax.palette import landmark_colors
 from landmarks_jax.training.step import Preview, Totals
 
 METRICS_FILE = "metrics.jsonl"
@@ -180,7 +181,7 @@ def preview_figure(preview: Preview, title: str) -> Figure:
     rows, tile = images.shape[1], 1.3
     figure = Figure(figsize=(tile * len(columns), tile * rows + 0.35), dpi=100)
     axes = figure.subplots(rows, len(columns), squeeze=False)
-    colors = plots.landmark_colors(landmarks.shape[2])
+    colors = landmark_colors(landmarks.shape[2])
     for c, (name, pictures, points) in enumerate(columns):
         for r in range(rows):
             axis = axes[r][c]

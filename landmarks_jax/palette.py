@@ -1,0 +1,49 @@
+"""The fixed colours of the landmarks, wherever they are drawn."""
+
+import functools
+
+import numpy as np
+from PIL import ImageColor
+
+# The first landmarks' colours: bright enough for dark skin and hair, far from one another.
+_FIRST_COLORS = (
+    *("#ff0000", "#1f5bff", "#00e600", "#ffe600", "#ff00e6"),
+    *("#00e6ff", "#ff8c00", "#9a4dff", "#00996b", "#ffb3d1"),
+)
+
+
+@functools.cache
+def _palette(count: int) -> np.ndarray:
+    """The first colours, then ever the one farthest in CIELAB from all before it."""
+    levels = np.linspace(0.0, 1.0, 9)
+    rgb = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), -1).reshape(-1, 3)
+    lab = _to_lab(rgb)
+    # Neither near black nor near white nor grey: those are hair, walls and outlines.
+    vivid = (lab[:, 0] > 40) & (lab[:, 0] < 93) & (np.hypot(lab[:, 1], lab[:, 2]) > 30)
+    rgb, lab = rgb[vivid], lab[vivid]
+    chosen = [np.array(ImageColor.getrgb(color)) / 255 for color in _FIRST_COLORS]
+    while len(chosen) < count:
+        gaps = np.linalg.norm(lab[:, None] - _to_lab(np.array(chosen)), axis=-1)
+        chosen.append(rgb[np.argmax(gaps.min(1))])
+    return np.array(chosen)
+
+
+def landmark_colors(count: int) -> np.ndarray:
+    """The colours of the landmarks: distinct, and landmark 3 has one colour whatever `count`.
+
+    Returns:
+      `[count, 3]` sRGB in [0, 1].
+    """
+    return _palette(count)[:count].copy()
+
+
+def _to_lab(rgb: np.ndarray) -> np.ndarray:
+    """Converts sRGB `[N, 3]` in [0, 1] to CIELAB `[N, 3]` under D65."""
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    to_xyz = np.array(
+        [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+    )
+    ratio = linear @ to_xyz.T / to_xyz.sum(1)
+    root = np.where(ratio > (6 / 29) ** 3, np.cbrt(ratio), ratio / (3 * (6 / 29) ** 2) + 4 / 29)
+    x, y, z = root.T
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], -1)
