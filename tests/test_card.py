@@ -56,7 +56,7 @@ def test_a_card_says_what_the_file_says(content):
         "toe |",
         "| Takes | views of 16 x 16 pixels; any picture is resampled to that |",
         "| Part of a picture, without a box | the middle 80% of its width and height |",
-        "| Network | one hourglass, 8 channels, 1 levels, 1,330 weights |",
+        "| Network | 8 channels, hourglass depth 1, 1,330 weights |",
         "- Ninety photos of shoes, for research only.",
         "- Source `folder`, crop `center`.",
         "- Perceptual loss of VGG-16.",

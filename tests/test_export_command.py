@@ -6,20 +6,30 @@ import jax
 import numpy as np
 import pytest
 
-from landmarks_jax import evaluate, export, graphs, packed
+from landmarks_jax import detector, evaluate, export, graphs, objective, packed
 from landmarks_jax.errors import ConfigError, DataError, WeightsError, WorkdirError
-from landmarks_jax.training import loop
+from landmarks_jax.training import checkpoints, sharding
+from landmarks_jax.training import state as states
 from tests.running import command, finish, narrow
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A narrow run on embedded faces, a step long."""
+    """A run on embedded faces whose checkpoint is drawn: nothing is compiled or trained."""
     workdir = tmp_path_factory.mktemp("run")
     config = narrow()
-    config.train.steps = 1
     config.eval.num_fit, config.eval.num_score = 12, 10
-    assert loop.train(config, workdir) == 0
+    checkpoints.claim(workdir, config, data_digest="", weights_digest="", notes=["a note"])
+    mesh = sharding.make_mesh(jax.local_devices()[:1])
+    like = states.abstract_state(config, objective.build_networks(config), mesh)
+    rng = np.random.default_rng(0)
+
+    def draw(leaf):
+        drawn = rng.uniform(0.1, 0.5, leaf.shape).astype(leaf.dtype)
+        return jax.device_put(drawn, leaf.sharding)
+
+    with checkpoints.Checkpoints(workdir) as saved:
+        saved.save(7, jax.tree.map(draw, like), 90.0)
     return workdir
 
 
@@ -44,20 +54,25 @@ def detector_file(run, tmp_path_factory):
 
 def test_a_run_is_packed_with_its_regressor_and_scores(run, detector_file):
     content = packed.read(detector_file)
-    config = narrow()
-    restored = evaluate.restore(run, config)
-    trained = evaluate.trained_variables(restored.state)
+    config = checkpoints.read_config(run)
+    trained = evaluate.trained_variables(evaluate.restore(run, config).state)
     jax.tree.map(np.testing.assert_array_equal, dict(content.variables), trained)
     assert content.config == packed.needed_fields(config)
-    assert content.regressor.matrix.shape == (10, 6)
-    assert len(content.summary["point_names"]) == 5
-    assert content.summary["provenance"]["command"].startswith("python export.py --workdir=")
-    (score,) = content.summary["scores"]
+    summary = content.summary
+    assert summary["notes"] == ["a note"]
+    assert summary["provenance"]["command"].startswith("python export.py --workdir=")
+    assert (summary["provenance"]["steps"], summary["provenance"]["training_minutes"]) == (7, 1.5)
+    assert len(summary["point_names"]) == 5
+    (score,) = summary["scores"]
     assert (score["fit"]["faces"], score["score"]["faces"]) == (12, 10)
-    # What stands in the file is what evaluation says.
-    table = evaluate.evaluate_run(run)
-    assert f"this detector (running statistics) | {score['forward']:.2f} |" in table
-    assert f"mean shape | {score['mean_shape']:.2f} |" in table
+
+    # The error, by hand from the file.
+    (protocol,) = evaluate.open_faces(config)
+    views = detector.ViewDetector(content.config, content.variables)
+    missed = content.regressor(views(protocol.score.views)) - protocol.score.points
+    eyes = protocol.score.points[:, 0] - protocol.score.points[:, 1]
+    error = 100 * np.linalg.norm(missed, axis=-1) / np.linalg.norm(eyes, axis=-1)[:, None]
+    assert score["forward"] == pytest.approx(error.mean(), abs=1e-3)
 
 
 def test_the_card_is_written_beside_it(detector_file):
@@ -88,15 +103,10 @@ def test_a_packed_file_is_converted(detector_file, tmp_path):
 
 
 def test_a_run_without_labelled_faces(run, tmp_path):
-    config = (run / "config.json").read_text()
+    config = checkpoints.read_config(run).unlock()
+    config.eval.protocols, config.eval.aflw = ("aflw-995",), "/no/aflw"
     missing = tmp_path / "run"
-    missing.mkdir()
-    (missing / "config.json").write_text(config.replace('"synthetic"', '"aflw-995"', 1))
-    (missing / "config.json").write_text(
-        re.sub(r'"protocols": \[[^]]*\]', '"protocols": ["aflw-995"]', config).replace(
-            '"data/aflw"', '"/no/aflw"'
-        )
-    )
+    checkpoints.claim(missing, config, data_digest="", weights_digest="", notes=[])
     out = tmp_path / "out.safetensors"
     with pytest.raises(DataError, match=r"/no/aflw/training\.txt.*--noregressor$"):
         export.export(out, workdir=str(missing))

@@ -90,10 +90,13 @@ def stretch(photo: np.ndarray, rectangle: Rectangle, size: int) -> np.ndarray:
     left, top, right, bottom = rectangle
     columns = _span(left, right, width, (right - left) / size)
     rows = _span(top, bottom, height, (bottom - top) / size)
-    if (columns[0], columns[-1], rows[0], rows[-1]) != (0, width - 1, 0, height - 1):
-        photo = photo[np.clip(rows, 0, height - 1)][:, np.clip(columns, 0, width - 1)]
     box = (left - columns[0], top - rows[0], right - columns[0], bottom - rows[0])
-    resized = Image.fromarray(photo).resize((size, size), Image.Resampling.BILINEAR, box=box)
+    columns, rows = np.clip(columns, 0, width - 1), np.clip(rows, 0, height - 1)
+    # A slice first, which copies nothing: the rest of a large photo costs no memory.
+    part = photo[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    if part.shape[:2] != (len(rows), len(columns)):
+        part = part[rows - rows[0]][:, columns - columns[0]]
+    resized = Image.fromarray(part).resize((size, size), Image.Resampling.BILINEAR, box=box)
     return np.asarray(resized)
 
 
