@@ -374,3 +374,4 @@ def test_real_photos_however_they_are_given(best, photos, tmp_path):
     )
     twice = [np.repeat(np.repeat(photo, 2, 0), 2, 1) for photo in photos]
     moved = (best(twice).landmarks + 0.5) / 2 - 0.5 - listed.landmarks
+    assert np.abs(moved / tenths).mean() < 2

@@ -196,7 +196,7 @@ def test_imports_go_one_way():
         own = {i for i in imports_of(PACKAGE / name) if i.startswith("landmarks_jax.")}
         assert {".".join(i.split(".")[:2]) for i in own} <= lower, name
     data = importers("landmarks_jax.data")
-    wiring = {"evaluate.py", "config.py", "images.py", "portable.py"}
+    wiring = {"evaluate.py", "config.py", "images.py", "packed.py", "portable.py"}
     assert data <= below("data/", "evaluation/", "training/") | wiring
     assert not importers("landmarks_jax.objective") & below("models/", "weights/", "evaluation/")
     above = ("objective", "config", "detector", "evaluation", "weights")
@@ -208,6 +208,7 @@ def test_imports_go_one_way():
     ("module", "absent"),
     [
         ("landmarks_jax.detector", "tensorflow optax orbax matplotlib tensorboardX"),
+        ("landmarks_jax.portable", "tensorflow optax orbax matplotlib landmarks_jax.config"),
         ("landmarks_jax.data.feed", "jax flax tensorflow matplotlib"),
     ],
 )
