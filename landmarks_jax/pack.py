@@ -9,6 +9,7 @@ import numpy as np
 
 from landmarks_jax import evaluate, packed
 from landmarks_jax.detector import ViewDetector
+from landmarks_jax.errors import UserError
 from landmarks_jax.evaluation import metrics, regression
 from landmarks_jax.evaluation.protocols import Protocol
 from landmarks_jax.evaluation.regression import LinearMap
@@ -47,6 +48,31 @@ def pack_run(
     }
     regressor = scored[0][0] if scored else None
     return packed.Packed(packed.needed_fields(config), variables, regressor, summary)
+
+
+def open_faces(
+    workdir: Path,
+    protocol_names: Sequence[str] | None = None,
+    *,
+    aflw: str | None = None,
+    fit: str | None = None,
+    score: str | None = None,
+    crops: Sequence[str] = (),
+) -> list[Protocol]:
+    """Reads the labelled faces for `pack_run`, as `evaluate.evaluate_run` would.
+
+    Raises:
+      UserError: the run or the labelled faces cannot be used; the line says how to do without.
+    """
+    config = checkpoints.read_config(workdir)
+    try:
+        return evaluate.open_faces(
+            config, protocol_names, aflw=aflw, fit=fit, score=score, crops=crops
+        )
+    except UserError as error:
+        raise type(error)(
+            f"{error}; or pack without labelled faces, and so without a regressor: --noregressor"
+        ) from error
 
 
 def _score(protocol: Protocol, detector: ViewDetector) -> tuple[LinearMap, dict[str, Any]]:

@@ -96,7 +96,7 @@ def write(path: str | os.PathLike[str], packed: Packed, precision: str = "float3
     path = Path(path)
     _check(packed, path)
     weights = flax.traverse_util.flatten_dict(dict(packed.variables), sep="/")
-    arrays = {name: _stored(np.asarray(weights[name]), precision) for name in weights}
+    arrays = {name: stored_array(np.asarray(weights[name]), precision) for name in weights}
     for name, array in arrays.items():
         if not np.isfinite(array).all():  # and `_check` found it finite
             raise WeightsError(f"{path}: {name} has values too large for {precision}")
@@ -112,7 +112,7 @@ def write(path: str | os.PathLike[str], packed: Packed, precision: str = "float3
         "summary": json.dumps(packed.summary, sort_keys=True, allow_nan=False),
     }
     texts["sha256"] = _digest(texts, arrays)
-    _replace(path, safetensors.numpy.save(arrays, texts))
+    replace_file(path, safetensors.numpy.save(arrays, texts))
 
 
 def read(path: str | os.PathLike[str]) -> Packed:
@@ -212,8 +212,11 @@ def _in_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
-def _stored(array: np.ndarray, precision: str) -> np.ndarray:
-    """An array of the networks as it lies in the file."""
+def stored_array(array: np.ndarray, precision: str) -> np.ndarray:
+    """An array of the networks as files keep it: kernels in the precision, the rest in float32.
+
+    What does not fit becomes infinite.
+    """
     dtype = np.float16 if precision == "float16" and array.ndim > 1 else np.float32
     with np.errstate(over="ignore"):
         return np.ascontiguousarray(array, dtype)
@@ -231,8 +234,12 @@ def _digest(texts: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def _replace(path: Path, data: bytes) -> None:
-    """Puts a file in its place in one move."""
+def replace_file(path: Path, data: bytes) -> None:
+    """Puts a file in its place in one move, so that it is there whole or not at all.
+
+    Raises:
+      WeightsError: it cannot be written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
