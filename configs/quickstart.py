@@ -24,10 +24,10 @@ def get_config() -> ConfigDict:
     config.objective.gradient_weight = 20.0
     config.objective.equivariance_weight = 5.0
     config.objective.separation_weight = 1.0
-    config.optimizer.cosine_steps = 1_800
+    config.optimizer.cosine_steps = 1_500
     config.train.batch_size = 16
-    config.train.steps = 1_800
+    config.train.steps = 1_500
     config.train.minutes = 9.5
-    config.train.checkpoint_every = 600
-    config.train.picture_every = 600
+    config.train.checkpoint_every = 500
+    config.train.picture_every = 500
     return config

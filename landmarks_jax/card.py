@@ -71,8 +71,8 @@ def _what(content: Packed) -> list[str]:
         + (f"; through a linear map also {points or 'labelled points'}" * bool(content.regressor)),
         "Takes": f"views of {size} x {size} pixels; any picture is resampled to that",
         "Part of a picture, without a box": shown,
-        "Network": f"one hourglass, {config.model.detector_channels} channels, "
-        f"{config.model.hourglass_depth} levels, {_num_weights(content):,} weights",
+        "Network": f"{config.model.detector_channels} channels, "
+        f"hourglass depth {config.model.hourglass_depth}, {_num_weights(content):,} weights",
         "Arithmetic of training": config.compute_dtype,
     }
     return [

@@ -1,5 +1,6 @@
 """The reusable jitted detector: uint8 views in, landmarks out, nothing of the training stack."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -62,9 +63,14 @@ def detect(
 
     Returns:
       Landmarks, confidence and heatmaps; under `jax.jit` what is not used costs nothing.
+
+    Raises:
+      TypeError: the views are of another type.
     """
     if views.dtype == jnp.uint8:
         views = views.astype(at_least_float32(module.dtype)) / 255.0
+    elif not jnp.issubdtype(views.dtype, jnp.floating):
+        raise TypeError(f"views of type {views.dtype}: must be uint8, or floating in [0, 1]")
     scores, _ = module.apply(
         variables, views, use_running_average=use_running_average, mutable=["batch_stats"]
     )
@@ -101,21 +107,16 @@ class ViewDetector:
         self.num_landmarks: int = config.model.num_landmarks
         self.variables = jax.device_put(dict(variables))
         self._running = use_running_average
-        module, beta = build_detector(config), config.model.beta
-
-        def run(
-            variables: Mapping[str, Any], views: jax.Array, fields: tuple[str, ...]
-        ) -> dict[str, jax.Array]:
-            found = detect(
-                variables,
-                views,
-                module=module,
-                beta=beta,
+        # One program for a size, whatever is wanted of it: what is not wanted is small, and stays
+        # on the device.
+        self._detect = jax.jit(
+            functools.partial(
+                detect,
+                module=build_detector(config),
+                beta=config.model.beta,
                 use_running_average=use_running_average,
             )
-            return {field: getattr(found, field) for field in fields}
-
-        self._detect = jax.jit(run, static_argnames="fields")
+        )
 
     def __call__(self, views: np.ndarray) -> np.ndarray:
         """Maps views `[N, S, S, 3]` uint8 to landmarks `[N, K, 2]`, normalised to the view."""
@@ -135,6 +136,7 @@ class ViewDetector:
 
         Raises:
           ValueError: the views have another shape.
+          TypeError: they are of another type.
         """
         wanted = (self.view_size, self.view_size, 3)
         if views.ndim != 4 or views.shape[1:] != wanted:
@@ -149,6 +151,6 @@ class ViewDetector:
                 # two: at most nine sizes are ever compiled.
                 missing = (1 << max(count - 1, 0).bit_length()) - count
                 batch = np.pad(batch, ((0, missing), *((0, 0),) * 3))
-            found = self._detect(self.variables, batch, fields)
-            parts.append({field: np.asarray(array)[:count] for field, array in found.items()})
+            found = self._detect(self.variables, batch)
+            parts.append({field: np.asarray(getattr(found, field))[:count] for field in fields})
         return {field: np.concatenate([part[field] for part in parts]) for field in fields}

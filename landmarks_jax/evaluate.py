@@ -144,7 +144,7 @@ def open_faces(
     if fit is not None and score is not None:
         return labelled.open_lists(fit, score, crops or (config.data.crop,), config)
     if aflw is not None:
-        config = ConfigDict(config).unlock()
+        config = config.copy_and_resolve_references().unlock()  # the caller's stays as it is
         config.eval.aflw = aflw
     names = protocol_names or config.eval.protocols
     if not names:

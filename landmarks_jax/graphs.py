@@ -16,7 +16,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import flax.traverse_util
 import jax
 import jax.export
 import jax.numpy as jnp
@@ -24,7 +23,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from landmarks_jax import detector, packed
-from landmarks_jax.errors import ConfigError
+from landmarks_jax.errors import ConfigError, WeightsError
 from landmarks_jax.evaluation.regression import LinearMap
 
 FORMAT = "landmarks_jax.graph"
@@ -50,12 +49,11 @@ def view_function(content: packed.Packed, precision: str = "float32") -> ViewFun
     config = ConfigDict(content.config).unlock()
     config.compute_dtype = "float32"
     module = detector.build_detector(config)
-    flat = flax.traverse_util.flatten_dict(dict(content.variables), sep="/")
-    kept = {
-        name: packed.stored_array(name, np.asarray(array), precision)
-        for name, array in flat.items()
-    }
-    stored = flax.traverse_util.unflatten_dict(kept, sep="/")
+    stored = jax.tree.map(
+        lambda array: packed.stored_array(np.asarray(array), precision), dict(content.variables)
+    )
+    if not all(np.isfinite(array).all() for array in jax.tree.leaves(stored)):
+        raise WeightsError(f"the detector has values that are not finite in {precision}")
 
     def find(views: jax.Array) -> dict[str, jax.Array]:
         # Inside the graph, so that the file holds the kernels as they are stored.

@@ -72,7 +72,8 @@ def mass_near(weights: jax.Array, landmarks: jax.Array, radius: float = 1.5) -> 
     dx = jnp.arange(width, dtype=weights.dtype)[None, :, None] - centers[:, None, :, 0]
     dy = jnp.arange(height, dtype=weights.dtype)[None, :, None] - centers[:, None, :, 1]
     near = dx[:, None] ** 2 + dy[:, :, None] ** 2 <= radius**2
-    return jnp.where(near, weights, 0).sum((1, 2))
+    # Weights sum to 1 up to rounding, which can be above.
+    return jnp.minimum(jnp.where(near, weights, 0).sum((1, 2)), 1)
 
 
 def gaussian_maps(landmarks: jax.Array, size: tuple[int, int], sigma: float) -> jax.Array:

@@ -13,6 +13,7 @@ regressor, `regressor/{matrix,x_origin,y_origin}`. Its header's texts:
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -22,12 +23,14 @@ from pathlib import Path
 from typing import Any
 
 import flax.traverse_util
+import jax
 import numpy as np
 import safetensors
 import safetensors.numpy
 from ml_collections import ConfigDict
 
-from landmarks_jax import config as configuration
+from landmarks_jax import detector
+from landmarks_jax.data.framing import Framing
 from landmarks_jax.errors import WeightsError
 from landmarks_jax.evaluation.regression import LinearMap
 
@@ -52,7 +55,7 @@ class Packed:
       config: the fields of `FIELDS`.
       variables: `{"params", "batch_stats"}` of the detector, float32 NumPy.
       regressor: from the K landmarks to P labelled points, in the view's frame, or None.
-      summary: plain JSON; `point_names` are the P names of the labelled points.
+      summary: plain JSON; `point_names`, where not empty, are the P names of the labelled points.
     """
 
     config: ConfigDict
@@ -62,12 +65,17 @@ class Packed:
 
 
 def needed_fields(config: ConfigDict) -> ConfigDict:
-    """The part of a run's configuration that a packed file keeps."""
+    """The part of a run's configuration that a packed file keeps.
+
+    The weights are kept in float32 at most, so float64 becomes float32.
+    """
     kept: dict[str, Any] = {}
     for section, fields in FIELDS.items():
         part = config[section] if section else config
         values = {field: part[field] for field in fields}
         kept |= {section: values} if section else values
+    if kept["compute_dtype"] == "float64":
+        kept["compute_dtype"] = "float32"
     return ConfigDict(kept).lock()
 
 
@@ -81,26 +89,30 @@ def write(path: str | os.PathLike[str], packed: Packed, precision: str = "float3
         the regressor stay float32 or float64.
 
     Raises:
-      WeightsError: a value does not fit the precision, or the file cannot be written.
+      WeightsError: something does not fit, or is not finite, or the file cannot be written.
     """
-    arrays = {
-        name: stored_array(name, np.asarray(array), precision)
-        for name, array in flax.traverse_util.flatten_dict(dict(packed.variables), sep="/").items()
-    }
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision {precision!r}: must be one of {', '.join(PRECISIONS)}")
+    path = Path(path)
+    _check(packed, path)
+    weights = flax.traverse_util.flatten_dict(dict(packed.variables), sep="/")
+    arrays = {name: stored_array(np.asarray(weights[name]), precision) for name in weights}
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():  # and `_check` found it finite
+            raise WeightsError(f"{path}: {name} has values too large for {precision}")
     if packed.regressor is not None:
-        arrays |= {
-            # safetensors writes memory as it lies, and a fitted matrix is a transposed one.
-            _REGRESSOR + field.name: np.ascontiguousarray(getattr(packed.regressor, field.name))
-            for field in dataclasses.fields(LinearMap)
-        }
+        for field in dataclasses.fields(LinearMap):
+            # In C order: safetensors writes the bytes as they lie in memory.
+            array = np.ascontiguousarray(getattr(packed.regressor, field.name))
+            arrays[_REGRESSOR + field.name] = array
     texts = {
         "format": FORMAT,
         "version": str(VERSION),
         "config": json.dumps(packed.config.to_dict(), sort_keys=True),
-        "summary": json.dumps(packed.summary, sort_keys=True),
+        "summary": json.dumps(packed.summary, sort_keys=True, allow_nan=False),
     }
     texts["sha256"] = _digest(texts, arrays)
-    replace_file(Path(path), safetensors.numpy.save(arrays, texts))
+    replace_file(path, safetensors.numpy.save(arrays, texts))
 
 
 def read(path: str | os.PathLike[str]) -> Packed:
@@ -110,6 +122,8 @@ def read(path: str | os.PathLike[str]) -> Packed:
       WeightsError: the file is missing, damaged, of another kind, or of a newer version.
     """
     path = Path(path)
+    if path.is_dir():
+        raise WeightsError(f"{path}: is a folder; a packed detector is a file, made by export.py")
     if not path.is_file():
         raise WeightsError(f"{path}: no such file; a packed detector is made by export.py")
     try:
@@ -125,10 +139,13 @@ def read(path: str | os.PathLike[str]) -> Packed:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if texts["sha256"] != _digest(texts, arrays):
             raise WeightsError(f"{path}: is damaged, its checksum differs; get or make it again")
-        return _unpacked(texts, arrays)
+        packed = _unpacked(texts, arrays)
     except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise WeightsError(f"{path}: cannot be read as a packed detector ({reason})") from error
+        raise WeightsError(
+            f"{path}: cannot be read as a packed detector ({_in_line(error)})"
+        ) from error
+    _check(packed, path)
+    return packed
 
 
 def _unpacked(texts: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> Packed:
@@ -143,28 +160,66 @@ def _unpacked(texts: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> Pac
         if name.startswith(_REGRESSOR)
     }
     return Packed(
-        configuration.from_json(texts["config"]),
+        needed_fields(ConfigDict(dict(json.loads(texts["config"])))),
         flax.traverse_util.unflatten_dict(weights, sep="/"),
         LinearMap(**regressor) if regressor else None,
-        json.loads(texts["summary"]),
+        dict(json.loads(texts["summary"])),
     )
 
 
-def stored_array(name: str, array: np.ndarray, precision: str) -> np.ndarray:
+def _check(packed: Packed, path: Path) -> None:
+    """Refuses what could not find landmarks, before it lies on a disk or on a device."""
+    try:
+        wanted = _shapes_wanted(packed.config)
+    except Exception as error:  # whatever Flax and JAX raise for sizes that cannot work
+        raise WeightsError(f"{path}: its configuration cannot work ({_in_line(error)})") from error
+    arrays = flax.traverse_util.flatten_dict(dict(packed.variables), sep="/")
+    if packed.regressor is not None:
+        names = packed.summary.get("point_names")
+        points = len(names) if names else len(packed.regressor.y_origin) // 2
+        coordinates = 2 * packed.config.model.num_landmarks
+        arrays |= {_REGRESSOR + name: array for name, array in vars(packed.regressor).items()}
+        wanted |= {
+            _REGRESSOR + "matrix": (2 * points, coordinates),
+            _REGRESSOR + "x_origin": (coordinates,),
+            _REGRESSOR + "y_origin": (2 * points,),
+        }
+    if missing := sorted(wanted.keys() - arrays.keys()):
+        raise WeightsError(f"{path}: {missing[0]} is missing")
+    if unknown := sorted(arrays.keys() - wanted.keys()):
+        raise WeightsError(f"{path}: {unknown[0]} has no place in its detector")
+    for name, shape in wanted.items():
+        found = tuple(arrays[name].shape)
+        if found != shape:
+            raise WeightsError(f"{path}: {name} has the shape {found}, its detector needs {shape}")
+        if not np.isfinite(arrays[name]).all():
+            raise WeightsError(f"{path}: {name} is not finite; did the training diverge?")
+
+
+def _shapes_wanted(config: ConfigDict) -> dict[str, tuple[int, ...]]:
+    """The names and shapes of the arrays of a configuration's detector."""
+    size = config.views.size
+    Framing(config.data.canvas_size, size, config.data.crop)
+    init = functools.partial(detector.build_detector(config).init, use_running_average=True)
+    view = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
+    variables = jax.eval_shape(lambda view: init(jax.random.key(0), view), view)
+    arrays = flax.traverse_util.flatten_dict(variables, sep="/")
+    return {name: array.shape for name, array in arrays.items()}
+
+
+def _in_line(error: Exception) -> str:
+    """What an error of a library says, short enough for one line."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def stored_array(array: np.ndarray, precision: str) -> np.ndarray:
     """An array of the networks as files keep it: kernels in the precision, the rest in float32.
 
-    Raises:
-      WeightsError: a value is not finite, or does not fit the precision.
+    What does not fit becomes infinite.
     """
-    if not np.isfinite(array).all():
-        raise WeightsError(f"{name}: has values that are not finite; did the training diverge?")
-    if precision == "float32" or array.ndim < 2:
-        return np.ascontiguousarray(array, np.float32)
+    dtype = np.float16 if precision == "float16" and array.ndim > 1 else np.float32
     with np.errstate(over="ignore"):
-        half = np.ascontiguousarray(array, np.float16)
-    if not np.isfinite(half).all():
-        raise WeightsError(f"{name}: has values too large for float16; use float32")
-    return half
+        return np.ascontiguousarray(array, dtype)
 
 
 def _digest(texts: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> str:
@@ -198,4 +253,4 @@ def replace_file(path: Path, data: bytes) -> None:
                 os.unlink(part)
             raise
     except OSError as error:
-        raise WeightsError(f"{path}: cannot be written ({error})") from error
+        raise WeightsError(f"{path}: cannot be written ({error.strerror or error})") from error

@@ -3,7 +3,6 @@
 import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,8 +11,9 @@ import numpy as np
 
 from landmarks_jax import detector, images, packed
 from landmarks_jax.data.framing import Framing, Rectangle
+from landmarks_jax.errors import WeightsError
 
-_SHIPPED = resources.files("landmarks_jax") / "pretrained"
+_SHIPPED = Path(__file__).parent / "pretrained"
 
 
 class Landmarks(NamedTuple):
@@ -87,9 +87,11 @@ class LandmarkDetector:
         found = self.locate(
             images.to_views(listed, shown, self.view_size), shown, heatmaps=heatmaps
         )
-        return (
-            Landmarks(*(None if part is None else part[0] for part in found)) if single else found
-        )
+        if not single:
+            return found
+        labelled = None if found.labelled is None else found.labelled[0]
+        maps = None if found.heatmaps is None else found.heatmaps[0]
+        return Landmarks(found.landmarks[0], found.confidence[0], labelled, maps)
 
     def locate(
         self, views: np.ndarray, shown: Sequence[Rectangle], *, heatmaps: bool = False
@@ -126,6 +128,19 @@ def load_detector(path: str | os.PathLike[str] = "faces") -> LandmarkDetector:
 
 
 def find(path: str | os.PathLike[str]) -> Path:
-    """The packed file of a path, or of the name of a detector that comes with this package."""
-    with resources.as_file(_SHIPPED / f"{path}.safetensors") as shipped:
-        return shipped if shipped.is_file() and not Path(path).exists() else Path(path)
+    """The packed file of a path, or of the name of a detector that comes with this package.
+
+    A name stands before a file of that name without an ending: `./faces` is that file.
+
+    Raises:
+      WeightsError: there is neither.
+    """
+    shipped = {file.stem: file for file in sorted(_SHIPPED.glob("*.safetensors"))}
+    if os.fspath(path) in shipped:
+        return shipped[os.fspath(path)]
+    if not Path(path).exists():
+        raise WeightsError(
+            f"{path}: no such file; a packed detector is made by export.py, and with this package "
+            f"come {', '.join(shipped) or 'none'}"
+        )
+    return Path(path)

@@ -98,6 +98,40 @@ def test_views_of_another_shape_are_refused(config, variables, shape):
         find(np.zeros(shape, np.uint8))
 
 
+@pytest.mark.parametrize("dtype", [np.int32, np.int8, bool, complex])
+def test_views_of_another_type_are_refused(config, variables, dtype):
+    find = detector.ViewDetector(config, variables)
+    with pytest.raises(
+        TypeError, match=r"views of type \w+: must be uint8, or floating in \[0, 1\]"
+    ):
+        find(VIEWS[:2].astype(dtype))
+
+
+def test_find_gives_the_fields_asked_for(config, variables, one_by_one):
+    find = detector.ViewDetector(config, variables)
+    everything = find.find(VIEWS[:5])
+    assert {name: array.shape for name, array in everything.items()} == {
+        "landmarks": (5, 3, 2),
+        "confidence": (5, 3),
+        "heatmaps": (5, 4, 4, 3),
+    }
+    assert all(isinstance(array, np.ndarray) for array in everything.values())
+    np.testing.assert_allclose(everything["landmarks"], one_by_one[:5], atol=1e-5)
+    np.testing.assert_allclose(everything["heatmaps"].sum((1, 2)), 1, atol=1e-5)
+    centers = (2 * np.arange(4) + 1) / 4 - 1
+    x = np.einsum("brck,c->bk", everything["heatmaps"], centers)
+    np.testing.assert_allclose(everything["landmarks"][..., 0], x, atol=1e-5)
+    for fields in (("confidence",), ("heatmaps", "landmarks")):
+        found = find.find(VIEWS[:5], fields)
+        assert tuple(found) == fields
+        for name in fields:
+            np.testing.assert_array_equal(found[name], everything[name])
+    empty = find.find(VIEWS[:0])
+    assert [array.shape for array in empty.values()] == [(0, 3, 2), (0, 3), (0, 4, 4, 3)]
+    # One program each for 8 and for 1 (of no views), whatever was asked for.
+    assert find._detect._cache_size() == 2
+
+
 def test_detect_maps_over_stacks_of_views(detect, variables, one_by_one):
     stacks = VIEWS[:6].reshape(2, 3, 16, 16, 3)
     found = jax.jit(jax.vmap(detect, (None, 0)))(variables, stacks)

@@ -10,6 +10,9 @@ from landmarks_jax import geometry, keypoints
 
 soft_argmax = jax.jit(keypoints.soft_argmax)
 gaussian_maps = jax.jit(keypoints.gaussian_maps, static_argnums=1)
+attention = jax.jit(keypoints.attention)
+expected_position = jax.jit(keypoints.expected_position)
+mass_near = jax.jit(keypoints.mass_near)
 
 
 def expectation(scores, beta):
@@ -126,3 +129,81 @@ def test_soft_argmax_gradient_is_the_covariance(x64):
     wanted = 3.0 * mass * ((2 * np.arange(6) + 1) / 6 - 1 - mean)
     gradient = jax.grad(lambda s: soft_argmax(s, 3.0)[0, 0, 0])(jnp.asarray(scores))
     np.testing.assert_allclose(gradient[0, :, :, 0], wanted, atol=1e-14)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (12, 6)])
+def test_attention_is_the_softmax_over_each_map(size):
+    scores = np.random.default_rng(7).normal(size=(3, *size, 4)).astype(np.float32)
+    weights = attention(jnp.asarray(scores), 10.0)
+    assert weights.dtype == jnp.float32
+    np.testing.assert_allclose(
+        weights, scipy.special.softmax(10 * scores.astype(np.float64), (1, 2)), atol=1e-6
+    )
+    np.testing.assert_allclose(weights.sum((1, 2)), 1, atol=1e-6)
+    # Only differences count, however large.
+    moved = attention(jnp.asarray(scores).at[..., 1].add(4096.0), 10.0)
+    np.testing.assert_allclose(moved, weights, atol=2e-2)
+    huge = attention(jnp.asarray(scores) * 1e37, 10.0)
+    np.testing.assert_array_equal(np.max(huge, (1, 2)), 1)
+    assert attention(jnp.asarray(scores, jnp.bfloat16), 10.0).dtype == jnp.float32
+
+
+def test_expected_position_by_a_sum_over_the_grid():
+    weights = np.random.default_rng(8).dirichlet(np.ones(6 * 10), (2, 3))
+    weights = np.moveaxis(weights.reshape(2, 3, 6, 10), 1, -1)
+    wanted = np.zeros((2, 3, 2))
+    for row in range(6):
+        for column in range(10):
+            place = np.array([(2 * column + 1) / 10 - 1, (2 * row + 1) / 6 - 1])
+            wanted += weights[:, row, column, :, None] * place
+    found = expected_position(jnp.asarray(weights, jnp.float32))
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (12, 6)])
+@pytest.mark.parametrize("radius", [0.6, 1.5, 4.2, 100])
+def test_mass_near_by_a_loop_over_the_cells(size, radius):
+    height, width = size
+    rng = np.random.default_rng(9)
+    weights = np.moveaxis(rng.dirichlet(np.ones(height * width), (2, 4)), 1, -1)
+    weights = weights.reshape(2, height, width, 4).astype(np.float32)
+    points = rng.uniform(-1.2, 1.2, (2, 4, 2)).astype(np.float32)
+    wanted = np.zeros((2, 4))
+    for b, row, column, k in np.ndindex(weights.shape):
+        x = (points[b, k, 0] + 1) * width / 2 - 0.5
+        y = (points[b, k, 1] + 1) * height / 2 - 0.5
+        if np.hypot(column - x, row - y) <= radius:
+            wanted[b, k] += weights[b, row, column, k]
+    found = mass_near(jnp.asarray(weights), jnp.asarray(points), radius)
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+    assert np.max(found) <= 1
+
+
+def test_mass_near_says_how_narrow_a_peak_is():
+    # All on one cell; on two far apart, between which the expectation falls; everywhere alike.
+    weights = np.zeros((1, 8, 8, 3), np.float32)
+    weights[0, 3, 5, 0] = 1
+    weights[0, 4, [0, 7], 1] = 0.5
+    weights[0, :, :, 2] = 1 / 64
+    points = expected_position(jnp.asarray(weights))
+    # From the middle of the map four cells are 0.71 away, and the next eight 1.58.
+    np.testing.assert_allclose(mass_near(jnp.asarray(weights), points), [[1, 0, 4 / 64]], atol=1e-6)
+    # Cells exactly 1.5 away count.
+    between = geometry.to_normalized(np.array([[[3.5, 3.0]]], np.float32), (8, 8))
+    flat = jnp.full((1, 8, 8, 1), 1 / 64)
+    np.testing.assert_allclose(mass_near(flat, jnp.asarray(between)), [[8 / 64]])
+    # Rounding does not lift it above 1.
+    over = jnp.asarray(weights[..., :1]) * (1 + 1e-6)
+    assert mass_near(over, points[:, :1]) == 1
+
+
+def test_gradients_of_the_confidence_are_finite():
+    def confidence(scores):
+        weights = keypoints.attention(scores, 10.0)
+        return keypoints.mass_near(weights, keypoints.expected_position(weights)).sum()
+
+    scores = np.random.default_rng(10).normal(size=(1, 8, 8, 3)).astype(np.float32)
+    scores[..., 1], scores[0, 2, 2, 2] = 0, 1e6
+    gradient = jax.jit(jax.grad(confidence))(jnp.asarray(scores))
+    assert np.all(np.isfinite(gradient))
+    assert np.abs(gradient[..., 0]).max() > 1e-3

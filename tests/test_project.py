@@ -25,7 +25,7 @@ LINK = re.compile(r"\]\(([^)\s]+)\)|^\[[^\]]+\]:\s*(\S+)", re.MULTILINE)
 # The project's own files; `data`, `runs` and `prepared` are the user's.
 FILE = re.compile(
     r"(?<![\w/.-])((?:landmarks_jax|configs|tests|docs|\.ci|\.github)/[\w./-]*\w"
-    r"|(?:train|eval|prepare)\.py|[A-Z]+\.md|pyproject\.toml)"
+    r"|(?:train|eval|prepare|detect|export|demo)\.py|[A-Z]+\.md|pyproject\.toml)"
 )
 PLACEHOLDER = re.compile(r"\b[A-Z]+(?:_[A-Z]+)*_(?:TABLE|TIME)\b")
 
@@ -219,9 +219,10 @@ def below(*rooms: str) -> set[str]:
     return {name for name in names if name.startswith(rooms)}
 
 
-def test_tensorflow_and_orbax_have_one_importer_each():
+def test_tensorflow_orbax_and_pyav_have_one_importer_each():
     assert importers("tensorflow", "tensorflow_datasets") == {"data/pipeline.py"}
     assert importers("orbax") == {"training/checkpoints.py"}
+    assert importers("av") == {"detecting/videos.py"}
 
 
 def test_imports_go_one_way():
@@ -233,8 +234,9 @@ def test_imports_go_one_way():
         own = {i for i in imports_of(PACKAGE / name) if i.startswith("landmarks_jax.")}
         assert {".".join(i.split(".")[:2]) for i in own} <= lower, name
     data = importers("landmarks_jax.data")
-    wiring = {"evaluate.py", "config.py", "images.py", "portable.py"}
-    assert data <= below("data/", "evaluation/", "training/") | wiring
+    wiring = {"evaluate.py", "config.py", "images.py", "packed.py", "portable.py"}
+    assert data <= below("data/", "evaluation/", "training/", "detecting/") | wiring
+    assert importers("landmarks_jax.detecting") <= below("detecting/")
     assert not importers("landmarks_jax.objective") & below("models/", "weights/", "evaluation/")
     above = ("objective", "config", "detector", "evaluation", "weights")
     lowest = below("models/", "geometry.py", "keypoints.py", "views.py", "errors.py")
@@ -245,6 +247,11 @@ def test_imports_go_one_way():
     ("module", "absent"),
     [
         ("landmarks_jax.detector", "tensorflow optax orbax matplotlib tensorboardX"),
+        ("landmarks_jax.portable", "tensorflow optax orbax matplotlib landmarks_jax.config"),
+        (
+            "landmarks_jax.detecting.command",
+            "tensorflow optax orbax matplotlib tensorboardX tqdm av",
+        ),
         ("landmarks_jax.data.feed", "jax flax tensorflow matplotlib"),
     ],
 )

@@ -76,7 +76,8 @@ def _span(low: float, high: float, length: int, scale: float) -> np.ndarray:
 def stretch(photo: np.ndarray, rectangle: Rectangle, size: int) -> np.ndarray:
     """Cuts a rectangle out of a photo and stretches it to a square.
 
-    Bilinear; antialiased where it shrinks. Pixels beyond the photo are its replicated border.
+    Bilinear; antialiased where it shrinks; along the rows first, then along the columns, rounded to
+    8 bits after each. Pixels beyond the photo are its replicated border.
 
     Args:
       photo: `[H, W, 3]` uint8.
@@ -90,11 +91,16 @@ def stretch(photo: np.ndarray, rectangle: Rectangle, size: int) -> np.ndarray:
     left, top, right, bottom = rectangle
     columns = _span(left, right, width, (right - left) / size)
     rows = _span(top, bottom, height, (bottom - top) / size)
-    if (columns[0], columns[-1], rows[0], rows[-1]) != (0, width - 1, 0, height - 1):
-        photo = photo[np.clip(rows, 0, height - 1)][:, np.clip(columns, 0, width - 1)]
     box = (left - columns[0], top - rows[0], right - columns[0], bottom - rows[0])
-    resized = Image.fromarray(photo).resize((size, size), Image.Resampling.BILINEAR, box=box)
-    return np.asarray(resized)
+    columns, rows = np.clip(columns, 0, width - 1), np.clip(rows, 0, height - 1)
+    # A slice first, which copies nothing: the rest of a large photo costs no memory.
+    part = photo[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    if part.shape[:2] != (len(rows), len(columns)):
+        part = part[rows - rows[0]][:, columns - columns[0]]
+    # Pillow alone takes columns first where that is cheaper, and rounds other pixels up.
+    bilinear, (x0, y0, x1, y1) = Image.Resampling.BILINEAR, box
+    across = Image.fromarray(part).resize((size, len(rows)), bilinear, box=(x0, 0, x1, len(rows)))
+    return np.asarray(across.resize((size, size), bilinear, box=(0, y0, size, y1)))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -86,17 +86,20 @@ def _draw_dots(
     palette = colors(len(points))
     for number, x, y in _seen(points, size):
         for color, reach in ((_BLACK, radius + outline), (palette[number], radius)):
-            pen.ellipse((x - reach, y - reach, x + reach, y + reach), fill=color)
+            # Pillow cuts coordinates off at whole pixels, which would pull dots up and left.
+            edges = (round(x - reach), round(y - reach), round(x + reach), round(y + reach))
+            pen.ellipse(edges, fill=color)
 
 
 def _draw_crosses(
     pen: ImageDraw.ImageDraw, points: np.ndarray, size: tuple[int, int], radius: float
 ) -> None:
-    width = max(1, round(radius / 2.5))
+    width, arm = max(1, round(radius / 2.5)), max(2, round(radius))
     for _, x, y in _seen(points, size):
-        for color, wide, reach in ((_BLACK, width + 2, radius + 1), (_CROSS, width, radius)):
-            for turn in (1, -1):
-                ends = (x - reach, y - turn * reach, x + reach, y + turn * reach)
+        column, row = round(x), round(y)
+        for color, wide, reach in ((_BLACK, width + 2, arm + 1), (_CROSS, width, arm)):
+            for turn in (reach, -reach):
+                ends = (column - reach, row - turn, column + reach, row + turn)
                 pen.line(ends, fill=color, width=wide)
 
 
@@ -105,7 +108,7 @@ def _draw_trails(
 ) -> None:
     width = max(1, round(radius / 2))
     for index, color in enumerate(colors(trail.shape[1])):
-        path = [(x, y) for _, x, y in _seen(trail[:, index], size)]
+        path = [(round(x), round(y)) for _, x, y in _seen(trail[:, index], size)]
         if len(path) > 1:
             pen.line(path, fill=color, width=width, joint="curve")
 

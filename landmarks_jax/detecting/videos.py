@@ -23,6 +23,8 @@ _FASTEST = 240
 _WAIT = 0.005  # seconds, until a camera is asked again for its next frame
 # A file that ends this much before its own header says so broke off: seconds, share of the whole.
 _SHORT, _SHORT_SHARE = 1.0, 0.1
+# Formats whose header says how long the video is; in others PyAV guesses.
+_WRITTEN = {"asf", "avi", "flv", "matroska", "mov"}
 
 
 class Frame(NamedTuple):
@@ -118,15 +120,15 @@ class Reader:
     def _seconds(self) -> float | None:
         """How long the video is by its own header; None where that does not say."""
         stream = self._stream
+        if not _WRITTEN & set(self._container.format.name.split(",")):
+            return None
         if stream.duration and stream.time_base:
             return float(stream.duration * stream.time_base)
-        written = stream.metadata.get("DURATION", "")  # Matroska's
-        try:
-            hours, minutes, seconds = (float(part) for part in written.split(":"))
-            return 3600 * hours + 60 * minutes + seconds
+        try:  # Matroska's way
+            hours, minutes, seconds = stream.metadata.get("DURATION", "").split(":")
+            return 3600 * float(hours) + 60 * float(minutes) + float(seconds)
         except ValueError:
-            duration = self._container.duration  # in microseconds, of the longest stream
-            return duration / 1e6 if duration and len(self._container.streams) == 1 else None
+            return None
 
     def frames(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Frame]:
         """Yields the frames in order, up to the end or to where the video breaks off.
@@ -135,7 +137,7 @@ class Reader:
           stop: asked before each frame.
         """
         first: float | None = None
-        number, now = 0, 0.0
+        number, now, end = 0, 0.0, 0.0
         try:
             for image in self._images(stop):
                 if stop():
@@ -147,15 +149,19 @@ class Reader:
                     return
                 yield Frame(number, now, image)
                 number += 1
+                end = now + max(1 / float(self.rate), _duration(image))
         except self._errors as error:
             self.problem = f"breaks off after {number} frames: {_reason(error)}"
             return
-        if stop() or self._length is None:
+        if stop() or self.live:
             return
-        missing = self._length - now - 1 / float(self.rate)
-        if not number or missing > min(_SHORT, _SHORT_SHARE * self._length):
-            seen = f"{now:.1f} of {self._length:.1f} seconds"
-            self.problem = f"breaks off after {number} frames, {seen}"
+        if not number:
+            self.problem = "has no frame that can be decoded"
+        elif self._length is not None and number < (self.total or number + 1):
+            missing = self._length - end
+            if missing > min(_SHORT, _SHORT_SHARE * self._length):
+                seen = f"{end:.1f} of {self._length:.1f} seconds"
+                self.problem = f"breaks off after {number} frames, {seen}"
 
     def _images(self, stop: Callable[[], bool]) -> Iterator[Any]:
         while not stop():
@@ -260,6 +266,11 @@ class Writer:
         self._stream.pix_fmt = "yuv444p" if h264 and (width % 2 or height % 2) else "yuv420p"
         if not h264:
             self._stream.bit_rate = int(width * height * self._rate / 4)
+
+
+def _duration(image: Any) -> float:
+    """How long a frame is shown, in seconds; 0 where nothing says."""
+    return float(image.duration * image.time_base) if image.duration and image.time_base else 0.0
 
 
 def _reason(error: Exception) -> str:

@@ -131,8 +131,9 @@ def _sign(rng: np.random.Generator) -> float:
 
 
 def _pose(rng: np.random.Generator) -> dict[str, Any]:
+    # As loosely placed as AFLW's faces in MTFL: the mean shape errs by 24 % of the eye distance.
     return {
-        "shift": np.array([_bounded(rng, 0.05, 0.09), _bounded(rng, 0.045, 0.08) - 0.05]),
+        "shift": np.array([_bounded(rng, 0.07, 0.14), _bounded(rng, 0.06, 0.12) - 0.05]),
         "scale": 0.67 + _bounded(rng, 0.035, 0.06),
         "roll": _bounded(rng, 0.17, 0.38),
         "yaw": _bounded(rng, 0.33, 0.68),

@@ -1,10 +1,9 @@
 /**
- * The resize before the detector: the same numbers as `stretch` in landmarks_jax/data/framing.py.
+ * The resize before the detector: bit for bit `stretch` in landmarks_jax/data/framing.py.
  *
  * That is Pillow's bilinear resize of a box: a triangle as wide as an output pixel where the picture
  * shrinks, across and then down, rounded to 8 bits in between. Pillow works in fixed point and
  * takes boxes as 32-bit floats, so this does too. Pixels beyond the picture repeat its border.
- * Newer versions of Pillow go down first where that is quicker, which makes one grey level at most.
  */
 
 /** Bits after the point of Pillow's weights. */

@@ -1,0 +1,100 @@
+"""The detector's card: what it says of a file, and that the committed ones are true."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from landmarks_jax import card, packed
+from landmarks_jax.evaluation.regression import LinearMap
+from tests.running import ROOT, narrow
+
+SHIPPED = sorted((ROOT / "landmarks_jax" / "pretrained").glob("*.safetensors"))
+CARDS = ROOT / "docs" / "detectors"
+PART = {"faces": 1995, "lowest": 0.3395, "highest": 0.81, "forward": 25.926}
+SCORE = {
+    "protocol": "aflw-995",
+    "crop": "box",
+    "fit": {"name": "training.txt", "faces": 2000},
+    "score": {"name": "testing.txt", "faces": 995},
+    "forward": 16.444,
+    "mean_shape": 24.097,
+    "confidence": [PART, {**PART, "lowest": 0.81, "highest": 0.99, "forward": 8.0}],
+}
+SUMMARY = {
+    "trained_on": {"source": "folder", "crop": "center"},
+    "photos": "Ninety photos of shoes, for research only.",
+    "notes": ["perceptual loss of VGG-16"],
+    "provenance": {
+        "steps": 1500,
+        "training_minutes": 28.93,
+        "landmarks_jax": "0.1.0",
+        "jax": "0.10.2",
+        "flax": "0.12.8",
+        "device": "1 x cpu",
+        "machine": "x86_64",
+    },
+    "packed_on": "2026-11-22",
+    "scores": [SCORE],
+    "point_names": ["heel", "toe"],
+}
+
+
+@pytest.fixture
+def content():
+    variables = {"params": {"a": np.zeros((3, 3, 2, 70)), "b": np.zeros(70)}, "batch_stats": {}}
+    regressor = LinearMap(np.zeros((4, 6)), np.zeros(6), np.zeros(4))
+    return packed.Packed(packed.needed_fields(narrow()), variables, regressor, SUMMARY)
+
+
+def test_a_card_says_what_the_file_says(content):
+    text = card.markdown(content, "shoes")
+    assert text.startswith("# The detector shoes\n\n|")
+    for line in (
+        "| Finds | 3 points that were discovered without labels; through a linear map also heel, "
+        "toe |",
+        "| Takes | views of 16 x 16 pixels; any picture is resampled to that |",
+        "| Part of a picture, without a box | the middle 80% of its width and height |",
+        "| Network | 8 channels, hourglass depth 1, 1,330 weights |",
+        "- Ninety photos of shoes, for research only.",
+        "- Source `folder`, crop `center`.",
+        "- Perceptual loss of VGG-16.",
+        "| aflw-995 | box | 2,000 | 995 | 16.4 | 24.1 |",
+        "| aflw-995 | box | 1,995 | 0.340 to 0.810 | 25.9 |",
+        "| aflw-995 | box | 1,995 | 0.810 to 0.990 | 8.0 |",
+    ):
+        assert f"\n{line}\n" in text, line
+    flowing = " ".join(text.split())
+    assert "1,500 steps in 28.93 minutes. Packed on 2026-11-22" in flowing
+    assert "Do not use it to identify people, to watch them, or to judge them" in flowing
+    assert "their owners' terms hold" in flowing
+    assert "worth nothing" in flowing
+    prose = [line for line in text.splitlines() if not line.startswith("|")]
+    assert max(map(len, prose)) <= 100
+
+
+@pytest.mark.parametrize(
+    ("crop", "words"), [("tight", "the whole picture"), ("box", "none: it needs a box")]
+)
+def test_a_card_names_the_part_that_is_looked_at(content, crop, words):
+    config = ConfigDict(content.config).unlock()
+    config.data.crop = crop
+    text = card.markdown(dataclasses.replace(content, config=config), "shoes")
+    assert f"| Part of a picture, without a box | {words}" in text
+
+
+def test_a_card_says_what_is_not_known(content):
+    text = card.markdown(dataclasses.replace(content, regressor=None, summary={}), "shoes")
+    assert "- The photos are not named in the file.\n" in text
+    assert "Not scored: it was packed without labelled faces." in text
+    assert "linear map also" not in text
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
+def test_the_card_of_a_shipped_detector_is_made_from_its_file(path):
+    assert (CARDS / f"{path.stem}.md").read_text() == card.markdown(packed.read(path), path.stem)
+
+
+def test_every_card_has_its_detector():
+    assert {path.stem for path in CARDS.glob("*.md")} == {path.stem for path in SHIPPED}

@@ -1,0 +1,293 @@
+"""The forms of a detector, each run by its own runtime, against the jitted function."""
+
+import dataclasses
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from landmarks_jax import detector, graphs, packed, portable
+from landmarks_jax.data import framing, sources
+from landmarks_jax.data.synthetic import SyntheticFaces
+from landmarks_jax.errors import ConfigError, WeightsError
+from tests import packing
+from tests.running import ROOT
+
+VIEWS = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
+NAMES = ("landmarks", "confidence", "labelled")
+POINTS = ["left eye", "right eye"]
+DOCUMENT = ROOT / "docs" / "detector.md"
+SHIPPED = sorted((ROOT / "landmarks_jax" / "pretrained").glob("*.safetensors"))
+# Of float32 forms, over views that reach from -1 to 1.
+EXACT = 1e-5
+
+
+def find_onnx():
+    """Skips where the extra `export` is missing, but never where the checks run."""
+    missing = [m for m in ("jax2onnx", "onnx", "onnxruntime") if not importlib.util.find_spec(m)]
+    if missing and os.environ.get("CI") == "true":
+        pytest.fail(f"{missing} missing: install the extra `test`")
+    if missing:
+        pytest.skip(f"{missing} not installed (extra `test`)")
+
+
+@pytest.fixture(scope="module")
+def content(narrow_config, filled):
+    return packing.make(narrow_config, filled)
+
+
+def jitted(content, views=VIEWS):
+    """What the jitted function finds, with the linear map in float64 beside it."""
+    module, beta = detector.build_detector(content.config), content.config.model.beta
+    detect = jax.jit(lambda v, x: detector.detect(v, x, module=module, beta=beta))
+    found = detect(dict(content.variables), views)
+    return {
+        "landmarks": np.asarray(found.landmarks),
+        "confidence": np.asarray(found.confidence),
+        "labelled": content.regressor(np.asarray(found.landmarks)),
+    }
+
+
+def halved(content):
+    """The detector with its kernels rounded to 16 bits by NumPy."""
+
+    def rounded(array):
+        return np.float32(np.float16(array)) if np.ndim(array) == 4 else array
+
+    return dataclasses.replace(content, variables=jax.tree.map(rounded, content.variables))
+
+
+@pytest.fixture(scope="module")
+def wanted(content):
+    return {"float32": jitted(content), "float16": jitted(halved(content))}
+
+
+@pytest.fixture(scope="module")
+def onnx_files(content):
+    find_onnx()
+    return {precision: graphs.to_onnx(content, precision) for precision in packed.PRECISIONS}
+
+
+ALONE = """
+import sys
+for name in ("landmarks_jax", "flax", "ml_collections"):
+    sys.modules[name] = None
+from pathlib import Path
+import jax, jax.export, numpy as np
+views, results = np.load("views.npy"), {}
+for precision in ("float32", "float16"):
+    graph = jax.export.deserialize(Path(precision).read_bytes())
+    print(graph.platforms, graph.in_avals)
+    for count in (1, 3)[precision == "float16" :]:
+        for name, array in graph.call(views[:count]).items():
+            results[f"{precision} {count} {name}"] = array
+np.savez("found.npz", **results)
+"""
+
+
+def test_stablehlo_runs_in_a_process_without_this_package(content, wanted, tmp_path):
+    sizes = {}
+    for precision in packed.PRECISIONS:
+        graph = graphs.to_stablehlo(content, precision)
+        (tmp_path / precision).write_bytes(graph)
+        sizes[precision] = len(graph)
+    np.save(tmp_path / "views.npy", VIEWS)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    alone = subprocess.run(
+        [sys.executable, "-c", ALONE],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert alone.returncode == 0, alone.stderr
+    assert (
+        alone.stdout.splitlines() == ["('cpu', 'cuda', 'tpu') (ShapedArray(uint8[b,16,16,3]),)"] * 2
+    )
+    with np.load(tmp_path / "found.npz") as found:
+        assert len(found) == 3 * 3
+        for key, array in found.items():
+            precision, count, name = key.split()
+            expected = wanted[precision][name][: int(count)]
+            assert (array.shape, array.dtype) == (expected.shape, np.float32)
+            np.testing.assert_allclose(array, expected, atol=EXACT, err_msg=key)
+    assert sizes["float16"] < sizes["float32"]
+
+
+@pytest.mark.parametrize("precision", packed.PRECISIONS)
+def test_onnx_runs_in_its_runtime(onnx_files, wanted, precision):
+    import onnxruntime  # noqa: PLC0415
+
+    session = onnxruntime.InferenceSession(
+        onnx_files[precision], providers=["CPUExecutionProvider"]
+    )
+    views = session.get_inputs()[0]
+    assert (views.name, views.type, views.shape) == ("views", "tensor(uint8)", ["b", 16, 16, 3])
+    outputs = {output.name: output for output in session.get_outputs()}
+    shapes = {"landmarks": ["b", 3, 2], "confidence": ["b", 3], "labelled": ["b", 2, 2]}
+    assert {name: output.shape for name, output in outputs.items()} == shapes
+    assert {output.type for output in outputs.values()} == {"tensor(float)"}
+    for count in (1, 3):
+        for name, array in zip(NAMES, session.run(NAMES, {"views": VIEWS[:count]}), strict=True):
+            expected = wanted[precision][name][:count]
+            np.testing.assert_allclose(array, expected, atol=EXACT, err_msg=name)
+    assert session.get_modelmeta().custom_metadata_map == {
+        "format": "landmarks_jax.graph",
+        "version": "1",
+        "view_size": "16",
+        "canvas_size": "20",
+        "crop": "center",
+        "num_landmarks": "3",
+        "point_names": json.dumps(POINTS),
+        "weights": precision,
+    }
+
+
+def test_views_differ_and_float16_costs_little(wanted):
+    """The comparisons above see something, and the smaller form's loss is as small as stated."""
+    full, half = wanted["float32"]["landmarks"], wanted["float16"]["landmarks"]
+    assert np.std(full, 0).min() > 1e-3
+    # Pixels of the view, of two over its side.
+    assert 1e-6 < np.abs(half - full).max() * 16 / 2 < 0.05
+
+
+def test_onnx_keeps_its_kernels_in_the_precision(onnx_files, content):
+    import onnx  # noqa: PLC0415
+
+    kernels = sum(a.size for a in jax.tree.leaves(dict(content.variables)) if np.ndim(a) == 4)
+
+    def num_stored(precision, kind):
+        model = onnx.load_from_string(onnx_files[precision])
+        onnx.checker.check_model(model, full_check=True)
+        return sum(np.prod(a.dims) for a in model.graph.initializer if a.data_type == kind)
+
+    single, half = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
+    assert num_stored("float32", half) == 0
+    assert num_stored("float16", half) == kernels
+    assert num_stored("float32", single) - num_stored("float16", single) == kernels
+
+
+def test_a_detector_of_bfloat16_is_exported_in_float32(content, wanted):
+    config = content.config.copy_and_resolve_references().unlock()
+    config.compute_dtype = "bfloat16"
+    function = graphs.view_function(dataclasses.replace(content, config=config.lock()))
+    found = jax.jit(function)(VIEWS)
+    for name in NAMES:
+        np.testing.assert_allclose(found[name], wanted["float32"][name], atol=EXACT)
+
+
+def test_without_a_regressor_there_are_no_labelled_points(content):
+    function = graphs.view_function(dataclasses.replace(content, regressor=None))
+    assert set(jax.eval_shape(function, VIEWS)) == {"landmarks", "confidence"}
+
+
+def test_weights_that_do_not_fit_are_refused(content):
+    wide = jax.tree.map(lambda a: np.asarray(a) * 1e6, content.variables)
+    wide = dataclasses.replace(content, variables=wide)
+    for convert in (graphs.to_stablehlo, graphs.to_onnx):
+        with pytest.raises(WeightsError, match="not finite in float16"):
+            convert(wide, "float16")
+
+
+def test_a_missing_converter_is_named(content, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jax2onnx", None)
+    with pytest.raises(ConfigError, match=r"--format onnx: jax2onnx is not installed.*`export`"):
+        graphs.to_onnx(content)
+
+
+def code_of(document):
+    return re.findall(r"```python\n(.*?)```", document.read_text(), re.DOTALL)
+
+
+def test_the_documented_resize_is_that_of_the_detector():
+    names = {}
+    exec(code_of(DOCUMENT)[0], names)
+    rng = np.random.default_rng(2)
+    picture = rng.integers(0, 256, (41, 57, 3), np.uint8)
+    rectangles = [
+        (0, 0, 57, 41),  # shrinks
+        (5.7, 4.1, 51.3, 36.9),  # part of it
+        (20.25, 10.5, 26.5, 15.0),  # grows
+        (-9.3, 12.2, 30.1, 60.7),  # reaches beyond two sides
+        (-40, -40, 97, 81),  # and beyond all
+        (56.2, 40.1, 90.0, 70.0),  # hardly touches it
+    ]
+    # Wide and tall: Pillow alone would choose its order by the shape of the picture.
+    for shown in (picture, np.ascontiguousarray(picture[:, :15])):
+        for rectangle in rectangles:
+            if rectangle[0] >= shown.shape[1]:
+                continue
+            wanted = framing.stretch(shown, rectangle, 16).astype(int)
+            given = names["resize"](shown, rectangle, 16)
+            assert np.abs(given - wanted).max() <= 1, rectangle
+            assert (given != wanted).mean() < 0.005, rectangle
+
+
+def test_the_documented_programs_find_what_the_detector_finds(
+    content, onnx_files, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(3)
+    Image.fromarray(rng.integers(0, 256, (30, 44, 3), np.uint8)).save("photo.jpg")
+    Path("detector.onnx").write_bytes(onnx_files["float32"])
+    Path("detector.stablehlo").write_bytes(graphs.to_stablehlo(content))
+    names = {}
+    for block in code_of(DOCUMENT):
+        exec(block, names)
+    found = portable.LandmarkDetector(content)(names["picture"])
+    # A grey level here or there moves a point of random weights by as much.
+    np.testing.assert_allclose(names["pixels"], found.landmarks, atol=0.05)
+    assert names["labels"] == POINTS
+    for name in NAMES:
+        np.testing.assert_allclose(names["again"][name], names["found"][name], atol=EXACT)
+
+
+def photos(view_size):
+    """Views of real photos where they are at hand, else of drawn faces."""
+    listed = ROOT / "data" / "aflw" / "dev_score.txt"
+    source = sources.open_labelled(str(listed)) if listed.is_file() else SyntheticFaces(0, 48, 80)
+    return np.stack(
+        [
+            framing.stretch(photo, (0, 0, *photo.shape[1::-1]), view_size)
+            for photo in (source.photo(i) for i in range(48))
+        ]
+    )
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
+def test_every_form_of_a_shipped_detector_on_photos(path):
+    find_onnx()
+    import onnxruntime  # noqa: PLC0415
+
+    content = packed.read(path)
+    views = photos(content.config.views.size)
+    wanted = jitted(content, views)
+    pixel = content.config.views.size / 2
+    for precision, most, mean in (
+        ("float32", EXACT, EXACT),
+        ("float16", 0.1 / pixel, 0.01 / pixel),
+    ):
+        graph = jax.export.deserialize(bytearray(graphs.to_stablehlo(content, precision)))
+        session = onnxruntime.InferenceSession(
+            graphs.to_onnx(content, precision), providers=["CPUExecutionProvider"]
+        )
+        for found in (
+            graph.call(views),
+            dict(zip(NAMES, session.run(NAMES, {"views": views}), strict=True)),
+        ):
+            for name in ("landmarks", "labelled"):
+                off = np.abs(np.asarray(found[name]) - wanted[name])
+                assert off.max() < most, (precision, name)
+                assert off.mean() < mean, (precision, name)
+            off = np.abs(np.asarray(found["confidence"]) - wanted["confidence"])
+            # It jumps where a cell is just 1.5 cells away.
+            assert np.quantile(off, 0.99) < (1e-4 if precision == "float32" else 0.02)

@@ -1,0 +1,196 @@
+"""A run packed: the right weights, the regressor and the scores by their definitions."""
+
+import dataclasses
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from landmarks_jax import evaluate, objective, pack, packed, portable
+from landmarks_jax.data.synthetic import SyntheticFaces
+from landmarks_jax.detector import ViewDetector
+from landmarks_jax.errors import ConfigError, DataError, WorkdirError
+from landmarks_jax.evaluation.protocols import LabelledSet, Protocol
+from landmarks_jax.training import checkpoints, sharding
+from landmarks_jax.training import state as states
+from tests.running import narrow
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run's folder and its last state, whose averaged parameters differ from the others."""
+    workdir = tmp_path_factory.mktemp("run")
+    config = narrow(optimizer__ema_decay=0.9, eval__num_score=9)  # sizes of one program
+    mesh = sharding.make_mesh(jax.local_devices()[:1])
+    shapes = states.abstract_state(config, objective.build_networks(config), mesh)
+    rng = np.random.default_rng(0)
+
+    def draw(path, shape):
+        """Values in no need of compiling the state's start, and landmarks that move."""
+        place = jax.tree_util.keystr(path)
+        about = 1.0 if place.endswith(("['scale']", "['var']")) else 0.0
+        bound = (20 if "['head']" in place else 1.7) / np.sqrt(np.prod(shape.shape[:-1]) + 10)
+        array = about + rng.uniform(-1, 1, shape.shape) * (0.3 if about else bound)
+        return jax.device_put(array.astype(shape.dtype), shape.sharding)
+
+    state = jax.tree_util.tree_map_with_path(draw, shapes)
+    checkpoints.claim(workdir, config, data_digest="a", weights_digest="", notes=["a note"])
+    with checkpoints.Checkpoints(workdir) as saved:
+        saved.save(7, state, 90.0)
+    return workdir, config, jax.device_get(state)
+
+
+@pytest.fixture(scope="module")
+def protocols(run):
+    """Embedded faces, and others whose photos and labels are noise."""
+    rng = np.random.default_rng(0)
+
+    def faces(count: int, name: str) -> LabelledSet:
+        views = rng.integers(0, 256, (count, 16, 16, 3), np.uint8)
+        return LabelledSet(views, rng.uniform(-1, 1, (count, 4, 2)), name)
+
+    noise = Protocol("noise", "tight", faces(9, "nine"), faces(3, "three"))
+    return [*evaluate.open_faces(run[1], ["synthetic"]), noise]
+
+
+@pytest.fixture(scope="module")
+def find(run):
+    """The run's detector, without the packing."""
+    _, config, state = run
+    return ViewDetector(config, evaluate.trained_variables(state))
+
+
+@pytest.fixture(scope="module")
+def content(run, protocols):
+    return pack.pack_run(run[0], protocols, ["export.py", "--workdir", "a run"])
+
+
+def test_the_averaged_parameters_are_packed(run, content):
+    _, config, state = run
+    wanted = {
+        "params": state.averaged["detector"],
+        "batch_stats": state.batch_stats["detector"],
+    }
+    jax.tree.map(np.testing.assert_array_equal, dict(content.variables), wanted)
+    assert content.config == packed.needed_fields(config)
+    plain = dataclasses.replace(state, averaged={})
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        evaluate.trained_variables(plain),
+        {"params": state.params["detector"], "batch_stats": state.batch_stats["detector"]},
+    )
+
+
+def test_the_summary_says_where_it_comes_from(content):
+    summary = content.summary
+    assert summary["trained_on"] == {"source": "synthetic", "crop": "center"}
+    assert summary["notes"] == ["a note"]
+    assert summary["provenance"]["command"] == "python export.py --workdir 'a run'"
+    assert summary["provenance"]["steps"] == 7
+    assert summary["provenance"]["training_minutes"] == 1.5
+    assert re.fullmatch(r"20\d\d-\d\d-\d\d", summary["packed_on"])
+    assert summary["point_names"][:3] == ["left eye", "right eye", "nose"]
+    assert [scores["protocol"] for scores in summary["scores"]] == ["synthetic", "noise"]
+    assert [scores["crop"] for scores in summary["scores"]] == ["center", "tight"]
+    assert [scores["fit"]["faces"] for scores in summary["scores"]] == [12, 9]
+    assert [scores["score"] for scores in summary["scores"]] == [
+        {"name": "9 embedded faces", "faces": 9},
+        {"name": "three", "faces": 3},
+    ]
+
+
+def ridge(x: np.ndarray, y: np.ndarray):
+    """The regression of the paper's evaluation, solved as least squares with a penalty."""
+    x, y = x.reshape(len(x), -1).astype(np.float64), y.reshape(len(y), -1).astype(np.float64)
+    mean_x, mean_y = x.mean(0), y.mean(0)
+    penalty = np.sqrt(1e-4 * (((x - mean_x).T @ (x - mean_x)).max() + 1e-12))
+    rows = np.vstack([x - mean_x, penalty * np.eye(x.shape[1])])
+    targets = np.vstack([y - mean_y, np.zeros((x.shape[1], y.shape[1]))])
+    weights = np.linalg.lstsq(rows, targets, rcond=None)[0]
+    return lambda new: ((new.reshape(len(new), -1) - mean_x) @ weights + mean_y).reshape(
+        len(new), -1, 2
+    )
+
+
+def test_scores_by_their_definition(find, content, protocols):
+    for protocol, scores in zip(protocols, content.summary["scores"], strict=True):
+        predict = ridge(find(protocol.fit.views), protocol.fit.points)
+        found = find.find(protocol.score.views)
+        predicted = predict(found["landmarks"])
+        labels = protocol.score.points
+        errors = []
+        for face in range(len(labels)):
+            eyes = np.hypot(*(labels[face, 0] - labels[face, 1]))
+            distances = [np.hypot(*offset) for offset in predicted[face] - labels[face]]
+            errors.append(100 * np.mean(distances) / eyes)
+        assert scores["forward"] == pytest.approx(np.mean(errors), abs=2e-3)
+        middle = protocol.fit.points.mean(0)
+        eyes = np.linalg.norm(labels[:, 0] - labels[:, 1], axis=-1)
+        control = np.linalg.norm(middle - labels, axis=-1).mean(1) / eyes
+        assert scores["mean_shape"] == pytest.approx(100 * control.mean(), abs=2e-3)
+
+        # Faces by mean confidence, in at most five parts of equal size.
+        confidence = found["confidence"].mean(1)
+        order = sorted(range(len(labels)), key=lambda face: confidence[face])
+        table = scores["confidence"]
+        assert [part["faces"] for part in table] == (
+            [2, 2, 2, 2, 1] if len(order) == 9 else [1] * 3
+        )
+        start = 0
+        for part in table:
+            faces = order[start : start + part["faces"]]
+            start += part["faces"]
+            values = [confidence[face] for face in faces]
+            assert part["lowest"] == pytest.approx(min(values), abs=1e-4)
+            assert part["highest"] == pytest.approx(max(values), abs=1e-4)
+            mean = np.mean([errors[face] for face in faces])
+            assert part["forward"] == pytest.approx(mean, abs=2e-3)
+
+    labelled = content.regressor(find(protocols[0].score.views))
+    wanted = ridge(find(protocols[0].fit.views), protocols[0].fit.points)
+    np.testing.assert_allclose(labelled, wanted(find(protocols[0].score.views)), atol=1e-6)
+
+
+def test_a_packed_run_finds_what_the_run_found(find, content, protocols, tmp_path):
+    """From the checkpoint to the file, and from the photo of a face to its labelled points."""
+    packed.write(tmp_path / "a", content)
+    detector = portable.load_detector(tmp_path / "a")
+    faces = SyntheticFaces(2**31 + 1, 9, 20)
+    photos = np.stack([faces.photo(i) for i in range(9)])
+    normalised = find(protocols[0].score.views)
+    assert normalised.std(0).max() > 0.01
+    found = detector(photos)
+    # The view is the middle 16 of 20 pixels.
+    np.testing.assert_allclose(found.landmarks, (normalised + 1) * 8 + 2 - 0.5, atol=1e-3)
+    labelled = content.regressor(normalised)
+    np.testing.assert_allclose(found.labelled, (labelled + 1) * 8 + 2 - 0.5, atol=1e-3)
+    assert detector.point_names[2] == "nose"
+
+
+def test_without_labelled_faces_there_is_no_regressor(run, tmp_path):
+    content = pack.pack_run(run[0], [])
+    assert content.regressor is None
+    assert content.summary["scores"] == content.summary["point_names"] == []
+    packed.write(tmp_path / "a", content, "float16")
+    assert packed.read(tmp_path / "a").regressor is None
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path):
+    with pytest.raises(WorkdirError, match=re.escape(str(tmp_path))):
+        pack.pack_run(tmp_path, [])
+
+
+def test_opening_faces_leaves_the_configuration_as_it_is():
+    config = narrow()
+    before = config.to_dict()
+    with pytest.raises(DataError, match="/nowhere/training"):
+        evaluate.open_faces(config, ["aflw-995"], aflw="/nowhere")
+    assert config.to_dict() == before
+    assert [p.name for p in evaluate.open_faces(config)] == list(config.eval.protocols)
+    for options in ({"fit": "a.csv"}, {"crops": ("box",)}, {"protocol_names": ["aflw"]}):
+        with pytest.raises(ConfigError, match="--"):
+            evaluate.open_faces(config, **options)
+    config.eval.protocols = ()
+    with pytest.raises(ConfigError, match=r"config.eval.protocols = \(\)"):
+        evaluate.open_faces(config)
