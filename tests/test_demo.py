@@ -142,7 +142,7 @@ def test_the_page_finds_what_python_finds(page, pictures, find):
     assert np.ptp(normalised, 1).min() > 0.04
     # The lossless ones more closely.
     for name in ("wide.png", "tall.png"):
-        close(found[name], wanted[name], 0.1)
+        close(found[name], wanted[name], 0.01)
 
     header, *lines = csv.reader(page.saved("csv").splitlines())
     assert header == [
