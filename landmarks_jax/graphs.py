@@ -112,7 +112,7 @@ def to_onnx(content: packed.Packed, precision: str = "float32") -> bytes:
             import onnx  # noqa: PLC0415
         except ImportError as error:
             raise ConfigError(
-                f"--format onnx: {error.name} is not installed; it comes with the extra `export`"
+                f"ONNX files: {error.name} is not installed; it comes with the extra `export`"
             ) from error
         model: Any = jax2onnx.to_onnx(
             in_order,

@@ -200,7 +200,7 @@ def test_weights_that_do_not_fit_are_refused(content):
 
 def test_a_missing_converter_is_named(content, monkeypatch):
     monkeypatch.setitem(sys.modules, "jax2onnx", None)
-    with pytest.raises(ConfigError, match=r"--format onnx: jax2onnx is not installed.*`export`"):
+    with pytest.raises(ConfigError, match=r"ONNX files: jax2onnx is not installed.*`export`"):
         graphs.to_onnx(content)
 
 
