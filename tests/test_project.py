@@ -18,7 +18,11 @@ from tests.running import ROOT, command, finish
 PACKAGE = ROOT / "landmarks_jax"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 CONFIGS = [p for p in sorted((ROOT / "configs").glob("*.py")) if p.stem != "__init__"]
-DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+DOCUMENTS = [
+    *sorted(ROOT.glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "docs").glob("*.ipynb")),
+]
 MAX_LINES = 300
 
 LINK = re.compile(r"\]\(([^)\s]+)\)|^\[[^\]]+\]:\s*(\S+)", re.MULTILINE)
@@ -126,9 +130,17 @@ def test_the_workflow_runs_the_same_on_the_oldest_and_newest_python():
     assert 'requires-python = ">=3.11,<3.14"' in (ROOT / "pyproject.toml").read_text()
 
 
+def text_of(document: Path) -> str:
+    """What a document says: of a notebook its cells, without their outputs."""
+    if document.suffix != ".ipynb":
+        return document.read_text()
+    cells = json.loads(document.read_text())["cells"]
+    return "\n\n".join("".join(cell["source"]) for cell in cells)
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.name)
 def test_what_documents_name_exists(document):
-    text = document.read_text()
+    text = text_of(document)
     targets = {a or b for a, b in LINK.findall(text)}
     links = {t.partition("#")[0] for t in targets if "://" not in t} - {""}
     missing = [link for link in sorted(links) if not (document.parent / link).exists()]
@@ -139,7 +151,7 @@ def test_what_documents_name_exists(document):
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.name)
 def test_links_within_a_document_lead_to_its_headings(document):
-    text = document.read_text()
+    text = text_of(document)
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     anchors = {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
     assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= anchors
@@ -147,7 +159,7 @@ def test_links_within_a_document_lead_to_its_headings(document):
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.name)
 def test_no_number_is_left_to_fill_in(document):
-    assert not PLACEHOLDER.findall(document.read_text())
+    assert not PLACEHOLDER.findall(text_of(document))
 
 
 def test_configurations_named_anywhere_exist():
@@ -155,7 +167,7 @@ def test_configurations_named_anywhere_exist():
     named = {
         (source.name, name)
         for source in sources
-        for name in re.findall(r"--config[ =](configs/\w+\.py)", source.read_text())
+        for name in re.findall(r"--config[ =](configs/\w+\.py)", text_of(source))
         if name != "configs/NAME.py"
     }
     assert named
