@@ -213,6 +213,10 @@ def test_globs_and_folders_keep_their_structure_and_overwrite_nothing(tmp_path, 
     files, note = found(".", drawn="r")
     assert not [path for path, _ in files if path.startswith("./r")]
     assert "2 files in r, where results go" in note
+    Path("link").symlink_to("r")
+    files, note = found("p", "link", drawn="r")
+    assert "2 files in r, where results go" in note
+    assert len(files) == 5
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,14 @@ def test_every_frame_is_found_where_the_detector_finds_it(out, detector, tmp_pat
     assert np.abs(frames[0].astype(int) - FRAMES[0]).mean() > 3
 
 
+def test_a_time_in_a_name_is_no_protocol(out, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_video("file:2026-01-02T12:30:05.mkv", FRAMES[:2])
+    assert run(Path("a:b"), "2026-01-02T12:30:05.mkv") == 0
+    assert [row["file"] for row in read_table(Path("a:b"))] == ["2026-01-02T12:30:05.mkv"] * 2
+    assert len(read_video(tmp_path / "a:b" / "drawn" / "2026-01-02T12:30:05.mkv")[0]) == 2
+
+
 @pytest.mark.parametrize("codecs", [{"libx264"}, set()], ids=["h264", "mpeg4"])
 @pytest.mark.parametrize(("width", "height"), [(64, 48), (63, 47)])
 def test_annotated_videos_keep_size_and_rate(tmp_path, monkeypatch, codecs, width, height):

@@ -256,7 +256,7 @@ class Writer:
 
         h264 = "libx264" in av.codecs_available
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._container = av.open(str(self._path), "w")
+        self._container = av.open(str(self._path.absolute()), "w")
         # Encoding must not take longer than finding: the fastest setting that looks the same.
         options = {"preset": "veryfast", "crf": "20"} if h264 else {}
         name = "libx264" if h264 else "mpeg4"
