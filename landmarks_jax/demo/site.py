@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from landmarks_jax import graphs, packed, palette, portable
-from landmarks_jax.data import files
 from landmarks_jax.demo import vendor
 from landmarks_jax.errors import WorkdirError
 
@@ -95,5 +94,5 @@ def _check(folder: Path) -> None:
         others = sorted(names - made) if page else []
     except (OSError, ValueError, TypeError, KeyError):
         others = []
-    named = f" ({files.some(others)})" if others else ""
+    named = f" ({', '.join(others[:3])})" if others else ""
     raise WorkdirError(f"{folder}: holds something else{named}; name a new folder, or empty it")
