@@ -144,6 +144,8 @@ class Reader:
                     return
                 at = image.time if image.time is not None else number / float(self.rate)
                 first = at if first is None else first
+                if at - first < now - 1 / float(self.rate):
+                    first = at - end  # the clock was set back: here recordings were joined
                 now = max(now, at - first)
                 if now >= self._limit:
                     return
