@@ -154,7 +154,10 @@ def test_the_page_finds_what_python_finds(page, pictures, find):
         both = np.concatenate([np.c_[landmarks, confidence].ravel(), labelled.ravel()])
         np.testing.assert_array_equal(np.array(cells, float), both)
 
-    assert "12.3 % of the distance between the eyes" in page.part("about").text
+    assert (
+        "12.3 % of the distance between the first two (of faces, the eyes)"
+        in page.part("about").text
+    )
     first = found[next(iter(pictures))]
     pairs = zip(first[0], first[2], strict=True)
     texts = [[f"{x:.1f}", f"{y:.1f}", f"{c:.2f}"] for (x, y), c in pairs]

@@ -62,8 +62,9 @@ function about({ name, num_landmarks, view_size, score }) {
   }
   return (
     `${text} Its labelled points are off by ${score.forward.toFixed(1)} % of the distance between ` +
-    `the eyes, on average over ${score.score.faces} faces (${score.protocol}, ${score.crop} crop); ` +
-    `a guess of the mean face is off by ${score.mean_shape.toFixed(1)} %.`
+    `the first two (of faces, the eyes), on average over ${score.score.faces} pictures ` +
+    `(${score.protocol}, ${score.crop} crop); the mean shape is off by ` +
+    `${score.mean_shape.toFixed(1)} %.`
   );
 }
 
