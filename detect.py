@@ -40,7 +40,11 @@ _DRAW = flags.DEFINE_boolean("draw", True, "Write annotated pictures and videos.
 _NUMBERS = flags.DEFINE_boolean("numbers", False, "Draw each landmark's number.")
 _LABELLED = flags.DEFINE_boolean("labelled", False, "Draw the labelled points, regressed.")
 _TRAILS = flags.DEFINE_integer(
-    "trails", 0, "Draw in videos where landmarks were in so many frames before.", lower_bound=0
+    "trails",
+    0,
+    "Draw in videos where landmarks were in so many frames before.",
+    lower_bound=0,
+    upper_bound=1_000,
 )
 _SMOOTH = flags.DEFINE_boolean(
     "smooth", False, "Smooth videos (one euro filter); more columns, and what is drawn."

@@ -44,7 +44,7 @@ def markdown(content: Packed, name: str) -> str:
         "## Training",
         _training(content.summary),
         "## Scores",
-        *_scores(content.summary.get("scores", [])),
+        *_scores(content.summary.get("scores", []), fitted=content.regressor is not None),
         "## Limits",
         _bullets(_LIMITS),
         "## Not to be used for",
@@ -102,7 +102,7 @@ def _training(summary: Mapping[str, Any]) -> str:
     )
 
 
-def _scores(scores: list[Mapping[str, Any]]) -> list[str]:
+def _scores(scores: list[Mapping[str, Any]], *, fitted: bool) -> list[str]:
     """The error under each protocol, beside the mean shape, and what confidence says of it."""
     if not scores:
         return ["Not scored: it was packed without labelled faces."]
@@ -129,8 +129,8 @@ def _scores(scores: list[Mapping[str, Any]]) -> list[str]:
             ],
         ),
         _wrapped(
-            "The linear map in the file is that of the first line. Scores are of the weights "
-            "before any rounding to float16."
+            "The linear map in the file is that of the first line. " * fitted
+            + "Scores are of the weights before any rounding to float16."
         ),
         "### Confidence against error",
         _wrapped(

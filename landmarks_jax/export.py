@@ -1,6 +1,7 @@
 """Writes a detector as a file for elsewhere, from a run or from a packed file, and its card."""
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,8 @@ def export(
             "labelled faces (--protocol, --aflw, --fit, --score, --crop) go with --workdir, and "
             "without --noregressor"
         )
+    if card_file is not None and os.path.realpath(card_file) == os.path.realpath(out):
+        raise ConfigError(f"--card {card_file}: is the file of --out; name another")
     if workdir is not None:
         # Only here: a packed file is converted without the training stack.
         from landmarks_jax import pack  # noqa: PLC0415

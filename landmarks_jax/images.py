@@ -163,7 +163,7 @@ def _as_boxes(boxes: Any, count: int, single: bool) -> np.ndarray:
 
 
 def _check_box(box: np.ndarray, size: tuple[int, ...], name: str) -> None:
-    (left, top, right, bottom), (width, height) = box, size
+    (left, top, right, bottom), (width, height) = box.tolist(), size
     name = f"{name} is {box.tolist()}"
     if not (np.isfinite(box).all() and right - left >= 1 and bottom - top >= 1):
         raise DataError(f"{name}: must be x0 y0 x1 y1 in pixels, x1 and y1 at least 1 above")

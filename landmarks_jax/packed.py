@@ -122,9 +122,9 @@ def read(path: str | os.PathLike[str]) -> Packed:
       WeightsError: the file is missing, damaged, of another kind, or of a newer version.
     """
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):  # os.path's answer, Path's raise, for names too long to be
         raise WeightsError(f"{path}: is a folder; a packed detector is a file, made by export.py")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise WeightsError(f"{path}: no such file; a packed detector is made by export.py")
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
@@ -240,6 +240,8 @@ def replace_file(path: Path, data: bytes) -> None:
     Raises:
       WeightsError: it cannot be written.
     """
+    if os.path.exists(path) and not os.path.isfile(path):  # such as /dev/null, which would go
+        raise WeightsError(f"{path}: cannot be written (it is no ordinary file)")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

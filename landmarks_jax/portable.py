@@ -138,7 +138,7 @@ def find(path: str | os.PathLike[str]) -> Path:
     shipped = {file.stem: file for file in sorted(_SHIPPED.glob("*.safetensors"))}
     if os.fspath(path) in shipped:
         return shipped[os.fspath(path)]
-    if not Path(path).exists():
+    if not os.path.exists(path):
         raise WeightsError(
             f"{path}: no such file; a packed detector is made by export.py, and with this package "
             f"come {', '.join(shipped) or 'none'}"

@@ -70,6 +70,7 @@ def test_a_card_says_what_the_file_says(content):
     assert "Do not use it to identify people, to watch them, or to judge them" in flowing
     assert "their owners' terms hold" in flowing
     assert "worth nothing" in flowing
+    assert "The linear map in the file is that of the first line. Scores are of" in flowing
     prose = [line for line in text.splitlines() if not line.startswith("|")]
     assert max(map(len, prose)) <= 100
 
@@ -89,6 +90,8 @@ def test_a_card_says_what_is_not_known(content):
     assert "- The photos are not named in the file.\n" in text
     assert "Not scored: it was packed without labelled faces." in text
     assert "linear map also" not in text
+    scored = card.markdown(dataclasses.replace(content, regressor=None), "shoes")
+    assert "linear map in the file" not in scored
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)

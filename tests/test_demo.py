@@ -154,7 +154,10 @@ def test_the_page_finds_what_python_finds(page, pictures, find):
         both = np.concatenate([np.c_[landmarks, confidence].ravel(), labelled.ravel()])
         np.testing.assert_array_equal(np.array(cells, float), both)
 
-    assert "12.3 % of the distance between the eyes" in page.part("about").text
+    assert (
+        "12.3 % of the distance between the first two (of faces, the eyes)"
+        in page.part("about").text
+    )
     first = found[next(iter(pictures))]
     pairs = zip(first[0], first[2], strict=True)
     texts = [[f"{x:.1f}", f"{y:.1f}", f"{c:.2f}"] for (x, y), c in pairs]
@@ -235,6 +238,47 @@ def test_a_camera_that_cannot_be_had_is_said(page):
     page.part("camera").click()
     page.wait_for("The camera was refused. Allow it for this page")
     assert page.part("camera").text == "Start camera"
+
+
+# Cameras wait for `allow()`, and their tracks are in `tracks`.
+ASK = """
+const media = navigator.mediaDevices;
+const ask = media.getUserMedia.bind(media);
+window.tracks = [];
+media.getUserMedia = (wanted) => new Promise((resolve) => {
+  window.allow = async () => {
+    const stream = await ask(wanted);
+    tracks.push(...stream.getTracks());
+    resolve(stream);
+  };
+});
+"""
+
+
+def test_a_camera_allowed_too_late_is_switched_off(page, pictures):
+    page.run(ASK)
+    page.part("camera").click()
+    page.wait_for("The camera starts")
+    page.choose(pictures["wide.png"]).wait_for("Points found in 1 picture.")
+    page.run("allow()")
+    page.until(lambda: page.run("return tracks.length"), "the camera")
+    off = "return tracks.every((track) => track.readyState === 'ended')"
+    page.until(lambda: page.run(off), "the camera to be off")
+    assert page.part("remove").is_displayed()
+
+
+def test_a_camera_that_stops_by_itself_gives_way_to_the_pictures(page, pictures):
+    page.choose(pictures["wide.png"]).wait_for("Points found in 1 picture.")
+    page.run(ASK)
+    page.part("camera").click()
+    page.wait_for("The camera starts")
+    page.run("allow()")
+    page.wait_for("The camera is on.")
+    page.run("tracks[0].dispatchEvent(new Event('ended'))")
+    page.wait_for("The camera has stopped.")
+    page.until(lambda: page.part("remove").is_displayed(), "the picture")
+    assert page.part("picture").get_attribute("aria-label") == "wide.png"
+    assert page.run("return tracks[0].readyState") == "ended"
 
 
 def test_a_model_that_cannot_be_loaded_is_said(browser, site_folder, tmp_path, home):

@@ -180,9 +180,13 @@ def test_an_earlier_page_is_replaced_and_anything_else_is_not(packed_file, tmp_p
     folder = tmp_path / "page"
     folder.mkdir()
     site.build(packed_file, folder)
-    (folder / "old").touch()
+    (folder / "runtime" / "old").touch()
     site.build(packed_file, folder)
-    assert not (folder / "old").exists()
+    assert not (folder / "runtime" / "old").exists()
+    (folder / "CNAME").write_text("landmarks.example")  # of the web host, not of the page
+    with pytest.raises(WorkdirError, match=r"page: holds something else \(CNAME\); name a new"):
+        site.build(packed_file, folder)
+    assert (folder / "CNAME").read_text() == "landmarks.example"
     other = tmp_path / "pictures"
     other.mkdir()
     (other / "model.json").write_text("[]")

@@ -42,6 +42,7 @@ def out(detector, monkeypatch, tmp_path):
 
 
 FRAMES = [noise(i, 64, 48) for i in range(10)]
+TS = {"codec": "mpeg2video", "pixels": "yuv420p"}
 
 
 def write_video(
@@ -96,6 +97,28 @@ def test_every_frame_is_found_where_the_detector_finds_it(out, detector, tmp_pat
     red, green, blue = frames[0][y, x].astype(int)
     assert green > max(red, blue) + 60
     assert np.abs(frames[0].astype(int) - FRAMES[0]).mean() > 3
+
+
+def test_time_goes_on_where_recordings_are_joined(tmp_path):
+    parts = [
+        write_video(tmp_path / f"{size}.ts", [noise(i, size, size) for i in range(4)], **TS)
+        for size in (48, 64)
+    ]
+    (tmp_path / "joined.ts").write_bytes(b"".join(part.read_bytes() for part in parts))
+    with videos.Reader(str(tmp_path / "joined.ts")) as reader:
+        frames = [(videos.upright(frame.image).shape[0], frame.time) for frame in reader.frames()]
+    assert {size for size, _ in frames} == {48, 64}
+    # A decoder may lose a frame at the seam, and no time with it.
+    times = np.arange(len(frames)) / 10
+    np.testing.assert_allclose([time for _, time in frames], times, atol=1e-3)
+
+
+def test_a_time_in_a_name_is_no_protocol(out, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_video("file:2026-01-02T12:30:05.mkv", FRAMES[:2])
+    assert run(Path("a:b"), "2026-01-02T12:30:05.mkv") == 0
+    assert [row["file"] for row in read_table(Path("a:b"))] == ["2026-01-02T12:30:05.mkv"] * 2
+    assert len(read_video(tmp_path / "a:b" / "drawn" / "2026-01-02T12:30:05.mkv")[0]) == 2
 
 
 @pytest.mark.parametrize("codecs", [{"libx264"}, set()], ids=["h264", "mpeg4"])

@@ -1,5 +1,6 @@
 """export.py as a user meets it: from a run, from a packed file, and what it refuses."""
 
+import os
 import re
 
 import jax
@@ -125,6 +126,7 @@ def test_what_does_not_go_together_is_refused(run, tmp_path):
         ({"detector": "faces", "faces": faces}, ConfigError, "go with --workdir"),
         ({"workdir": str(run), "regressor": False, "faces": faces}, ConfigError, "--noregressor"),
         ({"workdir": str(run), "faces": {"fit": "a.csv"}}, ConfigError, "--score"),
+        ({"detector": "faces", "card_file": f"{tmp_path}/./out"}, ConfigError, "of --out"),
         ({"workdir": str(tmp_path)}, WorkdirError, "config.json"),
         ({"detector": str(tmp_path / "none")}, WeightsError, "no such file"),
     ]
@@ -153,6 +155,10 @@ def test_a_file_is_written_whole_or_not_at_all(detector_file, tmp_path, monkeypa
         assert out.read_bytes() == b"before"
     with pytest.raises(WeightsError, match="cannot be written"):
         export.export(detector_file / "below", detector=str(detector_file))
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(WeightsError, match="pipe: cannot be written"):
+        export.export(tmp_path / "pipe", detector=str(detector_file))
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_the_command_fails_with_one_line_and_a_code(detector_file, tmp_path):

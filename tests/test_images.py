@@ -201,6 +201,7 @@ def test_boxes_are_taken_as_they_are():
         ([(0, 50, 9, 60)] * 2, "lies outside its image, 40 x 50"),
         ([(-100, 0, 101, 9)] * 2, "box 0 is [-100.0, 0.0, 101.0, 9.0]: is over 4 times its image"),
         ([(0, 0, 1e30, 1e30)] * 2, "is over 4 times its image, 40 x 50"),
+        ([(-1e308, 0, 1e308, 9)] * 2, "is over 4 times its image"),
     ],
 )
 def test_what_is_no_box_is_named(boxes, message):

@@ -315,7 +315,7 @@ def test_names_of_detectors_that_come_with_the_package(path, tmp_path, monkeypat
     assert portable.find(os.path.join(".", "faces")) == tmp_path.__class__("faces")
     with pytest.raises(WeightsError, match=r"^faces: is a folder"):
         landmarks_jax.load_detector("./faces")
-    for missing in ("cats", tmp_path / "cats.safetensors"):
+    for missing in ("cats", tmp_path / "cats.safetensors", "cats" * 100):
         with pytest.raises(WeightsError, match=r"cats.*: no such file; .* come faces$"):
             landmarks_jax.load_detector(missing)
 

@@ -24,6 +24,14 @@ def read_lines(path: str) -> Iterator[tuple[str, str]]:
         raise DataError(f"{path}: the list is not UTF-8 text") from error
 
 
+def cells(line: str, place: str) -> list[str]:
+    """The cells of a line of a table; `place` is its `file:line` for the message."""
+    try:
+        return [cell.strip() for cell in next(csv.reader([line]), [])]
+    except csv.Error as error:
+        raise DataError(f"{place}: is no line of a table ({error})") from error
+
+
 def photo_id(name: str) -> str:
     """What a photo is matched by: its file name without folders and a picture's extension."""
     base = name.replace("\\", "/").rsplit("/", 1)[-1]
@@ -64,6 +72,8 @@ def numbers(texts: Sequence[str], place: str) -> np.ndarray:
             value = math.nan
         if not math.isfinite(value):
             raise DataError(f"{place}: {text!r} is not a number")
+        if abs(value) > float(np.finfo(np.float32).max):
+            raise DataError(f"{place}: {text} is too large")
         values.append(value)
     return np.array(values, np.float32)
 
@@ -79,26 +89,26 @@ def read_csv(path: str) -> tuple[list[tuple[str, str]], np.ndarray]:
     points: list[np.ndarray] = []
     width = 0
     for place, line in read_lines(path):
-        cells = [cell.strip() for cell in next(csv.reader([line]))]
+        row = cells(line, place)
         if not width:
-            width = _header_width(place, cells)
+            width = _header_width(place, row)
             continue
-        if len(cells) != width:
-            raise DataError(f"{place}: {len(cells)} cells, the header has {width}")
-        entries.append((place, cells[0]))
-        points.append(numbers(cells[1:], place).reshape(-1, 2))
+        if len(row) != width:
+            raise DataError(f"{place}: {len(row)} cells, the header has {width}")
+        entries.append((place, row[0]))
+        points.append(numbers(row[1:], place).reshape(-1, 2))
     if not points:
         raise DataError(f"{path}: no photo is listed")
     return entries, np.stack(points)
 
 
-def _header_width(place: str, cells: list[str]) -> int:
+def _header_width(place: str, header: list[str]) -> int:
     """Checks a landmarks table's header and returns its number of cells."""
-    num_points = (len(cells) - 1) // 2
+    num_points = (len(header) - 1) // 2
     names = [f"{axis}{i}" for i in range(1, num_points + 1) for axis in "xy"]
-    if not num_points or [cell.lower() for cell in cells] != ["file", *names]:
+    if not num_points or [cell.lower() for cell in header] != ["file", *names]:
         raise DataError(f"{place}: the header must be file,x1,y1,...,xP,yP")
-    return len(cells)
+    return len(header)
 
 
 def locate(entries: Sequence[tuple[str, str]], roots: Sequence[str]) -> list[files.PhotoFile]:

@@ -27,7 +27,7 @@ def build(detector: str | os.PathLike[str], folder: Path) -> None:
 
     Args:
       detector: a packed file, or the name of a detector that comes with this package.
-      folder: what to make; an empty folder and an earlier page are replaced.
+      folder: what to make; an empty folder is replaced, and an earlier page with nothing beside it.
 
     Raises:
       ConfigError: the ONNX converter is not installed.
@@ -80,12 +80,19 @@ def describe(content: packed.Packed, name: str) -> dict[str, Any]:
 
 
 def _check(folder: Path) -> None:
-    """Refuses a folder that holds anything but an earlier page."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    """Refuses a folder that holds anything but an earlier page, such as a host's own files."""
+    if not os.path.lexists(folder):
         return
     try:
-        if json.loads((folder / DESCRIPTION).read_text())["format"] == FORMAT:
+        names = {file.name for file in folder.iterdir()}
+        if not names:
             return
+        made = {file.name for file in _PAGE.iterdir()} | {"runtime", MODEL, DESCRIPTION}
+        page = json.loads((folder / DESCRIPTION).read_text())["format"] == FORMAT
+        if page and names <= made:
+            return
+        others = sorted(names - made) if page else []
     except (OSError, ValueError, TypeError, KeyError):
-        pass
-    raise WorkdirError(f"{folder}: holds something else; name a new folder, or empty it")
+        others = []
+    named = f" ({', '.join(others[:3])})" if others else ""
+    raise WorkdirError(f"{folder}: holds something else{named}; name a new folder, or empty it")

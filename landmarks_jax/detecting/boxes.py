@@ -1,6 +1,5 @@
 """A list of boxes: which part of each picture to look at."""
 
-import csv
 import os
 from collections.abc import Iterable
 
@@ -31,16 +30,16 @@ class Boxes:
         self._boxes: dict[str, list[np.ndarray]] = {}
         lines = lists.read_lines(path)
         place, header = next(lines, (path, ""))
-        if [cell.lower() for cell in _cells(header)] != _HEADER:
+        if [cell.lower() for cell in lists.cells(header, place)] != _HEADER:
             raise DataError(f"{place}: the header must be {','.join(_HEADER)}")
         for place, line in lines:
-            cells = _cells(line)
-            if len(cells) != len(_HEADER):
-                raise DataError(f"{place}: {len(cells)} cells, the header has {len(_HEADER)}")
-            box = lists.numbers(cells[1:], place)
+            row = lists.cells(line, place)
+            if len(row) != len(_HEADER):
+                raise DataError(f"{place}: {len(row)} cells, the header has {len(_HEADER)}")
+            box = lists.numbers(row[1:], place)
             if not (box[0] < box[2] and box[1] < box[3]):
                 raise DataError(f"{place}: the box must have x0 < x1 and y0 < y1")
-            file = _located(cells[0], os.path.dirname(path), place)
+            file = _located(row[0], os.path.dirname(path), place)
             self._boxes.setdefault(os.path.realpath(file), []).append(box)
         if not self._boxes:
             raise DataError(f"{path}: no box is listed")
@@ -63,10 +62,6 @@ class Boxes:
         if len(unused) == len(self._boxes):
             raise DataError(f"{self._path}: has no box for any of the {len(inputs):,} inputs")
         return f"{self._path}: {len(unused):,} of its files are no inputs" if unused else ""
-
-
-def _cells(line: str) -> list[str]:
-    return [cell.strip() for cell in next(csv.reader([line]), [])]
 
 
 def _located(name: str, folder: str, place: str) -> str:

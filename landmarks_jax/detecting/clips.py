@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -121,11 +122,12 @@ def open_and_detect(job: Job, path: str, drawn: Path) -> int:
     count = 0
     try:
         boxes = None if job.boxes is None else job.boxes.of(path)
-        with videos.Reader(path) as reader:
+        # Whole, or what stands before a colon in its name would be taken for a protocol.
+        with videos.Reader(os.path.abspath(path)) as reader:
             count = detect_video(job, reader, path, drawn, boxes)
         problem = reader.problem
     except DataError as error:
-        problem = str(error).removeprefix(f"{path}: ")
+        problem = str(error).removeprefix(f"{os.path.abspath(path)}: ")
     if problem:
         job.results.fail(path, problem)
     return count

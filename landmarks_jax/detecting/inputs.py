@@ -76,7 +76,7 @@ def find_inputs(arguments: Sequence[str], drawn: Path) -> Inputs:
         else:
             paths.append(path)
             folders.append(os.path.dirname(path))
-    kept, repeats, own = _without_repeats(paths, os.path.abspath(drawn))
+    kept, repeats, own = _without_repeats(paths, os.path.realpath(drawn))
     if not kept:
         raise DataError(f"{files.some(arguments)}: no picture and no video there")
     counts = (
@@ -110,13 +110,14 @@ def _is_video(path: str) -> bool:
 
 
 def _without_repeats(paths: Iterable[str], drawn: str) -> tuple[list[str], int, int]:
-    """The paths once each and outside `drawn`; the numbers of repeats and of those inside."""
+    """The paths once each and outside the folder `drawn`; how many repeats, how many inside."""
     seen: set[str] = set()
     kept: list[str] = []
     repeats = own = 0
     for path in paths:
         absolute = os.path.abspath(path)
-        if absolute.startswith(drawn + os.sep):
+        # By the real place: a drawing must not replace its picture behind a link either.
+        if os.path.realpath(path).startswith(drawn + os.sep):
             own += 1
         elif absolute in seen:
             repeats += 1

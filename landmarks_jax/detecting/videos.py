@@ -144,6 +144,8 @@ class Reader:
                     return
                 at = image.time if image.time is not None else number / float(self.rate)
                 first = at if first is None else first
+                if at - first < now - 1 / float(self.rate):
+                    first = at - end  # the clock was set back: here recordings were joined
                 now = max(now, at - first)
                 if now >= self._limit:
                     return
@@ -256,7 +258,7 @@ class Writer:
 
         h264 = "libx264" in av.codecs_available
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._container = av.open(str(self._path), "w")
+        self._container = av.open(str(self._path.absolute()), "w")
         # Encoding must not take longer than finding: the fastest setting that looks the same.
         options = {"preset": "veryfast", "crf": "20"} if h264 else {}
         name = "libx264" if h264 else "mpeg4"

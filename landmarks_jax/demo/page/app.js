@@ -36,12 +36,13 @@ let detector;
 let viewer;
 /** @type {Live} */
 let live;
+/** The picture that was last asked for. @type {?Entry} */
+let chosen = null;
 
 const loading = Detector.load().then((loaded) => {
   detector = loaded;
   viewer = new Viewer(detector.description, (shown) => {
     if (shown.entry) {
-      shown.entry.rectangle = shown.rectangle;
       refresh().catch(fail);
     }
   });
@@ -61,8 +62,9 @@ function about({ name, num_landmarks, view_size, score }) {
   }
   return (
     `${text} Its labelled points are off by ${score.forward.toFixed(1)} % of the distance between ` +
-    `the eyes, on average over ${score.score.faces} faces (${score.protocol}, ${score.crop} crop); ` +
-    `a guess of the mean face is off by ${score.mean_shape.toFixed(1)} %.`
+    `the first two (of faces, the eyes), on average over ${score.score.faces} pictures ` +
+    `(${score.protocol}, ${score.crop} crop); the mean shape is off by ` +
+    `${score.mean_shape.toFixed(1)} %.`
   );
 }
 
@@ -112,18 +114,24 @@ function drawSmall(/** @type {Entry} */ entry) {
   draw(entry.canvas, entry.small, entry, entry.found, detector.description, looks, 1);
 }
 
-/** Shows a picture of the gallery large. */
+/** Shows a picture of the gallery large, unless another was chosen while it was decoded. */
 async function select(/** @type {Entry} */ entry) {
   live.stop();
+  chosen = entry;
   try {
-    show(entry, await decode(entry.file));
+    const source = await decode(entry.file);
+    if (chosen === entry) {
+      show(entry, source);
+    }
   } catch (error) {
     say(`${entry.name} ${error.message}.`, { wrong: true });
   }
 }
 
+/** Shows a picture large, unless it was removed or the camera started meanwhile. */
 function show(/** @type {Entry} */ entry, source) {
-  if (gallery.entries.includes(entry)) {
+  if (gallery.entries.includes(entry) && !live.on) {
+    chosen = entry;
     const { rectangle, found } = entry;
     viewer.show({ entry, source, rectangle, found, pixels: null });
     gallery.mark(entry);
@@ -135,8 +143,10 @@ async function findAgain() {
   const { shown } = viewer;
   if (shown?.entry) {
     shown.pixels ??= pixelsOf(shown.source);
-    shown.found = await detector.find(shown.pixels, shown.rectangle);
-    shown.entry.found = shown.found;
+    const { rectangle } = shown;
+    const found = await detector.find(shown.pixels, rectangle);
+    shown.found = found;
+    Object.assign(shown.entry, { rectangle, found }); // together: they are saved together
     drawSmall(shown.entry);
     viewer.render();
   }
@@ -170,7 +180,11 @@ function latest(work) {
 
 /** Takes the picture that is shown off the page. */
 function removeShown() {
-  const next = gallery.remove(viewer.shown.entry);
+  const { entry } = viewer.shown;
+  if (!gallery.entries.includes(entry)) {
+    return; // removed before: the next one is still being decoded
+  }
+  const next = gallery.remove(entry);
   if (next) {
     select(next);
     gallery.focus(next);
@@ -189,13 +203,23 @@ async function startCamera(device = '') {
   }
   gallery.mark(null);
   say('The camera starts …');
-  live.start(device).catch((error) => say(error.message, { wrong: true }));
+  live.start(device).catch((error) => {
+    say(error.message, { wrong: true });
+    if (!viewer.shown) {
+      showLast();
+    }
+  });
 }
 
 /** Closes the camera and shows the last picture, if there is one. */
 function stopCamera() {
   live.stop();
   hush();
+  showLast();
+}
+
+/** Shows the last picture of the gallery, if there is one. */
+function showLast() {
   const last = gallery.entries.at(-1);
   if (last) {
     select(last);

@@ -3,6 +3,8 @@
 export class Camera {
   /** @type {?MediaStream} */
   #stream = null;
+  /** Counts starts and stops: a camera that opens after the next one is not wanted any more. */
+  #turn = 0;
   #video = document.createElement('video');
 
   constructor() {
@@ -21,32 +23,43 @@ export class Camera {
   }
 
   /**
-   * Opens a camera; one that was open is closed first.
+   * Opens a camera; one that was open is closed first. Stays closed if `stop` or another `start` is
+   * called before the browser has opened it.
    * @param {string} device its id, or '' for the one that the browser prefers.
    * @param {() => void} ended called when the camera stops by itself, unplugged for example.
    * @throws {Error} the message is for people.
    */
   async start(device, ended) {
     this.stop();
+    const turn = this.#turn;
     if (!navigator.mediaDevices?.getUserMedia) {
       throw new Error('The camera needs a page served over https or from this machine.');
     }
     const wanted = device ? { deviceId: { exact: device } } : { facingMode: 'user' };
     const video = { ...wanted, width: { ideal: 640 }, height: { ideal: 480 } };
+    let stream;
     try {
-      this.#stream = await navigator.mediaDevices.getUserMedia({ video });
+      stream = await navigator.mediaDevices.getUserMedia({ video });
     } catch (error) {
       throw new Error(reason(error));
     }
-    this.#stream.getVideoTracks()[0].addEventListener('ended', ended);
-    this.#video.srcObject = this.#stream;
+    if (turn !== this.#turn) {
+      close(stream);
+      return;
+    }
+    this.#stream = stream;
+    stream.getVideoTracks()[0].addEventListener('ended', ended);
+    this.#video.srcObject = stream;
     await this.#video.play();
   }
 
   /** Closes the camera. */
   stop() {
-    this.#stream?.getTracks().forEach((track) => track.stop());
-    this.#stream = null;
+    this.#turn++;
+    if (this.#stream) {
+      close(this.#stream);
+      this.#stream = null;
+    }
     this.#video.srcObject = null;
   }
 
@@ -72,6 +85,11 @@ export class Camera {
     const all = (await navigator.mediaDevices?.enumerateDevices()) ?? [];
     return all.filter(({ kind, deviceId }) => kind === 'videoinput' && deviceId);
   }
+}
+
+/** Switches a camera off. */
+function close(/** @type {MediaStream} */ stream) {
+  stream.getTracks().forEach((track) => track.stop());
 }
 
 /** Why a camera could not be opened. */

@@ -37,18 +37,21 @@ export class Live {
   /**
    * Opens a camera, and finds points in its frames until it is stopped.
    * @param {string} device its id, or '' for any.
-   * @throws {Error} it cannot be opened; the message is for people.
+   * @throws {Error} it cannot be opened, or stops by itself; the message is for people.
    */
   async start(device = '') {
     const run = {};
     this.#run = run;
+    let ended = false;
     try {
-      await this.#camera.start(device, () => {
-        this.stop();
-        say('The camera has stopped.', { wrong: true });
-      });
+      await this.#camera.start(device, () => (ended = true));
       await this.#listDevices();
-      await this.#follow(() => this.#run === run);
+      await this.#follow(() => {
+        if (ended) {
+          throw new Error('The camera has stopped.');
+        }
+        return this.#run === run;
+      });
     } catch (error) {
       if (this.#run === run) {
         this.stop();

@@ -4,8 +4,8 @@
 /** @typedef {import('./app.js').Entry} Entry */
 
 /**
- * A table with the columns of detect.py: a line a picture, x, y and confidence of each landmark,
- * then x and y of the labelled points.
+ * A table whose columns are called as detect.py calls them: a line a picture, its file, x, y and
+ * confidence of each landmark, then x and y of the labelled points.
  *
  * @param {Description} description
  * @param {Entry[]} entries
@@ -48,7 +48,7 @@ export function toJson(description, entries) {
 
 /** What the labelled points are called. */
 export function pointNames({ point_names, num_labelled }) {
-  return Array.from({ length: num_labelled }, (_, i) => point_names[i] ?? `labelled ${i + 1}`);
+  return Array.from({ length: num_labelled }, (_, i) => point_names[i] ?? `point ${i + 1}`);
 }
 
 /** Gives the user a file. */
