@@ -14,7 +14,7 @@ from configs import base
 def get_config() -> ConfigDict:
     """The base configuration, narrow, with the terms that help a small model in a short time."""
     config = base.get_config()
-    config.data.canvas_size = 60
+    config.data.canvas_size = 72
     config.data.num_synthetic = 4_000
     config.views.size = 48
     config.model.detector_channels = 64

@@ -19,6 +19,7 @@ from tests.running import ROOT
 NOTEBOOK = ROOT / "docs" / "tutorial.ipynb"
 MAX_BYTES = 300_000
 # What replaces the cell tagged `parameters`, below a line that sets FOLDER.
+# Sizes are those of `running.shrink`: what test_commands.py compiled need not be compiled again.
 SMALL = """
 NUM_PICTURES, NUM_FIT, NUM_SCORE, STEPS = 16, 12, 8, 4
 OPTIONS = [
@@ -53,13 +54,11 @@ def cells() -> list[dict]:
 @pytest.fixture(scope="module")
 def left(tmp_path_factory):
     """The folder that an execution from `docs` filled, and the values that it left behind."""
-    if (
-        importlib.util.find_spec("nbclient") is None
-        or importlib.util.find_spec("ipykernel") is None
-    ):
-        if os.environ.get("CI") == "true":
-            pytest.fail("nbclient or ipykernel is missing: install the extra `test`")
-        pytest.skip("nbclient or ipykernel is not installed (extra `test`)")
+    missing = [m for m in ("nbclient", "ipykernel") if importlib.util.find_spec(m) is None]
+    if missing and os.environ.get("CI") == "true":
+        pytest.fail(f"{missing[0]} is missing: install the extra `test`")
+    if missing:
+        pytest.skip(f"{missing[0]} is not installed (extra `test`)")
     import nbclient  # noqa: PLC0415
     import nbformat  # noqa: PLC0415
 
