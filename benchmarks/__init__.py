@@ -1,0 +1,1 @@
+"""What is timed, against what; the results lie in docs/results/benchmarks."""
