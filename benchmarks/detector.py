@@ -20,6 +20,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,8 @@ def flops_per_view(config: ConfigDict, variables: dict[str, Any]) -> float:
     module = build_detector(config)
     views = jnp.zeros((8, config.views.size, config.views.size, 3))
     run = jax.jit(lambda x: module.apply(variables, x, use_running_average=True))
-    return run.lower(views).compile().cost_analysis()["flops"] / len(views)
+    cost: Any = run.lower(views).compile().cost_analysis()
+    return cost["flops"] / len(views)
 
 
 def matmul_peak(dtype: str) -> float:
@@ -154,7 +156,7 @@ def time_batch(runs: dict[str, Contender], views: np.ndarray) -> dict[str, list[
     start, rounds = time.perf_counter(), 0
     while rounds < FEWEST or (time.perf_counter() - start < SECONDS and rounds < MOST):
         for name, run in runs.items():
-            times[name].append(_seconds(lambda run=run: run(views)))
+            times[name].append(_seconds(partial(run, views)))
         rounds += 1
     return times
 
