@@ -113,7 +113,9 @@ class Reader:
 
     def _grid(self) -> Fraction:
         base, average = self._stream.base_rate, self._stream.average_rate
-        rates = [r for r in (base, average) if r and 0 < r <= _FASTEST]
+        # From version 19 on PyAV has rationals of its own, which do less than Python's.
+        known = [Fraction(r.numerator, r.denominator) for r in (base, average) if r]
+        rates = [rate for rate in known if 0 < rate <= _FASTEST]
         # MPEG-4 takes no finer grid.
         return max(rates, default=_RATE).limit_denominator(1001)
 
