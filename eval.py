@@ -12,20 +12,9 @@ from pathlib import Path
 from absl import flags
 
 from landmarks_jax import cli
-from landmarks_jax.data.framing import CROPS
 
 _WORKDIR = flags.DEFINE_string("workdir", "runs/quickstart", "The run's folder.")
-_PROTOCOL = flags.DEFINE_multi_string(
-    "protocol", None, "synthetic | aflw-995 | aflw-dev; default: the run's config.eval.protocols."
-)
-_AFLW = flags.DEFINE_string(
-    "aflw", None, "Folder of AFLW's lists, if not the run's config.eval.aflw."
-)
-_FIT = flags.DEFINE_string("fit", None, "Labelled faces that fit: .csv, .txt or prepared folder.")
-_SCORE = flags.DEFINE_string("score", None, "Labelled faces that are scored, likewise.")
-_CROP = flags.DEFINE_multi_enum(
-    "crop", [], CROPS, "With --fit and --score; default: the crop of the run's training."
-)
+_FACES = cli.define_faces()
 
 
 def main() -> None:
@@ -35,11 +24,7 @@ def main() -> None:
 
     table = evaluate.evaluate_run(
         Path(_WORKDIR.value),
-        protocol_names=_PROTOCOL.value,
-        aflw=_AFLW.value,
-        fit=_FIT.value,
-        score=_SCORE.value,
-        crops=_CROP.value,
+        **_FACES(),
         command=sys.argv,
     )
     print(table)

@@ -13,7 +13,6 @@ from pathlib import Path
 from absl import flags
 
 from landmarks_jax import cli
-from landmarks_jax.data.framing import CROPS
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run to pack: its folder.")
 _DETECTOR = flags.DEFINE_string("detector", None, "Or a packed file, or a shipped one's name.")
@@ -27,17 +26,7 @@ _PHOTOS = flags.DEFINE_string(
     "photos", None, "A sentence on the photos of training and their terms, for the card."
 )
 _REGRESSOR = flags.DEFINE_bool("regressor", True, "Pack a regressor to labelled points.")
-_PROTOCOL = flags.DEFINE_multi_string(
-    "protocol", None, "synthetic | aflw-995 | aflw-dev; default: the run's config.eval.protocols."
-)
-_AFLW = flags.DEFINE_string(
-    "aflw", None, "Folder of AFLW's lists, if not the run's config.eval.aflw."
-)
-_FIT = flags.DEFINE_string("fit", None, "Labelled faces that fit: .csv, .txt or prepared folder.")
-_SCORE = flags.DEFINE_string("score", None, "Labelled faces that are scored, likewise.")
-_CROP = flags.DEFINE_multi_enum(
-    "crop", [], CROPS, "With --fit and --score; default: the crop of the run's training."
-)
+_FACES = cli.define_faces()
 
 
 def main() -> None:
@@ -54,13 +43,7 @@ def main() -> None:
         card_file=_CARD.value,
         photos=_PHOTOS.value,
         regressor=_REGRESSOR.value,
-        faces={
-            "protocol_names": _PROTOCOL.value,
-            "aflw": _AFLW.value,
-            "fit": _FIT.value,
-            "score": _SCORE.value,
-            "crops": _CROP.value,
-        },
+        faces=_FACES(),
         command=sys.argv,
     )
     print(written)

@@ -3,12 +3,42 @@
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import app, flags
 from absl import logging as absl_logging
 
+from landmarks_jax.data.framing import CROPS
 from landmarks_jax.errors import UserError
+
+# Flags defined here are listed by --help of the entry point that asked for them.
+flags.disclaim_key_flags()
+
+
+def define_faces() -> Callable[[], dict[str, Any]]:
+    """Defines the flags that name a run's labelled faces.
+
+    Returns:
+      What gives their values, once flags are read, as keywords of `evaluate.open_faces`.
+    """
+    holders: dict[str, flags.FlagHolder] = {
+        "protocol_names": flags.DEFINE_multi_string(
+            "protocol",
+            None,
+            "synthetic | aflw-995 | aflw-dev; default: the run's config.eval.protocols.",
+        ),
+        "aflw": flags.DEFINE_string(
+            "aflw", None, "Folder of AFLW's lists, if not the run's config.eval.aflw."
+        ),
+        "fit": flags.DEFINE_string(
+            "fit", None, "Labelled faces that fit: .csv, .txt or prepared folder."
+        ),
+        "score": flags.DEFINE_string("score", None, "Labelled faces that are scored, likewise."),
+        "crops": flags.DEFINE_multi_enum(
+            "crop", [], CROPS, "With --fit and --score; default: the crop of the run's training."
+        ),
+    }
+    return lambda: {name: holder.value for name, holder in holders.items()}
 
 
 def run(

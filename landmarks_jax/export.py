@@ -59,7 +59,7 @@ def export(
         # Only here: a packed file is converted without the training stack.
         from landmarks_jax import pack  # noqa: PLC0415
 
-        protocols = pack.open_faces(Path(workdir), **named) if regressor else []
+        protocols = pack.open_faces(Path(workdir), named) if regressor else []
         content = pack.pack_run(Path(workdir), protocols, command)
     else:
         content = packed.read(portable.find(str(detector)))

@@ -1,7 +1,7 @@
 """Makes a packed detector of a run: its newest checkpoint, a regressor, and how it scores."""
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,25 +50,19 @@ def pack_run(
     return packed.Packed(packed.needed_fields(config), variables, regressor, summary)
 
 
-def open_faces(
-    workdir: Path,
-    protocol_names: Sequence[str] | None = None,
-    *,
-    aflw: str | None = None,
-    fit: str | None = None,
-    score: str | None = None,
-    crops: Sequence[str] = (),
-) -> list[Protocol]:
+def open_faces(workdir: Path, faces: Mapping[str, Any]) -> list[Protocol]:
     """Reads the labelled faces for `pack_run`, as `evaluate.evaluate_run` would.
+
+    Args:
+      workdir: the run's folder.
+      faces: keywords of `evaluate.open_faces`.
 
     Raises:
       UserError: the run or the labelled faces cannot be used; the line says how to do without.
     """
     config = checkpoints.read_config(workdir)
     try:
-        return evaluate.open_faces(
-            config, protocol_names, aflw=aflw, fit=fit, score=score, crops=crops
-        )
+        return evaluate.open_faces(config, **faces)
     except UserError as error:
         raise type(error)(
             f"{error}; or pack without labelled faces, and so without a regressor: --noregressor"

@@ -246,7 +246,7 @@ def test_imports_go_one_way():
         own = {i for i in imports_of(PACKAGE / name) if i.startswith("landmarks_jax.")}
         assert {".".join(i.split(".")[:2]) for i in own} <= lower, name
     data = importers("landmarks_jax.data")
-    wiring = {"evaluate.py", "config.py", "images.py", "packed.py", "portable.py"}
+    wiring = {"cli.py", "evaluate.py", "config.py", "images.py", "packed.py", "portable.py"}
     assert data <= below("data/", "evaluation/", "training/", "detecting/") | wiring
     assert importers("landmarks_jax.detecting") <= below("detecting/")
     assert not importers("landmarks_jax.objective") & below("models/", "weights/", "evaluation/")
