@@ -30,6 +30,7 @@ def get_config() -> ConfigDict:
     views.scale_range = (1.0, 1.0)  # factors; the mean magnification is uniform between them
     views.scale_std = 0.05  # normal about that mean, as a share of it
     views.shift_std = 0.04  # normal, as a share of the view's side
+    views.bend_std = 0.0  # not in the paper: bumps that bend x', normal, in half sides of the view
 
     config.model = model = ConfigDict()
     model.num_landmarks = 10  # K; the paper's are 10, 30 and 50 (Table I)

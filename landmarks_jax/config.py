@@ -49,6 +49,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "views.rotation_limit": (0, 180),
     "views.scale_std": (0, 0.3),
     "views.shift_std": (0, 1),
+    "views.bend_std": (0, 0.5),
     "model.num_landmarks": (1, 1000),
     "model.beta": (1e-6, 1e6),
     "model.sigma": (1e-3, 1e3),

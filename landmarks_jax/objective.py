@@ -200,22 +200,27 @@ def tap_losses(
 
 
 def equivariance_loss(
-    landmarks: tuple[jax.Array, jax.Array], to_canvas: tuple[jax.Array, jax.Array]
+    landmarks: tuple[jax.Array, jax.Array],
+    to_canvas: tuple[jax.Array, jax.Array],
+    bumps: jax.Array | None = None,
 ) -> jax.Array:
     """How far the landmarks of one view lie from the other's, carried over by the exact map.
 
-    Points that one view shows outside the other count nothing.
+    Carried from `x'` to `x`, the way in which a bend is known. Points that one view shows outside
+    the other count nothing.
 
     Args:
       landmarks: `u` and `u'`, each `[B, K, 2]`.
       to_canvas: the views' maps, each `[B, 2, 3]`.
+      bumps: `[B, 25, 2]` the bend of `x'`, or None.
 
     Returns:
-      The mean squared distance, in normalised units of the view.
+      The mean squared distance, in normalised units of `x`.
     """
-    carried = geometry.apply(views.between(*to_canvas), landmarks[0])
+    bent = landmarks[1] if bumps is None else views.bend(landmarks[1], bumps)
+    carried = geometry.apply(views.between(to_canvas[1], to_canvas[0]), bent)
     visible = jnp.all(jnp.abs(jax.lax.stop_gradient(carried)) <= 1.0, -1)
-    squared = ((carried - landmarks[1]) ** 2).sum(-1)
+    squared = ((carried - landmarks[0]) ** 2).sum(-1)
     return jnp.where(visible, squared, 0.0).sum() / jnp.maximum(visible.sum(), 1)
 
 

@@ -1,7 +1,8 @@
 """Random views of photos, drawn and resampled on the accelerator.
 
 A view is given by its map `[2, 3]` from the view's normalised coordinates to the canvas's, so that
-resampling reads it directly; points follow the other way, through the inverse.
+resampling reads it directly; points follow the other way, through the inverse. The second view may
+be bent besides: its coordinates are moved by a smooth random field before the map applies.
 """
 
 from typing import NamedTuple
@@ -12,6 +13,11 @@ import ml_collections
 
 from landmarks_jax import geometry
 
+# The bumps of a bend stand on a grid of this many a side over the view, corners included, each a
+# Gaussian of this deviation in normalised units: wide enough that neighbours run into each other.
+_BUMPS = 5
+_BUMP_SIGMA = 0.4
+
 
 class Views(NamedTuple):
     """Views of a batch of canvases, and the exact maps that made them.
@@ -19,12 +25,15 @@ class Views(NamedTuple):
     Attributes:
       images: `[B, S, S, 3]` in [0, 1].
       to_canvas: `[B, 2, 3]` from the view's coordinates to the canvas's.
+      bumps: `[B, 25, 2]` heights of the bend that goes before the map, as `bend` takes them; None
+        where the view is not bent.
       inside: `[B, S, S]`, true where a pixel comes from the photo and not from its replicated
         border; None unless asked for.
     """
 
     images: jax.Array
     to_canvas: jax.Array
+    bumps: jax.Array | None = None
     inside: jax.Array | None = None
 
 
@@ -63,13 +72,57 @@ def draw_maps(
     return geometry.compose(into_canvas, jax.vmap(draw)(keys))
 
 
-def warp(images: jax.Array, maps: jax.Array, size: int) -> jax.Array:
+def draw_bumps(keys: jax.Array, std: float) -> jax.Array:
+    """Draws one random bend per photo.
+
+    Args:
+      keys: `[B]` typed random keys, one per photo.
+      std: of the bumps' heights, normal, in normalised units. A point moves by about 1.4 times
+        that; the field folds over where its slope, normal with deviation 2.5 std, reaches -1.
+
+    Returns:
+      `[B, 25, 2]` heights.
+    """
+
+    def draw(key: jax.Array) -> jax.Array:
+        # 2: after the two views' own draws.
+        return std * jax.random.normal(jax.random.fold_in(key, 2), (_BUMPS**2, 2))
+
+    return jax.vmap(draw)(keys)
+
+
+def bend(points: jax.Array, bumps: jax.Array) -> jax.Array:
+    """Moves points by a smooth field: a sum of Gaussian bumps on a regular grid.
+
+    Unlike a similarity it moves the parts of a face against each other, so that landmarks must stay
+    on their parts to tell where these went (Jakab et al. 2018 bend by thin-plate splines).
+
+    Args:
+      points: `[..., N, 2]`, normalised.
+      bumps: `[..., 25, 2]` the heights of the bumps, row by row; leading axes broadcast.
+
+    Returns:
+      `[..., N, 2]`.
+    """
+    steps = jnp.linspace(-1.0, 1.0, _BUMPS, dtype=points.dtype)
+    # The Gaussian factors over x and y.
+    across, down = (
+        jnp.exp(-((points[..., axis, None] - steps) ** 2) / (2 * _BUMP_SIGMA**2)) for axis in (0, 1)
+    )
+    heights = bumps.reshape(*bumps.shape[:-2], _BUMPS, _BUMPS, 2)
+    return points + jnp.einsum("...nr,...nc,...rcd->...nd", down, across, heights)
+
+
+def warp(
+    images: jax.Array, maps: jax.Array, size: int, bumps: jax.Array | None = None
+) -> jax.Array:
     """Resamples images bilinearly through affine maps, borders replicated.
 
     Args:
       images: `[B, H, W, C]`, floating or uint8 (read as it is, 0 to 255).
       maps: `[B, 2, 3]` from output coordinates to input coordinates, both normalised.
       size: side of the square output, in pixels.
+      bumps: `[B, 25, 2]` bends the output before the maps apply; None does not.
 
     Returns:
       `[B, size, size, C]` in the dtype of `maps`, in the value range of `images`.
@@ -77,9 +130,10 @@ def warp(images: jax.Array, maps: jax.Array, size: int) -> jax.Array:
     height, width, channels = images.shape[1:]
     centers = jnp.asarray(geometry.pixel_centers(size, maps.dtype))
     grid = jnp.stack(jnp.meshgrid(centers, centers), -1).reshape(-1, 2)
+    grids = grid[None] if bumps is None else bend(grid, bumps)
+    places = geometry.to_pixels(geometry.apply(maps, grids), (width, height))
 
-    def resample(image: jax.Array, affine: jax.Array) -> jax.Array:
-        places = geometry.to_pixels(geometry.apply(affine, grid), (width, height))
+    def resample(image: jax.Array, places: jax.Array) -> jax.Array:
         x = jnp.clip(places[:, 0], 0, width - 1)
         y = jnp.clip(places[:, 1], 0, height - 1)
         # The last cell starts one before the border, so that its right neighbour exists.
@@ -96,7 +150,7 @@ def warp(images: jax.Array, maps: jax.Array, size: int) -> jax.Array:
         lower = pixels(bottom, left) * (1 - fx) + pixels(bottom, right) * fx
         return upper * (1 - fy) + lower * fy
 
-    return jax.vmap(resample)(images, maps).reshape(-1, size, size, channels)
+    return jax.vmap(resample)(images, places).reshape(-1, size, size, channels)
 
 
 def inside(maps: jax.Array, size: int, extents: jax.Array) -> jax.Array:
@@ -131,19 +185,20 @@ def view_pair(
     Args:
       canvases: `[B, C, C, 3]` uint8.
       keys: `[B]` typed random keys; a photo's views depend on its own key alone.
-      config: the `views` section, with `size`, the side of a view in pixels.
+      config: the `views` section, with `size`, the side of a view in pixels, and `bend_std`.
       extents: `[B, 4]` as `inside` takes them and `data.framing.Framing.extent` gives them; given,
         the views say which pixels are the photo's.
 
     Returns:
-      `(x, x')`, each with its images in [0, 1] and its maps.
+      `(x, x')`, each with its images in [0, 1] and its maps; `x'` bent where `bend_std` says so.
     """
     share = config.size / canvases.shape[1]
     pair = []
     for view in range(2):
         maps = draw_maps(keys, config, view=view, view_share=share)
         known = None if extents is None else inside(maps, config.size, extents)
-        pair.append(Views(warp(canvases, maps, config.size) / 255.0, maps, known))
+        bumps = draw_bumps(keys, config.bend_std) if view == 1 and config.bend_std else None
+        pair.append(Views(warp(canvases, maps, config.size, bumps) / 255.0, maps, bumps, known))
     return pair[0], pair[1]
 
 

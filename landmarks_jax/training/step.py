@@ -106,7 +106,7 @@ def loss_and_metrics(
     gradient = objective.gradient_loss(made.final, made.targets, directions)
     landmarks = jnp.split(made.landmarks, 2)
     equivariance = objective.equivariance_loss(
-        (landmarks[0], landmarks[1]), (first.to_canvas, second.to_canvas)
+        (landmarks[0], landmarks[1]), (first.to_canvas, second.to_canvas), second.bumps
     )
     separation = objective.separation_loss(made.landmarks, config.objective.separation_sigma)
     loss = (
