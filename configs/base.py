@@ -15,7 +15,7 @@ def get_config() -> ConfigDict:
 
     config.data = data = ConfigDict()
     data.source = "synthetic"  # synthetic | folder | celeba | mtfl | prepared
-    data.roots = ()  # folders: of pictures (folder), official layouts, or one prepared form
+    data.roots = ()  # folders: of pictures (folder), official layouts, or prepared forms
     data.exclude = ()  # list files of photo ids that are left out, such as MAFL's testing.txt
     data.landmarks = ""  # "" or a list of labelled points: CSV (folder), MTFL list (mtfl)
     data.crop = "center"  # center | tight | box: what part of a photo the view shows

@@ -28,6 +28,11 @@ FREE_FIELDS = (
 )
 FREE_SECTIONS = ("eval.",)
 
+# Fields that came later, and what runs before them did: their folders stay readable.
+ADDED_FIELDS: dict[str, Any] = {
+    "views.bend_std": 0.0,
+}
+
 CHOICES = {
     "compute_dtype": ("float32", "bfloat16", "float64"),
     "data.source": SOURCES,
@@ -190,7 +195,7 @@ def to_json(config: ConfigDict) -> str:
 
 
 def from_json(text: str) -> ConfigDict:
-    """Reads what `to_json` wrote; lists become tuples again.
+    """Reads what `to_json` wrote, by this version or an earlier one; lists become tuples again.
 
     Raises:
       ValueError: the text is not such a configuration.
@@ -204,7 +209,12 @@ def from_json(text: str) -> ConfigDict:
     parsed = json.loads(text)
     if not isinstance(parsed, dict):
         raise ValueError("not an object of fields")
-    return ConfigDict(tuples(parsed)).lock()
+    config = ConfigDict(tuples(parsed))
+    for field, value in ADDED_FIELDS.items():
+        section, name = field.split(".")
+        if isinstance(config.get(section), ConfigDict) and name not in config[section]:
+            config[section][name] = value
+    return config.lock()
 
 
 def differences(old: ConfigDict, new: ConfigDict) -> Iterator[tuple[str, Any, Any]]:

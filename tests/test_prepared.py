@@ -64,7 +64,11 @@ def test_photos_without_points_can_be_prepared(photos):
         config_of(photos, landmarks="", roots=(str(photos.parent / "photos"),)).data
     )
     prepared.prepare(source, frame, photos.parent / "out")
-    batch = next(prepared.PreparedCanvases(photos.parent / "out").batches(seed=0, batch_size=4))
+    batch = next(
+        feed.PreparedFeed([prepared.PreparedCanvases(photos.parent / "out")]).batches(
+            seed=0, batch_size=4
+        )
+    )
     assert (batch["canvas"].shape, batch["points"].shape) == ((4, 12, 12, 3), (4, 0, 2))
     with pytest.raises(ConfigError, match="annotated points"):
         prepared.prepare(source, FRAME, photos.parent / "box")
@@ -73,13 +77,13 @@ def test_photos_without_points_can_be_prepared(photos):
 def test_batches_follow_the_order(photos):
     found = prepared.PreparedCanvases(write(photos))
     share = {"process_index": 1, "process_count": 2}
-    batches = found.batches(seed=4, batch_size=6, start_step=3, **share)
+    batches = feed.PreparedFeed([found]).batches(seed=4, batch_size=6, start_step=3, **share)
     for step in (3, 4, 5):
         rows, batch = order.batch_rows(4, 9, 6, step, **share), next(batches)
         np.testing.assert_array_equal(batch["canvas"], found.canvases[rows])
         np.testing.assert_array_equal(batch["points"], found.points[rows])
     with pytest.raises(ConfigError, match=r"config.train.batch_size = 5"):
-        found.batches(seed=0, batch_size=5, process_count=2)
+        feed.PreparedFeed([found]).batches(seed=0, batch_size=5, process_count=2)
 
 
 READ_BATCHES = """
@@ -117,7 +121,7 @@ def test_a_feed_says_the_same_from_photos_and_prepared(photos):
     second = feed.open_feed(config_of(photos, source="prepared", roots=(str(write(photos)),)))
     assert (len(first), first.num_points, first.digest) == (9, 3, second.digest)
     assert (len(second), second.num_points) == (9, 3)
-    with pytest.raises(ConfigError, match="wants one folder"):
+    with pytest.raises(ConfigError, match="wants the folders"):
         feed.open_feed(config_of(photos, source="prepared"))
 
 
@@ -231,3 +235,51 @@ def test_the_command_prepares_a_config(photos):
     )
     assert again.returncode == 2
     assert again.stderr.splitlines()[-1].startswith(f"error: {out}: is there already")
+
+
+def test_several_folders_are_one_set_and_a_folder_named_twice_counts_twice(photos):
+    folder = (str(photos.parent / "photos"),)
+    source = sources.open_source(config_of(photos, landmarks="", roots=folder).data)
+    roots = {}
+    for crop in ("center", "tight"):
+        roots[crop] = str(photos.parent / crop)
+        prepared.prepare(source, framing.Framing(20, 16, crop), roots[crop])
+    config = config_of(
+        photos, source="prepared", crop="center", roots=(roots["center"], *[roots["tight"]] * 2)
+    )
+    opened = feed.open_feed(config)
+    center, tight = (prepared.PreparedCanvases(roots[crop]) for crop in ("center", "tight"))
+    wanted = np.concatenate([center.canvases, tight.canvases, tight.canvases])
+    assert (len(opened), opened.num_points) == (27, 0)
+    batches = opened.batches(seed=5, batch_size=9, start_step=2)
+    for step in (2, 3, 4):
+        batch = next(batches)
+        np.testing.assert_array_equal(batch["canvas"], wanted[order.batch_rows(5, 27, 9, step)])
+        assert batch["points"].shape == (9, 0, 2)
+    assert opened.digest != center.digest
+    assert str(roots["center"]) in opened.summary
+
+
+def test_folders_that_do_not_go_together_are_refused(photos):
+    folder = (str(photos.parent / "photos"),)
+    plain = sources.open_source(config_of(photos, landmarks="", roots=folder).data)
+    labelled = sources.open_labelled(str(photos))
+    made = {}
+    for name, source, frame in (
+        ("center", plain, framing.Framing(20, 16, "center")),
+        ("tight", plain, framing.Framing(20, 16, "tight")),
+        ("box", labelled, framing.Framing(20, 16, "box")),
+        ("small", plain, framing.Framing(18, 16, "center")),
+    ):
+        made[name] = str(photos.parent / name)
+        prepared.prepare(source, frame, made[name])
+    for names, crop, message in (
+        (("tight",), "center", "config.data.crop = 'center'"),
+        (("center", "box"), "center", "config.data.crop = 'center'"),
+        (("box", "tight"), "box", "config.data.crop = 'box'"),
+        (("center", "small"), "center", "config.data.canvas_size = 20"),
+        ((), "center", "wants the folders"),
+    ):
+        roots = tuple(made[name] for name in names)
+        with pytest.raises(ConfigError, match=message):
+            feed.open_feed(config_of(photos, source="prepared", crop=crop, roots=roots))

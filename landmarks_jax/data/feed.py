@@ -3,13 +3,20 @@
 TensorFlow is imported only where photos are decoded as training goes.
 """
 
-from collections.abc import Iterator
+import dataclasses
+import hashlib
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
-from landmarks_jax.data import prepared, sources
+from landmarks_jax.data import order, prepared, sources
 from landmarks_jax.data.framing import Framing
+from landmarks_jax.errors import ConfigError
+
+# The crop of the config, and the other that may stand beside it.
+CROPS_BESIDE = ("center", "tight")
 
 
 class Feed(Protocol):
@@ -82,6 +89,80 @@ class PhotoFeed:
         )
 
 
+class PreparedFeed:
+    """Batches from canvases in the prepared form, without TensorFlow.
+
+    From one folder they are those that `PhotoFeed` gives from its photos, bit by bit. Of several
+    folders every epoch sees all photos, those of a folder named n times n times.
+    """
+
+    def __init__(self, parts: Sequence[prepared.PreparedCanvases]) -> None:
+        counts = {part.num_points for part in parts}
+        # Points that only some photos have can serve nobody.
+        self.num_points = counts.pop() if len(counts) == 1 else 0
+        joined = "".join(part.digest for part in parts)
+        self.digest = (
+            parts[0].digest if len(parts) == 1 else hashlib.sha256(joined.encode()).hexdigest()
+        )
+        self.summary = "; ".join(part.summary for part in parts)
+        self._parts = list(parts)
+        self._starts = np.cumsum([0, *map(len, parts)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def batches(
+        self,
+        *,
+        seed: int,
+        batch_size: int,
+        start_step: int = 0,
+        process_index: int = 0,
+        process_count: int = 1,
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """See `pipeline.batches`."""
+        share = order.local_batch_size(batch_size, process_count)
+        size = self._parts[0].framing.canvas_size
+
+        def gather(rows: np.ndarray) -> dict[str, np.ndarray]:
+            canvases = np.empty((share, size, size, 3), np.uint8)
+            points = np.empty((share, self.num_points, 2), np.float32)
+            owners = np.searchsorted(self._starts, rows, side="right") - 1
+            for owner in np.unique(owners):
+                mine = owners == owner
+                part, own_rows = self._parts[owner], rows[mine] - self._starts[owner]
+                canvases[mine] = part.canvases[own_rows]
+                if self.num_points:
+                    points[mine] = part.points[own_rows]
+            return {"canvas": canvases, "points": points}
+
+        place = {"process_index": process_index, "process_count": process_count}
+        return (
+            gather(order.batch_rows(seed, len(self), batch_size, step, **place))
+            for step in itertools.count(start_step)
+        )
+
+
+def _open_prepared(config: Any) -> PreparedFeed:
+    """The prepared folders of a config, each cut as the config says.
+
+    Beside photos cut by `center` there may be others cut `tight`: neither looks at annotation.
+    """
+    frame, roots = framing_of(config), tuple(config.data.roots)
+    if not roots:
+        raise ConfigError("config.data.roots = (): source 'prepared' wants the folders")
+    parts: dict[str, prepared.PreparedCanvases] = {}
+    for root in roots:
+        if root in parts:
+            continue
+        parts[root] = prepared.PreparedCanvases(root)
+        beside = len(set(roots)) > 1 and (frame.crop, parts[root].framing.crop) == CROPS_BESIDE
+        parts[root].require(dataclasses.replace(frame, crop="tight") if beside else frame)
+    feed = PreparedFeed([parts[root] for root in roots])
+    frame.check_points(feed.num_points, feed.summary)
+    return feed
+
+
 def framing_of(config: Any) -> Framing:
     """How a config cuts canvases: `data.canvas_size`, `views.size` and `data.crop`."""
     return Framing(config.data.canvas_size, config.views.size, config.data.crop)
@@ -94,10 +175,6 @@ def open_feed(config: Any) -> Feed:
       ConfigError: a field cannot work, or differs from how prepared data was cut.
       DataError: the data is missing or damaged.
     """
-    frame = framing_of(config)
-    if config.data.source != "prepared":
-        return PhotoFeed(sources.open_source(config.data), frame)
-    canvases = prepared.PreparedCanvases(sources.one_root(config.data))
-    canvases.require(frame)
-    frame.check_points(canvases.num_points, canvases.summary)
-    return canvases
+    if config.data.source == "prepared":
+        return _open_prepared(config)
+    return PhotoFeed(sources.open_source(config.data), framing_of(config))

@@ -38,6 +38,16 @@ def photo_id(name: str) -> str:
     return os.path.splitext(base)[0] if files.is_picture(base) else base
 
 
+def _listed(line: str) -> str:
+    """The photo of a line: all of it, less the numbers of a labelled list in MTFL's form."""
+    name, *rest = line.split()
+    try:
+        labelled = len([float(cell) for cell in rest]) >= 10
+    except ValueError:
+        labelled = False
+    return name if labelled else line
+
+
 def leave_out(photos: Sequence[files.PhotoFile], lists: Sequence[str]) -> tuple[list[int], str]:
     """Finds the photos that remain without those that lists name.
 
@@ -46,7 +56,7 @@ def leave_out(photos: Sequence[files.PhotoFile], lists: Sequence[str]) -> tuple[
 
     Args:
       photos: photos to choose from.
-      lists: files with one photo's name or id a line.
+      lists: files with one photo's name or id a line; the points of a labelled list may follow.
 
     Returns:
       The numbers of the photos that remain, and a note of how many were left out ("" without
@@ -54,7 +64,7 @@ def leave_out(photos: Sequence[files.PhotoFile], lists: Sequence[str]) -> tuple[
     """
     if not lists:
         return list(range(len(photos))), ""
-    named = {photo_id(line) for path in lists for _, line in read_lines(path)}
+    named = {photo_id(_listed(line)) for path in lists for _, line in read_lines(path)}
     kept = [i for i, photo in enumerate(photos) if photo_id(photo.name) not in named]
     if not kept:
         raise DataError(f"{files.some(lists)}: nothing is left of the {len(photos):,} photos")

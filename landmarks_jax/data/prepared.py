@@ -13,13 +13,12 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from landmarks_jax.data import order, parallel, sources
+from landmarks_jax.data import parallel, sources
 from landmarks_jax.data.framing import Framing
 from landmarks_jax.errors import ConfigError, DataError
 
@@ -179,34 +178,6 @@ class PreparedCanvases:
                     f"{name} = {wanted!r}, but {self._folder} was prepared with "
                     f"{found!r}: change the field, or prepare the data anew"
                 )
-
-    def batches(
-        self,
-        *,
-        seed: int,
-        batch_size: int,
-        start_step: int = 0,
-        process_index: int = 0,
-        process_count: int = 1,
-    ) -> Iterator[dict[str, np.ndarray]]:
-        """The same batches as `pipeline.batches` gives from the photos, bit by bit."""
-        order.local_batch_size(batch_size, process_count)  # complain at the call, not at `next`
-
-        def forever() -> Iterator[dict[str, np.ndarray]]:
-            step = start_step
-            while True:
-                rows = order.batch_rows(
-                    seed,
-                    len(self),
-                    batch_size,
-                    step,
-                    process_index=process_index,
-                    process_count=process_count,
-                )
-                yield {"canvas": self.canvases[rows], "points": self.points[rows]}
-                step += 1
-
-        return forever()
 
 
 def _load(path: Path, shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
