@@ -29,7 +29,7 @@ LINK = re.compile(r"\]\(([^)\s]+)\)|^\[[^\]]+\]:\s*(\S+)", re.MULTILINE)
 # The project's own files; `data`, `runs` and `prepared` are the user's.
 FILE = re.compile(
     r"(?<![\w/.-])((?:landmarks_jax|configs|tests|docs|\.ci|\.github)/[\w./-]*\w"
-    r"|(?:train|eval|prepare|detect|export|demo)\.py|[A-Z]+\.md|pyproject\.toml)"
+    r"|(?:train|eval|compare|prepare|detect|export|demo)\.py|[A-Z]+\.md|pyproject\.toml)"
 )
 PLACEHOLDER = re.compile(r"\b[A-Z]+(?:_[A-Z]+)*_(?:TABLE|TIME)\b")
 

@@ -158,7 +158,8 @@ def _caption(axes: Axes, text: str, corner: np.ndarray) -> None:
     """Prints a text in the upper left corner of a view, readable on any."""
     outline = [withStroke(linewidth=2.5, foreground="black")]
     place: dict[str, Any] = {"ha": "left", "va": "top", "zorder": 4}
-    axes.text(*(corner + 4), text, fontsize=10, color="white", path_effects=outline, **place)
+    x, y = corner + 4
+    axes.text(x, y, text, fontsize=10, color="white", path_effects=outline, **place)
 
 
 def _area(tile: int, count: int, share: float) -> float:

@@ -22,7 +22,11 @@ _CSV_FIELDS = (
     *("n", "draws", "point", "mean", "std", "unit"),
     *("faces", "low", "high"),
 )
-_DASH = "-"
+DASH = "-"
+CROPS_NOTE = (
+    "The crops center and box are not comparable: box takes the view from the annotated points, "
+    "so that even the mean shape scores well."
+)
 POSES_NOTE = (
     "Turn of the head, estimated from the labelled points: the nose's offset, along the eyes' "
     "axis, from the line between the middles of the eyes and of the mouth; 0.1 and 0.25 eye "
@@ -94,7 +98,7 @@ def _headline(results: Sequence[Result]) -> str:
         start = [result["protocol"], result["crop"], str(result["num_landmarks"])]
         for name, scores in result["results"].items():
             # What looks at no photo has no number of landmarks.
-            known = start if "backward" in scores else [*start[:2], _DASH]
+            known = start if "backward" in scores else [*start[:2], DASH]
             rows.append([*known, _row_name(name), *_headline_cells(scores)])
     header = ["Protocol", "Crop", "K", "", "Forward", "Backward", "Spread", "Equivariance"]
     angles = sorted({f"{angle:g}" for result in results for angle in result["angles"]}, key=float)
@@ -115,13 +119,13 @@ def _headline(results: Sequence[Result]) -> str:
 def _headline_cells(scores: dict[str, Any]) -> list[str]:
     """Forward, backward, spread and equivariance; a dash where there is none."""
     cells = [
-        _with_std(scores[key][-1]) if key in scores else _DASH for key in ("forward", "backward")
+        _with_std(scores[key][-1]) if key in scores else DASH for key in ("forward", "backward")
     ]
-    cells.append(f"{scores['spread']:.2f}" if "spread" in scores else _DASH)
+    cells.append(f"{scores['spread']:.2f}" if "spread" in scores else DASH)
     measured = scores.get("equivariance")
     if not measured:
-        return [*cells, _DASH]
-    error = _DASH if measured["error"] is None else f"{measured['error']:.2f}"
+        return [*cells, DASH]
+    error = DASH if measured["error"] is None else f"{measured['error']:.2f}"
     return [*cells, f"{error} ({measured['left_out']} left out)"]
 
 
@@ -156,7 +160,7 @@ def _points_table(result: Result) -> str:
             row[quantity][-1]["per_point"] if quantity in row else None for row in columns.values()
         ]
         for index, point in enumerate(points):
-            cells = [_DASH if column is None else f"{column[index]:.2f}" for column in errors]
+            cells = [DASH if column is None else f"{column[index]:.2f}" for column in errors]
             rows.append([f"{point}, {quantity}", *cells])
     older = "groups" not in result and result["point_names"] == list(FIVE_POINTS)
     notes = [
@@ -178,7 +182,7 @@ def _groups_table(result: Result) -> str:
         for group in grouping["groups"]:
             start = [f"{grouping['by']}: {group['name']}", limits_text(group, grouping["unit"])]
             errors = [group["forward"][column] for column in columns]
-            cells = [_DASH if error is None else f"{error:.2f}" for error in errors]
+            cells = [DASH if error is None else f"{error:.2f}" for error in errors]
             rows.append([*start, str(group["faces"]), *cells])
     posed = any(grouping["by"] == "turn" for grouping in result["groups"])
     notes = [
@@ -224,11 +228,7 @@ def _faces(result: Result) -> str:
 def _notes(results: Sequence[Result]) -> list[str]:
     """What belongs under every table: the crops, and the results' own notes, each once."""
     own = dict.fromkeys(note for result in results for note in result["notes"])
-    crops = (
-        "The crops center and box are not comparable: box takes the view from the annotated "
-        "points, so that even the mean shape scores well."
-    )
-    return [crops, *(f"Note: {note}" for note in own)]
+    return [CROPS_NOTE, *(f"Note: {note}" for note in own)]
 
 
 def section(
