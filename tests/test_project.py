@@ -249,6 +249,7 @@ def test_imports_go_one_way():
     wiring = {"cli.py", "evaluate.py", "config.py", "images.py", "packed.py", "portable.py"}
     assert data <= below("data/", "evaluation/", "training/", "detecting/") | wiring
     assert importers("landmarks_jax.detecting") <= below("detecting/")
+    assert importers("landmarks_jax.comparing") <= below("comparing/")
     assert not importers("landmarks_jax.objective") & below("models/", "weights/", "evaluation/")
     above = ("objective", "config", "detector", "evaluation", "weights")
     lowest = below("models/", "geometry.py", "keypoints.py", "views.py", "errors.py")
@@ -264,6 +265,7 @@ def test_imports_go_one_way():
             "landmarks_jax.detecting.command",
             "tensorflow optax orbax matplotlib tensorboardX tqdm av",
         ),
+        ("landmarks_jax.comparing.command", "tensorflow optax orbax matplotlib tensorboardX"),
         ("landmarks_jax.data.feed", "jax flax tensorflow matplotlib"),
     ],
 )

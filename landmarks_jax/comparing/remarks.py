@@ -86,7 +86,7 @@ def _of_scores(row: Row, scored: Sequence[Row]) -> list[str]:
 
 def _of_runs(runs: Sequence[Run], results: Mapping[str, Result]) -> list[str]:
     """Remarks on how single runs were trained and scored."""
-    said = []
+    said, older = [], []
     for run in runs:
         if run.config.data.get("crop") == "box":
             said.append(f"{run.name}: trained on box crops, which are made from the annotation.")
@@ -97,10 +97,12 @@ def _of_runs(runs: Sequence[Run], results: Mapping[str, Result]) -> list[str]:
         if None not in (step, run.steps) and run.steps != step:
             said.append(f"{run.name}: scored at step {step}, its log goes to step {run.steps}.")
         if "groups" not in result and result["point_names"] == list(FIVE_POINTS):
-            said.append(
-                f"{run.name}: its result is from before errors by {BY_TURN.by} were measured; "
-                "eval.py makes it anew."
-            )
+            older.append(run.name)
+    if older:
+        said.append(
+            f"{', '.join(older)}: scored before errors by {BY_TURN.by} of the head were measured; "
+            "eval.py scores anew."
+        )
     return said
 
 

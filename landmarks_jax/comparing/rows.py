@@ -64,9 +64,10 @@ def _table(key: Key, runs: Sequence[Run]) -> dict[str, Any]:
     for group in seed_groups(runs):
         scored = [run for run in group if key in run.results]
         rows += [_run_row(run, key, runs) for run in group]
-        if len(scored) > 1:
+        if len({run.config.seed for run in scored}) > 1:
             values = [_measured(run.results[key]) for run in scored]
-            rows.append(_row("seeds", f"mean of {len(scored)} seeds", scored, key, values))
+            name = f"mean of {', '.join(run.name for run in scored)}"
+            rows.append(_row("seeds", name, scored, key, values))
         start = [run for run in scored if "untrained" in run.results[key]["results"]]
         if start:
             values = [_scores(run.results[key], "untrained") for run in start]
@@ -89,7 +90,8 @@ def _run_row(run: Run, key: Key, runs: Sequence[Run]) -> Row:
     """A run's row; not scored under the protocol, it says how to."""
     if key in run.results:
         return _row("run", run.name, [run], key, [_measured(run.results[key])])
-    row = _row("run", run.name, [run], key, [{}])
+    lengths = {"steps": run.steps, "minutes": run.minutes}
+    row = _row("run", run.name, [run], key, [_known(lengths)])
     scored = [other.results[key] for other in runs if key in other.results]
     return row | {"command": scoring_command(run, key, scored)}
 
@@ -122,7 +124,7 @@ def _measured(result: Result) -> dict[str, float]:
     measured = _scores(result, next(iter(result["results"])))
     provenance = result.get("provenance", {})
     lengths = {"steps": provenance.get("steps"), "minutes": provenance.get("training_minutes")}
-    return measured | {name: value for name, value in lengths.items() if value is not None}
+    return measured | _known(lengths)
 
 
 def _scores(result: Result, row: str) -> dict[str, float]:
@@ -134,7 +136,12 @@ def _scores(result: Result, row: str) -> dict[str, float]:
     for grouping in result.get("groups", ()):
         if grouping["by"] == BY_TURN.by:
             found |= {group["name"]: group["forward"].get(row) for group in grouping["groups"]}
-    return {name: value for name, value in found.items() if value is not None}
+    return _known(found)
+
+
+def _known(values: Mapping[str, float | None]) -> dict[str, float]:
+    """Values less those that are not known."""
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _mean_shapes(results: Mapping[str, Result]) -> list[Row]:

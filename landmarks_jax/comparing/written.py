@@ -69,9 +69,8 @@ def _number(values: Sequence[float], decimals: int) -> str:
     if not values:
         return DASH
     mean = f"{sum(values) / len(values):.{decimals}f}"
-    if len(values) == 1:
-        return mean
-    return f"{mean} ({min(values):.{decimals}f} to {max(values):.{decimals}f})"
+    low, high = (f"{end(values):.{decimals}f}" for end in (min, max))
+    return mean if low == high else f"{mean} ({low} to {high})"
 
 
 def to_csv(comparison: dict[str, Any]) -> str:
