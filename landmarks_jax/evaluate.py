@@ -82,8 +82,8 @@ def evaluate_run(
 ) -> str:
     """Scores a run and writes `evaluation/` in its folder.
 
-    For each protocol `NAME-CROP.json`, `.csv`, `-curve.png` and `-faces.png`; for all of them
-    `table.md`.
+    For each protocol `NAME-CROP.json`, `.csv`, `-curve.png`, `-faces.png` and `-worst.png`,
+    the faces with the largest errors; for all of them `table.md`.
 
     Args:
       workdir: the run's folder.
@@ -160,17 +160,32 @@ def _write(out: Path, protocol: Protocol, result: dict[str, Any]) -> None:
     (out / f"{name}.json").write_text(json.dumps(result, allow_nan=False) + "\n")
     (out / f"{name}.csv").write_text(tables.to_csv(result))
     plots.save(plots.error_curves(result), out / f"{name}-curve.png")
-    plots.save(_page(protocol, result), out / f"{name}-faces.png")
+    title = tables.describe(result)
+    plots.save(_page(protocol, result["examples"], title), out / f"{name}-faces.png")
+    worst = result["worst"]
+    errors = next(iter(result["results"].values()))["per_photo"]
+    plots.save(
+        _page(
+            protocol,
+            worst,
+            f"{title}: the {len(worst['rows'])} of {len(errors)} faces with the largest forward "
+            "error, % of the eye distance",
+            [f"{errors[row]:.1f}" for row in worst["rows"]],
+        ),
+        out / f"{name}-worst.png",
+    )
 
 
-def _page(protocol: Protocol, result: dict[str, Any]) -> plots.Figure:
-    shown = result["examples"]
+def _page(
+    protocol: Protocol, shown: dict[str, Any], title: str, captions: Sequence[str] = ()
+) -> plots.Figure:
     return plots.landmark_page(
         protocol.score.views[shown["rows"]],
         np.array(shown["landmarks"]),
         predicted=np.array(shown["predicted"]),
         labels=np.array(shown["labels"]),
-        title=tables.describe(result),
+        captions=captions,
+        title=title,
     )
 
 

@@ -110,8 +110,9 @@ def test_evaluation_writes_json_tables_curve_and_page(trained, capsys):
     forward = result["results"]["running"]["forward"][-1]["mean"]
     assert f"{forward:.2f}" in out
     assert (workdir / "evaluation" / "table.md").read_text().strip() == out.strip()
-    for name in ("synthetic-center-curve.png", "synthetic-center-faces.png"):
-        assert (workdir / "evaluation" / name).stat().st_size > 5_000
+    assert len(result["worst"]["rows"]) == 8
+    for name in ("curve", "faces", "worst"):
+        assert (workdir / "evaluation" / f"synthetic-center-{name}.png").stat().st_size > 5_000
 
     # The mean shape again, from the faces themselves.
     labels = []

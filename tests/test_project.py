@@ -29,7 +29,7 @@ LINK = re.compile(r"\]\(([^)\s]+)\)|^\[[^\]]+\]:\s*(\S+)", re.MULTILINE)
 # The project's own files; `data`, `runs` and `prepared` are the user's.
 FILE = re.compile(
     r"(?<![\w/.-])((?:landmarks_jax|configs|tests|docs|\.ci|\.github)/[\w./-]*\w"
-    r"|(?:train|eval|prepare|detect|export|demo)\.py|[A-Z]+\.md|pyproject\.toml)"
+    r"|(?:train|eval|compare|prepare|detect|export|demo)\.py|[A-Z]+\.md|pyproject\.toml)"
 )
 PLACEHOLDER = re.compile(r"\b[A-Z]+(?:_[A-Z]+)*_(?:TABLE|TIME)\b")
 
@@ -249,6 +249,7 @@ def test_imports_go_one_way():
     wiring = {"cli.py", "evaluate.py", "config.py", "images.py", "packed.py", "portable.py"}
     assert data <= below("data/", "evaluation/", "training/", "detecting/") | wiring
     assert importers("landmarks_jax.detecting") <= below("detecting/")
+    assert importers("landmarks_jax.comparing") <= below("comparing/")
     assert not importers("landmarks_jax.objective") & below("models/", "weights/", "evaluation/")
     above = ("objective", "config", "detector", "evaluation", "weights")
     lowest = below("models/", "geometry.py", "keypoints.py", "views.py", "errors.py")
@@ -264,6 +265,7 @@ def test_imports_go_one_way():
             "landmarks_jax.detecting.command",
             "tensorflow optax orbax matplotlib tensorboardX tqdm av",
         ),
+        ("landmarks_jax.comparing.command", "tensorflow optax orbax matplotlib tensorboardX"),
         ("landmarks_jax.data.feed", "jax flax tensorflow matplotlib"),
     ],
 )

@@ -1,5 +1,6 @@
 """Protocols with detectors whose scores are known."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from landmarks_jax.errors import ConfigError, DataError
+from landmarks_jax.evaluation.groups import FIVE_POINTS
 from landmarks_jax.evaluation.protocols import LabelledSet, Protocol, evaluate
 
 _PAIRS = [(i, j) for i in range(10) for j in range(i)]
@@ -178,6 +180,34 @@ def test_structure_survives_json(protocol):
     labels = protocol.score.points[[0, 13, 26, 39]]
     np.testing.assert_allclose(result["examples"]["labels"], labels, atol=1e-5)
     assert np.shape(result["examples"]["predicted"]) == (4, 5, 2)
+
+
+def test_groups_and_worst_faces_are_of_the_errors_of_each_photo(protocol):
+    named = dataclasses.replace(protocol, point_names=FIVE_POINTS)
+    result = _evaluate(named, running=_noisy, untrained=_still)
+    running = result["results"]["running"]["per_photo"]
+    assert [grouping["by"] for grouping in result["groups"]] == ["turn", "tilt", "size"]
+    for grouping in result["groups"]:
+        groups = grouping["groups"]
+        assert sum(group["faces"] for group in groups) == 40
+        for row in ("running", "untrained", "mean_shape"):
+            total = sum(group["faces"] * (group["forward"][row] or 0) for group in groups)
+            mean = result["results"][row]["forward"][-1]["mean"]
+            assert total / 40 == pytest.approx(mean, abs=2e-3)
+    assert [grouping["by"] for grouping in _evaluate(protocol, running=_noisy)["groups"]] == [
+        "size"
+    ]
+
+    worst = result["worst"]
+    assert sorted(worst["rows"]) == list(range(40))
+    shown = [running[row] for row in worst["rows"]]
+    assert shown == sorted(running, reverse=True)
+    labels, predicted = np.array(worst["labels"]), np.array(worst["predicted"])
+    eyes = np.linalg.norm(labels[:, 0] - labels[:, 1], axis=1)
+    errors = np.linalg.norm(predicted - labels, axis=2).mean(1) / eyes
+    np.testing.assert_allclose(100 * errors, shown, atol=1)  # points to a thousandth
+    many = Protocol("toy", "center", protocol.fit, protocol.fit)
+    assert len(_evaluate(many, running=_noisy)["worst"]["rows"]) == 40
 
 
 def test_equivariance_is_measured_for_trained_detectors(protocol):

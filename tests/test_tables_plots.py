@@ -10,6 +10,7 @@ from PIL import Image
 
 from landmarks_jax import palette
 from landmarks_jax.evaluation import plots, tables
+from landmarks_jax.evaluation.groups import FIVE_POINTS
 
 
 def _entry(n, mean, std, per_point):
@@ -105,6 +106,54 @@ def test_table_over_n_and_over_points(result):
         assert line in lines
 
 
+def _group(name, low, high, faces, running):
+    forward = {"running": running, "mean_shape": None if running is None else 24.1234}
+    return {"name": name, "low": low, "high": high, "faces": faces, "forward": forward}
+
+
+@pytest.fixture
+def groups():
+    turns = [_group("frontal", None, 0.1, 3, 4.567), _group("half turned", 0.1, 0.25, 0, None)]
+    sizes = [_group("small", None, 36.2, 2, 9.0), _group("large", 40.1, None, 2, 3.4)]
+    return [
+        {"by": "turn", "unit": "eye distances", "groups": turns},
+        {"by": "size", "unit": "pixels of a 128 view", "groups": sizes},
+    ]
+
+
+def test_table_over_pose_and_size(result, groups):
+    result["groups"] = groups
+    text = tables.to_markdown([result])
+    for line in (
+        "### By pose and size: aflw-995, center crop, K = 1",
+        "| Faces | Limits | Number | this detector (running statistics) | mean shape |",
+        "| turn: frontal | below 0.1 eye distances | 3 | 4.57 | 24.12 |",
+        "| turn: half turned | 0.1 to 0.25 eye distances | 0 | - | - |",
+        "| size: large | 40.1 pixels of a 128 view and more | 2 | 3.40 | 24.12 |",
+    ):
+        assert line in text.splitlines()
+    assert "the nose's offset" in text
+    result["groups"] = groups[1:]
+    assert "the nose's offset" not in tables.to_markdown([result])
+
+    rows = list(csv.DictReader(io.StringIO(tables.to_csv(result | {"groups": groups}))))
+    (frontal,) = [r for r in rows if r["point"] == "frontal" and r["row"] == "running"]
+    assert frontal["quantity"] == "forward_by_turn"
+    assert (frontal["mean"], frontal["faces"]) == ("4.567", "3")
+    assert (frontal["low"], frontal["high"]) == ("", "0.1")
+    assert not [r for r in rows if r["faces"] and r["row"] not in ("running", "mean_shape")]
+
+
+def test_an_older_result_of_five_points_says_that_it_has_no_groups(result):
+    assert "older" not in tables.to_markdown([result])
+    result["point_names"] = list(FIVE_POINTS)
+    for scores in result["results"].values():
+        for entry in scores["forward"]:
+            entry["per_point"] = [1.0] * 5
+    assert "pose and size are not in this result, which is older" in tables.to_markdown([result])
+    assert "forward_by" not in tables.to_csv(result)
+
+
 def test_every_table_names_its_crop_and_carries_the_notes(result):
     result["notes"] = ["Caffe VGG-16, 3 taps"]
     box = copy.deepcopy(result) | {"crop": "box"}
@@ -190,6 +239,26 @@ def test_page_shows_views_and_points_in_their_places(tmp_path):
     path = tmp_path / "page.png"
     plots.save(plots.landmark_page(views, landmarks, columns=2), path)
     np.testing.assert_array_equal(np.asarray(Image.open(path)), page)
+
+
+def test_page_prints_captions_on_their_views():
+    views = np.full((2, 32, 32, 3), 90, np.uint8)
+    points = np.tile([[[0.5, 0.5]]], (2, 1, 1))
+    bare, page = (
+        plots.to_array(plots.landmark_page(views, points, captions=captions, columns=2)).astype(int)
+        for captions in ((), ("1.0", "123.4"))
+    )
+    left = (560 - 2 * 164 + 4) // 2
+    rows, columns = np.nonzero((bare != page).any(-1))
+    assert rows.max() < 4 + 40
+    for view in range(2):
+        start = left + view * 164
+        inside = (columns >= start) & (columns < start + 60)
+        printed = page[rows[inside], columns[inside]]
+        assert {0, 255} <= set(printed.flat)  # white on black, readable on any view
+        columns = columns[~inside]
+        rows = rows[~inside]
+    assert not len(rows)
 
 
 def test_page_has_a_second_row_for_the_regression():

@@ -10,9 +10,9 @@ from landmarks_jax.data.framing import Framing
 from landmarks_jax.data.prepared import MANIFEST, PreparedCanvases
 from landmarks_jax.data.synthetic import SyntheticFaces
 from landmarks_jax.errors import ConfigError, DataError
+from landmarks_jax.evaluation.groups import FIVE_POINTS
 from landmarks_jax.evaluation.protocols import LabelledSet, Protocol
 
-FIVE_POINTS = ("left eye", "right eye", "nose", "left mouth corner", "right mouth corner")
 PROTOCOLS = ("synthetic", "aflw-995", "aflw-dev")
 # Beyond what config.data.synthetic_seed may be: no training sees these faces.
 FIT_SEED, SCORE_SEED = 2**31, 2**31 + 1

@@ -2,6 +2,7 @@
 
 import math
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from PIL import Image
 
 from landmarks_jax.evaluation.tables import ROW_NAMES, describe
@@ -68,6 +70,7 @@ def landmark_page(
     *,
     predicted: np.ndarray | None = None,
     labels: np.ndarray | None = None,
+    captions: Sequence[str] = (),
     title: str = "",
     columns: int = 8,
     tile: int = 160,
@@ -82,6 +85,7 @@ def landmark_page(
       landmarks: `[N, K, 2]`, normalised.
       predicted: `[N, P, 2]` regressed points.
       labels: `[N, P, 2]` labelled points.
+      captions: N texts, printed in the corners of the views.
       title: printed above.
       columns: views in a row.
       tile: the side at which a view is shown, in pixels.
@@ -103,6 +107,8 @@ def landmark_page(
         below = corner + np.array([0, step])
         for place in (corner, below)[:bands]:
             _paste(axes, view, place, tile)
+        if captions:
+            _caption(axes, captions[index], corner)
         _draw_discovered(axes, _place(landmarks[index], corner, tile), tile)
         _draw_regressed(
             axes,
@@ -146,6 +152,14 @@ def _paste(axes: Axes, view: np.ndarray, corner: np.ndarray, tile: int) -> None:
     left, top = (int(value) for value in corner)
     extent = (left, left + tile, top + tile, top)
     axes.imshow(np.asarray(shown), extent=extent, interpolation="nearest", aspect="auto")
+
+
+def _caption(axes: Axes, text: str, corner: np.ndarray) -> None:
+    """Prints a text in the upper left corner of a view, readable on any."""
+    outline = [withStroke(linewidth=2.5, foreground="black")]
+    place: dict[str, Any] = {"ha": "left", "va": "top", "zorder": 4}
+    x, y = corner + 4
+    axes.text(x, y, text, fontsize=10, color="white", path_effects=outline, **place)
 
 
 def _area(tile: int, count: int, share: float) -> float:

@@ -21,8 +21,13 @@ The result of `evaluate` is plain JSON, the only source of the tables and of the
       spread          mean distance between a photo's points (detectors only)
       equivariance    {"error" (None: nothing compared), "compared", "left_out"}, or None where
                       not measured (detectors only)
+    groups            the forward error by groups of faces, of every row with "per_photo"; see
+                      `groups.breakdown`
     examples          of the first detector, for pictures: {"rows": [E] into the score set,
                       "landmarks": [E, K, 2], "predicted": [E, P, 2], "labels": [E, P, 2]}
+    worst             the same of the faces with its largest errors, the largest first
+
+"groups" and "worst" came later: results of this format without them are older, and fine.
 
 Errors and spread are in per cent of the eye distance; "mean" is over photos, points and draws,
 "std" over draws (n - 1); equivariance is in pixels of a 128 view; points are normalised.
@@ -36,12 +41,13 @@ import numpy as np
 
 from landmarks_jax.data.framing import CROPS
 from landmarks_jax.errors import ConfigError, DataError
-from landmarks_jax.evaluation import metrics, regression
+from landmarks_jax.evaluation import groups, metrics, regression
 from landmarks_jax.evaluation.metrics import Detect
 from landmarks_jax.evaluation.regression import Parts, scores_by_count
 
 COUNTS = (1, 2, 5, 10, 100, 500, 1000, 5000)
 MIN_DRAWS = 10
+NUM_WORST = 40
 
 
 @dataclass(frozen=True)
@@ -157,15 +163,21 @@ def evaluate(
             views, landmarks = protocol.score.views, found[name].score
             measured = metrics.equivariance_error(detect, views, angles, landmarks)
             results[name]["equivariance"] = measured.to_json()
-    headline = next(iter(found.values()))
+    headline = next(iter(found))
+    results |= _controls(labels, eye_distance, drawn, draws, seed)
+    errors = {row: scores["per_photo"] for row, scores in results.items() if "per_photo" in scores}
+    rows = np.linspace(0, len(labels.score) - 1, num_examples).round().astype(int)
+    worst = np.argsort(-np.array(errors[headline]), kind="stable")[:NUM_WORST]
     return {
-        **_description(protocol, headline.fit.shape[1]),
+        **_description(protocol, num_landmarks[headline]),
         "draws": draws,
         "seed": seed,
         "notes": list(notes),
         "angles": list(angles),
-        "results": {**results, **_controls(labels, eye_distance, drawn, draws, seed)},
-        "examples": _examples(headline, labels, num_examples),
+        "results": results,
+        "groups": groups.breakdown(labels.score, eye_distance, protocol.point_names, errors),
+        "examples": _examples(found[headline], labels, np.unique(rows), decimals=5),
+        "worst": _examples(found[headline], labels, worst, decimals=3),
     }
 
 
@@ -244,10 +256,11 @@ def _controls(
     }
 
 
-def _examples(found: Parts, labels: Parts, count: int) -> dict[str, Any]:
-    """Points of evenly spaced scored photos, predicted with all labels."""
-    rows = np.unique(np.linspace(0, len(labels.score) - 1, count).round().astype(int))
+def _examples(found: Parts, labels: Parts, rows: np.ndarray, decimals: int) -> dict[str, Any]:
+    """Points of some of the scored photos, predicted with all labels."""
     predicted = regression.fit(found.fit, labels.fit)(found.score[rows])
     shown = {"landmarks": found.score[rows], "predicted": predicted, "labels": labels.score[rows]}
-    points = {name: np.round(array.astype(float), 5).tolist() for name, array in shown.items()}
+    points = {
+        name: np.round(array.astype(float), decimals).tolist() for name, array in shown.items()
+    }
     return {"rows": rows.tolist(), **points}
