@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from landmarks_jax import geometry, keypoints, objective
+from landmarks_jax import geometry, keypoints, objective, views
 from landmarks_jax.models.hourglass import average_pool
 from landmarks_jax.models.layers import BatchNorm, Conv, depth_to_space
 
@@ -287,6 +287,21 @@ def test_equivariance_is_zero_for_carried_points():
     assert loss((points, carried), (first, second)) == pytest.approx(0, abs=1e-25)
     assert loss((carried, points), (second, first)) == pytest.approx(0, abs=1e-25)
     assert loss((points, points), (first, second)) > 1e-3
+
+
+def test_equivariance_of_a_bent_view():
+    first = to_canvas([0.3], [0.8], [[0.05, 0.1]])
+    second = to_canvas([-0.1], [0.9], [[-0.1, 0.0]])
+    rng = np.random.default_rng(4)
+    bumps, there = rng.normal(0, 0.06, (1, 25, 2)), rng.uniform(-0.6, 0.6, (1, 6, 2))
+    canvas = geometry.apply(second, np.asarray(views.bend(jnp.asarray(there), bumps)))
+    here = geometry.apply(geometry.invert(first), canvas)
+    assert np.abs(here).max() < 1
+    maps = (first, second)
+    assert equivariance_loss((here, there), maps, bumps) == pytest.approx(0, abs=1e-25)
+    assert equivariance_loss((here, there), maps) > 1e-4
+    off = here + np.array([0.3, -0.4])
+    assert equivariance_loss((off, there), maps, bumps) == pytest.approx(0.25)
 
 
 def test_equivariance_by_hand_leaves_out_points_that_left_the_view():

@@ -256,10 +256,10 @@ def test_the_metrics_are_those_of_what_was_made(run, shown):
     maps = [np.asarray(view.to_canvas) for view in drawn.pair]
     np.testing.assert_allclose(shown.views[1], drawn.pair[1].images, atol=1e-12)
     u, v = np.asarray(shown.landmarks)
-    canvas = geometry.apply(maps[0], u)
-    carried = geometry.apply(geometry.invert(maps[1]), canvas)
+    canvas = geometry.apply(maps[1], v)
+    carried = geometry.apply(geometry.invert(maps[0]), canvas)
     visible = np.all(np.abs(carried) <= 1, -1)
-    wanted = ((carried - v) ** 2).sum(-1)[visible].mean()
+    wanted = ((carried - u) ** 2).sum(-1)[visible].mean()
     assert m["equivariance"] == pytest.approx(wanted, rel=1e-9)
     wanted = objective.separation_loss(jnp.concatenate([u, v]), config.objective.separation_sigma)
     assert m["separation"] == pytest.approx(float(wanted), rel=1e-9)

@@ -29,12 +29,13 @@ def similarities(seed, n):
     return maps.astype(np.float32)
 
 
-def warp_by_scipy(image, affine, size):
-    """Bilinear resampling of `[H, W, C]` in float64."""
+def warp_by_scipy(image, affine, size, bend=lambda points: points):
+    """Bilinear resampling of `[H, W, C]` in float64, at places bent before the map."""
     height, width, channels = image.shape
     centers = geometry.pixel_centers(size, np.float64)
     grid = np.stack(np.meshgrid(centers, centers), -1).reshape(-1, 2)
-    places = geometry.to_pixels(geometry.apply(affine.astype(float), grid), (width, height))
+    moved = geometry.apply(affine.astype(float), bend(grid))
+    places = geometry.to_pixels(moved, (width, height))
     out = [
         scipy.ndimage.map_coordinates(
             image[..., c].astype(float), places.T[::-1], order=1, mode="nearest"
@@ -254,3 +255,59 @@ def test_view_pairs():
     fresh = pair(canvases, keys.at[1].set(jax.random.key(9)))[0]
     changed = np.any(np.asarray(fresh.to_canvas != first.to_canvas), (1, 2))
     np.testing.assert_array_equal(changed, [False, True, False, False])
+
+
+def bend_by_hand(points, bumps):
+    """Sums the 25 bumps one after the other, in float64."""
+    centers = [(x, y) for y in (-1, -0.5, 0, 0.5, 1) for x in (-1, -0.5, 0, 0.5, 1)]
+    moved = np.array(points, np.float64)
+    for center, height in zip(centers, bumps, strict=True):
+        distance = np.linalg.norm(points - np.array(center), axis=-1)
+        moved += np.exp(-(distance**2) / (2 * 0.4**2))[:, None] * height.astype(np.float64)
+    return moved
+
+
+def test_a_bend_is_the_sum_of_its_bumps():
+    rng = np.random.default_rng(20)
+    points = rng.uniform(-1.5, 1.5, (3, 7, 2)).astype(np.float32)
+    bumps = rng.normal(0, 0.1, (3, 25, 2)).astype(np.float32)
+    found = jax.jit(views.bend)(points, bumps)
+    for one, given, heights in zip(found, points, bumps, strict=True):
+        np.testing.assert_allclose(one, bend_by_hand(given, heights), atol=1e-6)
+    np.testing.assert_array_equal(views.bend(points, np.zeros((25, 2), np.float32)), points)
+
+
+def test_bends_move_points_as_far_as_they_say():
+    keys = jax.random.split(jax.random.key(3), 4000)
+    bumps = jax.jit(partial(views.draw_bumps, std=0.06))(keys)
+    assert bumps.shape == (4000, 25, 2)
+    assert bumps.std() == pytest.approx(0.06, rel=0.01)
+    place = jnp.array([[0.1, -0.2]])
+    moved = np.asarray(jax.jit(views.bend)(place, bumps) - place)[:, 0]
+    assert np.abs(moved.mean(0)).max() < 0.005
+    np.testing.assert_allclose(moved.std(0), 1.4 * 0.06, rtol=0.05)
+    # The slope of the field where it is steepest to fold: 2.5 std.
+    near = jax.jit(views.bend)(place + jnp.array([1e-2, 0.0]), bumps) - place
+    slope = (np.asarray(near)[:, 0, 0] - moved[:, 0]) / 1e-2 - 1
+    assert slope.std() == pytest.approx(2.5 * 0.06, rel=0.05)
+
+
+def test_only_the_second_view_is_bent():
+    config = base.get_config().views
+    config.size = 16
+    canvases = np.random.default_rng(15).integers(0, 256, (4, 20, 20, 3), np.uint8)
+    keys = jax.random.split(jax.random.key(2), 4)
+    straight = jax.jit(partial(views.view_pair, config=config))(canvases, keys)
+    config.bend_std = 0.06
+    first, second = jax.jit(partial(views.view_pair, config=config))(canvases, keys)
+    np.testing.assert_array_equal(first.images, straight[0].images)
+    np.testing.assert_array_equal(second.to_canvas, straight[1].to_canvas)
+    assert first.bumps is None
+    assert straight[1].bumps is None
+    np.testing.assert_allclose(second.bumps, views.draw_bumps(keys, 0.06), rtol=1e-6)
+    for b in range(4):
+        bend = partial(bend_by_hand, bumps=np.asarray(second.bumps[b]))
+        affine = np.asarray(second.to_canvas[b])
+        wanted = warp_by_scipy(canvases[b] / 255, affine, 16, bend)
+        np.testing.assert_allclose(second.images[b], wanted, atol=1e-4)
+        assert np.abs(second.images[b] - straight[1].images[b]).max() > 0.1

@@ -6,6 +6,7 @@ TensorFlow is imported only where photos are decoded as training goes.
 import dataclasses
 import hashlib
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
@@ -104,7 +105,10 @@ class PreparedFeed:
         self.digest = (
             parts[0].digest if len(parts) == 1 else hashlib.sha256(joined.encode()).hexdigest()
         )
-        self.summary = "; ".join(part.summary for part in parts)
+        counted = Counter(part.summary for part in parts)
+        self.summary = "; ".join(
+            text if times == 1 else f"{text} ({times} times)" for text, times in counted.items()
+        )
         self._parts = list(parts)
         self._starts = np.cumsum([0, *map(len, parts)])
 
