@@ -3,6 +3,9 @@
 python prepare.py --config configs/NAME.py --out DIR [--config.data.field=value]
 
 Then train with --config.data.source=prepared --config.data.roots="('DIR',)".
+
+With --shrink 160 it writes the photos instead, as small WebP files to take to another machine;
+there they are a folder of photos like any other.
 """
 
 from absl import flags
@@ -12,17 +15,31 @@ from landmarks_jax import cli
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The configuration whose data it is.")
 _OUT = flags.DEFINE_string("out", None, "The folder to make.", required=True)
+_SHRINK = flags.DEFINE_integer(
+    "shrink",
+    None,
+    "Write the photos themselves, no side longer than this, in pixels.",
+    lower_bound=1,
+    upper_bound=16383,  # WebP's own
+)
+_QUALITY = flags.DEFINE_integer(
+    "quality", 50, "With --shrink: of the WebP files.", lower_bound=0, upper_bound=100
+)
 
 
 def main() -> None:
     """Prepares."""
     from landmarks_jax import config as configuration  # noqa: PLC0415
-    from landmarks_jax.data import feed, prepared, sources  # noqa: PLC0415
+    from landmarks_jax.data import feed, prepared, shrink, sources  # noqa: PLC0415
 
     configuration.validate(_CONFIG.value)
     framing = feed.framing_of(_CONFIG.value)
     source = sources.open_source(_CONFIG.value.data)
     print(sources.summary(source))
+    if _SHRINK.value:
+        size = shrink.shrink(source, _OUT.value, _SHRINK.value, _QUALITY.value)
+        print(f"{_OUT.value}: {len(source)} photos, {size / 2**20:.1f} MiB")
+        return
     prepared.prepare(source, framing, str(_OUT.value))
     print(f"{_OUT.value}: {len(source)} canvases of {framing.canvas_size} pixels")
 

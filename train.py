@@ -2,7 +2,8 @@
 
 python train.py --config configs/NAME.py --workdir DIR [--config.field=value]
 
-Without arguments it is the quickstart. The same command again goes on where the run ended.
+Without arguments it is the quickstart. The same command again goes on where the run ended. With
+--handover DIR, of handover.py or sitting.py, a new run folder goes on from there, as a restart.
 """
 
 from pathlib import Path
@@ -14,6 +15,7 @@ from landmarks_jax import cli
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The configuration.")
 _WORKDIR = flags.DEFINE_string("workdir", "runs/quickstart", "The run's folder.")
+_HANDOVER = cli.define_handover()
 
 
 def main() -> int:
@@ -21,7 +23,7 @@ def main() -> int:
     # Only now, so that --help and a wrong flag answer at once.
     from landmarks_jax.training import loop  # noqa: PLC0415
 
-    return loop.train(_CONFIG.value, Path(_WORKDIR.value))
+    return loop.train(_CONFIG.value, Path(_WORKDIR.value), handover=_HANDOVER())
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from absl import app, flags
@@ -39,6 +40,16 @@ def define_faces() -> Callable[[], dict[str, Any]]:
         ),
     }
     return lambda: {name: holder.value for name, holder in holders.items()}
+
+
+def define_handover() -> Callable[[], Path | None]:
+    """Defines the flag that names a handover, and returns what gives its value."""
+    holder = flags.DEFINE_string(
+        "handover",
+        None,
+        "A handover to restart from, where the run's folder has no checkpoint yet.",
+    )
+    return lambda: Path(holder.value) if holder.value else None
 
 
 def run(

@@ -112,9 +112,9 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch):
 
     real = loop.compile_program
 
-    def compile_program(config, networks, state, frozen, mesh):
+    def compile_program(config, networks, state, frozen, mesh, **options):
         """The perceptual network's input is divided by zero."""
-        program = real(config, networks, state, frozen, mesh)
+        program = real(config, networks, state, frozen, mesh, **options)
         broken = frozen._replace(std=jax.device_put(np.zeros(3, np.float32), frozen.std.sharding))
         return program._replace(step=lambda *inputs: program.step(*inputs[:3], broken))
 
@@ -221,8 +221,8 @@ def test_an_interval_is_read_only_after_the_next_one_is_under_way(tmp_path, monk
     events = []
     real_fetch, real_compile = reports.fetch, loop.compile_program
 
-    def compile_program(*args):
-        program = real_compile(*args)
+    def compile_program(*args, **options):
+        program = real_compile(*args, **options)
 
         def step(*inputs):
             events.append("step")

@@ -11,14 +11,12 @@ It is written beside its place and renamed at the end: it is there whole or not 
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from landmarks_jax.data import parallel, sources
+from landmarks_jax.data import parallel, sources, whole
 from landmarks_jax.data.framing import Framing
 from landmarks_jax.errors import ConfigError, DataError
 
@@ -67,16 +65,8 @@ def prepare(source: sources.Source, frame: Framing, out: str | os.PathLike[str])
       ConfigError: the crop needs points and the source has none.
       DataError: the folder is there already, or a photo cannot be read.
     """
-    target = Path(out)
-    if os.path.lexists(target):
-        raise DataError(f"{target}: is there already; name a new folder or remove this one")
     frame.check_points(source.num_points, sources.summary(source))
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    except OSError as error:
-        raise DataError(f"{target}: cannot be made ({error})") from error
-    try:
+    with whole.new_folder(Path(out)) as folder:
         _write_arrays(source, frame, folder)
         names = [source.name(i) for i in range(len(source))]
         (folder / "names.json").write_text(json.dumps(names))
@@ -90,18 +80,6 @@ def prepare(source: sources.Source, frame: Framing, out: str | os.PathLike[str])
             "sha256": {name: _sha256(folder / name) for name in _FILES},
         }
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-        folder.chmod(0o777 & ~_umask())  # mkdtemp makes it private
-        folder.rename(target)
-    except OSError as error:
-        raise DataError(f"{target}: could not be written ({error})") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:

@@ -33,6 +33,31 @@ class Restored(NamedTuple):
     seconds: float
 
 
+class Restart(NamedTuple):
+    """A place where a run went on without its optimiser, from networks handed over.
+
+    Attributes:
+      step: steps done before.
+      seconds: time trained before, over all sittings.
+      warmup_steps: steps over which the learning rate rose again.
+      other_photos: whether the list of photos was another one before.
+    """
+
+    step: int
+    seconds: float
+    warmup_steps: int
+    other_photos: bool
+
+    def note(self) -> str:
+        """The sentence that belongs under every table of the run."""
+        photos = "; the photos have other names since, or are others" * self.other_photos
+        return (
+            f"restarted, not resumed, at step {self.step:,} after {self.seconds / 60:.1f} minutes: "
+            "networks rounded to float16, a fresh optimiser, the learning rate rising again over "
+            f"{self.warmup_steps:,} steps{photos}"
+        )
+
+
 class Checkpoints:
     """Saves and restores the states of one run; a context, whose end waits for the last save."""
 
@@ -104,6 +129,14 @@ class Checkpoints:
             ) from error
 
 
+def newest(workdir: Path) -> int | None:
+    """The step of a run's newest checkpoint, None where it has none."""
+    if not (workdir / FOLDER).is_dir():
+        return None
+    with Checkpoints(workdir, read_only=True) as saved:
+        return saved.last_step()
+
+
 def check_config(workdir: Path, config: ConfigDict) -> None:
     """Refuses a folder that holds a run of another configuration; a new folder is fine.
 
@@ -126,6 +159,7 @@ def claim(
     data_digest: str,
     weights_digest: str,
     notes: Sequence[str],
+    restarts: Sequence[Restart] | None = None,
 ) -> None:
     """Makes the run's folder, or checks that it is of this run.
 
@@ -135,15 +169,22 @@ def claim(
       data_digest: fingerprint of the list of photos.
       weights_digest: fingerprint of the perceptual network, "" without one.
       notes: sentences that belong under every table of the run.
+      restarts: those of the run; None keeps what the folder says of them.
 
     Raises:
       WorkdirError: the folder is of another configuration, of other photos or of another
         perceptual network, or it cannot be written.
     """
     check_config(workdir, config)
-    run = {"data_digest": data_digest, "weights_digest": weights_digest, "notes": list(notes)}
+    restarts = read_restarts(workdir) if restarts is None else restarts
+    run = {
+        "data_digest": data_digest,
+        "weights_digest": weights_digest,
+        "notes": list(notes),
+        "restarts": [restart._asdict() for restart in restarts],
+    }
     if (workdir / CONFIG_FILE).exists():
-        before = _read_run(workdir)
+        before = read_run(workdir)
         if before.get("data_digest") != data_digest:
             raise WorkdirError(
                 f"{workdir / RUN_FILE}: the run saw other photos than there are now (some were "
@@ -164,7 +205,23 @@ def claim(
 
 def read_notes(workdir: Path) -> list[str]:
     """The sentences that belong under every table of a run."""
-    return list(_read_run(workdir).get("notes", ()))
+    restarts = [restart.note() for restart in read_restarts(workdir)]
+    return [*read_run(workdir).get("notes", ()), *restarts]
+
+
+def read_restarts(workdir: Path) -> list[Restart]:
+    """Where a run went on from networks handed over, in order; none where there is no run."""
+    if not (workdir / RUN_FILE).exists():
+        return []
+    return restarts_of(read_run(workdir), workdir / RUN_FILE)
+
+
+def restarts_of(run: dict[str, Any], path: Path) -> list[Restart]:
+    """The restarts that a run's record, read from `path`, speaks of."""
+    try:
+        return [Restart(**restart) for restart in run.get("restarts", ())]
+    except TypeError as error:
+        raise WorkdirError(f"{path}: cannot be read ({error})") from error
 
 
 def read_config(workdir: Path) -> ConfigDict:
@@ -188,7 +245,12 @@ def read_config(workdir: Path) -> ConfigDict:
         raise WorkdirError(f"{path}: cannot be read as a configuration ({error})") from error
 
 
-def _read_run(workdir: Path) -> dict[str, Any]:
+def read_run(workdir: Path) -> dict[str, Any]:
+    """What a run's folder says of its photos, its perceptual network and its past.
+
+    Raises:
+      WorkdirError: there is no such record, or it cannot be read.
+    """
     path = workdir / RUN_FILE
     try:
         run = json.loads(path.read_text())

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ from landmarks_jax.data import feed as feeds
 from landmarks_jax.errors import ConfigError
 from landmarks_jax.interrupts import Interrupt
 from landmarks_jax.objective import Networks
-from landmarks_jax.training import checkpoints, sharding
+from landmarks_jax.training import checkpoints, restart, sharding
 from landmarks_jax.training import state as states
 from landmarks_jax.training import step as steps
 from landmarks_jax.training.reports import Reporter
@@ -71,9 +72,14 @@ def compile_program(
     state: TrainState,
     frozen: Frozen,
     mesh: Mesh,
+    *,
+    restart: int = 0,
 ) -> Program:
-    """Compiles the step ahead of time, so that nothing in the loop can compile it again."""
-    optimizer = states.make_optimizer(config)
+    """Compiles the step ahead of time, so that nothing in the loop can compile it again.
+
+    `restart` is the step at which the optimiser last started afresh.
+    """
+    optimizer = states.make_optimizer(config, restart)
     whole, rows = sharding.replicated(mesh), sharding.by_row(mesh)
     size = config.data.canvas_size
     canvases = jax.ShapeDtypeStruct(
@@ -81,7 +87,13 @@ def compile_program(
     )
     fresh_totals = jax.jit(functools.partial(steps.empty_totals, config), out_shardings=whole)
     step = jax.jit(
-        functools.partial(steps.train_step, config=config, networks=networks, optimizer=optimizer),
+        functools.partial(
+            steps.train_step,
+            config=config,
+            networks=networks,
+            optimizer=optimizer,
+            restart=restart,
+        ),
         donate_argnames=("state",),
         out_shardings=whole,
     )
@@ -93,12 +105,20 @@ def compile_program(
     return Program(compiled, fresh_totals, preview)
 
 
-def train(config: ml_collections.ConfigDict, workdir: Path) -> int:
+def train(
+    config: ml_collections.ConfigDict,
+    workdir: Path,
+    *,
+    handover: Path | None = None,
+    deadline: float | None = None,
+) -> int:
     """Trains a run, or goes on with it, until its steps or minutes are spent.
 
     Args:
       config: the configuration.
       workdir: the run's folder, made if need be.
+      handover: what another run left behind, to start from where the folder has no checkpoint.
+      deadline: of `time.monotonic()`; this sitting ends there at the latest, after a step at least.
 
     Returns:
       0, or 128 plus the number of the signal that stopped it (after saving).
@@ -111,7 +131,11 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> int:
     configuration.check_devices(config, jax.device_count())
     networks = objective.build_networks(config)
     frozen, weights = load_frozen(config, networks)
+    weights_digest = weights.digest() if weights else ""
     checkpoints.check_config(workdir, config)
+    handed = restart.find(workdir, handover)
+    if handed is not None:
+        restart.check(handed, config, networks, weights_digest)
     feed = feeds.open_feed(config)
     _LOGGER.info("%s", feed.summary)
     if len(feed) < config.train.batch_size:
@@ -123,12 +147,15 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> int:
         workdir,
         config,
         data_digest=feed.digest,
-        weights_digest=weights.digest() if weights else "",
+        weights_digest=weights_digest,
         notes=weights.notes() if weights else [],
+        restarts=restart.restarts(handed, config, feed.digest) if handed else None,
     )
     mesh = sharding.make_mesh()
     frozen = sharding.put_replicated(mesh, frozen)
     with checkpoints.Checkpoints(workdir) as saved:
+        if handed is not None:
+            restart.begin(handed, config, networks, workdir=workdir, saved=saved)
         restored = saved.restore(states.abstract_state(config, networks, mesh))
         if restored is None:
             _LOGGER.info("starting from scratch, with no pretrained detector")
@@ -136,7 +163,11 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> int:
         if is_done(config, restored.step, restored.seconds):
             print(f"{workdir}: already trained for {restored.step} steps")
             return 0
-        program = compile_program(config, networks, restored.state, frozen, mesh)
+        past = checkpoints.read_restarts(workdir)
+        last = past[-1].step if past else 0
+        program = compile_program(config, networks, restored.state, frozen, mesh, restart=last)
+        if deadline is not None:
+            config = shortened(config, restored.seconds, deadline - time.monotonic())
         batches = feed.batches(
             seed=config.seed,
             batch_size=config.train.batch_size,
@@ -169,6 +200,17 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> int:
                 interrupt=interrupt,
             )
     return 128 + interrupt.signal if interrupt.signal else 0
+
+
+def shortened(
+    config: ml_collections.ConfigDict, seconds: float, left: float
+) -> ml_collections.ConfigDict:
+    """The configuration of a sitting that may train `left` seconds, after `seconds` before it."""
+    config = config.copy_and_resolve_references()
+    minutes = (seconds + max(left, 1e-3)) / 60  # not 0, which would be no limit
+    with config.unlocked():
+        config.train.minutes = min(minutes, config.train.minutes or minutes)
+    return config
 
 
 def is_done(config: ml_collections.ConfigDict, step: int, seconds: float) -> bool:

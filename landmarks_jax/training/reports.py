@@ -153,15 +153,18 @@ class Reporter:
         self._board.add_image("preview", plots.to_array(figure), step, dataformats="HWC")
 
 
+def lines_until(path: Path, step: int) -> list[str]:
+    """The lines of a file of metrics up to a step; none where there is no file."""
+    if not path.exists():
+        return []
+    # A line that a kill cut short is not JSON, and of a step after the checkpoint.
+    lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("}\n")]
+    return [line for line in lines if json.loads(line)["step"] <= step]
+
+
 def _reopen(path: Path, step: int) -> TextIO:
     """Opens the metrics to go on after `step`; later lines are of steps that will be done again."""
-    kept = []
-    if path.exists():
-        # A line that a kill cut short is not JSON, and of a step after the checkpoint.
-        lines = [
-            line for line in path.read_text().splitlines(keepends=True) if line.endswith("}\n")
-        ]
-        kept = [line for line in lines if json.loads(line)["step"] <= step]
+    kept = lines_until(path, step)
     part = path.with_suffix(".part")
     part.write_text("".join(kept))
     part.replace(path)

@@ -7,6 +7,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -35,14 +36,31 @@ class TrainState:
     tap_means: dict[str, jax.Array]
 
 
-def learning_rate(config: ml_collections.ConfigDict) -> optax.Schedule:
-    """The rate as a function of the absolute step: warm-up, then drops, then a cosine's share."""
+def restart_warmup_steps(config: ml_collections.ConfigDict) -> int:
+    """Steps of linear rise after a restart.
+
+    As many as Adam's mean of squares remembers, 1 / (1 - beta2): until it has seen that many
+    gradients it is noisy, and full steps by it would throw trained networks off.
+    """
+    return round(1 / (1 - config.optimizer.beta2))
+
+
+def learning_rate(config: ml_collections.ConfigDict, restart: int = 0) -> optax.Schedule:
+    """The rate as a function of the absolute step: warm-ups, then drops, then a cosine's share.
+
+    Args:
+      config: the configuration.
+      restart: the step at which the optimiser last started afresh; 0 where it never did since the
+        run began.
+    """
     o = config.optimizer
 
     def schedule(step: jax.Array) -> jax.Array:
         rate = jnp.asarray(o.learning_rate, jnp.float32)
         if o.warmup_steps:
             rate = rate * jnp.minimum((step + 1) / o.warmup_steps, 1.0)
+        if restart:
+            rate = rate * jnp.minimum((step - restart + 1) / restart_warmup_steps(config), 1.0)
         for drop in o.drop_steps:
             rate = jnp.where(step >= drop, rate * o.drop_factor, rate)
         if o.cosine_steps:
@@ -53,12 +71,19 @@ def learning_rate(config: ml_collections.ConfigDict) -> optax.Schedule:
     return schedule
 
 
-def make_optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
+def make_optimizer(
+    config: ml_collections.ConfigDict, restart: int = 0
+) -> optax.GradientTransformation:
     """Adam as the presets say; the gradient of each network is clipped by its own norm.
 
     The order is the released code's: clip, add L2 (not decoupled), Adam.
+
+    Args:
+      config: the configuration.
+      restart: as for `learning_rate`. The optimiser counts its own steps, from there.
     """
     o = config.optimizer
+    schedule = learning_rate(config, restart)
 
     def chain() -> optax.GradientTransformation:
         parts = []
@@ -67,7 +92,7 @@ def make_optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransform
         if o.weight_decay:
             parts.append(optax.add_decayed_weights(o.weight_decay))
         parts.append(optax.scale_by_adam(b1=o.beta1, b2=o.beta2, eps=1e-8))
-        parts.append(optax.scale_by_learning_rate(learning_rate(config)))
+        parts.append(optax.scale_by_learning_rate(lambda count: schedule(count + restart)))
         return optax.chain(*parts)
 
     names = {"detector": "detector", "generator": "generator"}
@@ -121,3 +146,20 @@ def abstract_state(config: ml_collections.ConfigDict, networks: Networks, mesh: 
     shapes = jax.eval_shape(start, jax.random.key(0))
     whole = sharding.replicated(mesh)
     return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=whole), shapes)
+
+
+def restarted_state(
+    config: ml_collections.ConfigDict, kept: Any, step: int, mesh: Mesh
+) -> TrainState:
+    """The state of a run whose networks are at hand, with an optimiser that has seen nothing.
+
+    Args:
+      config: the configuration.
+      kept: the state's `params`, `batch_stats`, `averaged` and `tap_means` by name, NumPy.
+      step: steps done.
+      mesh: the devices.
+    """
+    kept = sharding.put_replicated(mesh, dict(kept))
+    start = jax.jit(make_optimizer(config).init, out_shardings=sharding.replicated(mesh))
+    count = sharding.put_replicated(mesh, np.int32(step))
+    return TrainState(step=count, opt_state=start(kept["params"]), **kept)

@@ -159,6 +159,7 @@ def train_step(
     config: ml_collections.ConfigDict,
     networks: Networks,
     optimizer: optax.GradientTransformation,
+    restart: int = 0,
 ) -> tuple[TrainState, Totals]:
     """One step of the method.
 
@@ -170,6 +171,7 @@ def train_step(
       config: the whole configuration.
       networks: the modules.
       optimizer: of both networks.
+      restart: the step at which the optimiser last started afresh, 0 where it never did.
 
     Returns:
       The state after, and the totals with this step's metrics added.
@@ -181,7 +183,7 @@ def train_step(
     )
     for name, part in gradients.items():
         metrics[f"norm_{name}"] = jnp.sqrt(sum(jnp.vdot(g, g) for g in jax.tree.leaves(part)))
-    metrics["learning_rate"] = learning_rate(config)(state.step)
+    metrics["learning_rate"] = learning_rate(config, restart)(state.step)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     averaged = state.averaged
