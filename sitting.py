@@ -26,8 +26,11 @@ _MINUTES = flags.DEFINE_float(
 _RESERVE = flags.DEFINE_float(
     "reserve", 2.0, "Minutes of it kept back for what follows the training.", lower_bound=0
 )
-_PHOTOS = flags.DEFINE_string(
-    "photos", None, "A folder of photos to train on; default: the configuration's data."
+_PHOTOS = flags.DEFINE_multi_string(
+    "photos",
+    [],
+    "A folder of photos to train on, DIR or DIR:tight for face crops with no room to spare; may be "
+    "repeated, and counts as often. Default: the configuration's data.",
 )
 _CANVASES = flags.DEFINE_string(
     "canvases", "prepared", "With --photos: the folder that keeps their prepared form."
@@ -47,7 +50,7 @@ def main() -> int:
         start=_START,
         minutes=_MINUTES.value,
         reserve=_RESERVE.value,
-        photos=Path(_PHOTOS.value) if _PHOTOS.value else None,
+        photos=_PHOTOS.value,
         canvases=Path(_CANVASES.value),
         handed=_HANDOVER(),
         command=sys.argv,

@@ -1,11 +1,13 @@
-"""The best on real photos within two processor cores' reach.
+"""The best on real photos within reach of two processor cores.
 
-`faces_cpu` with a wider detector, views moved about more widely, and AFLW's training photos,
-unlabelled, beside the CelebA photos: their faces turn and tilt, CelebA's hardly do. From the
-folders of `faces` and AFLW's under `data/aflw`:
+`faces_cpu` for longer, with a wider detector, views that move more, and AFLW's training photos,
+unlabelled, beside the CelebA photos: heads turn there, in CelebA hardly. From the folders of
+`faces` and AFLW's under `data/aflw`:
 
-    python prepare.py --config configs/best_celeba.py --out data/prepared/celeba-60
-    python prepare.py --config configs/best_aflw.py --out data/prepared/aflw-60
+    python prepare.py --config configs/faces_cpu.py --out prepared/celeba-60
+    python prepare.py --config configs/faces_cpu.py --out prepared/aflw-60 \\
+        --config.data.roots="('data/aflw/AFLW',)" --config.data.crop=tight \\
+        --config.data.exclude="('data/aflw/testing.txt',)"
     python train.py --config configs/best.py --workdir runs/best
     python eval.py --workdir runs/best
 """
@@ -20,7 +22,7 @@ def get_config() -> ConfigDict:
     config = faces_cpu.get_config()
     config.data.source = "prepared"
     # AFLW's 2,000 thrice: a fifth of what is seen.
-    config.data.roots = ("data/prepared/celeba-60", *("data/prepared/aflw-60",) * 3)
+    config.data.roots = ("prepared/celeba-60", *("prepared/aflw-60",) * 3)
     config.data.exclude = ()
     config.views.shift_std = 0.06
     config.views.scale_range = (0.95, 1.5)

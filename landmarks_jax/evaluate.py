@@ -110,6 +110,7 @@ def evaluate_run(
     for protocol in opened:
         result = protocols.evaluate(protocol, detectors, notes=notes)
         result["provenance"] = provenance(restored, command)
+        result["provenance"]["trained_on"] = checkpoints.read_hardware(workdir)
         results.append(result)
     markdown = tables.to_markdown(results)
     try:

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from landmarks_jax import config as configuration
 from landmarks_jax import evaluate, packed
 from landmarks_jax.data import feed, lists, prepared, shrink, sources
+from landmarks_jax.data.framing import CROPS
 from landmarks_jax.training import checkpoints, handover, loop, reports
 
 HANDOVER = "handover"
@@ -27,7 +28,7 @@ def sit(
     start: float,
     minutes: float,
     reserve: float,
-    photos: Path | None = None,
+    photos: Sequence[str] = (),
     canvases: Path = Path("prepared"),
     handed: Path | None = None,
     command: Sequence[str] = (),
@@ -43,7 +44,7 @@ def sit(
       start: when the sitting began, by `time.monotonic()`.
       minutes: the sitting's length; training gets what the rest leaves of it.
       reserve: minutes kept back for what follows the training.
-      photos: a folder of photos to train on, in place of the configuration's.
+      photos: folders of photos to train on, in place of the configuration's; see `on_canvases`.
       canvases: the folder that keeps their prepared form, for every run that wants the same.
       handed: a handover to start from where the run has no checkpoint.
       command: the command line that asked for this, for the record.
@@ -55,7 +56,7 @@ def sit(
       UserError: something a user can act on.
     """
     configuration.validate(config)
-    if photos is not None:
+    if photos:
         config = on_canvases(config, photos, canvases)
     _check_faces(config)
     deadline = start + 60 * (minutes - reserve)
@@ -81,28 +82,42 @@ def _check_faces(config: ConfigDict) -> None:
         evaluate.open_faces(config, names)
 
 
-def on_canvases(config: ConfigDict, photos: Path, canvases: Path) -> ConfigDict:
-    """The configuration on the prepared form of a folder of photos, which is made if need be.
+def on_canvases(config: ConfigDict, photos: Sequence[str], canvases: Path) -> ConfigDict:
+    """The configuration on the prepared form of folders of photos, which is made if need be.
 
     Args:
       config: the configuration; its `data.exclude` holds. Points, which the box crop needs, are
         those of `points.csv` in the folder.
-      photos: a folder of photos, such as `prepare.py --shrink` makes.
+      photos: folders of photos, such as `prepare.py --shrink` makes; `DIR:tight` cuts a folder's
+        photos so, whatever the configuration's crop. One named n times counts n times.
       canvases: the folder that keeps prepared forms.
     """
-    folder = canvases / f"{photos.resolve().name}-{_fingerprint(config, photos)}"
+    roots = [str(_canvases_of(config, text, canvases)) for text in photos]
     config = config.copy_and_resolve_references()
     with config.unlocked():
-        config.data.source, config.data.roots = "folder", (str(photos),)
+        config.data.source, config.data.roots = "prepared", tuple(roots)
+        config.data.landmarks = ""
+    return config
+
+
+def _canvases_of(config: ConfigDict, text: str, canvases: Path) -> Path:
+    """The folder with the prepared form of one folder of photos, which is made if need be."""
+    name, _, crop = text.rpartition(":")
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        if name and crop in CROPS:
+            config.data.crop = crop
+        else:
+            name = text
+        photos = Path(name)
+        folder = canvases / f"{photos.resolve().name}-{_fingerprint(config, photos)}"
+        config.data.source, config.data.roots = "folder", (name,)
         points = photos / shrink.POINTS
         wanted = config.data.crop == "box" and points.exists()
         config.data.landmarks = str(points) if wanted else ""
-        if not folder.exists():
-            source = sources.open_source(config.data)
-            prepared.prepare(source, feed.framing_of(config), folder)
-        config.data.source, config.data.roots = "prepared", (str(folder),)
-        config.data.landmarks = ""
-    return config
+    if not folder.exists():
+        prepared.prepare(sources.open_source(config.data), feed.framing_of(config), folder)
+    return folder
 
 
 def _fingerprint(config: ConfigDict, photos: Path) -> str:

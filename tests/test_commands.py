@@ -15,7 +15,7 @@ from landmarks_jax.data.framing import Framing
 from landmarks_jax.data.mtfl import MtflFaces
 from landmarks_jax.data.synthetic import SyntheticFaces
 from landmarks_jax.errors import ConfigError, DataError, UserError, WeightsError, WorkdirError
-from landmarks_jax.training import loop
+from landmarks_jax.training import loop, sharding
 from landmarks_jax.training import state as states
 from tests.running import ROOT, command, finish, flags, narrow, shrink, write_photos, write_vgg
 
@@ -107,6 +107,7 @@ def test_evaluation_writes_json_tables_curve_and_page(trained, capsys):
     assert set(result["results"]) == {"running", "batch", "untrained", "mean_shape", "one_photo"}
     assert result["provenance"]["steps"] == 4
     assert result["provenance"]["jax"] == jax.__version__
+    assert result["provenance"]["trained_on"] == [sharding.hardware()]
     forward = result["results"]["running"]["forward"][-1]["mean"]
     assert f"{forward:.2f}" in out
     assert (workdir / "evaluation" / "table.md").read_text().strip() == out.strip()

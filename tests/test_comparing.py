@@ -65,7 +65,7 @@ def write_run(folder, *results, equivariance=5.0, steps=4, scored_at=4, **fields
         result["provenance"] = {
             "command": f"python eval.py --workdir {folder} --fit=a.csv --score b.csv",
             "steps": scored_at, "training_minutes": 0.5 * scored_at, "device": "1 x cpu",
-            "machine": "x86_64"}  # fmt: skip
+            "trained_on": ["1 x H200", "2 processor cores (x86_64)"]}  # fmt: skip
         name = f"{result['protocol']}-{result['crop']}.json".replace(" ", "-")
         (folder / "evaluation" / name).write_text(json.dumps(result))
     return str(folder)
@@ -112,7 +112,7 @@ def test_rows_of_runs_seeds_and_controls(parts, tmp_path):
     assert seeds["values"]["backward"] == [r["backward"][-1]["mean"] for r in (first, second)]
     assert seeds["values"]["steps"] == [4, 6]
     assert seeds["values"]["minutes"] == [2, 3]
-    assert seeds["hardware"] == ["1 x cpu, x86_64"]
+    assert seeds["hardware"] == ["1 x H200, then 2 processor cores (x86_64)"]
     turn = results[2]["groups"][0]
     for group in turn["groups"]:
         assert rows[c]["values"][group["name"]] == [group["forward"]["running"]]
@@ -124,7 +124,7 @@ def test_rows_of_runs_seeds_and_controls(parts, tmp_path):
     low, high = sorted(forward)
     line = next(text for text in markdown.splitlines() if text.startswith(f"| {seeds['name']}"))
     assert f"| 3 | 0, 1 | {np.mean(forward):.2f} ({low:.2f} to {high:.2f}) |" in line
-    assert "| 5 (4 to 6) | 2.5 (2.0 to 3.0) | 1 x cpu, x86_64 |" in line
+    assert "| 5 (4 to 6) | 2.5 (2.0 to 3.0) | 1 x H200, then 2 processor cores (x86_64) |" in line
     assert f"- `config.seed`: `0` ({a}, {c}); `1` ({b})" in markdown
     assert f"- `config.optimizer.ema_decay`: `0.0` ({a}, {b}); `0.9` ({c})" in markdown
     assert [entry["field"] for entry in comparison["differences"]] == [

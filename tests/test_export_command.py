@@ -20,7 +20,9 @@ def run(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("run")
     config = narrow()
     config.eval.num_fit, config.eval.num_score = 12, 10
-    checkpoints.claim(workdir, config, data_digest="", weights_digest="", notes=["a note"])
+    checkpoints.claim(
+        workdir, config, data_digest="", weights_digest="", notes=["a note"], hardware=[]
+    )
     mesh = sharding.make_mesh(jax.local_devices()[:1])
     like = states.abstract_state(config, objective.build_networks(config), mesh)
     rng = np.random.default_rng(0)
@@ -107,7 +109,7 @@ def test_a_run_without_labelled_faces(run, tmp_path):
     config = checkpoints.read_config(run).unlock()
     config.eval.protocols, config.eval.aflw = ("aflw-995",), "/no/aflw"
     missing = tmp_path / "run"
-    checkpoints.claim(missing, config, data_digest="", weights_digest="", notes=[])
+    checkpoints.claim(missing, config, data_digest="", weights_digest="", notes=[], hardware=[])
     out = tmp_path / "out.safetensors"
     with pytest.raises(DataError, match=r"/no/aflw/training\.txt.*--noregressor$"):
         export.export(out, workdir=str(missing))

@@ -35,7 +35,14 @@ def run(tmp_path_factory):
         return jax.device_put(array.astype(shape.dtype), shape.sharding)
 
     state = jax.tree_util.tree_map_with_path(draw, shapes)
-    checkpoints.claim(workdir, config, data_digest="a", weights_digest="", notes=["a note"])
+    checkpoints.claim(
+        workdir,
+        config,
+        data_digest="a",
+        weights_digest="",
+        notes=["a note"],
+        hardware=["2 processor cores"],
+    )
     with checkpoints.Checkpoints(workdir) as saved:
         saved.save(7, state, 90.0)
     return workdir, config, jax.device_get(state)

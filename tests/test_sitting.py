@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from landmarks_jax import sitting
-from landmarks_jax.data import prepared
+from landmarks_jax.data import feed, prepared
 from landmarks_jax.errors import ConfigError, DataError
 from landmarks_jax.training import checkpoints, handover, loop
 from tests.running import command, finish, flags, narrow, write_photos
@@ -67,7 +67,12 @@ def test_sittings_go_on_from_each_other_without_tensorflow(tmp_path, capsys):
 
     made = (folder / "manifest.json").stat().st_mtime_ns
     config.train.steps, config.eval.protocols = 4, ()  # tables are written where there are faces
-    options = {"minutes": 9, "reserve": 1, "photos": tmp_path / "photos", "canvases": canvases}
+    options = {
+        "minutes": 9,
+        "reserve": 1,
+        "photos": [str(tmp_path / "photos")],
+        "canvases": canvases,
+    }
     assert sitting.sit(config, workdir, out, start=time.monotonic(), **options) == 0
     assert (folder / "manifest.json").stat().st_mtime_ns == made
     read = handover.read(out / "handover")
@@ -96,7 +101,7 @@ def test_other_photos_and_other_cuts_have_canvases_of_their_own(tmp_path):
     config, photos, canvases = narrow(), tmp_path / "photos", tmp_path / "canvases"
 
     def roots(config=config):
-        made = sitting.on_canvases(config, photos, canvases)
+        made = sitting.on_canvases(config, [str(photos)], canvases)
         assert made.data.source == "prepared"
         return made.data.roots
 
@@ -117,12 +122,12 @@ def test_box_crops_take_the_points_that_came_with_the_photos(tmp_path):
     lines = ["file,x1,y1,x2,y2", *(f"00000{i}.jpg,8,9,20,{20 + i}" for i in (1, 2, 3))]
     (tmp_path / "photos" / "points.csv").write_text("\n".join(lines))
     config = narrow(data__crop="box")
-    made = sitting.on_canvases(config, tmp_path / "photos", tmp_path / "canvases")
+    made = sitting.on_canvases(config, [str(tmp_path / "photos")], tmp_path / "canvases")
     found = prepared.PreparedCanvases(made.data.roots[0])
     assert (found.num_points, found.framing.crop) == (2, "box")
-    assert sitting.on_canvases(narrow(), tmp_path / "photos", tmp_path / "canvases").data.roots != (
-        made.data.roots
-    )
+    assert sitting.on_canvases(
+        narrow(), [str(tmp_path / "photos")], tmp_path / "canvases"
+    ).data.roots != (made.data.roots)
 
 
 def test_missing_labelled_faces_cost_no_training(tmp_path, monkeypatch):
@@ -156,3 +161,16 @@ def test_a_sitting_that_is_stopped_hands_over_and_evaluates_nothing(tmp_path, mo
     names = zipfile.ZipFile(io.BytesIO(sitting.results(workdir))).namelist()
     picture = "pictures/step-000070.png"
     assert sorted(names) == ["config.json", "metrics.jsonl", picture, "run.json"]
+
+
+def test_folders_of_another_crop_stand_beside_and_count_as_often_as_named(tmp_path):
+    write_photos(tmp_path / "photos", 3)
+    write_photos(tmp_path / "faces", 2)
+    faces = f"{tmp_path / 'faces'}:tight"
+    named = [str(tmp_path / "photos"), faces, faces]
+    made = sitting.on_canvases(narrow(), named, tmp_path / "canvases")
+    center, tight, again = made.data.roots
+    assert tight == again
+    assert prepared.PreparedCanvases(center).framing.crop == "center"
+    assert prepared.PreparedCanvases(tight).framing.crop == "tight"
+    assert len(feed.open_feed(made)) == 3 + 2 + 2

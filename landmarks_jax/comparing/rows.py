@@ -170,9 +170,8 @@ def _mean_shapes(results: Mapping[str, Result]) -> list[Row]:
 
 
 def _hardware(result: Result) -> str:
-    """What a result was computed on."""
-    known = result.get("provenance", {})
-    return ", ".join(known[part] for part in ("device", "machine") if part in known)
+    """What the detector of a result was trained on."""
+    return ", then ".join(result.get("provenance", {}).get("trained_on", ()))
 
 
 def _notes(results: Mapping[str, Result]) -> list[str]:

@@ -34,7 +34,7 @@ def _text(value: Any) -> str:
 def _section(table: dict[str, Any]) -> str:
     """One protocol and crop."""
     quantities = table["quantities"]
-    header = ["", "K", "Seed", *(q[:1].upper() + q[1:] for q in quantities), "Scored on"]
+    header = ["", "K", "Seed", *(q[:1].upper() + q[1:] for q in quantities), "Trained on"]
     rows = [_cells(row, quantities) for row in table["rows"]]
     posed = any(name in quantities for name in BY_TURN.names)
     limits = zip(BY_TURN.names, (None, *BY_TURN.limits), (*BY_TURN.limits, None), strict=True)
@@ -46,7 +46,7 @@ def _section(table: dict[str, Any]) -> str:
         *(f"Remark: {remark}" for remark in table["remarks"]),
         "Each run's detector with running statistics, all labels. Forward, backward and spread: "
         "per cent of the eye distance; equivariance: pixels of a 128 view. Means of several seeds "
-        "with their lowest and highest value. Scored on: the machine of the evaluation.",
+        "with their lowest and highest value. Trained on: not noted by earlier versions.",
         f"Forward errors by turn of the head: {groups}. {POSES_NOTE}" * posed,
         CROPS_NOTE,
         *(f"Note: {note}" for note in table["notes"]),

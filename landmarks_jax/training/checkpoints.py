@@ -159,6 +159,7 @@ def claim(
     data_digest: str,
     weights_digest: str,
     notes: Sequence[str],
+    hardware: Sequence[str],
     restarts: Sequence[Restart] | None = None,
 ) -> None:
     """Makes the run's folder, or checks that it is of this run.
@@ -169,6 +170,7 @@ def claim(
       data_digest: fingerprint of the list of photos.
       weights_digest: fingerprint of the perceptual network, "" without one.
       notes: sentences that belong under every table of the run.
+      hardware: what the run computed on so far and in this sitting, in words.
       restarts: those of the run; None keeps what the folder says of them.
 
     Raises:
@@ -177,14 +179,16 @@ def claim(
     """
     check_config(workdir, config)
     restarts = read_restarts(workdir) if restarts is None else restarts
-    run = {
+    run: dict[str, Any] = {
         "data_digest": data_digest,
         "weights_digest": weights_digest,
         "notes": list(notes),
+        "hardware": list(hardware),
         "restarts": [restart._asdict() for restart in restarts],
     }
     if (workdir / CONFIG_FILE).exists():
         before = read_run(workdir)
+        run["hardware"] = list(dict.fromkeys([*before.get("hardware", ()), *hardware]))
         if before.get("data_digest") != data_digest:
             raise WorkdirError(
                 f"{workdir / RUN_FILE}: the run saw other photos than there are now (some were "
@@ -207,6 +211,11 @@ def read_notes(workdir: Path) -> list[str]:
     """The sentences that belong under every table of a run."""
     restarts = [restart.note() for restart in read_restarts(workdir)]
     return [*read_run(workdir).get("notes", ()), *restarts]
+
+
+def read_hardware(workdir: Path) -> list[str]:
+    """What a run was trained on, each once; nothing is known of runs of earlier versions."""
+    return list(read_run(workdir).get("hardware", ()))
 
 
 def read_restarts(workdir: Path) -> list[Restart]:

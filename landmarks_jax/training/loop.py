@@ -149,6 +149,7 @@ def train(
         data_digest=feed.digest,
         weights_digest=weights_digest,
         notes=weights.notes() if weights else [],
+        hardware=[*(handed.run.get("hardware", ()) if handed else ()), sharding.hardware()],
         restarts=restart.restarts(handed, config, feed.digest) if handed else None,
     )
     mesh = sharding.make_mesh()

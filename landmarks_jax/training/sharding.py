@@ -1,5 +1,7 @@
 """Data parallelism: one mesh axis over all devices, batches split by row, the state on each."""
 
+import os
+import platform
 from typing import Any
 
 import jax
@@ -17,6 +19,16 @@ def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
     """
     devices = jax.devices() if devices is None else devices
     return Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
+
+
+def hardware() -> str:
+    """What JAX computes on here, in words: number and kind of the devices."""
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        return f"{jax.device_count()} x {device.device_kind}"
+    usable = getattr(os, "sched_getaffinity", None)  # Linux's alone
+    cores = len(usable(0)) if usable else os.cpu_count()
+    return f"{cores} processor cores ({platform.machine()})"
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
