@@ -1,6 +1,7 @@
 """Values that cannot work are refused by name; a configuration survives its file."""
 
 import importlib
+import json
 from pathlib import Path
 
 import pytest
@@ -205,3 +206,14 @@ def test_ranges_and_choices_name_real_fields():
     everything = set(flat(base.get_config()))
     assert set(configuration.RANGES) <= everything
     assert set(configuration.CHOICES) <= everything
+
+
+def test_runs_from_before_a_field_was_added_stay_readable():
+    config = base.get_config()
+    older = json.loads(configuration.to_json(config))
+    for field in configuration.ADDED_FIELDS:
+        section, name = field.split(".")
+        del older[section][name]
+    read = configuration.from_json(json.dumps(older))
+    configuration.validate(read)
+    assert not list(configuration.differences(read, config))
