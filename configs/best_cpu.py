@@ -1,0 +1,38 @@
+"""The best so far on real photos, small enough for two processor cores.
+
+`best` with views of 48 pixels, a narrow model and VGG-16's first two blocks:
+
+    python prepare.py --config configs/faces_cpu.py --out prepared/celeba-60
+    python prepare.py --config configs/faces_cpu.py --out prepared/aflw-60 \\
+        --config.data.roots="('data/aflw/AFLW',)" --config.data.crop=tight \\
+        --config.data.exclude="('data/aflw/testing.txt',)"
+    python train.py --config configs/best_cpu.py --workdir runs/best_cpu
+    python eval.py --workdir runs/best_cpu
+
+BEST_CPU_TIME
+"""
+
+from ml_collections import ConfigDict
+
+from configs import best
+
+
+def get_config() -> ConfigDict:
+    """`best`, narrow and small."""
+    config = best.get_config()
+    config.data.canvas_size = 60
+    config.data.roots = ("prepared/celeba-60", *("prepared/aflw-60",) * 3)
+    config.views.size = 48
+    config.model.detector_channels = 128
+    config.model.hourglass_depth = 2
+    config.model.generator_channels = 8
+    config.model.residual_blocks = 2
+    config.perceptual.taps = ("relu1_2", "relu2_2")
+    config.optimizer.cosine_steps = 5_000
+    config.train.batch_size = 16
+    config.train.steps = 5_000
+    config.train.minutes = 110.0
+    config.train.log_every = 50
+    config.train.checkpoint_every = 250
+    config.train.picture_every = 500
+    return config
