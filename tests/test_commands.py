@@ -11,6 +11,7 @@ import pytest
 
 from landmarks_jax import evaluate
 from landmarks_jax.data import prepared
+from landmarks_jax.data.folder import FolderPhotos
 from landmarks_jax.data.framing import Framing
 from landmarks_jax.data.mtfl import MtflFaces
 from landmarks_jax.data.synthetic import SyntheticFaces
@@ -71,6 +72,14 @@ def test_every_shipped_configuration_trains(name, tmp_path):
     elif config.data.source == "folder":
         write_photos(tmp_path / "photos", 12)
         config.data.roots = (str(tmp_path / "photos"),)
+    elif config.data.source == "prepared":
+        # AFLW's photos are cut otherwise than CelebA's and stand beside them.
+        write_photos(tmp_path / "photos", 12)
+        source = FolderPhotos((str(tmp_path / "photos"),))
+        for root in set(config.data.roots):
+            crop = "tight" if "aflw" in root else "center"
+            prepared.prepare(source, Framing(20, 16, crop), tmp_path / root)
+        config.data.roots = tuple(str(tmp_path / root) for root in config.data.roots)
     if config.data.exclude:
         (tmp_path / "testing.txt").write_text("000002.jpg\n000003.jpg\n")
         config.data.exclude = (str(tmp_path / "testing.txt"),)
