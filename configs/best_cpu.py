@@ -1,10 +1,10 @@
-"""The best so far on real photos, small enough for two processor cores.
+r"""The best so far on real photos, small enough for two processor cores.
 
 `best` with views of 48 pixels, a narrow model and VGG-16's first two blocks:
 
     python prepare.py --config configs/faces_cpu.py --out prepared/celeba-60
-    python prepare.py --config configs/faces_cpu.py --out prepared/aflw-60 \\
-        --config.data.roots="('data/aflw/AFLW',)" --config.data.crop=tight \\
+    python prepare.py --config configs/faces_cpu.py --out prepared/aflw-60 \
+        --config.data.roots="('data/aflw/AFLW',)" --config.data.crop=tight \
         --config.data.exclude="('data/aflw/testing.txt',)"
     python train.py --config configs/best_cpu.py --workdir runs/best_cpu
     python eval.py --workdir runs/best_cpu
