@@ -33,10 +33,11 @@ class AflwFaces(photos.PhotoFiles):
         Raises:
           DataError: a file is missing, malformed, or they do not fit together.
         """
+        chosen = photos.parts(part, PARTS)
         origins.need_folder(os.path.join(root, FOLDER), origins.AFLW)
         found: list[files.PhotoFile] = []
         points, sizes = [], []
-        for name in photos.parts(part, PARTS):
+        for name in chosen:
             entries, part_points, part_sizes = _read_part(root, name)
             found += lists.locate(entries, [os.path.join(root, FOLDER)])
             points.append(part_points)

@@ -10,7 +10,8 @@ from landmarks_jax.errors import DataError
 def read(path: str, names: tuple[str, ...]) -> dict[str, Any]:
     """Reads variables of a .mat file of version 4 to 7.
 
-    Arrays of one element become scalars, structs objects with their fields as attributes.
+    Everything is an array, as in MATLAB, one number too; structs are objects with their fields as
+    attributes.
 
     Raises:
       DataError: the file cannot be read, or lacks a variable.
@@ -18,7 +19,7 @@ def read(path: str, names: tuple[str, ...]) -> dict[str, Any]:
     try:
         from scipy import io  # noqa: PLC0415  (takes a moment, and few need it)
 
-        content = io.loadmat(path, squeeze_me=True, struct_as_record=False, variable_names=names)
+        content = io.loadmat(path, struct_as_record=False, variable_names=names)
     except Exception as error:  # damaged files raise anything: ValueError, TypeError, zlib.error
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{path}: cannot be read as a MATLAB file ({reason})") from error
@@ -37,20 +38,24 @@ def numbers(value: Any, shape: tuple[int, ...], what: str) -> np.ndarray:
     array = np.asarray(value)
     if array.dtype.kind not in "iuf":
         raise DataError(f"{what}: holds no numbers")
-    try:  # axes of length 1 were dropped in reading
-        array = array.astype(np.float64).reshape(shape)
-    except ValueError as error:
+    if len(array.shape) != len(shape) or any(
+        side not in (-1, found) for side, found in zip(shape, array.shape, strict=True)
+    ):
         wanted = " x ".join("N" if side < 0 else str(side) for side in shape)
-        found = " x ".join(map(str, array.shape)) or "one number"
-        raise DataError(f"{what}: is {found}, must be {wanted}") from error
+        raise DataError(f"{what}: is {' x '.join(map(str, array.shape))}, must be {wanted}")
+    array = array.astype(np.float64)
     if not np.isfinite(array).all():
-        row = int(np.argwhere(~np.isfinite(array))[0, 0]) if array.ndim else 0
+        row = int(np.argwhere(~np.isfinite(array))[0, 0])
         raise DataError(f"{what}: row {row + 1} has a number that is not finite")
     return array
 
 
 def items(value: Any) -> list[Any]:
-    """The elements of a struct array or cell array, whatever their number."""
-    if value is None:
-        return []
-    return list(value.ravel()) if isinstance(value, np.ndarray) else [value]
+    """The elements of an array, of None none."""
+    return [] if value is None else list(np.asarray(value).ravel())
+
+
+def field(struct: Any, name: str) -> Any:
+    """The one element of a struct's field; None where it is absent, empty or has several."""
+    found = items(getattr(struct, name, None))
+    return found[0] if len(found) == 1 else None

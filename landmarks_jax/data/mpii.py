@@ -95,15 +95,16 @@ def read_people(path: str) -> tuple[list[Person], str]:
     Raises:
       DataError: the file cannot be read or is not of this structure.
     """
-    release = matlab.read(path, ("RELEASE",))["RELEASE"]
+    found = matlab.items(matlab.read(path, ("RELEASE",))["RELEASE"])
+    release = found[0] if len(found) == 1 else None
     columns = {}
-    for field in ("annolist", "img_train", "single_person"):
-        if not hasattr(release, field):
-            raise DataError(f"{path}: RELEASE has no field {field!r}")
-        columns[field] = matlab.items(getattr(release, field))
-    counts = {field: len(column) for field, column in columns.items()}
+    for name in ("annolist", "img_train", "single_person"):
+        if not hasattr(release, name):
+            raise DataError(f"{path}: RELEASE has no field {name!r}")
+        columns[name] = matlab.items(getattr(release, name))
+    counts = {name: len(column) for name, column in columns.items()}
     if len(set(counts.values())) != 1:
-        said = ", ".join(f"{count:,} of {field}" for field, count in counts.items())
+        said = ", ".join(f"{count:,} of {name}" for name, count in counts.items())
         raise DataError(f"{path}: RELEASE must say as many of each: {said}")
     people: list[Person] = []
     incomplete = 0
@@ -129,7 +130,7 @@ def _people_of(image: Any) -> Iterator[tuple[int, Any]]:
 
 
 def _image_name(image: Any, place: str) -> str:
-    name = getattr(getattr(image, "image", None), "name", None)
+    name = matlab.field(matlab.field(image, "image"), "name")
     if not isinstance(name, str) or not name or "/" in name or "\\" in name:
         raise DataError(f"{place}: its image has no file name")
     return name
@@ -137,10 +138,10 @@ def _image_name(image: Any, place: str) -> str:
 
 def _person(image: str, rect: Any, place: str, apart: bool) -> Person | None:
     """One person, or nothing where a part of the annotation is missing."""
-    points = matlab.items(getattr(getattr(rect, "annopoints", None), "point", None))
-    position = getattr(rect, "objpos", None)
-    fields = [_field(rect, name) for name in ("x1", "y1", "x2", "y2", "scale")]
-    fields += [_field(position, name) for name in ("x", "y")]
+    points = matlab.items(getattr(matlab.field(rect, "annopoints"), "point", None))
+    position = matlab.field(rect, "objpos")
+    fields = [matlab.field(rect, name) for name in ("x1", "y1", "x2", "y2", "scale")]
+    fields += [matlab.field(position, name) for name in ("x", "y")]
     if not points or any(field is None for field in fields):
         return None
     x1, y1, x2, y2, scale, x, y = (_number(field, place) for field in fields)
@@ -162,24 +163,18 @@ def _joints(points: Sequence[Any], place: str) -> tuple[np.ndarray, np.ndarray]:
     joints = np.full((NUM_JOINTS, 2), np.nan, np.float32)
     visible = np.zeros(NUM_JOINTS, bool)
     for point in points:
-        number = _number(_field(point, "id"), f"{place}: a joint's id")
+        number = _number(matlab.field(point, "id"), f"{place}: a joint's id")
         if number not in range(NUM_JOINTS):
             raise DataError(f"{place}: joint {number:g}, must be from 0 to {NUM_JOINTS - 1}")
         joint = int(number)
         where = f"{place}: joint {joint}"
         if not np.isnan(joints[joint, 0]):
             raise DataError(f"{where} is annotated twice")
-        joints[joint] = [_number(_field(point, axis), where) - 1.0 for axis in "xy"]
+        joints[joint] = [_number(matlab.field(point, axis), where) - 1.0 for axis in "xy"]
         # Neck and head have no flag: they are annotated, and nothing says they are hidden.
-        flag = _field(point, "is_visible")
+        flag = matlab.field(point, "is_visible")
         visible[joint] = flag is None or _number(flag, where) != 0
     return joints, visible
-
-
-def _field(struct: Any, name: str) -> Any:
-    """A field's value, None where it is absent or empty."""
-    values = matlab.items(getattr(struct, name, None))
-    return values[0] if len(values) == 1 else None
 
 
 def _number(value: Any, place: str) -> float:
@@ -188,5 +183,5 @@ def _number(value: Any, place: str) -> float:
     except (TypeError, ValueError):
         number = np.nan
     if not np.isfinite(number):
-        raise DataError(f"{place}: {value!r} is not a number")
+        raise DataError(f"{place}: {value} is not a number")
     return number

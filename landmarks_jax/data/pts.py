@@ -55,6 +55,8 @@ class PtsFaces(photos.PhotoFiles):
         Raises:
           DataError: a file is malformed, lacks its photo, or no photo has one.
         """
+        if num_points not in EYES:
+            raise ValueError(f"{num_points} points; there are {NUM_REDUCED} or {NUM_POINTS}")
         found, annotations, bare = [], [], 0
         for root in roots:
             paired, others = _pairs(root)

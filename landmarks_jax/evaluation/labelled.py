@@ -102,12 +102,18 @@ def open_lists(fit: str, score: str, crops: Sequence[str], config: ConfigDict) -
       DataError: faces are missing or malformed.
       ConfigError: a prepared folder was cut otherwise.
     """
+    _check_pts_points(config)
     opened = []
     for crop in crops:
         fit_faces, score_faces = _open(fit, crop, config), _open(score, crop, config)
         name = f"{fit_faces.name} to {score_faces.name}"
         opened.append(Protocol(name, crop, fit_faces, score_faces, _eyes(fit, config)))
     return opened
+
+
+def _check_pts_points(config: ConfigDict) -> None:
+    if config.eval.pts_points not in pts.EYES:
+        raise ConfigError(f"--pts_points {config.eval.pts_points}: must be 5 or 68")
 
 
 def _is_pts(path: str) -> bool:
