@@ -14,8 +14,10 @@ def get_config() -> ConfigDict:
     config.compute_dtype = "float32"  # of the networks: float32 | bfloat16 | float64 (tests)
 
     config.data = data = ConfigDict()
-    data.source = "synthetic"  # synthetic | folder | celeba | mtfl | prepared
+    # synthetic | folder | celeba | celeb_a | mafl | aflw | mtfl | pts | mpii | prepared
+    data.source = "synthetic"  # where the photos come from; see docs/datasets.md
     data.roots = ()  # folders: of pictures (folder), official layouts, or prepared forms
+    data.part = "all"  # all | train | validation | test: of CelebA's, MAFL's or AFLW's photos
     data.exclude = ()  # list files of photo ids that are left out, such as MAFL's testing.txt
     data.landmarks = ""  # "" or a list of labelled points: CSV (folder), MTFL list (mtfl)
     data.crop = "center"  # center | tight | box: what part of a photo the view shows
@@ -82,6 +84,11 @@ def get_config() -> ConfigDict:
     config.eval = evaluation = ConfigDict()
     evaluation.protocols = ("synthetic",)  # what eval.py measures unless told otherwise
     evaluation.aflw = "data/aflw"  # folder of AFLW's five-point lists, for aflw-995 and aflw-dev
+    evaluation.aflw_release = "data/aflw_release-2"  # AFLW as the VGG group cut it, for aflw
+    evaluation.celeba = "data/celeba"  # CelebA in its official layout, for mafl
+    evaluation.mafl = "data/mafl"  # folder of MAFL's two lists, for mafl
+    evaluation.mafl_as_released = False  # fit without the three photos that the code drops
+    evaluation.pts_points = 5  # 5 | 68: points of --fit and --score folders with .pts files
     evaluation.num_fit = 2_000  # embedded faces that the regressor may see (synthetic)
     evaluation.num_score = 1_000  # embedded faces that are scored (synthetic)
     return config.lock()

@@ -26,19 +26,31 @@ def define_faces() -> Callable[[], dict[str, Any]]:
         "protocol_names": flags.DEFINE_multi_string(
             "protocol",
             None,
-            "synthetic | aflw-995 | aflw-dev; default: the run's config.eval.protocols.",
-        ),
-        "aflw": flags.DEFINE_string(
-            "aflw", None, "Folder of AFLW's lists, if not the run's config.eval.aflw."
+            "synthetic | mafl | aflw | aflw-995 | aflw-dev; default: the run's "
+            "config.eval.protocols.",
         ),
         "fit": flags.DEFINE_string(
-            "fit", None, "Labelled faces that fit: .csv, .txt or prepared folder."
+            "fit", None, "Labelled faces that fit: .csv, .txt, prepared folder or one with .pts."
         ),
         "score": flags.DEFINE_string("score", None, "Labelled faces that are scored, likewise."),
         "crops": flags.DEFINE_multi_enum(
             "crop", [], CROPS, "With --fit and --score; default: the crop of the run's training."
         ),
     }
+    # Where the run's configuration does not hold: each stands for the field of config.eval.
+    for name, what in (
+        ("aflw", "Folder of AFLW's lists (aflw-995, aflw-dev)"),
+        ("aflw_release", "Folder of aflw_release-2 (aflw)"),
+        ("celeba", "CelebA's folder (mafl)"),
+        ("mafl", "Folder of MAFL's lists (mafl)"),
+    ):
+        holders[name] = flags.DEFINE_string(name, None, f"{what}, if not the run's.")
+    holders["mafl_as_released"] = flags.DEFINE_bool(
+        "mafl_as_released", None, "Fit without three photos of MAFL, as the released code does."
+    )
+    holders["pts_points"] = flags.DEFINE_integer(
+        "pts_points", None, "5 or 68: points of --fit and --score folders with .pts files."
+    )
     return lambda: {name: holder.value for name, holder in holders.items()}
 
 

@@ -9,7 +9,8 @@ import jax
 from ml_collections import ConfigDict
 
 from landmarks_jax.data.framing import CROPS
-from landmarks_jax.data.sources import SOURCES
+from landmarks_jax.data.pts import NUM_POINTS, NUM_REDUCED
+from landmarks_jax.data.sources import PARTS, SOURCES
 from landmarks_jax.errors import ConfigError
 from landmarks_jax.models.vgg import TAPS
 from landmarks_jax.objective import COMPOSITIONS
@@ -31,15 +32,23 @@ FREE_SECTIONS = ("eval.",)
 # Fields that came later, and what runs before them did: their folders stay readable.
 ADDED_FIELDS: dict[str, Any] = {
     "views.bend_std": 0.0,
+    "data.part": "all",
+    "eval.celeba": "data/celeba",
+    "eval.mafl": "data/mafl",
+    "eval.mafl_as_released": False,
+    "eval.aflw_release": "data/aflw_release-2",
+    "eval.pts_points": 5,
 }
 
 CHOICES = {
     "compute_dtype": ("float32", "bfloat16", "float64"),
     "data.source": SOURCES,
+    "data.part": PARTS,
     "data.crop": CROPS,
     "objective.composition": COMPOSITIONS,
     "objective.auxiliary": ("each_step", "fixed"),
     "objective.bn_groups": ("joint", "released"),
+    "eval.pts_points": (NUM_REDUCED, NUM_POINTS),
 }
 
 TEXTS = ("data.roots", "data.exclude", "perceptual.taps", "eval.protocols")
@@ -118,7 +127,7 @@ def validate(config: ConfigDict) -> None:
     """
     for field, choices in CHOICES.items():
         if _get(config, field) not in choices:
-            _fail(config, field, f"one of {', '.join(choices)}")
+            _fail(config, field, f"one of {', '.join(map(str, choices))}")
     for field, (low, high) in RANGES.items():
         if not _in_range(_get(config, field), low, high):
             _fail(config, field, f"from {low} to {high}")

@@ -74,11 +74,11 @@ def evaluate_run(
     workdir: Path,
     *,
     protocol_names: Sequence[str] | None = None,
-    aflw: str | None = None,
     fit: str | None = None,
     score: str | None = None,
     crops: Sequence[str] = (),
     command: Sequence[str] = (),
+    **places: Any,
 ) -> str:
     """Scores a run and writes `evaluation/` in its folder.
 
@@ -88,11 +88,11 @@ def evaluate_run(
     Args:
       workdir: the run's folder.
       protocol_names: of `labelled.PROTOCOLS`; None takes those of the run's configuration.
-      aflw: the folder of AFLW's lists; None takes the run's.
       fit: labelled faces that fit the regressor, instead of a named protocol.
       score: labelled faces that are scored; goes with `fit`.
       crops: with `fit` and `score`; none is the crop that the run was trained with.
       command: the command line that asked for this, for the record.
+      **places: fields of `config.eval`, such as the folder `aflw`; None takes the run's.
 
     Returns:
       The tables, as Markdown.
@@ -101,7 +101,7 @@ def evaluate_run(
       UserError: the run or the labelled faces cannot be used.
     """
     config = checkpoints.read_config(workdir)
-    opened = open_faces(config, protocol_names, aflw=aflw, fit=fit, score=score, crops=crops)
+    opened = open_faces(config, protocol_names, fit=fit, score=score, crops=crops, **places)
     restored = restore(workdir, config)
     detectors = detectors_of(config, restored.state)
     notes = checkpoints.read_notes(workdir)
@@ -127,10 +127,10 @@ def open_faces(
     config: ConfigDict,
     protocol_names: Sequence[str] | None = None,
     *,
-    aflw: str | None = None,
     fit: str | None = None,
     score: str | None = None,
     crops: Sequence[str] = (),
+    **places: Any,
 ) -> list[Protocol]:
     """Reads the labelled faces that were asked for; see `evaluate_run`.
 
@@ -142,11 +142,10 @@ def open_faces(
         raise ConfigError("--fit and --score go together, and without --protocol")
     if crops and fit is None:
         raise ConfigError("--crop goes with --fit and --score; a named protocol has its own crops")
+    config = config.copy_and_resolve_references()  # the caller's stays as it is
+    config.eval.update({name: value for name, value in places.items() if value is not None})
     if fit is not None and score is not None:
         return labelled.open_lists(fit, score, crops or (config.data.crop,), config)
-    if aflw is not None:
-        config = config.copy_and_resolve_references().unlock()  # the caller's stays as it is
-        config.eval.aflw = aflw
     names = protocol_names or config.eval.protocols
     if not names:
         raise ConfigError(

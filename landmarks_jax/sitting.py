@@ -112,6 +112,7 @@ def _canvases_of(config: ConfigDict, text: str, canvases: Path) -> Path:
         photos = Path(name)
         folder = canvases / f"{photos.resolve().name}-{_fingerprint(config, photos)}"
         config.data.source, config.data.roots = "folder", (name,)
+        config.data.part = "all"  # of the folder; what it was packed from may have had parts
         points = photos / shrink.POINTS
         wanted = config.data.crop == "box" and points.exists()
         config.data.landmarks = str(points) if wanted else ""

@@ -329,7 +329,7 @@ def test_evaluation_refuses_what_it_cannot_score(trained, tmp_path):
     workdir, _ = trained
     refusals = [
         ((tmp_path,), {}, WorkdirError, "config.json"),
-        ((workdir,), {"protocol_names": ["aflw"]}, ConfigError, "aflw-995"),
+        ((workdir,), {"protocol_names": ["aflw-1"]}, ConfigError, "aflw-995"),
         ((workdir,), {"protocol_names": ["aflw-995"], "aflw": "/no"}, DataError, "/no/training"),
         ((workdir,), {"fit": "a.csv"}, ConfigError, "--score"),
         ((workdir,), {"fit": "/no.csv", "score": "/no.csv"}, DataError, "/no.csv"),

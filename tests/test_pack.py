@@ -195,7 +195,7 @@ def test_opening_faces_leaves_the_configuration_as_it_is():
         evaluate.open_faces(config, ["aflw-995"], aflw="/nowhere")
     assert config.to_dict() == before
     assert [p.name for p in evaluate.open_faces(config)] == list(config.eval.protocols)
-    for options in ({"fit": "a.csv"}, {"crops": ("box",)}, {"protocol_names": ["aflw"]}):
+    for options in ({"fit": "a.csv"}, {"crops": ("box",)}, {"protocol_names": ["aflw-1"]}):
         with pytest.raises(ConfigError, match="--"):
             evaluate.open_faces(config, **options)
     config.eval.protocols = ()

@@ -35,7 +35,13 @@ def make_photos(tmp_path, monkeypatch) -> Path:
 
 def config_of(photos: Path, **data) -> ConfigDict:
     fields = {"source": "folder", "roots": (), "exclude": (), "landmarks": str(photos)}
-    fields |= {"crop": "box", "canvas_size": 20, "num_synthetic": 1, "synthetic_seed": 1}
+    fields |= {
+        "part": "all",
+        "crop": "box",
+        "canvas_size": 20,
+        "num_synthetic": 1,
+        "synthetic_seed": 1,
+    }
     return ConfigDict({"data": fields | data, "views": {"size": 16}})
 
 
@@ -187,38 +193,6 @@ def test_an_existing_folder_is_not_touched(photos):
     with pytest.raises(DataError, match="is there already"):
         write(photos)
     assert (out / "manifest.json").stat().st_mtime_ns == before
-
-
-def test_a_failed_preparation_leaves_nothing(photos):
-    source = sources.open_labelled(str(photos))
-    (photos.parent / "photos" / "4.png").write_bytes(b"broken since")
-    out = photos.parent / "out" / "prepared"
-    with pytest.raises(DataError, match=r"4.png: cannot be read"):
-        prepared.prepare(source, FRAME, out)
-    assert list(out.parent.iterdir()) == []
-
-
-KILLED = """
-import os, signal, sys
-from landmarks_jax.data import framing, prepared, sources
-class Photos(type(sources.open_labelled(sys.argv[1]))):
-    def photo(self, index):
-        if index == 5:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().photo(index)
-source = sources.open_labelled(sys.argv[1])
-source.__class__ = Photos
-prepared.prepare(source, framing.Framing(20, 16, "box"), sys.argv[2])
-"""
-
-
-def test_a_killed_preparation_leaves_no_folder_of_that_name(photos):
-    out = photos.parent / "out"
-    done = subprocess.run([sys.executable, "-c", KILLED, str(photos), str(out)], check=False)
-    assert done.returncode == -9
-    assert not out.exists()
-    prepared.prepare(sources.open_labelled(str(photos)), FRAME, out)
-    assert len(prepared.PreparedCanvases(out)) == 9
 
 
 def test_the_command_prepares_a_config(photos):

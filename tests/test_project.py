@@ -233,8 +233,10 @@ def below(*rooms: str) -> set[str]:
     return {name for name in names if name.startswith(rooms)}
 
 
-def test_tensorflow_orbax_and_pyav_have_one_importer_each():
-    assert importers("tensorflow", "tensorflow_datasets") == {"data/pipeline.py"}
+def test_heavy_libraries_have_one_importer_each():
+    assert importers("tensorflow") == {"data/pipeline.py"}
+    assert importers("tensorflow_datasets") == {"data/celeba_tfds.py"}
+    assert importers("scipy") == {"data/matlab.py"}
     assert importers("orbax") == {"training/checkpoints.py"}
     assert importers("av") == {"detecting/videos.py"}
 
@@ -269,7 +271,7 @@ def test_imports_go_one_way():
             "tensorflow optax orbax matplotlib tensorboardX tqdm av",
         ),
         ("landmarks_jax.comparing.command", "tensorflow optax orbax matplotlib tensorboardX"),
-        ("landmarks_jax.data.feed", "jax flax tensorflow matplotlib"),
+        ("landmarks_jax.data.feed", "jax flax tensorflow tensorflow_datasets scipy matplotlib"),
     ],
 )
 def test_importing_loads_no_more_than_it_needs(module, absent):

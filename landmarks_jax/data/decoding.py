@@ -1,5 +1,6 @@
 """The one way a picture file becomes pixels: for training, preparing and evaluation alike."""
 
+import io
 import os
 
 import numpy as np
@@ -39,7 +40,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def decode(path: str | os.PathLike[str], upright: bool = True) -> tuple[np.ndarray, int]:
-    """Reads one picture whole; a truncated file is an error.
+    """Reads one picture file whole; a truncated file is an error.
 
     Args:
       path: the file.
@@ -52,8 +53,19 @@ def decode(path: str | os.PathLike[str], upright: bool = True) -> tuple[np.ndarr
     Raises:
       DataError: the file is missing, no picture, or damaged.
     """
+    return _decode(path, str(path), upright)
+
+
+def decode_bytes(data: bytes, name: str, upright: bool = True) -> tuple[np.ndarray, int]:
+    """`decode` of a file's content; `name` is what messages call it."""
+    return _decode(io.BytesIO(data), name, upright)
+
+
+def _decode(
+    file: str | os.PathLike[str] | io.BytesIO, name: str, upright: bool
+) -> tuple[np.ndarray, int]:
     try:
-        with Image.open(path) as image:
+        with Image.open(file) as image:
             orientation = int(image.getexif().get(_ORIENTATION, _UPRIGHT))
             if orientation not in _TURNS:  # some cameras write 0
                 orientation = _UPRIGHT
@@ -64,5 +76,5 @@ def decode(path: str | os.PathLike[str], upright: bool = True) -> tuple[np.ndarr
     except (
         Exception
     ) as error:  # Pillow's readers raise anything: OSError, SyntaxError, struct.error
-        reason = " ".join(str(error).replace(str(path), "").split()) or type(error).__name__
-        raise DataError(f"{path}: cannot be read as a picture ({reason})") from error
+        reason = " ".join(str(error).replace(name, "").split()) or type(error).__name__
+        raise DataError(f"{name}: cannot be read as a picture ({reason})") from error

@@ -117,7 +117,7 @@ def _write_cache(path: Path, files: dict[str, list]) -> None:
         _LOGGER.warning("%s: the scan of the pictures could not be kept (%s)", path, error)
 
 
-def _stamp(path: str) -> list[int]:
+def stamp(path: str) -> list[int]:
     """Size in bytes and time of change in nanoseconds; of a broken link, those of nothing."""
     try:
         stat = os.stat(path)
@@ -138,18 +138,19 @@ def inspect(files: Sequence[PhotoFile], root: str) -> list[Verdict]:
     """Decodes each file below `root` once, or remembers having done so."""
     cache_path = _cache_path(root)
     cache = _read_cache(cache_path)
-    stamps = [_stamp(file.path) for file in files]
+    stamps = [stamp(file.path) for file in files]
     keys = [os.path.relpath(file.path, root) for file in files]
     # What could not be read is looked at again: the reason may have been the machine's.
-    new = [
-        i
+    new = {
+        key: i  # by name: several people may share a photo
         for i, key in enumerate(keys)
         if key not in cache or cache[key][:2] != stamps[i] or cache[key][2]
-    ]
-    paths = [files[i].path for i in new]
+    }
+    paths = [files[i].path for i in new.values()]
     what = f"reading the pictures of {root} once"
-    for i, verdict in zip(new, parallel.ordered_map(_inspect, paths, what), strict=True):
-        cache[keys[i]] = [*stamps[i], verdict.problem, verdict.orientation]
+    found = parallel.ordered_map(_inspect, paths, what)
+    for (key, i), verdict in zip(new.items(), found, strict=True):
+        cache[key] = [*stamps[i], verdict.problem, verdict.orientation]
     if new:
         _write_cache(cache_path, cache)
     return [Verdict(*cache[key][2:]) for key in keys]

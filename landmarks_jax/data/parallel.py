@@ -25,20 +25,21 @@ def num_threads() -> int:
 
 
 def with_progress(
-    items: Iterable[T], total: int | None, what: str, unit: str = "photo"
+    items: Iterable[T], total: int | None, what: str, unit: str = "photo", before: int = 0
 ) -> Iterator[T]:
     """Passes the items on, with a bar on a terminal and now and then a line elsewhere.
 
     Args:
       items: what is passed on.
-      total: how many there are, None where nobody knows.
+      total: how many there are with those before, None where nobody knows.
       what: is done with them.
       unit: what one is called.
+      before: how many were done earlier.
     """
     if sys.stderr.isatty() and importlib.util.find_spec("tqdm"):
         import tqdm  # noqa: PLC0415  (of the train extra; the detector does without)
 
-        yield from tqdm.tqdm(items, total=total, desc=what, unit=unit, leave=False)
+        yield from tqdm.tqdm(items, total=total, desc=what, unit=unit, leave=False, initial=before)
         return
     start = noted = time.monotonic()
     for done, item in enumerate(items, 1):
@@ -47,7 +48,7 @@ def with_progress(
         if now - noted > _NOTE_SECONDS:
             noted = now
             of = "" if total is None else f" of {total}"
-            _LOGGER.info("%s: %d%s, %.0f a second", what, done, of, done / (now - start))
+            _LOGGER.info("%s: %d%s, %.0f a second", what, before + done, of, done / (now - start))
 
 
 def in_order(
@@ -79,6 +80,8 @@ def in_order(
                 future.cancel()
 
 
-def ordered_map(function: Callable[[T], R], items: Sequence[T], what: str) -> Iterator[R]:
-    """`in_order` over items of a known number, with a note of progress."""
-    return with_progress(in_order(function, items), len(items), what)
+def ordered_map(
+    function: Callable[[T], R], items: Sequence[T], what: str, before: int = 0
+) -> Iterator[R]:
+    """`in_order` over items of a known number, with a note of progress; `before` were done."""
+    return with_progress(in_order(function, items), before + len(items), what, before=before)

@@ -1,10 +1,11 @@
 """A source made of picture files, labelled or not."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from landmarks_jax.data import decoding, files
+from landmarks_jax.errors import ConfigError
 
 
 class PhotoFiles:
@@ -37,6 +38,10 @@ class PhotoFiles:
         """Its points `[P, 2]` float32 `(x, y)` in pixels, centres of pixels at whole numbers."""
         return self._points[index]
 
+    def stamp(self, index: int) -> list[int]:
+        """Size and time of change of the photo's file: another file, another stamp."""
+        return files.stamp(self._photos[index].path)
+
     def name(self, index: int) -> str:
         """What the photo is called, wherever its folder stands."""
         return self._photos[index].name
@@ -45,3 +50,14 @@ class PhotoFiles:
 def one_line(*notes: str) -> str:
     """The notes that are not empty, joined."""
     return "; ".join(note for note in notes if note)
+
+
+def parts(chosen: str, names: Iterable[str]) -> list[str]:
+    """The parts of a data set that `chosen`, one of them or "all", stands for."""
+    known = list(names)
+    if chosen == "all":
+        return known
+    if chosen not in known:
+        allowed = ", ".join(["all", *known])
+        raise ConfigError(f"config.data.part = {chosen!r}: must be one of {allowed} here")
+    return [chosen]

@@ -5,7 +5,8 @@
     points.npy      [N, P, 2] float32, normalised to the canvas
     names.json      the N photos' names
 
-It is written beside its place and renamed at the end: it is there whole or not at all.
+It is written beside its place and renamed at the end: it is there whole or not at all. What a
+killed process leaves is gone on with; see `partial`.
 """
 
 import hashlib
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from landmarks_jax.data import parallel, sources, whole
+from landmarks_jax.data import partial, sources, whole
 from landmarks_jax.data.framing import Framing
 from landmarks_jax.errors import ConfigError, DataError
 
@@ -36,25 +37,10 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _write_arrays(source: sources.Source, frame: Framing, folder: Path) -> None:
-    """Cuts every photo into `canvases.npy` and `points.npy`, in order."""
-    count, size = len(source), frame.canvas_size
-    canvases = np.lib.format.open_memmap(
-        folder / "canvases.npy", "w+", np.uint8, (count, size, size, 3)
-    )
-    points = np.empty((count, source.num_points, 2), np.float32)
-
-    def cut(index: int) -> tuple[np.ndarray, np.ndarray]:
-        return sources.cut_photo(source, frame, index)
-
-    for i, (canvas, moved) in enumerate(parallel.ordered_map(cut, range(count), "preparing")):
-        canvases[i], points[i] = canvas, moved
-    canvases.flush()
-    np.save(folder / "points.npy", points)
-
-
 def prepare(source: sources.Source, frame: Framing, out: str | os.PathLike[str]) -> None:
     """Writes a source's canvases to a new folder, whole or not at all.
+
+    Where an earlier call did not come to its end, the same call goes on from there.
 
     Args:
       source: the photos; with points where they are to be kept or the crop needs them.
@@ -66,20 +52,26 @@ def prepare(source: sources.Source, frame: Framing, out: str | os.PathLike[str])
       DataError: the folder is there already, or a photo cannot be read.
     """
     frame.check_points(source.num_points, sources.summary(source))
-    with whole.new_folder(Path(out)) as folder:
-        _write_arrays(source, frame, folder)
-        names = [source.name(i) for i in range(len(source))]
+    names = [source.name(i) for i in range(len(source))]
+    digest = sources.names_digest(names, source.num_points)
+    framed = {field: getattr(frame, field) for field in _FRAMING_FIELDS}
+    made_of = {"format_version": FORMAT_VERSION, "names_digest": digest, **framed}
+    with whole.resumable_folder(Path(out)) as folder:
+        partial.write_rows(source, frame, folder, made_of)
         (folder / "names.json").write_text(json.dumps(names))
         manifest = {
             "format_version": FORMAT_VERSION,
             "source": sources.summary(source),
             "count": len(source),
             "num_points": source.num_points,
-            **{field: getattr(frame, field) for field in _FRAMING_FIELDS},
-            "names_digest": sources.names_digest(names, source.num_points),
+            **framed,
+            "names_digest": digest,
             "sha256": {name: _sha256(folder / name) for name in _FILES},
         }
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+        for name in ("names.json", MANIFEST):
+            partial.sync(folder / name)
+    (Path(out) / partial.PROGRESS).unlink(missing_ok=True)
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:

@@ -3,17 +3,27 @@
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
 
-from landmarks_jax.data import framing, parallel
+from landmarks_jax.data import framing, parallel, pts
+from landmarks_jax.data.aflw import AflwFaces
 from landmarks_jax.data.celeba import CelebaPhotos
+from landmarks_jax.data.celeba_tfds import CelebaRecords
 from landmarks_jax.data.folder import FolderPhotos
+from landmarks_jax.data.mafl import MaflFaces
+from landmarks_jax.data.mpii import MpiiPeople
 from landmarks_jax.data.mtfl import MtflFaces
+from landmarks_jax.data.pts import PtsFaces
 from landmarks_jax.errors import ConfigError, DataError
 
-SOURCES = ("synthetic", "folder", "celeba", "mtfl", "prepared")
+SOURCES = (
+    *("synthetic", "folder", "celeba", "celeb_a", "mafl", "aflw", "mtfl", "pts", "mpii"),
+    "prepared",
+)
+PARTS = ("all", "train", "validation", "test")
 
 
 class Source(Protocol):
@@ -47,49 +57,91 @@ def summary(source: Source) -> str:
     return getattr(source, "summary", f"{len(source):,} photos of {type(source).__name__}")
 
 
-def one_root(data: Any) -> str:
-    """The folder of a source that has just one; `ConfigError` where several or none are named."""
-    if len(data.roots) != 1:
+def _roots(data: Any, count: int) -> tuple[str, ...]:
+    """The folders of a source that has so many; `ConfigError` where others are named."""
+    if len(data.roots) != count:
+        wanted = "one folder" if count == 1 else "CelebA's folder and that of the lists"
         raise ConfigError(
-            f"config.data.roots = {tuple(data.roots)}: source {data.source!r} wants one folder"
+            f"config.data.roots = {tuple(data.roots)}: source {data.source!r} wants {wanted}"
         )
-    return data.roots[0]
+    return tuple(data.roots)
 
 
 def open_source(data: Any) -> Source:
     """Opens the photos a config names; reads every file once if it never did.
 
     Args:
-      data: `config.data`, with the fields `source`, `roots`, `exclude`, `landmarks`,
+      data: `config.data`, with the fields `source`, `roots`, `exclude`, `landmarks`, `part`,
         `num_synthetic`, `synthetic_seed` and `canvas_size`.
 
     Raises:
       ConfigError: a field has a value that cannot work.
       DataError: the photos or their lists are missing or malformed.
     """
-    exclude = tuple(data.exclude)
-    if data.source == "synthetic":
-        from landmarks_jax.data import synthetic  # noqa: PLC0415  (draws; nobody else needs it)
-
-        return synthetic.SyntheticFaces(data.synthetic_seed, data.num_synthetic, data.canvas_size)
-    if data.source == "folder":
-        return FolderPhotos(tuple(data.roots), exclude, data.landmarks or None)
-    if data.source == "celeba":
-        return CelebaPhotos(one_root(data), exclude)
-    if data.source == "mtfl":
-        if not data.landmarks:
-            raise ConfigError("config.data.landmarks = '': source 'mtfl' wants its list file here")
-        return MtflFaces(data.landmarks, one_root(data) if data.roots else None, exclude)
-    if data.source == "prepared":
-        raise ConfigError("config.data.source = 'prepared': canvases already; photos are wanted")
-    raise ConfigError(f"config.data.source = {data.source!r}: must be one of {', '.join(SOURCES)}")
+    if data.source not in SOURCES:
+        allowed = ", ".join(SOURCES)
+        raise ConfigError(f"config.data.source = {data.source!r}: must be one of {allowed}")
+    if data.part != "all" and data.source not in ("celeba", "celeb_a", "mafl", "aflw"):
+        raise ConfigError(f"config.data.part = {data.part!r}: {data.source!r} has only 'all'")
+    return _OPENERS[data.source](data, tuple(data.exclude))
 
 
-def open_labelled(path: str) -> Source:
+def _open_synthetic(data: Any, _: tuple[str, ...]) -> Source:
+    from landmarks_jax.data import synthetic  # noqa: PLC0415  (draws; nobody else needs it)
+
+    return synthetic.SyntheticFaces(data.synthetic_seed, data.num_synthetic, data.canvas_size)
+
+
+def _open_records(data: Any, exclude: tuple[str, ...]) -> Source:
+    root = _roots(data, 1)[0] if data.roots else None
+    return CelebaRecords(root, exclude, data.part)
+
+
+def _open_mafl(data: Any, exclude: tuple[str, ...]) -> Source:
+    root, list_folder = _roots(data, 2)
+    return MaflFaces(root, list_folder, data.part, exclude=exclude)
+
+
+def _open_mtfl(data: Any, exclude: tuple[str, ...]) -> Source:
+    if not data.landmarks:
+        raise ConfigError("config.data.landmarks = '': source 'mtfl' wants its list file here")
+    return MtflFaces(data.landmarks, _roots(data, 1)[0] if data.roots else None, exclude)
+
+
+def _open_pts(data: Any, exclude: tuple[str, ...]) -> Source:
+    if not data.roots:
+        raise ConfigError("config.data.roots = (): source 'pts' wants folders of photos")
+    return PtsFaces(tuple(data.roots), exclude)
+
+
+def _refuse_prepared(*_: Any) -> Source:
+    raise ConfigError("config.data.source = 'prepared': canvases already; photos are wanted")
+
+
+_OPENERS: dict[str, Callable[[Any, tuple[str, ...]], Source]] = {
+    "synthetic": _open_synthetic,
+    "folder": lambda data, exclude: FolderPhotos(
+        tuple(data.roots), exclude, data.landmarks or None
+    ),
+    "celeba": lambda data, exclude: CelebaPhotos(_roots(data, 1)[0], exclude, data.part),
+    "celeb_a": _open_records,
+    "mafl": _open_mafl,
+    "aflw": lambda data, exclude: AflwFaces(_roots(data, 1)[0], data.part, exclude),
+    "mtfl": _open_mtfl,
+    "pts": _open_pts,
+    "mpii": lambda data, exclude: MpiiPeople(_roots(data, 1)[0], exclude),
+    "prepared": _refuse_prepared,
+}
+
+
+def open_labelled(path: str, num_points: int = pts.NUM_REDUCED) -> Source:
     """Opens a labelled set by its list: `.csv` a landmarks table, `.txt` a list as MTFL's.
 
-    Photos are looked for from the list's own folder.
+    Photos are looked for from the list's own folder. A folder is one of photos with `.pts` files
+    beside them, of which all 68 points are taken or five made.
     """
+    if os.path.isdir(path) and pts.has_points(path):
+        return PtsFaces([path], num_points=num_points)
     if not os.path.isfile(path):
         raise DataError(f"{path}: no such list of labelled photos")
     ending = os.path.splitext(path)[1].lower()
@@ -117,17 +169,38 @@ def load_all(source: Source, frame: framing.Framing) -> tuple[np.ndarray, np.nda
     Returns:
       Canvases `[N, C, C, 3]` uint8 and points `[N, P, 2]` float32, normalised to the canvas.
     """
+    return _load(source, frame, frame.canvas_size, lambda canvas: canvas)
+
+
+def load_views(source: Source, frame: framing.Framing) -> tuple[np.ndarray, np.ndarray]:
+    """Every photo as its undistorted view, in order; what lies around the views is not kept.
+
+    Returns:
+      Views `[N, S, S, 3]` uint8 and points `[N, P, 2]` float32, normalised to the view.
+    """
+    views, points = _load(source, frame, frame.view_size, frame.central_view)
+    return views, frame.points_in_view(points)
+
+
+def _load(
+    source: Source,
+    frame: framing.Framing,
+    size: int,
+    part: Callable[[np.ndarray], np.ndarray],
+) -> tuple[np.ndarray, np.ndarray]:
+    """A part of every canvas, `[N, size, size, 3]`, and the points in the canvas."""
     frame.check_points(source.num_points, summary(source))
-    count, size = len(source), frame.canvas_size
-    canvases = np.empty((count, size, size, 3), np.uint8)
+    count = len(source)
+    pictures = np.empty((count, size, size, 3), np.uint8)
     points = np.empty((count, source.num_points, 2), np.float32)
 
     def fill(index: int) -> None:
-        canvases[index], points[index] = cut_photo(source, frame, index)
+        canvas, points[index] = cut_photo(source, frame, index)
+        pictures[index] = part(canvas)
 
     for _ in parallel.ordered_map(fill, range(count), "cutting canvases"):
         pass
-    return canvases, points
+    return pictures, points
 
 
 def source_digest(source: Source) -> str:

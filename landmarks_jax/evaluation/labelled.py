@@ -5,21 +5,25 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from landmarks_jax.data import sources
+from landmarks_jax.data import pts, sources
+from landmarks_jax.data.aflw import AflwFaces
 from landmarks_jax.data.framing import Framing
+from landmarks_jax.data.mafl import MaflFaces
 from landmarks_jax.data.prepared import MANIFEST, PreparedCanvases
 from landmarks_jax.data.synthetic import SyntheticFaces
 from landmarks_jax.errors import ConfigError, DataError
 from landmarks_jax.evaluation.groups import FIVE_POINTS
+from landmarks_jax.evaluation.metrics import FIRST_TWO, Eyes
 from landmarks_jax.evaluation.protocols import LabelledSet, Protocol
 
-PROTOCOLS = ("synthetic", "aflw-995", "aflw-dev")
+PROTOCOLS = ("synthetic", "mafl", "aflw", "aflw-995", "aflw-dev")
 # Beyond what config.data.synthetic_seed may be: no training sees these faces.
 FIT_SEED, SCORE_SEED = 2**31, 2**31 + 1
 _AFLW_LISTS = {
     "aflw-995": ("training.txt", "testing.txt"),
     "aflw-dev": ("dev_fit.txt", "dev_score.txt"),
 }
+_Named = tuple[sources.Source, str]
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -32,7 +36,8 @@ def check_names(names: Sequence[str]) -> None:
 def open_protocols(name: str, config: ConfigDict) -> list[Protocol]:
     """Reads the faces of a named protocol, once for each crop it has.
 
-    AFLW's faces are cut tightly, so that the view of the center crop is the whole photo.
+    AFLW's faces are cut tightly, so that the view of the center crop is the whole photo. CelebA's
+    have room around them, and the view is the canvas's middle, as in training.
 
     Args:
       name: one of `PROTOCOLS`.
@@ -42,22 +47,44 @@ def open_protocols(name: str, config: ConfigDict) -> list[Protocol]:
       ConfigError: there is no such protocol.
       DataError: its faces are missing or malformed.
     """
-    if name == "synthetic":
-        fit, score = (
-            _embedded(FIT_SEED, config.eval.num_fit, config),
-            _embedded(SCORE_SEED, config.eval.num_score, config),
-        )
-        return [Protocol(name, "center", fit, score, point_names=FIVE_POINTS)]
     check_names([name])
-    fit_list, score_list = (Path(config.eval.aflw) / part for part in _AFLW_LISTS[name])
     side = config.views.size
-    opened = []
-    for crop, cut in (("center", "tight"), ("box", "box")):
-        framing = Framing(side, side, cut)
-        fit = _load(sources.open_labelled(str(fit_list)), framing, fit_list.name)
-        score = _load(sources.open_labelled(str(score_list)), framing, score_list.name)
-        opened.append(Protocol(name, crop, fit, score, point_names=FIVE_POINTS))
-    return opened
+    middle = Framing(config.data.canvas_size, side, "center")
+    whole, box = (Framing(side, side, cut) for cut in ("tight", "box"))
+    fit, score = _sources_of(name, config)
+    framings = {
+        "synthetic": {"center": middle},
+        "mafl": {"center": middle, "box": box},
+    }.get(name, {"center": whole, "box": box})
+    return [
+        Protocol(name, crop, _load(*fit, framing), _load(*score, framing), point_names=FIVE_POINTS)
+        for crop, framing in framings.items()
+    ]
+
+
+def _sources_of(name: str, config: ConfigDict) -> tuple[_Named, _Named]:
+    """The faces that fit and those that are scored, and what to call them."""
+    places = config.eval
+    if name == "synthetic":
+        size = config.data.canvas_size
+        counts = ((FIT_SEED, places.num_fit), (SCORE_SEED, places.num_score))
+        fit, score = (SyntheticFaces(seed, count, size) for seed, count in counts)
+        return (fit, f"{len(fit)} embedded faces"), (score, f"{len(score)} embedded faces")
+    if name == "mafl":
+        released = places.mafl_as_released
+        fit_name = "MAFL training, as released" if released else "MAFL training"
+        return (
+            (MaflFaces(places.celeba, places.mafl, "train", as_released=released), fit_name),
+            (MaflFaces(places.celeba, places.mafl, "test"), "MAFL testing"),
+        )
+    if name == "aflw":
+        root = places.aflw_release
+        return (AflwFaces(root, "train"), "AFLW train"), (AflwFaces(root, "test"), "AFLW test")
+    fit_list, score_list = (Path(places.aflw) / listed for listed in _AFLW_LISTS[name])
+    return (
+        (sources.open_labelled(str(fit_list)), fit_list.name),
+        (sources.open_labelled(str(score_list)), score_list.name),
+    )
 
 
 def open_lists(fit: str, score: str, crops: Sequence[str], config: ConfigDict) -> list[Protocol]:
@@ -65,7 +92,8 @@ def open_lists(fit: str, score: str, crops: Sequence[str], config: ConfigDict) -
 
     Args:
       fit: labelled faces that fit the regressor: a `.csv` table, a `.txt` list in MTFL's form, or
-        a prepared folder (whose crop must then be the one asked for).
+        a prepared folder (whose crop must then be the one asked for), or a folder of photos with
+        `.pts` files beside them, of which `config.eval.pts_points` says how many points are taken.
       score: labelled faces that are scored, likewise.
       crops: of center, tight and box.
       config: the run's configuration.
@@ -74,19 +102,35 @@ def open_lists(fit: str, score: str, crops: Sequence[str], config: ConfigDict) -
       DataError: faces are missing or malformed.
       ConfigError: a prepared folder was cut otherwise.
     """
+    _check_pts_points(config)
     opened = []
     for crop in crops:
         fit_faces, score_faces = _open(fit, crop, config), _open(score, crop, config)
         name = f"{fit_faces.name} to {score_faces.name}"
-        opened.append(Protocol(name, crop, fit_faces, score_faces))
+        opened.append(Protocol(name, crop, fit_faces, score_faces, _eyes(fit, config)))
     return opened
+
+
+def _check_pts_points(config: ConfigDict) -> None:
+    if config.eval.pts_points not in pts.EYES:
+        raise ConfigError(f"--pts_points {config.eval.pts_points}: must be 5 or 68")
+
+
+def _is_pts(path: str) -> bool:
+    folder = Path(path)
+    return folder.is_dir() and not (folder / MANIFEST).is_file() and pts.has_points(path)
+
+
+def _eyes(path: str, config: ConfigDict) -> Eyes:
+    """The points of the eyes: the first two, but of all 68 points the middles of both eyes."""
+    return pts.EYES[config.eval.pts_points] if _is_pts(path) else FIRST_TWO
 
 
 def _open(path: str, crop: str, config: ConfigDict) -> LabelledSet:
     framing = Framing(config.data.canvas_size, config.views.size, crop)
     name = Path(path).stem
     if not (Path(path) / MANIFEST).is_file():
-        return _load(sources.open_labelled(path), framing, name)
+        return _load(sources.open_labelled(path, config.eval.pts_points), name, framing)
     prepared = PreparedCanvases(path)
     prepared.require(framing)
     if prepared.num_points == 0:
@@ -95,12 +139,5 @@ def _open(path: str, crop: str, config: ConfigDict) -> LabelledSet:
     return LabelledSet(views, framing.points_in_view(prepared.points), name)
 
 
-def _embedded(seed: int, count: int, config: ConfigDict) -> LabelledSet:
-    framing = Framing(config.data.canvas_size, config.views.size, "center")
-    source = SyntheticFaces(seed, count, framing.canvas_size)
-    return _load(source, framing, f"{count} embedded faces")
-
-
-def _load(source: sources.Source, framing: Framing, name: str) -> LabelledSet:
-    canvases, points = sources.load_all(source, framing)
-    return LabelledSet(framing.central_view(canvases), framing.points_in_view(points), name)
+def _load(source: sources.Source, name: str, framing: Framing) -> LabelledSet:
+    return LabelledSet(*sources.load_views(source, framing), name)

@@ -1,0 +1,124 @@
+"""The labelled faces of named protocols, read from small sets in their official layouts."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from landmarks_jax import config as configuration
+from landmarks_jax import evaluate
+from landmarks_jax.data import aflw, framing, mafl, pts, sources
+from landmarks_jax.errors import ConfigError, DataError
+from landmarks_jax.evaluation import metrics
+from tests import datasets
+from tests.running import narrow
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+def test_mafl_has_center_and_box_views_of_celeba(tmp_path):
+    places = {
+        "celeba": str(datasets.celeba(tmp_path / "celeba", (6, 1, 1))),
+        "mafl": str(datasets.mafl(tmp_path / "mafl", [4, 1, 6, 2], [8, 3])),
+    }
+    center, box = evaluate.open_faces(narrow(), ["mafl"], **places)
+    assert [(p.name, p.crop) for p in (center, box)] == [("mafl", "center"), ("mafl", "box")]
+    for protocol, frame in (
+        (center, framing.Framing(20, 16, "center")),
+        (box, framing.Framing(16, 16, "box")),
+    ):
+        assert (len(protocol.fit.views), len(protocol.score.views)) == (4, 2)
+        assert (protocol.fit.name, protocol.score.name) == ("MAFL training", "MAFL testing")
+        assert protocol.point_names[0] == "left eye"
+        source = mafl.MaflFaces(places["celeba"], places["mafl"], "test")
+        for i in range(2):
+            canvas, points = frame.cut(source.photo(i), source.points(i))
+            np.testing.assert_array_equal(protocol.score.views[i], frame.central_view(canvas))
+            np.testing.assert_allclose(protocol.score.points[i], frame.points_in_view(points))
+    # By hand: x = 69 of 178, stretched, the middle four fifths being the view.
+    assert center.fit.points[1, 0, 0] == pytest.approx((2 * 69.5 / 178 - 1) / 0.8, rel=1e-5)
+
+
+def test_mafl_as_released_fits_without_three(tmp_path):
+    root = tmp_path / "celeba"
+    ids = (1, 2, 31524, 139803)
+    for number in ids:
+        datasets.save(root / "img_align_celeba" / f"{number:06d}.jpg", (178, 218), number)
+    lines = ["4", datasets.COLUMNS, *(f"{n:06d}.jpg {datasets.CELEBA_POINTS[0]}" for n in ids)]
+    (root / "list_landmarks_align_celeba.txt").write_text("\n".join(lines))
+    lists = datasets.mafl(tmp_path / "mafl", ids, [2, 31524])
+    places = {"celeba": str(root), "mafl": str(lists), "mafl_as_released": True}
+    for protocol in evaluate.open_faces(narrow(), ["mafl"], **places):
+        assert len(protocol.fit.views) == 2
+        assert len(protocol.score.views) == 2  # scored faces are never dropped
+        assert protocol.fit.name == "MAFL training, as released"
+
+
+def test_aflw_has_whole_and_box_views(tmp_path):
+    root = datasets.aflw(tmp_path / "aflw", train=5, test=3)
+    center, box = evaluate.open_faces(narrow(), ["aflw"], aflw_release=str(root))
+    assert [(p.name, p.crop) for p in (center, box)] == [("aflw", "center"), ("aflw", "box")]
+    source = aflw.AflwFaces(str(root), "train")
+    for i in range(5):
+        width, height = source.photo(i).shape[1::-1]
+        whole = 2 * (source.points(i) + 0.5) / (width, height) - 1
+        np.testing.assert_allclose(center.fit.points[i], whole, rtol=1e-5, atol=1e-6)
+    assert (len(center.score.views), box.score.views.shape[1:]) == (3, (16, 16, 3))
+    assert not np.array_equal(center.fit.views, box.fit.views)
+
+
+@pytest.mark.parametrize("num_points", [5, 68])
+def test_folders_with_pts_files_fit_and_score(num_points, tmp_path):
+    points = datasets.pts(tmp_path / "fit", 5)
+    datasets.pts(tmp_path / "score", 3)
+    options = {"fit": str(tmp_path / "fit"), "score": str(tmp_path / "score")}
+    (protocol,) = evaluate.open_faces(narrow(), **options, crops=("tight",), pts_points=num_points)
+    assert protocol.fit.points.shape == (5, num_points, 2)
+    # Whichever points are scored, errors are in distances between the middles of the eyes.
+    scale = np.array([50, 48])
+    left, right = (points[:, eye].mean(1) * 2 / scale for eye in (range(36, 42), range(42, 48)))
+    by_hand = np.linalg.norm(left - right, axis=-1)
+    found = metrics.inter_ocular(protocol.fit.points, protocol.eyes)
+    np.testing.assert_allclose(found, by_hand, rtol=1e-4)
+
+
+def test_what_cannot_be_opened_is_named(tmp_path):
+    datasets.pts(tmp_path)
+    folder = str(tmp_path)
+    refusals = [
+        ({"fit": folder, "score": folder, "pts_points": 7}, ConfigError, "--pts_points 7: must be"),
+        ({"protocol_names": ["mafl"], "mafl": "/no"}, DataError, "/no/training.txt: no such file"),
+        ({"protocol_names": ["aflw"], "aflw_release": "/no"}, DataError, "/no/output: no such"),
+        ({"protocol_names": ["aflw-1"]}, ConfigError, "synthetic, mafl, aflw, aflw-995, aflw-dev"),
+    ]
+    for options, kind, part in refusals:
+        with pytest.raises(kind, match=re.escape(part)):
+            evaluate.open_faces(narrow(), **options)
+
+
+def test_views_are_those_of_the_canvases(tmp_path):
+    datasets.pts(tmp_path)
+    source = pts.PtsFaces([str(tmp_path)])
+    for crop in framing.CROPS:
+        frame = framing.Framing(20, 16, crop)
+        canvases, points = sources.load_all(source, frame)
+        views, in_view = sources.load_views(source, frame)
+        np.testing.assert_array_equal(views, frame.central_view(canvases))
+        np.testing.assert_array_equal(in_view, frame.points_in_view(points))
+
+
+def test_runs_from_before_these_fields_are_evaluated_as_ever():
+    config = narrow()
+    old = json.loads(configuration.to_json(config))
+    del old["data"]["part"]
+    for field in ("celeba", "mafl", "mafl_as_released", "aflw_release", "pts_points"):
+        del old["eval"][field]
+    read = configuration.from_json(json.dumps(old))
+    assert not list(configuration.differences(read, config))
+    assert read.eval.to_dict() == config.eval.to_dict()
+    with pytest.raises(DataError, match=r"/no/output"):
+        evaluate.open_faces(read, ["aflw"], aflw_release="/no")
