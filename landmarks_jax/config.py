@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from landmarks_jax.data.framing import CROPS
 from landmarks_jax.data.sources import SOURCES
 from landmarks_jax.errors import ConfigError
-from landmarks_jax.models.vgg import TAPS
+from landmarks_jax.models.vgg import NETWORKS, TAPS
 from landmarks_jax.objective import COMPOSITIONS
 
 # What may differ between sittings of one run: how long, how often, and where things lie.
@@ -31,6 +31,7 @@ FREE_SECTIONS = ("eval.",)
 # Fields that came later, and what runs before them did: their folders stay readable.
 ADDED_FIELDS: dict[str, Any] = {
     "views.bend_std": 0.0,
+    "perceptual.network": "vgg16",
 }
 
 CHOICES = {
@@ -40,6 +41,7 @@ CHOICES = {
     "objective.composition": COMPOSITIONS,
     "objective.auxiliary": ("each_step", "fixed"),
     "objective.bn_groups": ("joint", "released"),
+    "perceptual.network": NETWORKS,
 }
 
 TEXTS = ("data.roots", "data.exclude", "perceptual.taps", "eval.protocols")
@@ -173,8 +175,9 @@ def _validate_views(config: ConfigDict) -> None:
 def _validate_losses(config: ConfigDict) -> None:
     taps, weights = config.perceptual.taps, _get(config, "perceptual.weights")
     if weights:
-        if not taps or len(set(taps)) != len(taps) or not set(taps) <= set(TAPS):
-            _fail(config, "perceptual.taps", f"different ones of {', '.join(TAPS)}")
+        known = TAPS[config.perceptual.network]
+        if not taps or len(set(taps)) != len(taps) or not set(taps) <= set(known):
+            _fail(config, "perceptual.taps", f"different ones of {', '.join(known)}")
         deepest = max(int(tap[4]) for tap in taps)
         if not config.views.size >> (deepest - 1):
             _fail(config, "perceptual.taps", f"above block {deepest} at config.views.size")
