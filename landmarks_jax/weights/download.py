@@ -150,5 +150,7 @@ def _check(path: Path, file: Published, otherwise: str) -> None:
 
 
 def _reason(error: Exception) -> str:
-    reason = error.reason if isinstance(error, urllib.error.URLError) else error
+    reason: object = error
+    if isinstance(error, urllib.error.URLError) and not isinstance(error, urllib.error.HTTPError):
+        reason = error.reason
     return " ".join(str(reason).split())[:200] or type(error).__name__

@@ -8,6 +8,7 @@ configuration is `--config`, `configs/released.py` unless given, with the sizes 
 in the files.
 """
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from ml_collections import ConfigDict, config_flags
 from landmarks_jax import cli, objective
 from landmarks_jax import config as configuration
 from landmarks_jax.errors import WeightsError, WorkdirError
+from landmarks_jax.models.generator import Generator
 from landmarks_jax.training import checkpoints, sharding
 from landmarks_jax.training import state as states
 from landmarks_jax.weights import published
@@ -104,12 +106,8 @@ def _state(config: ConfigDict, networks: dict[str, Any]) -> states.TrainState:
     modules = objective.build_networks(config)
     mesh = sharding.make_mesh(jax.local_devices()[:1])
     like = states.abstract_state(config, modules, mesh)
-    if networks.keys() != like.params.keys():
-        start = states.start_state(config, modules, mesh)
-        for name in like.params.keys() - networks.keys():
-            networks[name] = jax.device_get(
-                {"params": start.params[name], "batch_stats": start.batch_stats[name]}
-            )
+    if "generator" not in networks:
+        networks["generator"] = _drawn(config, modules.generator)
 
     def of(part: str) -> dict[str, Any]:
         wanted = getattr(like, part)
@@ -123,6 +121,15 @@ def _state(config: ConfigDict, networks: dict[str, Any]) -> states.TrainState:
         "tap_means": {tap: np.zeros((), leaf.dtype) for tap, leaf in like.tap_means.items()},
     }
     return states.restarted_state(config, kept, 0, mesh)
+
+
+def _drawn(config: ConfigDict, generator: Generator) -> dict[str, Any]:
+    """A generator's variables as at the start of a training."""
+    side = config.views.size
+    images = np.zeros((1, side, side, 3), np.float32)
+    maps = np.zeros((1, side // 4, side // 4, config.model.num_landmarks), np.float32)
+    init = jax.jit(functools.partial(generator.init, use_running_average=True))
+    return jax.device_get(init(jax.random.key(config.seed), images, maps))
 
 
 def start() -> None:

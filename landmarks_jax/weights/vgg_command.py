@@ -19,17 +19,18 @@ _OUT = flags.DEFINE_string("out", None, "The .npz to write.")
 
 def main() -> None:
     """Downloads, if that is asked for, and converts."""
-    if (_FILE.value is None) == (_DOWNLOAD.value is None):
+    file, network = _FILE.value, _DOWNLOAD.value
+    if bool(file) == bool(network):
         raise ConfigError("name what to convert: --file FILE, or --download vgg16 or vgg19")
     if not _OUT.value or not _OUT.value.endswith(".npz"):
         raise ConfigError(f"--out {_OUT.value or ''}: name the .npz to write")
     out = Path(_OUT.value)
-    if _DOWNLOAD.value:
-        published = download.VGG[_DOWNLOAD.value]
+    if network:
+        published = download.VGG[network]
         path = out.with_name(published.url.rpartition("/")[2])
         download.download(published._replace(url=_URL.value or published.url), path)
     else:
-        path = Path(_FILE.value)
+        path = Path(str(file))
     network = vgg_files.convert(path, out)
     print(f"{out}: {network} from {path}; train with --config.perceptual.network={network}")
 

@@ -45,7 +45,7 @@ def convert(path: Path, out: Path) -> str:
     layers = read_keras(path) if keras else read_torch(path)
     network = check_layers(layers, path)
     convention = "caffe" if keras else "torchvision"
-    content = {
+    content: dict[str, Any] = {
         **layers,
         "network": network,
         "convention": convention,
@@ -54,7 +54,7 @@ def convert(path: Path, out: Path) -> str:
         "sha256": vgg.digest_of_layers(layers),
     }
     data = io.BytesIO()
-    np.savez(data, **{name: np.asarray(value) for name, value in content.items()})
+    np.savez(data, **content)
     packed.replace_file(out, data.getvalue())
     return network
 
@@ -104,8 +104,8 @@ def places_of(network: str) -> dict[str, str]:
 def read_keras(path: Path) -> dict[str, np.ndarray]:
     """The layers of Keras' file, by the names of the `.npz`.
 
-    Keras' own download, `save_weights` and `save` lay their files out differently; in all of them
-    the numbers lie below their layer's name.
+    Keras' own download and `save` keep the numbers below their layer's name; `save_weights` of
+    Keras 3 numbers the layers, and the group that holds the numbers has the name beside.
 
     Raises:
       WeightsError: the file is damaged, or h5py is not installed.
@@ -119,9 +119,11 @@ def read_keras(path: Path) -> dict[str, np.ndarray]:
     layers: dict[str, np.ndarray] = {}
 
     def visit(name: str, item: Any) -> None:
-        found = _KERAS_LAYER.search(name)
         # Optimisers keep arrays of the same shapes for each layer.
-        if not found or not isinstance(item, h5py.Dataset) or "optimizer" in name:
+        if not isinstance(item, h5py.Dataset) or "optimizer" in name:
+            return
+        found = _KERAS_LAYER.search(f"{name}/{item.parent.attrs.get('name', '')}")
+        if not found:
             return
         kind = "kernel" if item.ndim == 4 else "bias"
         key = vgg.layer_key(f"{kind}{found[1]}_{found[2]}")
@@ -149,6 +151,8 @@ def check_layers(layers: Mapping[str, np.ndarray], path: Path) -> str:
         vgg.layer_key(name): shape
         for name, shape in parameter_shapes(network, TAPS[network]).items()
     }
+    if unknown := sorted(layers.keys() - wanted.keys()):
+        raise WeightsError(f"{path}: {network} has no {unknown[0]}")
     for name, shape in wanted.items():
         if name not in layers:
             raise WeightsError(f"{path}: {name} is missing")
