@@ -232,15 +232,16 @@ def below(*rooms: str) -> set[str]:
     return {name for name in names if name.startswith(rooms)}
 
 
-def test_tensorflow_orbax_and_pyav_have_one_importer_each():
+def test_tensorflow_orbax_and_pyav_have_one_importer_each_and_pytorch_none():
     assert importers("tensorflow", "tensorflow_datasets") == {"data/pipeline.py"}
     assert importers("orbax") == {"training/checkpoints.py"}
     assert importers("av") == {"detecting/videos.py"}
+    assert not importers("torch", "torchvision")
 
 
 def test_imports_go_one_way():
     training = importers("landmarks_jax.training", "landmarks_jax.evaluate")
-    assert training <= below("training/") | {"evaluate.py", "pack.py", "sitting.py"}
+    assert training <= below("training/") | {"adopt.py", "evaluate.py", "pack.py", "sitting.py"}
     assert not importers("jax", "flax", "landmarks_jax.models") & below("data/")
     lower = {"landmarks_jax.errors", "landmarks_jax.geometry", "landmarks_jax.data"}
     for name in below("data/"):

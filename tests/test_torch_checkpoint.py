@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from configs import released
-from landmarks_jax import evaluate, load_detector, pack, packed
+from landmarks_jax import adopt, evaluate, load_detector, pack, packed
 from landmarks_jax.errors import WeightsError, WorkdirError
 from landmarks_jax.keypoints import soft_argmax
 from landmarks_jax.models.generator import Generator
 from landmarks_jax.models.hourglass import Detector
 from landmarks_jax.training import checkpoints
-from landmarks_jax.weights import published, torch_checkpoint
+from landmarks_jax.weights import published
 from tests.pickling import tensor, zipped
 from tests.running import ROOT, command, finish
 
@@ -102,7 +102,7 @@ def config():
 def run(tmp_path_factory, config):
     """The folder of a run that was converted from the stored files."""
     workdir = tmp_path_factory.mktemp("runs") / "published"
-    torch_checkpoint.convert(
+    adopt.adopt(
         workdir,
         config,
         detector=STORED / "fan.pth",
@@ -150,7 +150,7 @@ def test_the_packed_detector_of_that_run(tmp_path, run):
 def test_a_detector_alone(tmp_path, config):
     config = config.copy_and_resolve_references()
     config.model.generator_channels, config.model.residual_blocks = 1, 1
-    sized = torch_checkpoint.convert(tmp_path / "run", config, detector=STORED / "core.pth")
+    sized = adopt.adopt(tmp_path / "run", config, detector=STORED / "core.pth")
     assert sized.model.generator_channels == config.model.generator_channels
     assert "no generator was converted" in checkpoints.read_notes(tmp_path / "run")[1]
     assert evaluate.restore(tmp_path / "run", sized).step == 0
@@ -158,7 +158,7 @@ def test_a_detector_alone(tmp_path, config):
 
 def test_a_folder_that_holds_a_run(run, config):
     with pytest.raises(WorkdirError, match="holds a run already"):
-        torch_checkpoint.convert(run, config, detector=STORED / "core.pth")
+        adopt.adopt(run, config, detector=STORED / "core.pth")
 
 
 def test_networks_of_different_trainings(tmp_path, config, monkeypatch):
@@ -166,7 +166,7 @@ def test_networks_of_different_trainings(tmp_path, config, monkeypatch):
     other.sizes["num_landmarks"] = 5
     monkeypatch.setattr(published, "read_generator", lambda path: other)
     with pytest.raises(WeightsError, match="finds 3 landmarks and the generator takes 5"):
-        torch_checkpoint.convert(
+        adopt.adopt(
             tmp_path / "run", config, detector=STORED / "core.pth", generator=STORED / "gen.pth"
         )
     assert not (tmp_path / "run").exists()
