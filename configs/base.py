@@ -54,7 +54,8 @@ def get_config() -> ConfigDict:
     objective.separation_sigma = 0.15  # normalised units, the distance they keep
 
     config.perceptual = perceptual = ConfigDict()
-    perceptual.weights = ""  # .npz of VGG-16; "" is the pixel loss alone (Table III, L_R only)
+    perceptual.weights = ""  # .npz of the network; "" is the pixel loss alone (Table III, L_R only)
+    perceptual.network = "vgg16"  # vgg16 | vgg19 (Table III), with the taps below
     perceptual.taps = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")  # Eq. 6
     perceptual.weight = 1.0  # of Eq. 6 in Eq. 7
     perceptual.normalize = True  # the network's own input mean and deviation

@@ -12,7 +12,7 @@ from landmarks_jax.data.framing import CROPS
 from landmarks_jax.data.pts import NUM_POINTS, NUM_REDUCED
 from landmarks_jax.data.sources import PARTS, SOURCES
 from landmarks_jax.errors import ConfigError
-from landmarks_jax.models.vgg import TAPS
+from landmarks_jax.models.vgg import NETWORKS, TAPS
 from landmarks_jax.objective import COMPOSITIONS
 
 # What may differ between sittings of one run: how long, how often, and where things lie.
@@ -38,6 +38,7 @@ ADDED_FIELDS: dict[str, Any] = {
     "eval.mafl_as_released": False,
     "eval.aflw_release": "data/aflw_release-2",
     "eval.pts_points": 5,
+    "perceptual.network": "vgg16",
 }
 
 CHOICES = {
@@ -49,6 +50,7 @@ CHOICES = {
     "objective.auxiliary": ("each_step", "fixed"),
     "objective.bn_groups": ("joint", "released"),
     "eval.pts_points": (NUM_REDUCED, NUM_POINTS),
+    "perceptual.network": NETWORKS,
 }
 
 TEXTS = ("data.roots", "data.exclude", "perceptual.taps", "eval.protocols")
@@ -182,8 +184,9 @@ def _validate_views(config: ConfigDict) -> None:
 def _validate_losses(config: ConfigDict) -> None:
     taps, weights = config.perceptual.taps, _get(config, "perceptual.weights")
     if weights:
-        if not taps or len(set(taps)) != len(taps) or not set(taps) <= set(TAPS):
-            _fail(config, "perceptual.taps", f"different ones of {', '.join(TAPS)}")
+        known = TAPS[config.perceptual.network]
+        if not taps or len(set(taps)) != len(taps) or not set(taps) <= set(known):
+            _fail(config, "perceptual.taps", f"different ones of {', '.join(known)}")
         deepest = max(int(tap[4]) for tap in taps)
         if not config.views.size >> (deepest - 1):
             _fail(config, "perceptual.taps", f"above block {deepest} at config.views.size")

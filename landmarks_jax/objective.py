@@ -19,7 +19,7 @@ import ml_collections
 from landmarks_jax import geometry, keypoints, views
 from landmarks_jax.models.generator import Generator
 from landmarks_jax.models.hourglass import Detector, average_pool
-from landmarks_jax.models.vgg import Vgg16
+from landmarks_jax.models.vgg import Vgg
 
 COMPOSITIONS = ("baseline", "inter", "cycle", "all")
 Variables = Mapping[str, Any]
@@ -36,7 +36,7 @@ class Networks(NamedTuple):
 
     detector: Detector
     generator: Generator
-    vgg: Vgg16 | None
+    vgg: Vgg | None
 
 
 class Reconstruction(NamedTuple):
@@ -75,7 +75,9 @@ def build_networks(config: ml_collections.ConfigDict) -> Networks:
         dtype,
         bn_updates=(0, 1) if released and both else (0,),
     )
-    vgg = Vgg16(tuple(config.perceptual.taps), dtype) if config.perceptual.weights else None
+    vgg = None
+    if config.perceptual.weights:
+        vgg = Vgg(config.perceptual.network, tuple(config.perceptual.taps), dtype)
     return Networks(detector, generator, vgg)
 
 

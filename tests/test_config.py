@@ -106,6 +106,13 @@ def test_unknown_taps(taps):
         configuration.validate(changed(weights, ("perceptual.taps", taps)))
 
 
+def test_the_taps_are_those_of_the_network():
+    fields = ("perceptual.weights", "vgg.npz"), ("perceptual.taps", ("relu1_2", "relu3_4"))
+    configuration.validate(changed(*fields, ("perceptual.network", "vgg19")))
+    with pytest.raises(ConfigError, match=r"relu3_3, relu4_1"):
+        configuration.validate(changed(*fields))
+
+
 def test_perceptual_loss_alone_is_allowed():
     weights = ("perceptual.weights", "vgg.npz")
     configuration.validate(changed(weights, ("objective.pixel_weight", 0.0)))

@@ -195,6 +195,7 @@ def test_networks_follow_the_configuration(narrow_config):
     config.perceptual.weights, config.perceptual.taps = "vgg.npz", ("relu1_2",)
     networks = objective.build_networks(config)
     assert networks.vgg.taps == ("relu1_2",)
+    assert networks.vgg.network == "vgg16"
     assert networks.detector.dtype == networks.generator.dtype == networks.vgg.dtype == jnp.float64
     assert (networks.detector.num_landmarks, networks.detector.channels) == (3, 8)
     assert (networks.generator.channels, networks.generator.num_blocks) == (2, 1)

@@ -233,17 +233,18 @@ def below(*rooms: str) -> set[str]:
     return {name for name in names if name.startswith(rooms)}
 
 
-def test_heavy_libraries_have_one_importer_each():
+def test_heavy_libraries_have_one_importer_each_and_pytorch_none():
     assert importers("tensorflow") == {"data/pipeline.py"}
     assert importers("tensorflow_datasets") == {"data/celeba_tfds.py"}
     assert importers("scipy") == {"data/matlab.py"}
     assert importers("orbax") == {"training/checkpoints.py"}
     assert importers("av") == {"detecting/videos.py"}
+    assert not importers("torch", "torchvision")
 
 
 def test_imports_go_one_way():
     training = importers("landmarks_jax.training", "landmarks_jax.evaluate")
-    assert training <= below("training/") | {"evaluate.py", "pack.py", "sitting.py"}
+    assert training <= below("training/") | {"adopt.py", "evaluate.py", "pack.py", "sitting.py"}
     assert not importers("jax", "flax", "landmarks_jax.models") & below("data/")
     lower = {"landmarks_jax.errors", "landmarks_jax.geometry", "landmarks_jax.data"}
     for name in below("data/"):

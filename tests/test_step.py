@@ -87,7 +87,7 @@ def run(narrow_config, filled):
         name: jnp.asarray(
             rng.normal(0, np.sqrt(2 / (9 * shape[-2])) if len(shape) > 1 else 0.1, shape)
         )
-        for name, shape in vgg.parameter_shapes(TAPS).items()
+        for name, shape in vgg.parameter_shapes("vgg16", TAPS).items()
     }
     frozen = training_step.Frozen(key, weights, jnp.full(3, 0.45), jnp.full(3, 0.25))
     canvases = rng.integers(0, 256, (4, 20, 20, 3), np.uint8)

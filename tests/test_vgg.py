@@ -1,4 +1,4 @@
-"""VGG-16's features against Keras' network, and files that cannot give them."""
+"""VGG's features against Keras' network, and files that cannot give them."""
 
 import importlib
 import os
@@ -10,7 +10,7 @@ import pytest
 
 from landmarks_jax.errors import WeightsError
 from landmarks_jax.models import vgg
-from landmarks_jax.weights.vgg import load_vgg16
+from landmarks_jax.weights.vgg import digest_of_layers, load_vgg
 
 DATA = Path(os.environ.get("LANDMARKS_JAX_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -28,7 +28,7 @@ def layers():
     """Random weights of VGG-16 under Keras' names; features neither die nor explode."""
     rng = np.random.default_rng(1)
     arrays = {}
-    for name, shape in vgg.parameter_shapes(vgg.TAPS).items():
+    for name, shape in vgg.parameter_shapes("vgg16", vgg.TAPS["vgg16"]).items():
         kind, layer = name[:-3], name[-3:]
         fan = 9 * shape[2] if kind == "kernel" else 1
         values = rng.standard_normal(shape, np.float32)
@@ -64,7 +64,7 @@ def save(path, arrays, **others):
 
 
 def features(weights, images, taps):
-    run = jax.jit(vgg.Vgg16(taps).apply)
+    run = jax.jit(vgg.Vgg(weights.network, taps).apply)
     return run({"params": weights.params}, (images - weights.mean) / weights.std)
 
 
@@ -72,7 +72,9 @@ def features(weights, images, taps):
 def test_features_are_those_of_keras(tmp_path, images, layers, keras_features, convention):
     # Keras' own files do not say their convention.
     said = {} if convention == "caffe" else {"convention": convention}
-    weights = load_vgg16(save(tmp_path / "vgg.npz", layers, **said), PAPER_TAPS, normalize=True)
+    weights = load_vgg(
+        save(tmp_path / "vgg.npz", layers, **said), "vgg16", PAPER_TAPS, normalize=True
+    )
     assert weights.convention == convention
     found = features(weights, images, PAPER_TAPS)
     scale = 1 / 255 if convention == "caffe" else 1
@@ -86,28 +88,31 @@ def test_features_are_those_of_keras(tmp_path, images, layers, keras_features, c
 
 def test_without_normalization_the_image_goes_in_as_it_is(tmp_path, layers):
     path = save(tmp_path / "vgg.npz", layers)
-    weights = load_vgg16(path, ("relu1_1",), normalize=False)
+    weights = load_vgg(path, "vgg16", ("relu1_1",), normalize=False)
     np.testing.assert_array_equal(weights.mean, 0)
     np.testing.assert_array_equal(weights.std, 1)
-    mean = load_vgg16(path, ("relu1_1",), normalize=True).mean
+    mean = load_vgg(path, "vgg16", ("relu1_1",), normalize=True).mean
     np.testing.assert_allclose(mean, np.array([123.68, 116.779, 103.939]) / 255, rtol=1e-6)
 
 
 def test_only_the_layers_needed_are_read(tmp_path, layers):
-    weights = load_vgg16(save(tmp_path / "vgg.npz", layers), ("relu2_1",), normalize=True)
+    weights = load_vgg(save(tmp_path / "vgg.npz", layers), "vgg16", ("relu2_1",), normalize=True)
     assert sorted(weights.params) == [
         *("bias1_1", "bias1_2", "bias2_1"),
         *("kernel1_1", "kernel1_2", "kernel2_1"),
     ]
 
 
-def test_parameter_shapes_are_the_modules():
-    module = vgg.Vgg16(vgg.TAPS)
+@pytest.mark.parametrize(("network", "size"), [("vgg16", 14_714_688), ("vgg19", 20_024_384)])
+def test_parameter_shapes_are_the_modules(network, size):
+    taps = vgg.TAPS[network]
+    module = vgg.Vgg(network, taps)
     image = jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32)
     params = jax.eval_shape(module.init, jax.random.key(0), image)["params"]
-    assert {name: leaf.shape for name, leaf in params.items()} == vgg.parameter_shapes(vgg.TAPS)
-    # The convolutions of VGG-16 without its three dense layers.
-    assert sum(int(np.prod(leaf.shape)) for leaf in params.values()) == 14_714_688
+    shapes = {name: leaf.shape for name, leaf in params.items()}
+    assert shapes == vgg.parameter_shapes(network, taps)
+    # The convolutions without the three dense layers, as Keras counts them.
+    assert sum(int(np.prod(shape)) for shape in shapes.values()) == size
 
 
 def test_max_pool_drops_the_odd_last():
@@ -123,9 +128,9 @@ def test_max_pool_drops_the_odd_last():
 def test_partial_file_says_what_it_can_give(tmp_path, layers):
     arrays = {name: a for name, a in layers.items() if name < "block3"}
     path = save(tmp_path / "partial.npz", arrays)
-    assert "kernel2_2" in load_vgg16(path, ("relu2_2",), normalize=True).params
+    assert "kernel2_2" in load_vgg(path, "vgg16", ("relu2_2",), normalize=True).params
     with pytest.raises(WeightsError) as error:
-        load_vgg16(path, ("relu1_2", "relu3_1"), normalize=True)
+        load_vgg(path, "vgg16", ("relu1_2", "relu3_1"), normalize=True)
     message = str(error.value)
     assert "cannot give relu3_1" in message
     assert "relu1_1, relu1_2, relu2_1, relu2_2" in message
@@ -148,6 +153,20 @@ def other_shape(path, layers):
     return save(path / "shape.npz", {**layers, name: layers[name][:, :, :1]})
 
 
+def other_number(path, layers):
+    name = "block1_conv1_kernel"
+    digest = digest_of_layers({**layers, name: layers[name] + 1})
+    return save(path / "number.npz", layers, sha256=digest)
+
+
+def another_network(path, layers):
+    return save(path / "vgg19.npz", layers, network="vgg19")
+
+
+def of_fourth_layers(path, layers):
+    return save(path / "fourth.npz", {**layers, "block3_conv4_kernel": np.zeros(3)})
+
+
 def not_finite(path, layers):
     name = "block1_conv1_bias"
     return save(path / "nan.npz", {**layers, name: np.full_like(layers[name], np.nan)})
@@ -163,14 +182,21 @@ def not_finite(path, layers):
         (other_shape, r"block1_conv1_kernel has shape \(3, 3, 1, 64\)"),
         (not_finite, "block1_conv1_bias holds values that are not finite"),
         (lambda p, _: save(p / "c.npz", {}, convention="tensorflow"), "convention 'tensorflow'"),
+        (lambda p, _: save(p / "s.npz", {}, feature_scale=1.0), "feature_scale 1.0, of caffe"),
+        (other_number, "is damaged, its checksum differs"),
+        (another_network, "holds VGG-19, config.perceptual.network is 'vgg16'"),
+        (of_fourth_layers, "holds VGG-19"),
     ],
-    ids=["missing", "cut short", "text", "a folder", "shape", "nan", "convention"],
+    ids=[
+        *("missing", "cut short", "text", "a folder", "shape", "nan", "convention", "scale"),
+        *("checksum", "network", "network unsaid"),
+    ],
 )
 def test_files_that_cannot_be_used_say_why_in_one_line(tmp_path, layers, make, said):
     few = {name: a for name, a in layers.items() if name.startswith("block1_conv1")}
     path = str(make(tmp_path, few))
     with pytest.raises(WeightsError, match=said) as error:
-        load_vgg16(path, ("relu1_1",), normalize=True)
+        load_vgg(path, "vgg16", ("relu1_1",), normalize=True)
     assert path in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -180,11 +206,11 @@ def test_features_of_the_real_file_are_of_order_one():
     if not path.exists():
         pytest.skip(f"no VGG-16 weights at {path}")
     taps = ("relu1_2", "relu2_2", "relu3_3")
-    weights = load_vgg16(str(path), taps, normalize=True)
+    weights = load_vgg(str(path), "vgg16", taps, normalize=True)
     y, x = np.mgrid[:32, :32] / 31
     image = np.stack([x, y, (np.hypot(x - 0.5, y - 0.5) < 0.3) * 1.0], -1)[None].astype(np.float32)
     for tap, found in features(weights, image, taps).items():
         size = float(np.sqrt(np.mean(np.asarray(found) ** 2)))
         assert 0.1 < size < 20, tap
     with pytest.raises(WeightsError, match="cannot give relu4_3"):
-        load_vgg16(str(path), PAPER_TAPS, normalize=True)
+        load_vgg(str(path), "vgg16", PAPER_TAPS, normalize=True)

@@ -1,4 +1,4 @@
-"""VGG-16's convolutions, up to the tap that the perceptual loss needs (paper, Eq. 6)."""
+"""VGG-16's and VGG-19's convolutions, up to the tap that the perceptual loss needs (Eq. 6)."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,9 +9,16 @@ import jax.numpy as jnp
 from landmarks_jax.models.layers import Dtype, convolve
 
 # Convolutions of each block and their width; a 2 x 2 max-pool stands before all blocks but the 1st.
-BLOCKS = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
-LAYERS = tuple(f"{b}_{j}" for b, (n, _) in enumerate(BLOCKS, 1) for j in range(1, n + 1))
-TAPS = tuple(f"relu{layer}" for layer in LAYERS)
+BLOCKS = {
+    "vgg16": ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512)),
+    "vgg19": ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512)),
+}
+NETWORKS = tuple(BLOCKS)
+LAYERS = {
+    network: tuple(f"{b}_{j}" for b, (n, _) in enumerate(blocks, 1) for j in range(1, n + 1))
+    for network, blocks in BLOCKS.items()
+}
+TAPS = {network: tuple(f"relu{layer}" for layer in layers) for network, layers in LAYERS.items()}
 
 
 def max_pool(x: jax.Array) -> jax.Array:
@@ -21,16 +28,18 @@ def max_pool(x: jax.Array) -> jax.Array:
     return x.reshape(b, h // 2, 2, w // 2, 2, c).max((2, 4))
 
 
-class Vgg16(nn.Module):
+class Vgg(nn.Module):
     """Features of images at the taps asked for.
 
     The parameters are read from a file (`landmarks_jax.weights.vgg`) and never trained.
 
     Attributes:
+      network: one of `NETWORKS`.
       taps: names such as `relu1_2`.
       dtype: of the arithmetic.
     """
 
+    network: str
     taps: tuple[str, ...]
     dtype: Dtype = jnp.float32
 
@@ -39,12 +48,10 @@ class Vgg16(nn.Module):
         """Maps preprocessed images `[B, S, S, 3]` to `{tap: [B, h, w, C]}`."""
         features = {}
         x = images.astype(self.dtype)
-        last = max(TAPS.index(tap) for tap in self.taps)
-        for layer in LAYERS[: last + 1]:
-            block, position = layer.split("_")
-            width = BLOCKS[int(block) - 1][1]
-            if position == "1" and block != "1":
+        for layer in layers_needed(self.network, self.taps):
+            if layer.endswith("_1") and layer != "1_1":
                 x = max_pool(x)
+            width = width_of(self.network, layer)
             zeros = nn.initializers.zeros
             kernel = self.param(f"kernel{layer}", zeros, (3, 3, x.shape[-1], width))
             bias = self.param(f"bias{layer}", zeros, (width,))
@@ -54,13 +61,23 @@ class Vgg16(nn.Module):
         return features
 
 
-def parameter_shapes(taps: Sequence[str]) -> Mapping[str, tuple[int, ...]]:
-    """The shapes of the parameters that the taps need, by name."""
+def layers_needed(network: str, taps: Sequence[str]) -> tuple[str, ...]:
+    """The layers up to the last of the taps, such as `1_1`, in order."""
+    last = max(TAPS[network].index(tap) for tap in taps)
+    return LAYERS[network][: last + 1]
+
+
+def width_of(network: str, layer: str) -> int:
+    """Output channels of a layer such as `3_1`."""
+    return BLOCKS[network][int(layer[0]) - 1][1]
+
+
+def parameter_shapes(network: str, taps: Sequence[str]) -> Mapping[str, tuple[int, ...]]:
+    """The shapes of the parameters that the taps need, by name, in the layers' order."""
     shapes: dict[str, tuple[int, ...]] = {}
     inputs = 3
-    last = max(TAPS.index(tap) for tap in taps)
-    for layer in LAYERS[: last + 1]:
-        width = BLOCKS[int(layer[0]) - 1][1]
+    for layer in layers_needed(network, taps):
+        width = width_of(network, layer)
         shapes[f"kernel{layer}"] = (3, 3, inputs, width)
         shapes[f"bias{layer}"] = (width,)
         inputs = width

@@ -60,8 +60,11 @@ def load_frozen(
     key = jax.random.key(config.seed)
     if networks.vgg is None:
         return Frozen(key, {}, np.zeros(3, np.float32), np.ones(3, np.float32)), None
-    read = vgg_weights.load_vgg16(
-        config.perceptual.weights, networks.vgg.taps, normalize=config.perceptual.normalize
+    read = vgg_weights.load_vgg(
+        config.perceptual.weights,
+        networks.vgg.network,
+        networks.vgg.taps,
+        normalize=config.perceptual.normalize,
     )
     return Frozen(key, read.params, read.mean, read.std), read
 

@@ -1,0 +1,242 @@
+"""VGG files as torchvision and Keras write them: converted, they give those networks' features."""
+
+import importlib
+import importlib.util
+
+import jax
+import numpy as np
+import pytest
+
+from landmarks_jax.errors import WeightsError
+from landmarks_jax.models import vgg
+from landmarks_jax.weights import vgg_files
+from landmarks_jax.weights.vgg import layer_key, load_vgg
+from tests.pickling import tensor, zipped
+from tests.running import command, finish
+
+needs_torch = pytest.mark.skipif(
+    importlib.util.find_spec("torch") is None, reason="PyTorch is not installed"
+)
+# Keras' variables answer NumPy 2 in the old way when they are saved.
+OLD_ARRAYS = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+TAPS = {
+    "vgg16": ("relu1_2", "relu2_2", "relu3_3", "relu4_3"),
+    "vgg19": ("relu1_2", "relu2_2", "relu3_4", "relu4_4"),
+}
+# As torchvision numbers its convolutions.
+PLACES = {
+    "vgg16": "0 2 5 7 10 12 14 17 19 21 24 26 28",
+    "vgg19": "0 2 5 7 10 12 14 16 19 21 23 25 28 30 32 34",
+}
+
+
+@pytest.fixture(scope="module")
+def images():
+    coarse = np.random.default_rng(0).uniform(0, 1, (2, 8, 8, 3))
+    return coarse.repeat(4, 1).repeat(4, 2).astype(np.float32)
+
+
+def layers_of(network, seed=0):
+    """Random layers under the names of the `.npz`; features neither die nor explode."""
+    rng = np.random.default_rng(seed)
+    layers = {}
+    for parameter, shape in vgg.parameter_shapes(network, vgg.TAPS[network]).items():
+        values = rng.standard_normal(shape, np.float32)
+        spread = np.sqrt(2 / (9 * shape[2])) if len(shape) == 4 else 0.3
+        layers[layer_key(parameter)] = values * np.float32(spread)
+    return layers
+
+
+def features(path, network, images, *, normalize=True):
+    weights = load_vgg(str(path), network, TAPS[network], normalize=normalize)
+    run = jax.jit(vgg.Vgg(network, TAPS[network]).apply)
+    found = run({"params": weights.params}, (images - weights.mean) / weights.std)
+    return weights, found
+
+
+@pytest.mark.parametrize("network", vgg.NETWORKS)
+def test_torchvision_numbers_its_layers_so(network):
+    assert " ".join(vgg_files.places_of(network)) == PLACES[network]
+    assert tuple(vgg_files.places_of(network).values()) == vgg.LAYERS[network]
+
+
+@needs_torch
+@pytest.mark.parametrize(("network", "zip_format"), [("vgg16", False), ("vgg19", True)])
+def test_features_are_those_of_pytorchs_layers(tmp_path, images, network, zip_format):
+    import torch  # noqa: PLC0415
+    from torch import nn  # noqa: PLC0415
+
+    torch.manual_seed(0)
+    depths = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}[network]
+    parts, taps, inputs = [], [], 3
+    for block, (depth, width) in enumerate(zip(depths, (64, 128, 256, 512, 512), strict=True), 1):
+        for layer in range(1, depth + 1):
+            conv = nn.Conv2d(inputs, width, 3, padding=1)
+            nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+            nn.init.normal_(conv.bias, std=0.3)
+            parts += [conv, nn.ReLU()]
+            taps.append((f"relu{block}_{layer}", len(parts)))
+            inputs = width
+        parts.append(nn.MaxPool2d(2))
+    whole = nn.ModuleDict({"features": nn.Sequential(*parts), "classifier": nn.Linear(4, 5)})
+    state = whole.state_dict()
+    if zip_format:  # and from several GPUs
+        state = {f"module.{key}": tensor for key, tensor in state.items()}
+    torch.save(state, tmp_path / "x.pth", _use_new_zipfile_serialization=zip_format)
+
+    assert vgg_files.convert(tmp_path / "x.pth", tmp_path / "x.npz") == network
+    for normalize in (True, False):
+        weights, found = features(tmp_path / "x.npz", network, images, normalize=normalize)
+        assert (weights.convention, weights.network) == ("torchvision", network)
+        x = torch.from_numpy(images).permute(0, 3, 1, 2)
+        if normalize:
+            mean, std = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+            x = (x - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+        wanted = {}
+        with torch.inference_mode():
+            for i, part in enumerate(parts, 1):
+                x = part(x)
+                wanted |= {tap: x.permute(0, 2, 3, 1).numpy() for tap, at in taps if at == i}
+        for tap in TAPS[network]:
+            assert (wanted[tap] > 0).mean() > 0.1
+            np.testing.assert_allclose(found[tap], wanted[tap], atol=1e-4 * wanted[tap].max())
+    assert weights.notes() == (
+        []
+        if network == "vgg16"
+        else ["perceptual loss of torchvision VGG-19, 4 taps (relu1_2, relu2_2, relu3_4, relu4_4)"]
+    )
+
+
+@pytest.fixture(scope="module")
+def keras():
+    pytest.importorskip("tensorflow", reason="Keras' network needs the extra `train`")
+    # First: it says how quiet TensorFlow is to be.
+    importlib.import_module("landmarks_jax.data.pipeline")
+    return importlib.import_module("keras")
+
+
+def keras_network(keras, network, layers):
+    make = {"vgg16": keras.applications.VGG16, "vgg19": keras.applications.VGG19}[network]
+    model = make(weights=None, include_top=False, input_shape=(32, 32, 3))
+    for layer in model.layers:
+        if "conv" in layer.name:
+            layer.set_weights([layers[f"{layer.name}_{kind}"] for kind in ("kernel", "bias")])
+    return model
+
+
+@OLD_ARRAYS
+def test_features_are_those_of_keras_vgg19(tmp_path, images, keras):
+    model = keras_network(keras, "vgg19", layers_of("vgg19"))
+    model.save(tmp_path / "x.h5")
+    assert vgg_files.convert(tmp_path / "x.h5", tmp_path / "x.npz") == "vgg19"
+    weights, found = features(tmp_path / "x.npz", "vgg19", images)
+    assert weights.convention == "caffe"
+    assert weights.notes()[0].startswith("perceptual loss of Caffe VGG-19, 4 taps")
+    names = [tap.replace("relu", "block").replace("_", "_conv") for tap in TAPS["vgg19"]]
+    run = keras.Model(model.input, [model.get_layer(name).output for name in names])
+    inputs = keras.applications.vgg19.preprocess_input(255.0 * images)
+    for tap, unscaled in zip(TAPS["vgg19"], run(inputs), strict=True):
+        wanted = np.asarray(unscaled) / 255
+        assert (wanted > 0).mean() > 0.1
+        np.testing.assert_allclose(found[tap], wanted, atol=1e-4 * wanted.max())
+
+
+@OLD_ARRAYS
+def test_the_layouts_of_keras_files(tmp_path, keras):
+    h5py = importlib.import_module("h5py")
+    layers = layers_of("vgg16", seed=1)
+    keras_network(keras, "vgg16", layers).save_weights(tmp_path / "new.weights.h5")
+    # Keras' own download, of 2016.
+    with h5py.File(tmp_path / "old.h5", "w") as file:
+        file.attrs["layer_names"] = [b"block1_conv1"]
+        file.create_group("block1_pool")
+        for layer in vgg.LAYERS["vgg16"]:
+            block = layer_key(f"kernel{layer}").removesuffix("_kernel")
+            for kind, short in (("kernel", "W"), ("bias", "b")):
+                file[f"{block}/{block}_{short}_1:0"] = layers[f"{block}_{kind}"]
+        file["fc1/fc1_W_1:0"] = np.zeros((5, 4), np.float32)
+    for path in (tmp_path / "new.weights.h5", tmp_path / "old.h5"):
+        found = vgg_files.read_keras(path)
+        assert found.keys() == layers.keys()
+        for key, wanted in layers.items():
+            np.testing.assert_array_equal(found[key], wanted)
+
+
+def h5(path, layers):
+    h5py = importlib.import_module("h5py")
+    with h5py.File(path, "w") as file:
+        for key, array in layers.items():
+            block, kind = key.rsplit("_", 1)
+            file[f"{block}/{kind}"] = array
+    return path
+
+
+def test_what_the_file_says_of_itself(tmp_path):
+    path = h5(tmp_path / "some.h5", layers_of("vgg16"))
+    vgg_files.convert(path, tmp_path / "vgg.npz")
+    with np.load(tmp_path / "vgg.npz") as file:
+        said = {key: file[key].item() for key in file.files if not key.startswith("block")}
+    assert said.pop("source").startswith("some.h5 (SHA-256 ")
+    assert len(said.pop("sha256")) == 64
+    assert said == {"network": "vgg16", "convention": "caffe", "feature_scale": 1 / 255}
+
+
+@pytest.mark.parametrize(
+    ("numbers", "said"),
+    [("0 3 7", r"features\.\{0,3,7\}, which is neither"), (PLACES["vgg16"], r"0\.bias is missing")],
+    ids=["batch norm between", "no bias"],
+)
+def test_other_networks_of_pytorch(tmp_path, numbers, said):
+    one = tensor((1, 1, 1, 1), (1, 1, 1, 1))
+    state = {f"features.{number}.weight": one for number in numbers.split()}
+    (tmp_path / "x.pth").write_bytes(zipped(state))
+    with pytest.raises(WeightsError, match=said):
+        vgg_files.convert(tmp_path / "x.pth", tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"block3_conv2_bias": None}, "block3_conv2_bias is missing"),
+        ({"block1_conv1_kernel": np.zeros((3, 3, 1, 64), np.float32)}, r"shape \(3, 3, 1, 64\)"),
+        ({"block1_conv1_bias": np.full(64, np.nan, np.float32)}, "not of finite float32 numbers"),
+        ({"block1_conv1_bias": np.zeros(64, np.int32)}, "not of finite float32 numbers"),
+        ({"block4_conv4_bias": np.zeros(512, np.float32)}, "vgg16 has no block4_conv4_bias"),
+    ],
+    ids=["missing", "shape", "nan", "type", "too many"],
+)
+def test_layers_that_do_not_make_a_network(tmp_path, change, said):
+    shapes = vgg.parameter_shapes("vgg16", vgg.TAPS["vgg16"])
+    layers = {layer_key(key): np.zeros(shape, np.float32) for key, shape in shapes.items()}
+    path = tmp_path / "x.h5"
+    assert vgg_files.check_layers(layers, path) == "vgg16"
+    changed = {key: array for key, array in (layers | change).items() if array is not None}
+    with pytest.raises(WeightsError, match=said) as error:
+        vgg_files.check_layers(changed, path)
+    assert str(error.value).startswith(f"{path}: ")
+
+
+def test_the_command(tmp_path):
+    path, out = h5(tmp_path / "x.h5", layers_of("vgg16")), tmp_path / "vgg16.npz"
+    address = "http://127.0.0.1:9/vgg16.pth"  # nobody listens there
+    commands = (
+        [f"--file={path}", f"--out={out}"],
+        ["--download=vgg16", f"--out={tmp_path / 'other.npz'}", f"--url={address}"],
+        [f"--file={path}", "--download=vgg16", f"--out={out}"],
+        [f"--file={path}", "--out=vgg16.h5"],
+    )
+    started = [command("-m", "landmarks_jax.weights.vgg", *arguments) for arguments in commands]
+    converted, download, both, ending = [finish(process) for process in started]
+    assert converted[0] == 0, converted[2]
+    assert f"{out}: vgg16 from {path}" in converted[1]
+    assert load_vgg(str(out), "vgg16", TAPS["vgg16"], normalize=True).convention == "caffe"
+    assert download[0] == both[0] == ending[0] == 2
+    lines = download[2].splitlines()
+    assert lines[:3] == [
+        f"address  {address}",
+        "size     553433881 bytes",
+        "sha256   397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+    ]
+    assert lines[3].startswith(f"error: {address}: cannot be downloaded to {tmp_path}/vgg16-397923")
+    assert both[2].startswith("error: name what to convert: --file FILE, or --download")
+    assert ending[2].startswith("error: --out vgg16.h5: name the .npz to write")
