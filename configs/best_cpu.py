@@ -9,7 +9,8 @@ r"""The best so far on real photos, small enough for two processor cores.
     python train.py --config configs/best_cpu.py --workdir runs/best_cpu
     python eval.py --workdir runs/best_cpu
 
-BEST_CPU_TIME
+91 minutes on two cores that did other work besides, 110 at most. Forward error on AFLW-995 with all
+labels: 10.9 % center (mean shape 24.1), 8.1 % box (mean shape 14.8).
 """
 
 from ml_collections import ConfigDict

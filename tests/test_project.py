@@ -310,8 +310,9 @@ def test_tables_in_documents_are_made_from_the_json(run):
         assert row in readme
 
 
-def test_the_comparison_in_documents_is_made_from_its_json():
-    folder = ROOT / "docs" / "results" / "accuracy"
+@pytest.mark.parametrize("name", ["accuracy", "best_cpu"])
+def test_comparisons_in_documents_are_made_from_their_json(name):
+    folder = ROOT / "docs" / "results" / name
     comparison = json.loads((folder / "compare.json").read_text())
     assert written.to_markdown(comparison) == (folder / "compare.md").read_text()
     assert written.to_csv(comparison) == (folder / "compare.csv").read_text()

@@ -28,7 +28,7 @@ def hardware() -> str:
         return f"{jax.device_count()} x {device.device_kind}"
     usable = getattr(os, "sched_getaffinity", None)  # Linux's alone
     cores = len(usable(0)) if usable else os.cpu_count()
-    return f"{cores} processor cores ({platform.machine()})"
+    return f"{cores} processor core{'s' * (cores != 1)} ({platform.machine()})"
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
