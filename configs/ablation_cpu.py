@@ -1,8 +1,8 @@
 r"""Real photos for six minutes on two processor cores: the base of the ablation's trainings.
 
-`faces_cpu` with VGG-16's first three blocks, 500 steps and a cosine over them, from the prepared
-form; every row of the ablation is this with one field changed. Its two helping terms are in every
-row: without them nothing is learned in 500 steps, whatever the composition.
+`faces_cpu` with the paper's loss alone (no helping terms, taps as they are), VGG-16's first three
+blocks, and 500 steps with a cosine over them, from the prepared form; every row of the ablation is
+this with one thing changed.
 
     python prepare.py --config configs/faces_cpu.py --out prepared/celeba-60
     python train.py --config configs/ablation_cpu.py --workdir runs/ablation_cpu/all-k10-seed0
@@ -15,11 +15,14 @@ from configs import faces_cpu
 
 
 def get_config() -> ConfigDict:
-    """`faces_cpu`, short, with three taps."""
+    """`faces_cpu`, short, with the paper's loss on three taps."""
     config = faces_cpu.get_config()
     config.data.source = "prepared"
     config.data.roots = ("prepared/celeba-60",)
+    config.objective.equivariance_weight = 0.0
+    config.objective.separation_weight = 0.0
     config.perceptual.taps = ("relu1_2", "relu2_2", "relu3_3")
+    config.perceptual.balance = False
     config.optimizer.cosine_steps = 500
     config.train.steps = 500
     config.train.minutes = 0.0
