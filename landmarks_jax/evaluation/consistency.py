@@ -118,7 +118,7 @@ def of_landmarks(landmarks: np.ndarray, frame: Frames) -> dict[str, Any]:
       mean over them.
     """
     measured = measure(frame(landmarks))
-    standing = of_standing(np.mean(landmarks, 0, dtype=np.float64), frame)
+    standing = of_standing(np.asarray(landmarks, np.float64).mean(0), frame)
     for point, still in zip(measured["per_point"], standing["per_point"], strict=True):
         point["still"] = still["rms"]
     return measured | {"still": standing["rms"]}
