@@ -14,7 +14,7 @@ from matplotlib.patheffects import withStroke
 from PIL import Image
 
 from landmarks_jax.evaluation.tables import ROW_NAMES, describe
-from landmarks_jax.palette import landmark_colors
+from landmarks_jax.palette import crowding, landmark_colors
 
 _DPI = 100
 _GAP = 4  # pixels between two views of a page
@@ -204,8 +204,7 @@ def _caption(axes: Axes, text: str, corner: np.ndarray) -> None:
 
 def _area(tile: int, count: int, share: float) -> float:
     """Matplotlib's size (points squared) of a marker that takes a share of the tile's side."""
-    crowded = 1.0 if count <= 15 else 0.75 if count <= 35 else 0.6
-    return float((share * crowded * tile * 72 / _DPI) ** 2)
+    return float((share * crowding(count) * tile * 72 / _DPI) ** 2)
 
 
 def _mark(axes: Axes, points: np.ndarray, **style: Any) -> None:
