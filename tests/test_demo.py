@@ -394,8 +394,10 @@ def test_dots_of_many_landmarks_are_smaller(page):
           const size = { width: 400, height: 400 };
           draw(target, picture, size, found, { colors, dot_scale: scale }, {}, 1);
           const pixels = target.getContext('2d').getImageData(0, 0, 400, 400).data;
-          done(landmarks.map(([x, y]) => [...pixels.slice(4 * (400 * y + x), 4 * (400 * y + x) + 3)])
-            .concat([[pixels.filter((v, i) => i % 4 === 0 && v === 255 && !pixels[i + 1]).length]]));
+          const red = (v, i) => i % 4 === 0 && v === 255 && !pixels[i + 1];
+          const at = ([x, y]) => 4 * (400 * y + x);
+          done([...landmarks.map((point) => [...pixels.slice(at(point), at(point) + 3)]),
+            [pixels.filter(red).length]]);
         });"""
     areas = {}
     for count in (10, 30, 50):

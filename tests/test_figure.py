@@ -15,7 +15,8 @@ from landmarks_jax.errors import ConfigError, DataError, WorkdirError
 from landmarks_jax.evaluation import consistency, plots
 from landmarks_jax.training import checkpoints, sharding
 from landmarks_jax.training import state as states
-from tests.running import command, finish, narrow
+from tests import datasets
+from tests.running import command, finish, narrow, write_photos
 
 
 def write_run(folder, seed, **fields):
@@ -39,6 +40,11 @@ def write_run(folder, seed, **fields):
     with checkpoints.Checkpoints(folder) as saved:
         saved.save(7, state, 90.0)
     return str(folder)
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture(scope="module")
@@ -178,6 +184,25 @@ def test_the_command_makes_picture_table_and_json(runs, tmp_path):
     page = plots.to_array(qualitative.page(figure, views, tile=32))
     with Image.open(out) as picture:
         np.testing.assert_array_equal(np.asarray(picture), page)
+
+
+def test_faces_are_of_one_protocol_in_the_crop_of_the_training(tmp_path):
+    places = {
+        "celeba": str(datasets.celeba(tmp_path / "celeba", (6, 1, 1))),
+        "mafl": str(datasets.mafl(tmp_path / "mafl", [4, 1, 6, 2], [8, 3])),
+        "protocol_names": ["mafl"],
+    }
+    for crop, chosen in (("center", "center"), ("box", "box"), ("tight", "center")):
+        protocol = qualitative._open_faces(narrow(data__crop=crop), places)
+        assert (protocol.name, protocol.crop) == ("mafl", chosen)
+    # Lists of one's own need no faces to fit on.
+    write_photos(tmp_path, 2)
+    lines = [f"{i:06d}.jpg,{10 + i},9,20,9,15,20" for i in (1, 2)]
+    table = tmp_path / "mine.csv"
+    table.write_text("\n".join(["file,x1,y1,x2,y2,x3,y3", *lines, ""]))
+    protocol = qualitative._open_faces(narrow(), {"score": str(table), "crops": ["tight"]})
+    assert (protocol.crop, len(protocol.score.views)) == ("tight", 2)
+    assert protocol.score.points[0, 0, 0] == pytest.approx(2 * 11.5 / 30 - 1)
 
 
 def test_what_cannot_be_shown_is_one_line(runs, tmp_path):
