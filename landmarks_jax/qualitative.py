@@ -183,7 +183,7 @@ def measure(
             "shape": np.round(frame.shape, 5).tolist(),
             "labelled": consistency.measure(frame(labels)),
         },
-        "mean_shape": consistency.of_standing(labels.mean(0, dtype=np.float64), frame),
+        "mean_shape": consistency.of_standing(protocol.fit.points.mean(0, dtype=np.float64), frame),
         "runs": measured,
         "shown": rows.tolist(),
         "notes": list(notes),
