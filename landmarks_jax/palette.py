@@ -1,4 +1,4 @@
-"""The fixed colours of the landmarks, wherever they are drawn."""
+"""The fixed colours of the landmarks, wherever they are drawn, and how much smaller many are."""
 
 import functools
 
@@ -10,6 +10,9 @@ _FIRST_COLORS = (
     *("#ff0000", "#1f5bff", "#00e600", "#ffe600", "#ff00e6"),
     *("#00e6ff", "#ff8c00", "#9a4dff", "#00996b", "#ffb3d1"),
 )
+
+_CROWDS = ((15, 1.0), (35, 0.75))
+_CROWDED = 0.6
 
 
 @functools.cache
@@ -35,6 +38,11 @@ def landmark_colors(count: int) -> np.ndarray:
       `[count, 3]` sRGB in [0, 1].
     """
     return _palette(count)[:count].copy()
+
+
+def crowding(count: int) -> float:
+    """How large the dots of `count` landmarks are beside those of few, so that they keep apart."""
+    return next((share for most, share in _CROWDS if count <= most), _CROWDED)
 
 
 def _to_lab(rgb: np.ndarray) -> np.ndarray:

@@ -110,6 +110,7 @@ def test_rows_of_runs_seeds_and_controls(parts, tmp_path):
     forward = [first["forward"][-1]["mean"], second["forward"][-1]["mean"]]
     assert seeds["values"]["forward"] == forward
     assert seeds["values"]["backward"] == [r["backward"][-1]["mean"] for r in (first, second)]
+    assert seeds["values"]["consistency"] == [r["consistency"]["rms"] for r in (first, second)]
     assert seeds["values"]["steps"] == [4, 6]
     assert seeds["values"]["minutes"] == [2, 3]
     assert seeds["hardware"] == ["1 x H200, then 2 processor cores (x86_64)"]
@@ -119,6 +120,9 @@ def test_rows_of_runs_seeds_and_controls(parts, tmp_path):
         assert rows["mean shape"]["values"][group["name"]] == [group["forward"]["mean_shape"]]
     control = results[0]["results"]["mean_shape"]["forward"][-1]["mean"]
     assert rows["mean shape"]["values"]["forward"] == [control]
+    still = results[0]["results"]["mean_shape"]["consistency"]["rms"]
+    assert rows["mean shape"]["values"]["consistency"] == [still]
+    assert "Consistency: how far a point strays" in markdown
     assert rows["mean shape"]["runs"] == [a, c, b]
 
     low, high = sorted(forward)
@@ -184,7 +188,9 @@ def test_remarks_on_points_that_collapse_or_wander(parts, tmp_path):
 
 def test_remarks_on_controls_steps_crops_and_older_results(parts, tmp_path):
     older = result_of(parts, 0.03)
-    del older["groups"], older["worst"]
+    del older["groups"], older["worst"], older["frame"]
+    for scores in older["results"].values():
+        scores.pop("consistency", None)
     a = write_run(tmp_path / "a", older, steps=9)
     b = write_run(tmp_path / "b", result_of(parts, 30.0), data__crop="box")
     c = write_run(tmp_path / "c", result_of(parts, 0.04), seed=1)
@@ -202,6 +208,7 @@ def test_remarks_on_controls_steps_crops_and_older_results(parts, tmp_path):
     # Known of one of the two runs alone.
     assert "frontal" not in mean["values"]
     assert "forward" in mean["values"]
+    assert "consistency" not in mean["values"]
     shape = comparison["tables"][0]["rows"][-1]
     assert shape["runs"] == [a, b, c]
     assert "turned" in shape["values"]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from landmarks_jax import detector, load_detector, packed
+from landmarks_jax import detector, load_detector, packed, palette
 from landmarks_jax.data.decoding import decode
 from landmarks_jax.data.framing import stretch
 from landmarks_jax.data.synthetic import SyntheticFaces
@@ -380,6 +380,36 @@ def test_the_resize_is_that_of_python(page):
             got = np.frombuffer(base64.b64decode(result), np.uint8).reshape(size, size, 3)
             named = f"{width} x {height}, {box} to {size}"
             np.testing.assert_array_equal(got, stretch(photo, box, size), named)
+
+
+def test_dots_of_many_landmarks_are_smaller(page):
+    draw = """const [count, scale, done] = arguments;
+        import(new URL('draw.js', document.baseURI)).then(({ draw }) => {
+          const [target, picture] = [0, 1].map(() => document.createElement('canvas'));
+          [target, picture].forEach((canvas) => { canvas.width = canvas.height = 400; });
+          const landmarks = Array.from({ length: count }, (_, i) =>
+            [40 + 32 * (i % 10), 40 + 70 * Math.floor(i / 10)]);
+          const found = { landmarks, labelled: [], confidence: landmarks.map(() => 1) };
+          const colors = landmarks.map(() => '#ff0000');
+          const size = { width: 400, height: 400 };
+          draw(target, picture, size, found, { colors, dot_scale: scale }, {}, 1);
+          const pixels = target.getContext('2d').getImageData(0, 0, 400, 400).data;
+          const red = (v, i) => i % 4 === 0 && v === 255 && !pixels[i + 1];
+          const at = ([x, y]) => 4 * (400 * y + x);
+          done([...landmarks.map((point) => [...pixels.slice(at(point), at(point) + 3)]),
+            [pixels.filter(red).length]]);
+        });"""
+    areas = {}
+    for count in (10, 30, 50):
+        scale = palette.crowding(count)
+        *dots, (red,) = page.browser.execute_async_script(draw, count, scale)
+        assert dots == [[255, 0, 0]] * count
+        areas[count] = red / count
+    # A radius of 5 pixels, and less in crowds; the rim's soft pixels are not counted.
+    assert np.pi * 4.3**2 < areas[10] < np.pi * 5**2
+    for count in (30, 50):
+        radius = 5 * palette.crowding(count)
+        assert np.pi * (radius - 0.7) ** 2 < areas[count] < np.pi * radius**2
 
 
 def test_a_phone_needs_no_sideways_scrolling(page, pictures):

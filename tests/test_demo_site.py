@@ -161,6 +161,7 @@ def test_the_folder_holds_all_that_the_page_names(packed_file, tmp_path):
         "view_size": 32,
         "canvas_size": 40,
         "crop": "center",
+        "dot_scale": 1.0,
         "colors": ["#ff0000", "#1f5bff", "#00e600"],
         "num_labelled": 2,
         "point_names": ["left", "right"],

@@ -210,6 +210,35 @@ def test_groups_and_worst_faces_are_of_the_errors_of_each_photo(protocol):
     assert len(_evaluate(many, running=_noisy)["worst"]["rows"]) == 40
 
 
+def test_consistency_of_detectors_and_controls(protocol):
+    def nose(points):
+        """Ten points that move as the nose does, in every view."""
+        return points[:, 2:3] + np.zeros((1, 10, 1))
+
+    result = _evaluate(protocol, running=nose, batch=_still, untrained=_collapsed)
+    rows, labelled = result["results"], result["frame"]["labelled"]
+    assert "consistency" not in rows["one_photo"]
+    # What a detector of a labelled point has is that point's own.
+    assert rows["running"]["consistency"]["rms"] == labelled["per_point"][2]["rms"]
+    assert [point["rms"] for point in rows["running"]["consistency"]["per_point"]] == [
+        labelled["per_point"][2]["rms"]
+    ] * 10
+    still = rows["batch"]["consistency"]
+    assert still["rms"] == still["still"]
+    assert [p["rms"] for p in still["per_point"]] == [p["still"] for p in still["per_point"]]
+    assert still["rms"] > 5 * labelled["rms"]
+    # A detector that answers the mean shape is the control.
+    mean = protocol.fit.points.mean(0, dtype=float)
+    answers = _evaluate(protocol, running=lambda points: np.tile(mean, (len(points), 1, 1)))
+    answers = answers["results"]["running"]["consistency"]
+    assert answers["rms"] == rows["mean_shape"]["consistency"]["rms"]
+    assert [point["rms"] for point in answers["per_point"]] == [
+        point["rms"] for point in rows["mean_shape"]["consistency"]["per_point"]
+    ]
+    np.testing.assert_allclose(result["frame"]["shape"][:2], [[-0.5, 0], [0.5, 0]], atol=1e-5)
+    assert np.shape(result["frame"]["shape"]) == (5, 2)
+
+
 def test_equivariance_is_measured_for_trained_detectors(protocol):
     def still(points):
         return np.tile([[0.0, 0.5]], (len(points), 1, 1))

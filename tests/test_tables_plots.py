@@ -166,6 +166,65 @@ def test_every_table_names_its_crop_and_carries_the_notes(result):
             assert f"{crop} crop" in section
 
 
+@pytest.fixture
+def consistent(result):
+    """A result with the consistency of its rows, as evaluation measures it now."""
+
+    def row(rms, median, **more):
+        numbers = {"rms": rms, "median": median, **more}
+        return {**numbers, "per_point": [{**numbers, "place": [0.0, 0.5]}]}
+
+    newer = copy.deepcopy(result)
+    rows = newer["results"]
+    rows["running"]["consistency"] = row(9.3123, 5.1, still=24.018)
+    rows["untrained"]["consistency"] = row(23.5, 20.5, still=23.9)
+    shape = row(21.8, 18.5)
+    shape["per_point"] *= 2
+    rows["mean_shape"]["consistency"] = shape
+    newer["frame"] = {"shape": [[-0.5, 0], [0.5, 0]], "labelled": {"rms": 4.321}}
+    return newer
+
+
+def test_consistency_beside_the_other_errors(consistent, result):
+    text = tables.to_markdown([consistent])
+    for line in (
+        "| Protocol | Crop | K |  | Forward | Backward | Consistency | Spread | Equivariance |",
+        "| aflw-995 | center | 1 | this detector (running statistics) "
+        "| 6.20 | 9.88 | 9.31 | 71.23 | 1.23 (1 left out) |",
+        "| aflw-995 | center | - | mean shape | 24.10 | - | 21.80 | - | - |",
+        "| aflw-995 | center | - | one photo | 32.12 ± 4.57 | - | - | - | - |",
+        "### Consistency: aflw-995, center crop, K = 1",
+        "| Point | this detector (running statistics) | untrained detector |",
+        "| discovered 0 | 9.31 (median 5.10, still 24.02) | 23.50 (median 20.50, still 23.90) |",
+        "| mean | 9.31 (median 5.10, still 24.02) | 23.50 (median 20.50, still 23.90) |",
+        "| spread between the points | 71.23 | 3.00 |",
+    ):
+        assert line in text.splitlines()
+    assert "The labelled points themselves have 4.32," in text
+    assert "standing still in the view, 21.80." in text
+    # Beside an older result, which has none, and says nothing of it alone.
+    both = tables.to_markdown([result, consistent]).splitlines()
+    assert (
+        "| aflw-995 | center | 1 | this detector (running statistics) "
+        "| 6.20 | 9.88 | - | 71.23 | 1.23 (1 left out) |"
+    ) in both
+    assert sum(line.startswith("### Consistency") for line in both) == 1
+    assert "onsistency" not in tables.to_markdown([result])
+    assert "consistency" not in tables.to_csv(result)
+
+    rows = list(csv.DictReader(io.StringIO(tables.to_csv(consistent))))
+    read = {
+        (r["row"], r["quantity"], r["point"]): r["mean"]
+        for r in rows
+        if r["quantity"].startswith("consistency")
+    }
+    assert read["running", "consistency", ""] == read["running", "consistency", "0"] == "9.3123"
+    assert read["running", "consistency_median", "0"] == "5.1"
+    assert read["untrained", "consistency_standing_still", ""] == "23.9"
+    assert read["mean_shape", "consistency", "right eye"] == "21.8"
+    assert ("mean_shape", "consistency_standing_still", "") not in read
+
+
 def test_nothing_compared_is_a_dash(result):
     result["results"]["running"]["equivariance"]["error"] = None
     assert "| - (1 left out) |" in tables.to_markdown([result])

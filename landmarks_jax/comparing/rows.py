@@ -28,7 +28,7 @@ from landmarks_jax.evaluation.tables import Result
 
 Row = dict[str, Any]
 
-SCORES = ("forward", "backward", "spread", "equivariance")
+SCORES = ("forward", "backward", "consistency", "spread", "equivariance")
 # Mean shapes that differ by less, in per cent of the eye distance, are of the same faces.
 _SAME_FACES = 0.05
 
@@ -131,6 +131,7 @@ def _scores(result: Result, row: str) -> dict[str, float]:
     """The numbers of one row of a result, less those it does not have."""
     scores = result["results"][row]
     found = {name: scores[name][-1]["mean"] for name in ("forward", "backward") if name in scores}
+    found["consistency"] = scores.get("consistency", {}).get("rms")
     found["spread"] = scores.get("spread")
     found["equivariance"] = (scores.get("equivariance") or {}).get("error")
     for grouping in result.get("groups", ()):

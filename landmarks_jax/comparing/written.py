@@ -7,7 +7,14 @@ from typing import Any
 
 from landmarks_jax.comparing.rows import Row
 from landmarks_jax.evaluation.groups import BY_TURN
-from landmarks_jax.evaluation.tables import CROPS_NOTE, DASH, POSES_NOTE, limits_text, section
+from landmarks_jax.evaluation.tables import (
+    CONSISTENCY_NOTE,
+    CROPS_NOTE,
+    DASH,
+    POSES_NOTE,
+    limits_text,
+    section,
+)
 
 _DECIMALS = {"steps": 0, "minutes": 1}
 
@@ -47,6 +54,7 @@ def _section(table: dict[str, Any]) -> str:
         "Each run's detector with running statistics, all labels. Forward, backward and spread: "
         "per cent of the eye distance; equivariance: pixels of a 128 view. Means of several seeds "
         "with their lowest and highest value. Trained on: not noted by earlier versions.",
+        f"Consistency: {CONSISTENCY_NOTE}" * ("consistency" in quantities),
         f"Forward errors by turn of the head: {groups}. {POSES_NOTE}" * posed,
         CROPS_NOTE,
         *(f"Note: {note}" for note in table["notes"]),

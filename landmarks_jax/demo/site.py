@@ -72,6 +72,7 @@ def describe(content: packed.Packed, name: str) -> dict[str, Any]:
         "view_size": config.views.size,
         "canvas_size": config.data.canvas_size,
         "crop": config.data.crop,
+        "dot_scale": palette.crowding(config.model.num_landmarks),
         "colors": ["#{:02x}{:02x}{:02x}".format(*color) for color in colors],
         "num_labelled": 0 if regressor is None else len(regressor.y_origin) // 2,
         "point_names": content.summary.get("point_names", []),

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from landmarks_jax.palette import landmark_colors
+from landmarks_jax.palette import crowding, landmark_colors
 
 _CROSS = (255, 212, 0)
 _BLACK = (0, 0, 0)
 # Of the side of the shown part; with more points dots are smaller, as on evaluation's pages.
 _DOT = 0.055
-_CROWDS = ((15, 1.0), (35, 0.75))
-_CROWDED = 0.6
+# Where a number can stand, the best first: the way from its dot, and Pillow's anchor of the text.
+_SIDES = ((1, 0, "lm"), (-1, 0, "rm"), (0, -1, "ms"), (0, 1, "mt"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,8 +43,7 @@ def colors(count: int) -> list[tuple[int, int, int]]:
 
 def radius(side: float, count: int) -> float:
     """Of a dot among `count`, in pixels: at least 1, so that it covers its pixel."""
-    share = next((share for most, share in _CROWDS if count <= most), _CROWDED)
-    return max(1.0, _DOT * share * side / 2)
+    return max(1.0, _DOT * crowding(count) * side / 2)
 
 
 def draw(pixels: np.ndarray, marks: Sequence[Marks], *, numbers: bool = False) -> Image.Image:
@@ -116,10 +115,28 @@ def _draw_trails(
 def _draw_numbers(
     pen: ImageDraw.ImageDraw, points: np.ndarray, size: tuple[int, int], radius: float
 ) -> None:
+    """Each number where it hides the least of dots and of the numbers before it."""
     font, stroke = _font(max(8, round(2.4 * radius))), max(1, round(radius / 5))
-    for number, x, y in _seen(points, size):
-        place, text = (x + 1.3 * radius, y), str(number + 1)
-        pen.text(place, text, "white", font, "lm", stroke_width=stroke, stroke_fill=_BLACK)
+    seen = _seen(points, size)
+    dots = [(x - radius, y - radius, x + radius, y + radius) for _, x, y in seen]
+    written: list[tuple[float, float, float, float]] = []
+    for index, (number, x, y) in enumerate(seen):
+        text, reach = str(number + 1), 1.3 * radius
+        places = [((x + right * reach, y + down * reach), at) for right, down, at in _SIDES]
+        boxes = [pen.textbbox(place, text, font, at, stroke_width=stroke) for place, at in places]
+        others = [*dots[:index], *dots[index + 1 :], *written]
+        hidden = [sum(_overlap(box, other) for other in others) for box in boxes]
+        best = int(np.argmin(hidden))
+        place, at = places[best]
+        pen.text(place, text, "white", font, at, stroke_width=stroke, stroke_fill=_BLACK)
+        written.append(boxes[best])
+
+
+def _overlap(one: Sequence[float], other: Sequence[float]) -> float:
+    """The area that two boxes `x0, y0, x1, y1` share."""
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    return max(width, 0.0) * max(height, 0.0)
 
 
 @functools.cache

@@ -2,7 +2,7 @@
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from matplotlib.patheffects import withStroke
 from PIL import Image
 
 from landmarks_jax.evaluation.tables import ROW_NAMES, describe
-from landmarks_jax.palette import landmark_colors
+from landmarks_jax.palette import crowding, landmark_colors
 
 _DPI = 100
 _GAP = 4  # pixels between two views of a page
@@ -120,6 +120,46 @@ def landmark_page(
     return figure
 
 
+def methods_page(
+    views: np.ndarray,
+    methods: Mapping[str, np.ndarray],
+    *,
+    title: str = "",
+    columns: int = 8,
+    tile: int = 160,
+) -> Figure:
+    """A page of the same views under several methods, each below its name, as the paper's Fig. 2.
+
+    Args:
+      views: uint8 `[N, S, S, 3]`.
+      methods: name -> landmarks `[N, K, 2]`, normalised; K is one for all.
+      title: printed above.
+      columns: views in a row.
+      tile: the side at which a view is shown, in pixels.
+    """
+    columns = min(columns, len(views))
+    step = tile + _GAP
+    width = max(columns * step + _GAP, _MIN_WIDTH)
+    lines = textwrap.wrap(title, width // 8)
+    head = _GAP + _LINE * len(lines)
+    band = _LINE + math.ceil(len(views) / columns) * step
+    count = next(iter(methods.values())).shape[1]
+    swatches = _swatch_places(count, width, head + len(methods) * band)
+    figure, axes = _canvas(width, int(swatches[-1, 1]) + _LINE)
+    axes.text(width / 2, head / 2, "\n".join(lines), ha="center", va="center", fontsize=11)
+    margin = (width - columns * step + _GAP) // 2
+    for number, (name, landmarks) in enumerate(methods.items()):
+        top = head + number * band
+        axes.text(margin, top + _LINE / 2, name, ha="left", va="center", fontsize=10)
+        for index, view in enumerate(views):
+            row, column = divmod(index, columns)
+            corner = np.array([margin + column * step, top + _LINE + row * step])
+            _paste(axes, view, corner, tile)
+            _draw_discovered(axes, _place(landmarks[index], corner, tile), tile)
+    _draw_legend(axes, swatches, False, width)
+    return figure
+
+
 def to_array(figure: Figure) -> np.ndarray:
     """Renders a figure to uint8 `[H, W, 3]`."""
     canvas = FigureCanvasAgg(figure)
@@ -164,8 +204,7 @@ def _caption(axes: Axes, text: str, corner: np.ndarray) -> None:
 
 def _area(tile: int, count: int, share: float) -> float:
     """Matplotlib's size (points squared) of a marker that takes a share of the tile's side."""
-    crowded = 1.0 if count <= 15 else 0.75 if count <= 35 else 0.6
-    return float((share * crowded * tile * 72 / _DPI) ** 2)
+    return float((share * crowding(count) * tile * 72 / _DPI) ** 2)
 
 
 def _mark(axes: Axes, points: np.ndarray, **style: Any) -> None:

@@ -19,18 +19,24 @@ The result of `evaluate` is plain JSON, the only source of the tables and of the
       per_photo       [faces] forward errors with all labels (not in "one_photo")
       forward_without_intercept   Jakab et al.'s regression, all labels (detectors only)
       spread          mean distance between a photo's points (detectors only)
+      consistency     of `consistency.of_landmarks` over the faces scored (detectors only); of the
+                      mean shape, which stands still, what `consistency.of_standing` gives
       equivariance    {"error" (None: nothing compared), "compared", "left_out"}, or None where
                       not measured (detectors only)
+    frame             {"shape": [P, 2] the mean shape, "labelled": the labelled points' own
+                      consistency in it}; see `consistency`
     groups            the forward error by groups of faces, of every row with "per_photo"; see
                       `groups.breakdown`
     examples          of the first detector, for pictures: {"rows": [E] into the score set,
                       "landmarks": [E, K, 2], "predicted": [E, P, 2], "labels": [E, P, 2]}
     worst             the same of the faces with its largest errors, the largest first
 
-"groups" and "worst" came later: results of this format without them are older, and fine.
+"groups" and "worst" came later, "consistency" and "frame" later still: results of this format
+without them are older, and fine.
 
 Errors and spread are in per cent of the eye distance; "mean" is over photos, points and draws,
-"std" over draws (n - 1); equivariance is in pixels of a 128 view; points are normalised.
+"std" over draws (n - 1); consistency is in per cent of the mean shape's eye distance, and
+equivariance in pixels of a 128 view; points are normalised.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,7 +47,7 @@ import numpy as np
 
 from landmarks_jax.data.framing import CROPS
 from landmarks_jax.errors import ConfigError, DataError
-from landmarks_jax.evaluation import groups, metrics, regression
+from landmarks_jax.evaluation import consistency, groups, metrics, regression
 from landmarks_jax.evaluation.metrics import Detect
 from landmarks_jax.evaluation.regression import Parts, scores_by_count
 
@@ -146,6 +152,7 @@ def evaluate(
     labels = Parts(protocol.fit.points, protocol.score.points)
     try:
         eye_distance = metrics.inter_ocular(labels.score, protocol.eyes)
+        frame = consistency.frames(labels.score, protocol.eyes)
     except DataError as error:
         raise DataError(f"{protocol.score.name}: {error}") from error
     drawn = regression.subsets(len(labels.fit), counts, draws, seed)
@@ -157,6 +164,7 @@ def evaluate(
     if len(set(num_landmarks.values())) != 1:
         raise ConfigError(f"detectors: {num_landmarks} landmarks; one number is needed")
     for name, detect in detectors.items():
+        results[name]["consistency"] = consistency.of_landmarks(found[name].score, frame)
         results[name]["equivariance"] = None
         # An untrained detector's says nothing worth four more passes over the photos.
         if angles and name != "untrained":
@@ -165,6 +173,8 @@ def evaluate(
             results[name]["equivariance"] = measured.to_json()
     headline = next(iter(found))
     results |= _controls(labels, eye_distance, drawn, draws, seed)
+    mean_shape = consistency.of_standing(labels.fit.mean(0, dtype=np.float64), frame)
+    results["mean_shape"]["consistency"] = mean_shape
     errors = {row: scores["per_photo"] for row, scores in results.items() if "per_photo" in scores}
     rows = np.linspace(0, len(labels.score) - 1, num_examples).round().astype(int)
     worst = np.argsort(-np.array(errors[headline]), kind="stable")[:NUM_WORST]
@@ -175,6 +185,10 @@ def evaluate(
         "notes": list(notes),
         "angles": list(angles),
         "results": results,
+        "frame": {
+            "shape": np.round(frame.shape, 5).tolist(),
+            "labelled": consistency.measure(frame(labels.score)),
+        },
         "groups": groups.breakdown(labels.score, eye_distance, protocol.point_names, errors),
         "examples": _examples(found[headline], labels, np.unique(rows), decimals=5),
         "worst": _examples(found[headline], labels, worst, decimals=3),

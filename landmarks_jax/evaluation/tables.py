@@ -27,6 +27,11 @@ CROPS_NOTE = (
     "The crops center and box are not comparable: box takes the view from the annotated points, "
     "so that even the mean shape scores well."
 )
+CONSISTENCY_NOTE = (
+    "how far a point strays from its mean place in the frame of the face's labelled points, root "
+    "mean square over the faces, per cent of the mean shape's eye distance. Points that collapse "
+    "score well here, too: see the spread."
+)
 POSES_NOTE = (
     "Turn of the head, estimated from the labelled points: the nose's offset, along the eyes' "
     "axis, from the line between the middles of the eyes and of the mouth; 0.1 and 0.25 eye "
@@ -61,6 +66,7 @@ def _csv_lines(scores: dict[str, Any], result: Result) -> Iterable[dict[str, Any
             yield line | {"mean": entry["mean"], "std": entry["std"]}
             for point, mean in zip(points, entry["per_point"], strict=True):
                 yield line | {"point": point, "mean": mean}
+    yield from _csv_consistency(scores, result)
     for quantity in ("forward_without_intercept", "spread"):
         if quantity in scores:
             yield {"quantity": quantity, "mean": scores[quantity], "unit": _EYES}
@@ -69,6 +75,18 @@ def _csv_lines(scores: dict[str, Any], result: Result) -> Iterable[dict[str, Any
         yield {"quantity": name, "mean": measured["error"], "unit": "pixels of a 128 view"}
         for count in ("compared", "left_out"):
             yield {"quantity": f"{name}_{count}", "mean": measured[count], "unit": "points"}
+
+
+def _csv_consistency(scores: dict[str, Any], result: Result) -> Iterable[dict[str, Any]]:
+    """A row's consistency; none of a result from before it was measured."""
+    measured = scores.get("consistency", {})
+    points = range(result["num_landmarks"]) if "backward" in scores else result["point_names"]
+    for key, name in (("rms", ""), ("median", "_median"), ("still", "_standing_still")):
+        if key in measured:
+            line = {"quantity": f"consistency{name}", "unit": _EYES}
+            yield line | {"mean": measured[key]}
+            for point, numbers in zip(points, measured["per_point"], strict=True):
+                yield line | {"point": point, "mean": numbers[key]}
 
 
 def _csv_groups(row: str, result: Result) -> Iterable[dict[str, Any]]:
@@ -86,6 +104,8 @@ def to_markdown(results: Sequence[Result]) -> str:
     sections = [_headline(results)]
     for result in results:
         sections += [_counts_table(result), _points_table(result)]
+        if "frame" in result:
+            sections.append(_consistency_table(result))
         if result.get("groups"):
             sections.append(_groups_table(result))
     return "\n".join(sections)
@@ -93,14 +113,15 @@ def to_markdown(results: Sequence[Result]) -> str:
 
 def _headline(results: Sequence[Result]) -> str:
     """One line for each row of each result, with all labels."""
-    rows = []
+    rows, known = [], any("frame" in result for result in results)
     for result in results:
         start = [result["protocol"], result["crop"], str(result["num_landmarks"])]
         for name, scores in result["results"].items():
             # What looks at no photo has no number of landmarks.
-            known = start if "backward" in scores else [*start[:2], DASH]
-            rows.append([*known, _row_name(name), *_headline_cells(scores)])
-    header = ["Protocol", "Crop", "K", "", "Forward", "Backward", "Spread", "Equivariance"]
+            first = start if "backward" in scores else [*start[:2], DASH]
+            rows.append([*first, _row_name(name), *_headline_cells(scores, known)])
+    header = ["Protocol", "Crop", "K", "", "Forward", "Backward"]
+    header += [*(["Consistency"] if known else []), "Spread", "Equivariance"]
     angles = sorted({f"{angle:g}" for result in results for angle in result["angles"]}, key=float)
     faces = "; ".join(f"{describe(result)}: {_faces(result)}" for result in results)
     notes = [
@@ -108,6 +129,7 @@ def _headline(results: Sequence[Result]) -> str:
         "is fitted on all labelled faces, that of one photo on one (mean and standard deviation "
         "over draws). Spread: mean distance between the points of a photo; points that collapse "
         "score well backward.",
+        f"Consistency: {CONSISTENCY_NOTE}" * known,
         f"Equivariance: pixels of a 128 view, rotations of {', '.join(angles)} degrees; points "
         "that leave the view are left out." * bool(angles),
         f"Faces: {faces}.",
@@ -116,11 +138,13 @@ def _headline(results: Sequence[Result]) -> str:
     return section("Errors with all labels", header, rows, notes)
 
 
-def _headline_cells(scores: dict[str, Any]) -> list[str]:
-    """Forward, backward, spread and equivariance; a dash where there is none."""
+def _headline_cells(scores: dict[str, Any], consistency: bool) -> list[str]:
+    """Forward, backward, consistency, spread and equivariance; a dash where there is none."""
     cells = [
         _with_std(scores[key][-1]) if key in scores else DASH for key in ("forward", "backward")
     ]
+    if consistency:
+        cells.append(f"{scores['consistency']['rms']:.2f}" if "consistency" in scores else DASH)
     cells.append(f"{scores['spread']:.2f}" if "spread" in scores else DASH)
     measured = scores.get("equivariance")
     if not measured:
@@ -172,6 +196,33 @@ def _points_table(result: Result) -> str:
         *_notes([result]),
     ]
     return section(f"Point by point: {describe(result)}", header, rows, notes)
+
+
+def _consistency_table(result: Result) -> str:
+    """How far every discovered point strays from its place on the face."""
+    columns = {name: row for name, row in result["results"].items() if "backward" in row}
+    measured = [row["consistency"] for row in columns.values()]
+    rows = [
+        [f"discovered {index}", *(consistency_text(one["per_point"][index]) for one in measured)]
+        for index in range(result["num_landmarks"])
+    ]
+    rows.append(["mean", *map(consistency_text, measured)])
+    rows.append(["spread between the points", *(f"{r['spread']:.2f}" for r in columns.values())])
+    labelled, still = result["frame"]["labelled"], result["results"]["mean_shape"]["consistency"]
+    notes = [
+        f"Consistency: {CONSISTENCY_NOTE} In brackets the median distance, and what the point "
+        "would have if it stood still at its mean place in the view.",
+        f"The labelled points themselves have {labelled['rms']:.2f}, for faces differ in shape "
+        f"and turn; the mean shape, standing still in the view, {still['rms']:.2f}.",
+        *_notes([result]),
+    ]
+    header = ["Point", *map(_row_name, columns)]
+    return section(f"Consistency: {describe(result)}", header, rows, notes)
+
+
+def consistency_text(measured: dict[str, Any]) -> str:
+    """`9.31 (median 5.10, still 24.02)`: of one point, or the means of all."""
+    return "{rms:.2f} (median {median:.2f}, still {still:.2f})".format(**measured)
 
 
 def _groups_table(result: Result) -> str:

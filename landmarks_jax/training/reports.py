@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from landmarks_jax.errors import UserError
 from landmarks_jax.evaluation import plots
-from landmarks_jax.palette import landmark_colors
+from landmarks_jax.palette import crowding, landmark_colors
 from landmarks_jax.training.step import Preview, Totals
 
 METRICS_FILE = "metrics.jsonl"
@@ -193,7 +193,7 @@ def preview_figure(preview: Preview, title: str) -> Figure:
                 axis.scatter(
                     points[r, :, 0],
                     points[r, :, 1],
-                    s=14,
+                    s=14 * crowding(len(colors)) ** 2,
                     c=colors,
                     edgecolors="black",
                     linewidths=0.4,

@@ -14,6 +14,7 @@ import { stretch } from './resize.js';
  * @property {number} view_size side of the views in pixels.
  * @property {number} canvas_size side of what views were cut from in training, in pixels.
  * @property {'center'|'tight'|'box'} crop which part of pictures training looked at.
+ * @property {number} dot_scale how large dots are beside those of few landmarks.
  * @property {string[]} colors of the K landmarks.
  * @property {number} num_labelled P, 0 without a regressor.
  * @property {string[]} point_names of the P labelled points, or none.

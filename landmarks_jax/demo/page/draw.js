@@ -43,7 +43,8 @@ export function draw(target, picture, size, found, description, style, unit) {
       ((y + 0.5) / size.height) * target.height,
     ];
   };
-  const radius = unit * Math.min(6, Math.max(2.5, target.width / unit / 80));
+  const few = Math.min(6, Math.max(2.5, target.width / unit / 80));
+  const radius = unit * few * description.dot_scale;
   if (style.labelled) {
     found.labelled.forEach((point) => cross(context, place(point), radius));
   }
@@ -53,7 +54,7 @@ export function draw(target, picture, size, found, description, style, unit) {
   });
   context.globalAlpha = 1;
   if (style.numbers) {
-    context.font = `600 ${2.4 * radius}px system-ui, sans-serif`;
+    context.font = `600 ${Math.max(2.4 * radius, 9 * unit)}px system-ui, sans-serif`;
     found.landmarks.forEach((point, i) => number(context, place(point), radius, i + 1));
   }
 }
