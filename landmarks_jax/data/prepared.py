@@ -102,6 +102,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
                 "prepare the data anew"
             )
         needed = ("source", "count", "num_points", *_FRAMING_FIELDS, "names_digest")
+        needed += tuple(_SURROUNDINGS_FIELDS) if "margin" in manifest else ()
         _ = [manifest[field] for field in needed], [manifest["sha256"][name] for name in _FILES]
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: damaged ({error}): prepare the data anew") from error
