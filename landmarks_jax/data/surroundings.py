@@ -16,6 +16,9 @@ in the photo at most
 The square's half side is the larger of both for the largest angle and margin. How many pixels its
 canvas has: as many as give the middle view, upright with the mean margin, one pixel of the canvas
 for each of its own where `a = b`.
+
+The margin is a share of the box whatever its size. That a box of under 20 pixels gets 8 pixels is
+evaluation's alone: it would show small faces in another size than all others.
 """
 
 import dataclasses
