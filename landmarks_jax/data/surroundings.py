@@ -82,7 +82,7 @@ class Surroundings:
 
     def check_box(self, points: np.ndarray) -> None:
         """Raises `DataError` where points `[P, 2]`, in pixels of the photo, have no box."""
-        if not np.isfinite(points).all():
+        if len(points) == 0 or not np.isfinite(points).all():
             raise DataError("a point of it is missing, and the box crop needs all of them")
         sides = np.ptp(points, axis=0)
         if sides.mean() < _SMALLEST_BOX:
