@@ -30,9 +30,11 @@ _QUALITY = flags.DEFINE_integer(
 def main() -> None:
     """Prepares."""
     from landmarks_jax import config as configuration  # noqa: PLC0415
+    from landmarks_jax import crops  # noqa: PLC0415
     from landmarks_jax.data import feed, prepared, shrink, sources  # noqa: PLC0415
 
     configuration.validate(_CONFIG.value)
+    crops.check(_CONFIG.value)
     framing = feed.framing_of(_CONFIG.value)
     source = sources.open_source(_CONFIG.value.data)
     print(sources.summary(source))

@@ -21,7 +21,7 @@ def get_config() -> ConfigDict:
     data.exclude = ()  # list files of photo ids that are left out, such as MAFL's testing.txt
     data.landmarks = ""  # "" or a list of labelled points: CSV (folder), MTFL list (mtfl)
     data.crop = "center"  # center | tight | box: what part of a photo the view shows
-    data.canvas_size = 160  # pixels a side; the view is the canvas's centre, moved about
+    data.canvas_size = 160  # pixels a side; the view is its centre, moved about (center, tight)
     data.num_synthetic = 20_000  # embedded faces to draw from (synthetic)
     data.synthetic_seed = 1  # of the embedded faces; evaluation draws from other seeds
 
@@ -30,8 +30,10 @@ def get_config() -> ConfigDict:
     views.rotation_std = (15.0, 15.0)  # degrees, normal, for x and x'
     views.rotation_limit = 40.0  # degrees; angles are clipped here
     views.scale_range = (1.0, 1.0)  # factors; the mean magnification is uniform between them
-    views.scale_std = 0.05  # normal about that mean, as a share of it
-    views.shift_std = 0.04  # normal, as a share of the view's side
+    views.scale_std = 0.05  # normal about that mean, as a share of it; 0 with the box crop
+    views.shift_std = 0.04  # normal, as a share of the view's side; 0 with the box crop
+    views.margin = 0.7  # box crop: mean margin, as a share of the mean of the box's sides
+    views.margin_std = 0.04  # box crop: its deviation; the margin is clipped at four of them
     views.bend_std = 0.0  # not in the paper: bumps that bend x', normal, in half sides of the view
 
     config.model = model = ConfigDict()

@@ -9,8 +9,9 @@ the annotated points), MAFL's lists under `data/mafl`, and all of VGG-16 (see RE
 85,000 steps of 32 photos for one accelerator. Not run to its end yet: neither its time nor its
 result is known.
 
-Differences from the released code: it starts from a human pose network and this from scratch, and
-its jittered, stretched box views are here rotations of canvases cut around the box.
+Differences from the released code: it starts from a human pose network and this from scratch. Its
+box views are drawn as there, but not rounded to pixels and not clipped to the picture; see
+docs/datasets.md.
 """
 
 from ml_collections import ConfigDict
@@ -23,8 +24,11 @@ def get_config() -> ConfigDict:
     config = paper.get_config()
     config.data.crop = "box"
     config.views.rotation_std = (30.0, 15.0)
-    # Its margin is (70 + 4 N(0, 1)) % of the box, on either side of it: 1 + 2 (0.7 + 0.04 N).
-    config.views.scale_std = 0.08 / 2.4
+    # Scale, shift and stretch come from the box of the turned points alone, and from its margin,
+    # (70 + 4 N(0, 1)) % of the mean of the box's sides.
+    config.views.margin = 0.7
+    config.views.margin_std = 0.04
+    config.views.scale_std = 0.0
     config.views.shift_std = 0.0
     config.model.generator_channels = 32
     config.objective.auxiliary = "fixed"

@@ -32,6 +32,8 @@ FREE_SECTIONS = ("eval.",)
 # Fields that came later, and what runs before them did: their folders stay readable.
 ADDED_FIELDS: dict[str, Any] = {
     "views.bend_std": 0.0,
+    "views.margin": 0.7,
+    "views.margin_std": 0.04,
     "data.part": "all",
     "eval.celeba": "data/celeba",
     "eval.mafl": "data/mafl",
@@ -66,6 +68,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "views.scale_std": (0, 0.3),
     "views.shift_std": (0, 1),
     "views.bend_std": (0, 0.5),
+    "views.margin": (0, 3),
+    "views.margin_std": (0, 0.5),
     "model.num_landmarks": (1, 1000),
     "model.beta": (1e-6, 1e6),
     "model.sigma": (1e-3, 1e3),

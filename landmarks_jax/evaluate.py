@@ -17,6 +17,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import landmarks_jax
+from landmarks_jax import crops as training_crops
 from landmarks_jax import objective
 from landmarks_jax.detector import ViewDetector
 from landmarks_jax.errors import ConfigError, WorkdirError
@@ -104,13 +105,14 @@ def evaluate_run(
     opened = open_faces(config, protocol_names, fit=fit, score=score, crops=crops, **places)
     restored = restore(workdir, config)
     detectors = detectors_of(config, restored.state)
-    notes = checkpoints.read_notes(workdir)
+    notes = [training_crops.describe(config), *checkpoints.read_notes(workdir)]
     out = workdir / FOLDER
     results = []
     for protocol in opened:
         result = protocols.evaluate(protocol, detectors, notes=notes)
         result["provenance"] = provenance(restored, command)
         result["provenance"]["trained_on"] = checkpoints.read_hardware(workdir)
+        result["provenance"]["training_crop"] = config.data.crop
         results.append(result)
     markdown = tables.to_markdown(results)
     try:

@@ -18,6 +18,10 @@ import numpy as np
 # np.ndarray or jax.Array: the functions below follow their arguments.
 Array = Any
 
+# The margin of a box view is normal and is cut off at so many deviations: its canvas then holds
+# every view that may be drawn.
+MARGIN_DEVIATIONS = 4.0
+
 
 def _namespace(*arrays: Array) -> types.ModuleType:
     """NumPy, or `jax.numpy` where any argument is a JAX array (without importing JAX here)."""
@@ -78,6 +82,36 @@ def similarity(angle: Array, scale: Array, shift: Array) -> Array:
     cos, sin = scale * xp.cos(angle), scale * xp.sin(angle)
     rows = [xp.stack([cos, -sin, shift[..., 0]], -1), xp.stack([sin, cos, shift[..., 1]], -1)]
     return xp.stack(rows, -2)
+
+
+def turned_box(points: Array, angle: Array, margin: Array) -> Array:
+    """The map from a view to the box that it shows of a turned picture: how box views are made.
+
+    The picture turns by `-angle` and its points with it. The view shows the upright box of the
+    turned points, each side moved outwards by `margin` times the mean of its width and height, and
+    stretched to the view.
+
+    Args:
+      points: `[..., P, 2]` in the picture, in units that are the same along both axes.
+      angle: `[...]` radians, as `similarity` takes it.
+      margin: `[...]` a share of the mean of the box's width and height, at least 0.
+
+    Returns:
+      `[..., 2, 3]` from the view, `[-1, 1]` along both axes, to the picture: a scaling by the box's
+      half sides, then a rotation by `angle`.
+    """
+    xp = _namespace(points, angle, margin)
+    cos, sin = xp.cos(angle)[..., None], xp.sin(angle)[..., None]
+    x, y = points[..., 0], points[..., 1]
+    # Written out: an accelerator may round what goes into a product of matrices.
+    turned = xp.stack([cos * x + sin * y, cos * y - sin * x], -1)
+    low, high = turned.min(-2), turned.max(-2)
+    half = (high - low) / 2.0 + margin[..., None] * (high - low).mean(-1, keepdims=True)
+    center = (low + high) / 2.0
+    # Columns: half the view's width, half its height, its centre; turned into the picture.
+    across = xp.stack([half[..., 0], 0.0 * half[..., 0], center[..., 0]], -1)
+    down = xp.stack([0.0 * half[..., 1], half[..., 1], center[..., 1]], -1)
+    return xp.stack([cos * across - sin * down, sin * across + cos * down], -2)
 
 
 def apply(affine: Array, points: Array) -> Array:

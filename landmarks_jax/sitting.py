@@ -11,7 +11,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from landmarks_jax import config as configuration
-from landmarks_jax import evaluate, packed
+from landmarks_jax import crops, evaluate, packed
 from landmarks_jax.data import feed, lists, prepared, shrink, sources
 from landmarks_jax.data.framing import CROPS
 from landmarks_jax.training import checkpoints, handover, loop, reports
@@ -56,6 +56,7 @@ def sit(
       UserError: something a user can act on.
     """
     configuration.validate(config)
+    crops.check(config)
     if photos:
         config = on_canvases(config, photos, canvases)
     _check_faces(config)

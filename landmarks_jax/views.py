@@ -1,6 +1,7 @@
 """Random views of photos, drawn and resampled on the accelerator.
 
-A view is given by its map `[2, 3]` from the view's normalised coordinates to the canvas's, so that
+Two kinds: similarities about the canvas's centre, and the boxes of turned points (crop `box`). A
+view is given by its map `[2, 3]` from the view's normalised coordinates to the canvas's, so that
 resampling reads it directly; points follow the other way, through the inverse. The second view may
 be bent besides: its coordinates are moved by a smooth random field before the map applies.
 """
@@ -58,9 +59,7 @@ def draw_maps(
 
     def draw(key: jax.Array) -> jax.Array:
         turn, spread, zoom, move = jax.random.split(jax.random.fold_in(key, view), 4)
-        limit = config.rotation_limit
-        degrees = config.rotation_std[view] * jax.random.normal(turn)
-        angle = jnp.deg2rad(jnp.clip(degrees, -limit, limit))
+        angle = _draw_angle(turn, config, view)
         low, high = config.scale_range
         scale = jax.random.uniform(zoom, minval=low, maxval=high)
         # A factor near zero or below would blow a pixel up to a picture; 0.1 is 18 deviations off.
@@ -70,6 +69,45 @@ def draw_maps(
 
     into_canvas = geometry.similarity(jnp.zeros(()), jnp.float32(view_share), jnp.zeros((2,)))
     return geometry.compose(into_canvas, jax.vmap(draw)(keys))
+
+
+def _draw_angle(key: jax.Array, config: ml_collections.ConfigDict, view: int) -> jax.Array:
+    """A clipped normal angle, in radians."""
+    degrees = config.rotation_std[view] * jax.random.normal(key)
+    return jnp.deg2rad(jnp.clip(degrees, -config.rotation_limit, config.rotation_limit))
+
+
+def draw_box_maps(
+    keys: jax.Array, points: jax.Array, config: ml_collections.ConfigDict, *, view: int
+) -> jax.Array:
+    """Draws one random box view per photo, as the released code does.
+
+    The photo turns by a clipped normal angle; the view is the box of its turned points with a
+    normal margin, the same on all four sides, stretched to the view. Nothing is rounded or clipped:
+    evaluation's box names whole pixels of the photo and ends where the photo does, but a turned
+    photo has neither, and its border goes on in the view as in every other. On average the rounding
+    changes nothing: cutting the margin to whole pixels takes half a pixel from every side, and the
+    two corner pixels, which both belong to the box, give it back.
+
+    Args:
+      keys: `[B]` typed random keys, one per photo.
+      points: `[B, P, 2]` in canvas coordinates; the canvas must not be stretched, so that the
+        angles are the photo's (see `data.surroundings`).
+      config: the `views` section: `rotation_std[view]` and `rotation_limit` in degrees, `margin`
+        and `margin_std` as shares of the mean of the box's width and height.
+      view: 0 for `x`, 1 for `x'`.
+
+    Returns:
+      `[B, 2, 3]` maps from view coordinates to canvas coordinates.
+    """
+
+    def draw(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        turn, spread = jax.random.split(jax.random.fold_in(key, view))
+        most = geometry.MARGIN_DEVIATIONS
+        deviations = jnp.clip(jax.random.normal(spread), -most, most)
+        return _draw_angle(turn, config, view), config.margin + config.margin_std * deviations
+
+    return geometry.turned_box(points, *jax.vmap(draw)(keys))
 
 
 def draw_bumps(keys: jax.Array, std: float) -> jax.Array:
@@ -179,6 +217,7 @@ def view_pair(
     keys: jax.Array,
     config: ml_collections.ConfigDict,
     extents: jax.Array | None = None,
+    points: jax.Array | None = None,
 ) -> tuple[Views, Views]:
     """Draws the two random views `x` and `x'` of each photo.
 
@@ -188,6 +227,7 @@ def view_pair(
       config: the `views` section, with `size`, the side of a view in pixels, and `bend_std`.
       extents: `[B, 4]` as `inside` takes them and `data.framing.Framing.extent` gives them; given,
         the views say which pixels are the photo's.
+      points: `[B, P, 2]` in canvas coordinates; given, the views are boxes of the turned points.
 
     Returns:
       `(x, x')`, each with its images in [0, 1] and its maps; `x'` bent where `bend_std` says so.
@@ -195,7 +235,10 @@ def view_pair(
     share = config.size / canvases.shape[1]
     pair = []
     for view in range(2):
-        maps = draw_maps(keys, config, view=view, view_share=share)
+        if points is None:
+            maps = draw_maps(keys, config, view=view, view_share=share)
+        else:
+            maps = draw_box_maps(keys, points, config, view=view)
         known = None if extents is None else inside(maps, config.size, extents)
         bumps = draw_bumps(keys, config.bend_std) if view == 1 and config.bend_std else None
         pair.append(Views(warp(canvases, maps, config.size, bumps) / 255.0, maps, bumps, known))

@@ -117,6 +117,9 @@ def test_evaluation_writes_json_tables_curve_and_page(trained, capsys):
     assert result["provenance"]["steps"] == 4
     assert result["provenance"]["jax"] == jax.__version__
     assert result["provenance"]["trained_on"] == [sharding.hardware()]
+    assert result["provenance"]["training_crop"] == "center"
+    for section in out.split("### ")[1:]:
+        assert "Note: trained with the center crop, without annotation" in section
     forward = result["results"]["running"]["forward"][-1]["mean"]
     assert f"{forward:.2f}" in out
     assert (workdir / "evaluation" / "table.md").read_text().strip() == out.strip()

@@ -13,11 +13,12 @@ import pytest
 from PIL import Image
 
 from landmarks_jax.data import framing, partial, prepared, sources
+from landmarks_jax.data.surroundings import Frame, Surroundings
 from landmarks_jax.data.synthetic import SyntheticFaces
 from landmarks_jax.errors import DataError
 
 COUNT = 9
-FRAME = framing.Framing(20, 16, "box")
+FRAME = Surroundings(16, 40.0, 0.7, 0.04)
 
 
 @pytest.fixture(name="table")
@@ -57,7 +58,7 @@ class Stop(BaseException):
     """As Ctrl-C: nothing catches it."""
 
 
-def stopped(table: Path, out: Path, at: int, frame: framing.Framing = FRAME) -> None:
+def stopped(table: Path, out: Path, at: int, frame: Frame = FRAME) -> None:
     """A call that is stopped at a photo."""
     source = sources.open_labelled(str(table))
     real = source.photo
@@ -157,7 +158,9 @@ def test_what_is_of_other_photos_or_damaged_is_not_used(change, table):
 def test_another_cut_begins_anew_and_is_not_taken_for_the_first(table):
     out = table.parent / "out"
     stopped(table, out, 5)
-    stopped(table, out, 1, framing.Framing(22, 16, "box"))  # larger rows, in place of the others
+    stopped(table, out, 1, Surroundings(20, 40.0, 0.7, 0.04))  # larger rows, in their place
+    stopped(table, out, 5)
+    stopped(table, out, 1, Surroundings(16, 39.9, 0.7, 0.04))  # of the same size
     assert cut_again(table, out) == list(range(COUNT))
     assert contents(out) == whole(table)
 
@@ -201,10 +204,11 @@ def test_two_processes_do_not_write_one_folder(table):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from landmarks_jax.data import framing, parallel, partial, prepared, sources
+from landmarks_jax.data import parallel, partial, prepared, sources
+from landmarks_jax.data.surroundings import Surroundings
 
 table, folder = Path(sys.argv[1]), Path(sys.argv[2])
-frame = framing.Framing(20, 16, "box")
+frame = Surroundings(16, 40.0, 0.7, 0.04)
 partial._KEEP_EVERY = 2
 source = sources.open_labelled(str(table))
 left = -1

@@ -13,9 +13,11 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from landmarks_jax.data import feed, framing, order, prepared, sources
+from landmarks_jax.data.surroundings import Surroundings
 from landmarks_jax.errors import ConfigError, DataError
 
-FRAME = framing.Framing(20, 16, "box")
+FRAME = Surroundings(16, 40.0, 0.7, 0.04)  # canvases of 36 pixels
+VIEWS = {"size": 16, "rotation_limit": 40.0, "margin": 0.7, "margin_std": 0.04}
 
 
 @pytest.fixture(name="photos")
@@ -42,7 +44,7 @@ def config_of(photos: Path, **data) -> ConfigDict:
         "num_synthetic": 1,
         "synthetic_seed": 1,
     }
-    return ConfigDict({"data": fields | data, "views": {"size": 16}})
+    return ConfigDict({"data": fields | data, "views": VIEWS})
 
 
 def write(photos: Path) -> Path:
@@ -98,8 +100,9 @@ sys.modules["tensorflow"] = sys.modules["tensorflow_datasets"] = None
 import numpy as np
 from ml_collections import ConfigDict
 from landmarks_jax.data import feed
+views = {"size": 16, "rotation_limit": 40.0, "margin": 0.7, "margin_std": 0.04}
 config = ConfigDict({"data": {"source": "prepared", "roots": (sys.argv[1],), "crop": "box",
-                              "canvas_size": 20}, "views": {"size": 16}})
+                              "canvas_size": 20}, "views": views})
 batches = feed.open_feed(config).batches(seed=2, batch_size=4, start_step=1)
 batches = [next(batches) for _ in range(5)]
 np.savez(sys.argv[2], **{k: np.stack([b[k] for b in batches]) for k in ("canvas", "points")})
@@ -126,24 +129,42 @@ def test_a_feed_says_the_same_from_photos_and_prepared(photos):
     first = feed.open_feed(config_of(photos))
     second = feed.open_feed(config_of(photos, source="prepared", roots=(str(write(photos)),)))
     assert (len(first), first.num_points, first.digest) == (9, 3, second.digest)
+    # Crop `box` was another cut once; a run from then must not go on.
+    source = sources.open_labelled(str(photos))
+    upright = feed.PhotoFeed(source, framing.Framing(20, 16, "box"))
+    assert first.digest != upright.digest == sources.source_digest(source)
     assert (len(second), second.num_points) == (9, 3)
     with pytest.raises(ConfigError, match="wants the folders"):
         feed.open_feed(config_of(photos, source="prepared"))
 
 
 @pytest.mark.parametrize(
-    ("canvas_size", "view_size", "crop", "message"),
+    ("made", "wanted", "message"),
     [
-        (22, 16, "box", r"config.data.canvas_size = 22, but .* was prepared with 20"),
-        (20, 14, "box", r"config.views.size = 14, but .* was prepared with 16"),
-        (20, 16, "tight", r"config.data.crop = 'tight', but .* was prepared with 'box'"),
+        ((20, 16, "box"), (22, 16, "box"), r"config.data.canvas_size = 22, .* prepared with 20"),
+        ((20, 16, "box"), (20, 14, "box"), r"config.views.size = 14, .* was prepared with 16"),
+        ((20, 16, "box"), (20, 16, "tight"), r"config.data.crop = 'tight', .* with 'box'"),
+        ((16, 40.0, 0.7, 0.04), (20, 16, "tight"), r"config.data.crop = 'tight', .* with 'box'"),
+        ((20, 16, "center"), (16, 40.0, 0.7, 0.04), r"config.data.crop = 'box', .* with 'center'"),
+        ((16, 40.0, 0.7, 0.04), (12, 40.0, 0.7, 0.04), r"config.views.size = 12, .* with 16"),
+        ((16, 40.0, 0.7, 0.04), (16, 30.0, 0.7, 0.04), r"config.views.rotation_limit = 30.0, but"),
+        ((16, 40.0, 0.7, 0.04), (16, 40.0, 0.8, 0.04), r"config.views.margin = 0.8, .* with 0.7"),
+        ((16, 40.0, 0.7, 0.04), (16, 40.0, 0.7, 0.0), r"config.views.margin_std = 0.0, but"),
+        ((20, 16, "box"), (16, 40.0, 0.7, 0.04), "prepared by an earlier version, .* anew"),
+        ((16, 40.0, 0.7, 0.04), (20, 16, "box"), "evaluation cuts its own, so name the list"),
     ],
 )
-def test_another_framing_names_the_field(canvas_size, view_size, crop, message, photos):
-    found = prepared.PreparedCanvases(write(photos))
-    found.require(FRAME)
+def test_another_framing_names_the_field(made, wanted, message, photos):
+    made, wanted = (
+        framing.Framing(*frame) if isinstance(frame[-1], str) else Surroundings(*frame)
+        for frame in (made, wanted)
+    )
+    prepared.prepare(sources.open_labelled(str(photos)), made, photos.parent / "made")
+    found = prepared.PreparedCanvases(photos.parent / "made")
+    found.require(made)
+    assert found.framing == made
     with pytest.raises(ConfigError, match=message):
-        found.require(framing.Framing(canvas_size, view_size, crop))
+        found.require(wanted)
 
 
 def flip_a_byte(path: Path) -> None:
@@ -155,6 +176,11 @@ def flip_a_byte(path: Path) -> None:
 def edit_manifest(path: Path, **fields) -> None:
     manifest = json.loads(path.read_text())
     path.write_text(json.dumps(manifest | fields))
+
+
+def drop_from_manifest(path: Path, field: str) -> None:
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps({name: manifest[name] for name in manifest if name != field}))
 
 
 @pytest.mark.parametrize(
@@ -169,7 +195,11 @@ def edit_manifest(path: Path, **fields) -> None:
         (lambda d: os.truncate(d / "manifest.json", 50), r"manifest.json: damaged"),
         (lambda d: edit_manifest(d / "manifest.json", format_version=2), r"format version 2"),
         (lambda d: edit_manifest(d / "manifest.json", sha256={}), r"manifest.json: damaged"),
-        (lambda d: edit_manifest(d / "manifest.json", count=8), r"\(9, 20, 20, 3\), not uint8"),
+        (
+            lambda d: drop_from_manifest(d / "manifest.json", "margin_std"),
+            r"damaged \('margin_std'",
+        ),
+        (lambda d: edit_manifest(d / "manifest.json", count=8), r"\(9, 36, 36, 3\), not uint8"),
     ],
 )
 def test_damage_is_named_in_one_line(damage, message, photos):
@@ -199,6 +229,7 @@ def test_the_command_prepares_a_config(photos):
     root = Path(__file__).parents[1]
     settings = {"source": "folder", "landmarks": photos, "crop": "box", "canvas_size": 20}
     flags = [f"--config.data.{field}={value}" for field, value in settings.items()]
+    flags += ["--config.views.scale_std=0", "--config.views.shift_std=0"]
     out = photos.parent / "out"
     command = [sys.executable, "prepare.py", "--config=configs/base.py", "--config.views.size=16"]
     command += [*flags, "--config.model.hourglass_depth=1", f"--out={out}"]
@@ -234,6 +265,50 @@ def test_several_folders_are_one_set_and_a_folder_named_twice_counts_twice(photo
     assert opened.summary == f"{center.summary}; {tight.summary} (2 times)"
 
 
+def test_several_folders_of_box_views_keep_their_points(photos):
+    source, roots = sources.open_labelled(str(photos)), []
+    for name in ("one", "two"):
+        roots.append(str(photos.parent / name))
+        prepared.prepare(source, FRAME, roots[-1])
+    opened = feed.open_feed(config_of(photos, source="prepared", roots=tuple(roots)))
+    assert (len(opened), opened.num_points) == (18, 3)
+    canvases, points = sources.load_all(source, FRAME)
+    batch, rows = next(opened.batches(seed=1, batch_size=12)), order.batch_rows(1, 18, 12, 0) % 9
+    np.testing.assert_array_equal(batch["canvas"], canvases[rows])
+    np.testing.assert_array_equal(batch["points"], points[rows])
+    two = photos.with_name("two.csv")
+    two.write_text("\n".join(line.rpartition(",")[0].rpartition(",")[0]
+                             for line in photos.read_text().splitlines()))  # fmt: skip
+    prepared.prepare(sources.open_labelled(str(two)), FRAME, photos.parent / "fewer")
+    roots[1] = str(photos.parent / "fewer")
+    with pytest.raises(ConfigError, match=r"same points of every photo, but .*one has 3, .* has 2"):
+        feed.open_feed(config_of(photos, source="prepared", roots=tuple(roots)))
+
+
+@pytest.mark.parametrize(
+    ("points", "message"),
+    [
+        ("8,9,8,9,8,9", r"photos/4.png: the box of its points is 0 x 0 pixels"),
+        ("8,9,8,9,8.5,9", r"4.png: .* 0.5 x 0 pixels.* \(and 1 more\); .*config.data.exclude"),
+    ],
+)
+def test_points_without_a_box_are_refused_before_the_first_photo_is_cut(
+    points, message, photos, monkeypatch
+):
+    lines = photos.read_text().splitlines()
+    lines[5] = f"photos/4.png,{points}"
+    if "more" in message:
+        lines[8] = f"photos/7.png,{points}"
+    photos.write_text("\n".join(lines))
+    source = sources.open_labelled(str(photos))
+    monkeypatch.setattr(source, "photo", lambda _: pytest.fail("decoded"))
+    with pytest.raises(DataError, match=message):
+        feed.PhotoFeed(source, FRAME)
+    with pytest.raises(DataError, match=message):
+        prepared.prepare(source, FRAME, photos.parent / "out")
+    feed.PhotoFeed(source, framing.Framing(20, 16, "center"))
+
+
 def test_folders_that_do_not_go_together_are_refused(photos):
     folder = (str(photos.parent / "photos"),)
     plain = sources.open_source(config_of(photos, landmarks="", roots=folder).data)
@@ -242,7 +317,7 @@ def test_folders_that_do_not_go_together_are_refused(photos):
     for name, source, frame in (
         ("center", plain, framing.Framing(20, 16, "center")),
         ("tight", plain, framing.Framing(20, 16, "tight")),
-        ("box", labelled, framing.Framing(20, 16, "box")),
+        ("box", labelled, FRAME),
         ("small", plain, framing.Framing(18, 16, "center")),
     ):
         made[name] = str(photos.parent / name)

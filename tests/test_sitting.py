@@ -11,6 +11,7 @@ import pytest
 
 from landmarks_jax import sitting
 from landmarks_jax.data import feed, prepared
+from landmarks_jax.data.surroundings import Surroundings
 from landmarks_jax.errors import ConfigError, DataError
 from landmarks_jax.training import checkpoints, handover, loop
 from tests.running import command, finish, flags, narrow, write_photos
@@ -124,7 +125,12 @@ def test_box_crops_take_the_points_that_came_with_the_photos(tmp_path):
     config = narrow(data__crop="box")
     made = sitting.on_canvases(config, [str(tmp_path / "photos")], tmp_path / "canvases")
     found = prepared.PreparedCanvases(made.data.roots[0])
-    assert (found.num_points, found.framing.crop) == (2, "box")
+    assert (found.num_points, found.framing) == (2, feed.framing_of(config))
+    assert isinstance(found.framing, Surroundings)
+    other = narrow(data__crop="box", views__margin=0.8)
+    assert sitting.on_canvases(
+        other, [str(tmp_path / "photos")], tmp_path / "canvases"
+    ).data.roots != (made.data.roots)
     assert sitting.on_canvases(
         narrow(), [str(tmp_path / "photos")], tmp_path / "canvases"
     ).data.roots != (made.data.roots)

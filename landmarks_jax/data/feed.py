@@ -14,6 +14,7 @@ import numpy as np
 
 from landmarks_jax.data import order, prepared, sources
 from landmarks_jax.data.framing import Framing
+from landmarks_jax.data.surroundings import Frame, Surroundings
 from landmarks_jax.errors import ConfigError
 
 # The crop of the config, and the other that may stand beside it.
@@ -25,7 +26,8 @@ class Feed(Protocol):
 
     Attributes:
       num_points: points of each photo, 0 without annotation.
-      digest: fingerprint of the list of photos; a resumed run must find the same.
+      digest: fingerprint of the list of photos, and of the cut where the configuration does not
+        tell it alone; a resumed run must find the same.
       summary: one line for the log.
     """
 
@@ -56,12 +58,12 @@ class Feed(Protocol):
 class PhotoFeed:
     """Batches decoded from the photos of a source as training goes."""
 
-    def __init__(self, source: sources.Source, frame: Framing) -> None:
-        frame.check_points(source.num_points, sources.summary(source))
+    def __init__(self, source: sources.Source, frame: Frame) -> None:
+        sources.check(source, frame)
         self._source = source
         self._frame = frame
         self.num_points = source.num_points
-        self.digest = sources.source_digest(source)
+        self.digest = _digest([sources.source_digest(source)], frame)
         self.summary = sources.summary(source)
 
     def __len__(self) -> int:
@@ -101,10 +103,7 @@ class PreparedFeed:
         counts = {part.num_points for part in parts}
         # Points that only some photos have can serve nobody.
         self.num_points = counts.pop() if len(counts) == 1 else 0
-        joined = "".join(part.digest for part in parts)
-        self.digest = (
-            parts[0].digest if len(parts) == 1 else hashlib.sha256(joined.encode()).hexdigest()
-        )
+        self.digest = _digest([part.digest for part in parts], parts[0].framing)
         counted = Counter(part.summary for part in parts)
         self.summary = "; ".join(
             text if times == 1 else f"{text} ({times} times)" for text, times in counted.items()
@@ -147,6 +146,13 @@ class PreparedFeed:
         )
 
 
+def _digest(lists: Sequence[str], frame: Frame) -> str:
+    """The fingerprint of what a feed gives, of those of its lists of photos."""
+    # Crop `box` was another cut before there were box views, and configurations do not tell.
+    parts = [*lists, "box views"] if isinstance(frame, Surroundings) else [*lists]
+    return parts[0] if len(parts) == 1 else hashlib.sha256("".join(parts).encode()).hexdigest()
+
+
 def _open_prepared(config: Any) -> PreparedFeed:
     """The prepared folders of a config, each cut as the config says.
 
@@ -161,14 +167,31 @@ def _open_prepared(config: Any) -> PreparedFeed:
             continue
         parts[root] = prepared.PreparedCanvases(root)
         beside = len(set(roots)) > 1 and (frame.crop, parts[root].framing.crop) == CROPS_BESIDE
-        parts[root].require(dataclasses.replace(frame, crop="tight") if beside else frame)
+        if beside and isinstance(frame, Framing):
+            parts[root].require(dataclasses.replace(frame, crop="tight"))
+        else:
+            parts[root].require(frame)
+    counts = {root: part.num_points for root, part in parts.items()}
+    if isinstance(frame, Surroundings) and len(set(counts.values())) > 1:
+        said = ", ".join(f"{root} has {count}" for root, count in counts.items())
+        raise ConfigError(
+            f"config.data.roots: the box crop needs the same points of every photo, but {said}"
+        )
     feed = PreparedFeed([parts[root] for root in roots])
     frame.check_points(feed.num_points, feed.summary)
     return feed
 
 
-def framing_of(config: Any) -> Framing:
-    """How a config cuts canvases: `data.canvas_size`, `views.size` and `data.crop`."""
+def framing_of(config: Any) -> Frame:
+    """How training cuts its canvases.
+
+    By `data.canvas_size`, `views.size` and `data.crop`; for crop `box` by the largest angle and
+    margin of its views, whatever `data.canvas_size`.
+    """
+    if config.data.crop == "box":
+        views = config.views
+        limits = views.rotation_limit, views.margin, views.margin_std
+        return Surroundings(views.size, *map(float, limits))
     return Framing(config.data.canvas_size, config.views.size, config.data.crop)
 
 

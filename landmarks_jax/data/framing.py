@@ -12,6 +12,9 @@ Crops, for a photo of `w x h` pixels:
   tight   the view is the whole photo (face crops with no room to spare, such as AFLW's).
   box     the view is the box of the annotated points, each side moved outwards by a margin
           (Sanchez et al.); its corners are pixels and both belong to it.
+
+Training with crop `box` turns the photo before it takes the box: its canvases are others, see
+`surroundings`.
 """
 
 import dataclasses
@@ -103,6 +106,36 @@ def stretch(photo: np.ndarray, rectangle: Rectangle, size: int) -> np.ndarray:
     return np.asarray(across.resize((size, size), bilinear, box=(0, y0, size, y1)))
 
 
+def cut_canvas(
+    photo: np.ndarray, points: np.ndarray, rectangle: Rectangle, size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cuts a rectangle out of a photo as a canvas, and moves the points along.
+
+    Args:
+      photo: `[H, W, 3]` uint8.
+      points: `[P, 2]` in pixels of the photo, centres of pixels at whole numbers.
+      rectangle: in pixel edges; may reach beyond the photo.
+      size: side of the canvas in pixels.
+
+    Returns:
+      The canvas `[size, size, 3]` uint8, and the points `[P, 2]` float32, normalised to the canvas.
+    """
+    left, top, right, bottom = rectangle
+    origin = np.array([left, top])
+    extent = np.array([right - left, bottom - top])
+    moved = 2.0 * (np.asarray(points, np.float64) + 0.5 - origin) / extent - 1.0
+    return stretch(photo, rectangle, size), moved.astype(np.float32).reshape(-1, 2)
+
+
+def need_points(num_points: int, what: str) -> None:
+    """Raises `ConfigError` where `what` has no points: the box crop cannot do without."""
+    if num_points == 0:
+        raise ConfigError(
+            f"config.data.crop = 'box' needs annotated points and {what} has none: "
+            "give landmarks, or use crop 'center' or 'tight'"
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class Framing:
     """How photos become canvases.
@@ -135,11 +168,8 @@ class Framing:
 
     def check_points(self, num_points: int, what: str) -> None:
         """Raises `ConfigError` where the crop needs points and `what` has none."""
-        if self.crop == "box" and num_points == 0:
-            raise ConfigError(
-                f"config.data.crop = 'box' needs annotated points and {what} has none: "
-                "give landmarks, or use crop 'center' or 'tight'"
-            )
+        if self.crop == "box":
+            need_points(num_points, what)
 
     def view_rectangle(self, size: tuple[int, int], points: np.ndarray) -> Rectangle:
         """The part of a photo that the undistorted view shows, in pixel edges.
@@ -174,12 +204,8 @@ class Framing:
           The canvas `[C, C, 3]` uint8, and the points `[P, 2]` float32, normalised to the canvas.
         """
         height, width = photo.shape[:2]
-        left, top, right, bottom = rectangle = self.canvas_rectangle((width, height), points)
-        origin = np.array([left, top])
-        extent = np.array([right - left, bottom - top])
-        moved = 2.0 * (np.asarray(points, np.float64) + 0.5 - origin) / extent - 1.0
-        canvas = stretch(photo, rectangle, self.canvas_size)
-        return canvas, moved.astype(np.float32).reshape(-1, 2)
+        rectangle = self.canvas_rectangle((width, height), points)
+        return cut_canvas(photo, points, rectangle, self.canvas_size)
 
     def extent(self, size: tuple[int, int], points: np.ndarray) -> np.ndarray:
         """Where the photo ends on its canvas; the canvas is replicated border beyond.

@@ -21,7 +21,7 @@ import numpy as np
 import PIL
 
 from landmarks_jax.data import parallel, sources
-from landmarks_jax.data.framing import Framing
+from landmarks_jax.data.surroundings import Frame
 
 PROGRESS = "progress.json"
 CANVASES, POINTS = "canvases.npy", "points.npy"
@@ -31,7 +31,7 @@ _KEEP_EVERY = 1_000  # photos; 77 MB of canvases of 160 pixels
 
 
 def write_rows(
-    source: sources.Source, frame: Framing, folder: Path, made_of: Mapping[str, Any]
+    source: sources.Source, frame: Frame, folder: Path, made_of: Mapping[str, Any]
 ) -> None:
     """Writes `canvases.npy` `[N, C, C, 3]` uint8 and `points.npy` `[N, P, 2]` float32, in order.
 

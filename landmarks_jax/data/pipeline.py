@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from landmarks_jax.data import order, parallel, sources
-from landmarks_jax.data.framing import Framing
+from landmarks_jax.data.surroundings import Frame
 from landmarks_jax.errors import DataError
 
 for _kind in ("GPU", "TPU"):  # JAX's; TensorFlow would take all of a GPU's memory
@@ -31,7 +31,7 @@ _PREFETCH = 2  # batches ready ahead of the consumer
 
 def batches(
     source: sources.Source,
-    frame: Framing,
+    frame: Frame,
     *,
     seed: int,
     batch_size: int,
@@ -85,7 +85,7 @@ _plainly = tf.autograph.experimental.do_not_convert
 
 
 def _loader(
-    source: sources.Source, frame: Framing, failures: list[DataError]
+    source: sources.Source, frame: Frame, failures: list[DataError]
 ) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
     """The graph from a photo's number to its canvas; `failures` grows by what went wrong."""
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from landmarks_jax.data import partial, sources, whole
 from landmarks_jax.data.framing import Framing
+from landmarks_jax.data.surroundings import Frame, Surroundings
 from landmarks_jax.errors import ConfigError, DataError
 
 FORMAT_VERSION = 1
@@ -30,6 +31,14 @@ _FRAMING_FIELDS = {
     "canvas_size": "config.data.canvas_size",
     "view_size": "config.views.size",
 }
+# The same of canvases for box views; the size of the canvas follows from these.
+_SURROUNDINGS_FIELDS = {
+    "crop": "config.data.crop",
+    "view_size": "config.views.size",
+    "rotation_limit": "config.views.rotation_limit",
+    "margin": "config.views.margin",
+    "margin_std": "config.views.margin_std",
+}
 
 
 def _sha256(path: Path) -> str:
@@ -37,7 +46,12 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def prepare(source: sources.Source, frame: Framing, out: str | os.PathLike[str]) -> None:
+def _fields(frame: Frame) -> dict[str, str]:
+    """What says how canvases were cut, and the config's names for it."""
+    return _FRAMING_FIELDS if isinstance(frame, Framing) else _SURROUNDINGS_FIELDS
+
+
+def prepare(source: sources.Source, frame: Frame, out: str | os.PathLike[str]) -> None:
     """Writes a source's canvases to a new folder, whole or not at all.
 
     Where an earlier call did not come to its end, the same call goes on from there.
@@ -49,12 +63,12 @@ def prepare(source: sources.Source, frame: Framing, out: str | os.PathLike[str])
 
     Raises:
       ConfigError: the crop needs points and the source has none.
-      DataError: the folder is there already, or a photo cannot be read.
+      DataError: the folder is there already, a photo cannot be read, or its points have no box.
     """
-    frame.check_points(source.num_points, sources.summary(source))
+    sources.check(source, frame)
     names = [source.name(i) for i in range(len(source))]
     digest = sources.names_digest(names, source.num_points)
-    framed = {field: getattr(frame, field) for field in _FRAMING_FIELDS}
+    framed = {field: getattr(frame, field) for field in ("canvas_size", *_fields(frame))}
     made_of = {"format_version": FORMAT_VERSION, "names_digest": digest, **framed}
     with whole.resumable_folder(Path(out)) as folder:
         partial.write_rows(source, frame, folder, made_of)
@@ -88,6 +102,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
                 "prepare the data anew"
             )
         needed = ("source", "count", "num_points", *_FRAMING_FIELDS, "names_digest")
+        needed += tuple(_SURROUNDINGS_FIELDS) if "margin" in manifest else ()
         _ = [manifest[field] for field in needed], [manifest["sha256"][name] for name in _FILES]
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: damaged ({error}): prepare the data anew") from error
@@ -123,7 +138,12 @@ class PreparedCanvases:
                 raise DataError(f"{folder / name}: missing: prepare the data anew")
             if verify and _sha256(folder / name) != expected:
                 raise DataError(f"{folder / name}: damaged (checksum): prepare the data anew")
-        self.framing = Framing(**{field: manifest[field] for field in _FRAMING_FIELDS})
+        self.framing: Frame
+        if "margin" in manifest:
+            kept = {field: manifest[field] for field in _SURROUNDINGS_FIELDS if field != "crop"}
+            self.framing = Surroundings(**kept)
+        else:
+            self.framing = Framing(**{field: manifest[field] for field in _FRAMING_FIELDS})
         self.num_points: int = manifest["num_points"]
         self.digest: str = manifest["names_digest"]
         self.summary: str = f"{folder}: prepared from {manifest['source']}"
@@ -139,10 +159,19 @@ class PreparedCanvases:
         """The photos' names, in order."""
         return json.loads((self._folder / "names.json").read_text())
 
-    def require(self, frame: Framing) -> None:
+    def require(self, frame: Frame) -> None:
         """Raises `ConfigError` unless the canvases were cut as `frame` says."""
-        for field, name in _FRAMING_FIELDS.items():
-            wanted, found = getattr(frame, field), getattr(self.framing, field)
+        if frame.crop == self.framing.crop and type(frame) is not type(self.framing):
+            reason = (
+                "was prepared for training on box views; evaluation cuts its own, so name the list "
+                "of its photos"
+                if isinstance(frame, Framing)
+                else "was prepared by an earlier version, without the room around the box that "
+                "turned views need: prepare the data anew"
+            )
+            raise ConfigError(f"config.data.crop = {frame.crop!r}: {self._folder} {reason}")
+        for field, name in _fields(frame).items():
+            wanted, found = getattr(frame, field), getattr(self.framing, field, None)
             if wanted != found:
                 raise ConfigError(
                     f"{name} = {wanted!r}, but {self._folder} was prepared with "

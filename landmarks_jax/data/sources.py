@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from landmarks_jax.data import framing, parallel, pts
+from landmarks_jax.data import framing, parallel, pts, surroundings
 from landmarks_jax.data.aflw import AflwFaces
 from landmarks_jax.data.celeba import CelebaPhotos
 from landmarks_jax.data.celeba_tfds import CelebaRecords
@@ -152,7 +152,38 @@ def open_labelled(path: str, num_points: int = pts.NUM_REDUCED) -> Source:
     raise DataError(f"{path}: a labelled set is a .csv table or a .txt list in MTFL's form")
 
 
-def cut_photo(source: Source, frame: framing.Framing, index: int) -> tuple[np.ndarray, np.ndarray]:
+def check(source: Source, frame: surroundings.Frame) -> None:
+    """Refuses a source whose photos cannot be cut for want of points, before the first is cut.
+
+    Raises:
+      ConfigError: the crop needs points and the source has none.
+      DataError: points are missing or have no box; the photos are named.
+    """
+    frame.check_points(source.num_points, summary(source))
+    if isinstance(frame, framing.Framing):
+        return
+
+    def wrong_with(index: int) -> str:
+        try:
+            frame.check_box(source.points(index))
+        except DataError as error:
+            return f"{source.name(index)}: {error}"
+        return ""
+
+    count = len(source)
+    rows = parallel.with_progress(range(count), count, "checking points")
+    wrong = [text for text in map(wrong_with, rows) if text]
+    if wrong:
+        more = f" (and {len(wrong) - 1:,} more)" if len(wrong) > 1 else ""
+        raise DataError(
+            f"{wrong[0]}{more}; leave such photos out by config.data.exclude, or use "
+            "config.data.crop = 'center' or 'tight'"
+        )
+
+
+def cut_photo(
+    source: Source, frame: surroundings.Frame, index: int
+) -> tuple[np.ndarray, np.ndarray]:
     """One canvas `[C, C, 3]` uint8 and its points `[P, 2]` float32 in the canvas frame."""
     try:
         return frame.cut(source.photo(index), source.points(index))
@@ -163,7 +194,7 @@ def cut_photo(source: Source, frame: framing.Framing, index: int) -> tuple[np.nd
         raise DataError(f"{source.name(index)}: cannot be cut to a canvas ({error})") from error
 
 
-def load_all(source: Source, frame: framing.Framing) -> tuple[np.ndarray, np.ndarray]:
+def load_all(source: Source, frame: surroundings.Frame) -> tuple[np.ndarray, np.ndarray]:
     """Every photo of a (small) source as a canvas, in order; needs no TensorFlow.
 
     Returns:
@@ -184,7 +215,7 @@ def load_views(source: Source, frame: framing.Framing) -> tuple[np.ndarray, np.n
 
 def _load(
     source: Source,
-    frame: framing.Framing,
+    frame: surroundings.Frame,
     size: int,
     part: Callable[[np.ndarray], np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from landmarks_jax import config as configuration
-from landmarks_jax import objective
+from landmarks_jax import crops, objective
 from landmarks_jax.data import feed as feeds
 from landmarks_jax.errors import ConfigError
 from landmarks_jax.interrupts import Interrupt
@@ -42,6 +42,8 @@ class Program(NamedTuple):
       step: `(state, totals, canvases, frozen) -> (state, totals)`, the state donated.
       fresh_totals: `() -> totals` of no step.
       preview: `(state, canvases, frozen) -> Preview` of the first rows.
+
+    Where views are made from points, these come last in `step` and `preview`.
     """
 
     step: Any
@@ -77,17 +79,19 @@ def compile_program(
     mesh: Mesh,
     *,
     restart: int = 0,
+    num_points: int = 0,
 ) -> Program:
     """Compiles the step ahead of time, so that nothing in the loop can compile it again.
 
-    `restart` is the step at which the optimiser last started afresh.
+    `restart` is the step at which the optimiser last started afresh, `num_points` how many points
+    a photo has; only box views look at them.
     """
     optimizer = states.make_optimizer(config, restart)
     whole, rows = sharding.replicated(mesh), sharding.by_row(mesh)
-    size = config.data.canvas_size
-    canvases = jax.ShapeDtypeStruct(
-        (config.train.batch_size, size, size, 3), jnp.uint8, sharding=rows
-    )
+    size, count = feeds.framing_of(config).canvas_size, config.train.batch_size
+    canvases = jax.ShapeDtypeStruct((count, size, size, 3), jnp.uint8, sharding=rows)
+    points = jax.ShapeDtypeStruct((count, num_points, 2), jnp.float32, sharding=rows)
+    given = (points,) if config.data.crop == "box" else ()
     fresh_totals = jax.jit(functools.partial(steps.empty_totals, config), out_shardings=whole)
     step = jax.jit(
         functools.partial(
@@ -104,7 +108,7 @@ def compile_program(
         functools.partial(steps.preview, config=config, networks=networks, num_rows=PREVIEW_ROWS),
         out_shardings=whole,
     )
-    compiled = step.lower(state, fresh_totals(), canvases, frozen).compile()
+    compiled = step.lower(state, fresh_totals(), canvases, frozen, *given).compile()
     return Program(compiled, fresh_totals, preview)
 
 
@@ -131,6 +135,7 @@ def train(
         named.
     """
     configuration.validate(config)
+    crops.check(config)
     configuration.check_devices(config, jax.device_count())
     networks = objective.build_networks(config)
     frozen, weights = load_frozen(config, networks)
@@ -140,7 +145,7 @@ def train(
     if handed is not None:
         restart.check(handed, config, networks, weights_digest)
     feed = feeds.open_feed(config)
-    _LOGGER.info("%s", feed.summary)
+    _LOGGER.info("%s; %s", feed.summary, crops.describe(config))
     if len(feed) < config.train.batch_size:
         raise ConfigError(
             f"config.train.batch_size = {config.train.batch_size}: must be at most the number of "
@@ -169,7 +174,8 @@ def train(
             return 0
         past = checkpoints.read_restarts(workdir)
         last = past[-1].step if past else 0
-        program = compile_program(config, networks, restored.state, frozen, mesh, restart=last)
+        sizes = {"restart": last, "num_points": feed.num_points}
+        program = compile_program(config, networks, restored.state, frozen, mesh, **sizes)
         if deadline is not None:
             config = shortened(config, restored.seconds, deadline - time.monotonic())
         batches = feed.batches(
@@ -253,8 +259,11 @@ def run_steps(
             reporter.metrics(*pending, place)
 
     while not done:
-        canvases = sharding.put_batch(mesh, next(batches)["canvas"])
-        state, totals = program.step(state, totals, canvases, frozen)
+        batch = next(batches)
+        canvases = sharding.put_batch(mesh, batch["canvas"])
+        boxed = config.data.crop == "box"
+        points = (sharding.put_batch(mesh, batch["points"]),) if boxed else ()
+        state, totals = program.step(state, totals, canvases, frozen, *points)
         step += 1
         reporter.step_done()
         under_way.append(totals.steps)
@@ -272,5 +281,5 @@ def run_steps(
             pending = None
             saved.save(step, state, reporter.seconds())
         if config.train.picture_every and step % config.train.picture_every == 0:
-            reporter.picture(step, program.preview(state, canvases, frozen))
+            reporter.picture(step, program.preview(state, canvases, frozen, *points))
     saved.wait()  # while signals are still held back

@@ -57,7 +57,11 @@ class Drawn(NamedTuple):
 
 
 def draw(
-    key: jax.Array, step: jax.Array, canvases: jax.Array, config: ml_collections.ConfigDict
+    key: jax.Array,
+    step: jax.Array,
+    canvases: jax.Array,
+    config: ml_collections.ConfigDict,
+    points: jax.Array | None = None,
 ) -> Drawn:
     """Draws views and auxiliaries; (seed, step, row of the global batch) alone decide.
 
@@ -66,6 +70,8 @@ def draw(
       step: the absolute step.
       canvases: `[B, C, C, 3]` uint8.
       config: the whole configuration.
+      points: `[B, P, 2]` in canvas coordinates, which box views are made from; None draws
+        similarities.
     """
     views_key, auxiliary_key = jax.random.split(key)
     batch_size = canvases.shape[0]
@@ -74,7 +80,7 @@ def draw(
     if config.objective.auxiliary == "each_step":
         auxiliary_key = jax.random.fold_in(auxiliary_key, step)
     auxiliary = objective.draw_auxiliary(auxiliary_key, batch_size)
-    return Drawn(views.view_pair(canvases, keys, config.views), auxiliary)
+    return Drawn(views.view_pair(canvases, keys, config.views, points=points), auxiliary)
 
 
 def loss_and_metrics(
@@ -155,6 +161,7 @@ def train_step(
     totals: Totals,
     canvases: jax.Array,
     frozen: Frozen,
+    points: jax.Array | None = None,
     *,
     config: ml_collections.ConfigDict,
     networks: Networks,
@@ -168,6 +175,7 @@ def train_step(
       totals: sums since the last report.
       canvases: `[B, C, C, 3]` uint8.
       frozen: random key and perceptual network.
+      points: `[B, P, 2]` in canvas coordinates, for box views; None draws similarities.
       config: the whole configuration.
       networks: the modules.
       optimizer: of both networks.
@@ -176,7 +184,7 @@ def train_step(
     Returns:
       The state after, and the totals with this step's metrics added.
     """
-    drawn = draw(frozen.key, state.step, canvases, config)
+    drawn = draw(frozen.key, state.step, canvases, config, points)
     gradient = jax.grad(loss_and_metrics, has_aux=True)
     gradients, (metrics, batch_stats, tap_means, _) = gradient(
         state.params, state, drawn, frozen, config=config, networks=networks
@@ -245,13 +253,14 @@ def preview(
     state: TrainState,
     canvases: jax.Array,
     frozen: Frozen,
+    points: jax.Array | None = None,
     *,
     config: ml_collections.ConfigDict,
     networks: Networks,
     num_rows: int,
 ) -> Preview:
     """The first rows of a batch as the next step would see and make them."""
-    drawn = draw(frozen.key, state.step, canvases, config)
+    drawn = draw(frozen.key, state.step, canvases, config, points)
     first, second = drawn.pair
     made, _ = objective.reconstruct(
         networks,

@@ -1,0 +1,134 @@
+"""The crops of training: what they ask of a configuration, and what tables and the log say."""
+
+import json
+import logging
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs import best, paper, released
+from landmarks_jax import config as configuration
+from landmarks_jax import crops, evaluate
+from landmarks_jax.data import prepared, sources
+from landmarks_jax.data.feed import framing_of
+from landmarks_jax.errors import ConfigError, DataError, WorkdirError
+from landmarks_jax.training import checkpoints, loop
+from landmarks_jax.training import step as steps
+from tests.running import narrow
+from tests.test_box_views import smooth_photo
+
+BOX = {"data__crop": "box", "views__scale_std": 0.0, "views__shift_std": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"views__scale_std": 0.05}, r"config.views.scale_std = 0.05: must be 0.0 with .*'box'"),
+        ({"views__shift_std": 0.04}, r"config.views.shift_std = 0.04: must be 0.0 with"),
+        ({"views__scale_range": (1.0, 1.5)}, r"scale_range = \(1.0, 1.5\): must be \(1.0, 1.0\)"),
+        ({"views__margin_std": 0.2}, r"config.views.margin_std = 0.2: .* config.views.margin / 4"),
+        ({"data__crop": "center", "views__margin": 0.6}, r"config.views.margin = 0.6: must be 0.7"),
+        ({"data__crop": "tight", "views__margin_std": 0.0}, r"margin_std = 0.0: must be 0.04 unl"),
+    ],
+)
+def test_fields_that_the_crop_has_no_use_for_are_refused(fields, message, tmp_path):
+    config = narrow(**(BOX | fields))
+    configuration.validate(config)  # so that older runs can be read
+    with pytest.raises(ConfigError, match=message) as error:
+        loop.train(config, tmp_path / "run")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_presets_pass_and_say_their_crop():
+    for preset in (paper, released, best):
+        crops.check(preset.get_config())
+    assert crops.describe(paper.get_config()) == "trained with the center crop, without annotation"
+    assert crops.describe(narrow(data__crop="tight")).startswith("trained with the tight crop")
+    assert crops.describe(released.get_config()) == (
+        "trained with the box crop, made from the annotation: views are boxes of the turned points "
+        "with a margin of 70 ± 4 %"
+    )
+    older = narrow(data__crop="box")  # with scale and shift, as there once were
+    assert "of an earlier version" in crops.describe(older)
+
+
+@pytest.fixture(name="table")
+def make_table(tmp_path, monkeypatch):
+    """Ten labelled photos, each of another size, and their table."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    rng = np.random.default_rng(0)
+    face = np.array([[20, 16], [36, 15], [29, 25], [22, 33], [34, 34]])
+    lines = ["file," + ",".join(f"{axis}{i}" for i in range(1, 6) for axis in "xy")]
+    (tmp_path / "photos").mkdir()
+    for i in range(10):
+        Image.fromarray(smooth_photo(48 + i, 56 - i)).save(tmp_path / "photos" / f"{i}.png")
+        points = face + rng.normal(0, 1.5, face.shape)
+        lines.append(f"photos/{i}.png," + ",".join(f"{value:.2f}" for value in points.ravel()))
+    (tmp_path / "points.csv").write_text("\n".join(lines))
+    return tmp_path / "points.csv"
+
+
+def last_row(run):
+    row = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    return {k: v for k, v in row.items() if k not in ("seconds", "images_per_second")}
+
+
+def test_box_views_train_from_photos_and_prepared_alike(table, tmp_path, caplog, monkeypatch):
+    config = narrow(
+        **BOX, data__source="folder", data__landmarks=str(table), views__bend_std=0.03,
+        objective__equivariance_weight=1.0, objective__composition="baseline", train__steps=2,
+        train__picture_every=2,
+    )  # fmt: skip
+    compiled, lowered = [], jax.stages.Lowered.compile
+    monkeypatch.setattr(
+        jax.stages.Lowered, "compile", lambda *a, **k: compiled.append(1) or lowered(*a, **k)
+    )
+    drawn, draw = [], steps.draw
+
+    def watch(key, step, canvases, config, points=None):
+        drawn.append((canvases.shape, points.shape))
+        return draw(key, step, canvases, config, points)
+
+    monkeypatch.setattr(steps, "draw", watch)
+    with caplog.at_level(logging.INFO, "landmarks_jax"):
+        assert loop.train(config, tmp_path / "streamed") == 0
+    assert compiled == [1]
+    assert set(drawn) == {((8, 36, 36, 3), (8, 5, 2))}
+    assert "10 photos of" in caplog.text
+    assert "trained with the box crop, made from the annotation" in caplog.text
+    assert (tmp_path / "streamed" / "pictures" / "step-000002.png").stat().st_size > 5_000
+    row = last_row(tmp_path / "streamed")
+    assert row["equivariance"] > 0
+    assert all(np.isfinite(list(row.values())))
+
+    prepared.prepare(sources.open_labelled(str(table)), framing_of(config), tmp_path / "made")
+    config.data.source, config.data.roots = "prepared", (str(tmp_path / "made"),)
+    config.train.picture_every = 0
+    assert loop.train(config, tmp_path / "read") == 0
+    assert last_row(tmp_path / "read") == row
+
+    with pytest.raises(ConfigError, match="evaluation cuts its own, so name the list"):
+        evaluate.open_faces(config, fit=str(tmp_path / "made"), score=str(table), crops=("box",))
+
+    # A run of upright boxes, from before there were box views, does not go on with others.
+    record = tmp_path / "read" / checkpoints.RUN_FILE
+    run = json.loads(record.read_text())
+    digest = sources.source_digest(sources.open_labelled(str(table)))
+    assert run["data_digest"] != digest
+    record.write_text(json.dumps(run | {"data_digest": digest}))
+    config.train.steps = 3
+    with pytest.raises(WorkdirError, match="other photos"):
+        loop.train(config, tmp_path / "read")
+
+
+def test_points_without_a_box_stop_a_training_before_it_starts(table, tmp_path):
+    lines = table.read_text().splitlines()
+    lines[3] = "photos/2.png," + ",".join(["9"] * 10)
+    table.write_text("\n".join(lines))
+    config = narrow(**BOX, data__source="folder", data__landmarks=str(table))
+    with pytest.raises(DataError, match=r"photos/2.png: the box of its points is 0 x 0 pixels"):
+        loop.train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
