@@ -30,7 +30,9 @@ def other_errors(gathered: Gathered) -> list[Grid]:
                 rows.append(grids.row("measured", labels, numbers, cell=cell.name))
         if rows:
             title = f"Beside the forward error: {key[0]}, {key[1]} crop"
-            found.append(grids.grid(title, ["Cell", "K", "Seeds"], columns, rows, [_NOTE]))
+            found.append(grids.grid(title, ["Cell", "K", "Seeds"], columns, rows, []))
+    if found:
+        found[-1]["notes"].append(_NOTE)
     return found
 
 
@@ -40,8 +42,7 @@ def published_backward() -> Grid:
         grids.row(
             "published",
             [entry.method],
-            [grids.printed(entry.mafl), grids.printed(entry.aflw)],
-            source=entry.source,
+            [grids.printed(value, entry.source) for value in (entry.mafl, entry.aflw)],
         )
         for entry in BACKWARD
     ]

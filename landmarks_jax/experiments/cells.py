@@ -1,6 +1,7 @@
 """The cells of the paper's tables: each a training, told by what it changes in a base.
 
-The base is any configuration. A cell that stands in two tables is one run. Its folder is `RUNS/CELL-seedN`.
+The base is any configuration. A cell that stands in two tables is one run; its folder is
+`RUNS/CELL-seedN`.
 """
 
 from collections.abc import Mapping, Sequence

@@ -14,6 +14,7 @@ from typing import Any
 
 from landmarks_jax.comparing.rows import compare
 from landmarks_jax.experiments import beside, ordering, sweep
+from landmarks_jax.experiments.cells import as_flags
 from landmarks_jax.experiments.forward import forward_grid
 from landmarks_jax.experiments.gathered import Gathered
 from landmarks_jax.experiments.published import LATER, TABLE_1, TABLE_3
@@ -99,7 +100,9 @@ def _notes(gathered: Gathered) -> list[str]:
     terms = [f"{term} {weight:g}" for term, weight in weights.items() if weight]
     said = list(faces)
     said += [f"{', '.join(cells)}: {note}." for note, cells in own.items()]
-    said.append(f"Trained on views of the {config.data.crop} crop, {gathered.base.file}.")
+    changed = as_flags(gathered.base.overrides)
+    base = " ".join([gathered.base.file, *changed])
+    said.append(f"The cells' base is `{base}`; it trains on views of the {config.data.crop} crop.")
     if terms:
         said.append(f"The loss has terms that the paper does not have: {', '.join(terms)}.")
     if config.perceptual.balance:

@@ -46,8 +46,8 @@ def _published(entry: Published, more: int) -> Row:
     crop = f"{entry.crop} crop" if entry.crop else ""
     kind = ", ".join(filter(None, ("published", entry.group, crop)))
     labels = [entry.method, str(entry.num_landmarks or DASH), kind, DASH]
-    numbers = [grids.printed(entry.mafl), grids.printed(entry.aflw), *[None] * more]
-    return grids.row("published", labels, numbers, cell=entry.cell, source=entry.source)
+    numbers = [grids.printed(value, entry.source) for value in (entry.mafl, entry.aflw)]
+    return grids.row("published", labels, [*numbers, *[None] * more], cell=entry.cell)
 
 
 def _measured(cell: Cell, gathered: Gathered) -> Iterator[Row]:

@@ -4,12 +4,12 @@ A grid is {"title", "notes": sentences, "labels": headers of the rows' labels, "
 
     column  {"title", "decimals", "protocol", "crop", "statistics"}; each of the last three "" where
             the numbers have none, so that a column never mixes two
-    row     {"kind": "published" | "measured" | "control", "cell" (None: of no cell), "source",
-            "labels": texts, "numbers": one a column}
-    number  None; {"missing": place in the table's list of missing cells, from 1}; or {"mean"} and,
-            where measured, also "values" and "seeds" that it is the mean of, "std" between them
-            (n - 1, None for one), "draws_std" over draws of labelled photos (None where all are
-            used)
+    row     {"kind": "published" | "measured" | "control", "cell" (None: of no cell), "labels":
+            texts, "numbers": one a column}
+    number  None; {"missing": place in the table's list of missing cells, from 1}; where published,
+            in whatever row, {"mean", "source"}; or {"mean"} and, where measured, also "values" and "seeds"
+            that it is the mean of, "std" between them (n - 1, None for one), "draws_std" over draws
+            of labelled photos (None where all are used)
 """
 
 from collections.abc import Mapping, Sequence
@@ -65,16 +65,15 @@ def row(
     numbers: Sequence[Number | None],
     *,
     cell: str = "",
-    source: str = "",
 ) -> Row:
     """A row."""
-    start = {"kind": kind, "cell": cell or None, "source": source}
+    start = {"kind": kind, "cell": cell or None}
     return {**start, "labels": list(labels), "numbers": list(numbers)}
 
 
-def printed(value: float | None) -> Number | None:
+def printed(value: float | None, source: str) -> Number | None:
     """A published number; None where none was printed."""
-    return None if value is None else {"mean": value}
+    return None if value is None else {"mean": value, "source": source}
 
 
 def over_seeds(

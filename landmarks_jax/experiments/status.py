@@ -88,6 +88,6 @@ def why_missing(run: Run | None, keys: Sequence[Key], config: ConfigDict) -> str
         train = config.train
         limits = [f"{train.steps:,} steps"] * bool(train.steps)
         limits += [f"{train.minutes:g} minutes"] * bool(train.minutes)
-        done = f"{run.steps or 0:,} steps, {run.minutes or 0:.1f} minutes"
+        done = f"{run.steps or 0:,} steps ({run.minutes or 0:.1f} minutes)"
         return f"trained for {done} of {' or '.join(limits)}"
     return f"not scored under {', '.join(f'{name} ({crop})' for name, crop in lacking)}"

@@ -28,14 +28,12 @@ def sweep_grids(gathered: Gathered, cell: str) -> list[Grid]:
     columns, numbers = _columns(gathered, cell, STATISTICS)
 
     def rows(make: Callable[[int | None], Sequence[Number | None]], kind: str) -> list[Row]:
-        names = ["all" if count is None else str(count) for count in counts]
-        return [
-            grids.row(kind, [name], make(count), cell=cell, source=TABLE_2_SOURCE)
-            for name, count in zip(names, counts, strict=True)
-        ]
+        lines = [grids.row(kind, [str(count or "all")], make(count), cell=cell) for count in counts]
+        return [line for line in lines if any(line["numbers"])]
 
     def of_methods(count: int | None) -> list[Number | None]:
-        return [*(grids.printed(p.get(count)) for p in printed), *(n(count) for n in numbers)]
+        known = [grids.printed(values.get(count), TABLE_2_SOURCE) for values in printed]
+        return [*known, *(number(count) for number in numbers)]
 
     title = "Forward errors over the number of labelled photos"
     made = [grids.grid(title, ["N"], [*methods, *columns], rows(of_methods, "measured"), _NOTES)]

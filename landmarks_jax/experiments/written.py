@@ -77,8 +77,9 @@ def to_latex(table: dict[str, Any]) -> str:
     r"""A `table` for each grid, for `\input`; it needs no package."""
     lines = [f"% {table['title']}. Made by python -m landmarks_jax.experiments table."]
     for grid in table["grids"]:
-        header = [*grid["labels"], *(column["title"] for column in grid["columns"])]
         alignment = "l" * len(grid["labels"]) + "r" * len(grid["columns"])
+        titles = [*map(latex_text, grid["labels"])]
+        titles += [_stacked(column["title"]) for column in grid["columns"]]
         rows = [" & ".join(map(latex_text, _cells(row, grid))) + r" \\" for row in grid["rows"]]
         lines += [
             r"\begin{table}",
@@ -86,7 +87,7 @@ def to_latex(table: dict[str, Any]) -> str:
             r"\footnotesize",
             rf"\begin{{tabular}}{{{alignment}}}",
             r"\hline",
-            " & ".join(map(latex_text, header)) + r" \\",
+            " & ".join(titles) + r" \\",
             r"\hline",
             *rows,
             r"\hline",
@@ -100,6 +101,12 @@ def to_latex(table: dict[str, Any]) -> str:
         for place, entry in enumerate(table["missing"], 1)
     ]
     return "\n".join([*lines, *(rf"\par {latex_text(sentence)}" for sentence in said), ""])
+
+
+def _stacked(title: str) -> str:
+    """A column's title, a line for each of its parts, so that columns stay narrow."""
+    parts = r"\\".join(map(latex_text, title.split(", ")))
+    return rf"\begin{{tabular}}[b]{{@{{}}r@{{}}}}{parts}\end{{tabular}}"
 
 
 def latex_text(text: str) -> str:
@@ -130,9 +137,10 @@ def _csv_line(
 ) -> dict[str, Any]:
     line = {"grid": grid["title"], "column": column["title"]}
     line |= {name: column[name] for name in ("protocol", "crop", "statistics")}
-    line |= {name: row[name] for name in ("kind", "cell", "source")}
-    line["row"] = "; ".join(row["labels"])
+    line |= {"kind": row["kind"], "cell": row["cell"], "row": "; ".join(row["labels"])}
     if "missing" in number:
         return line | {"command": table["missing"][number["missing"] - 1]["command"]}
+    if "source" in number:
+        return line | {"kind": "published", "mean": number["mean"], "source": number["source"]}
     line |= {name: number.get(name) for name in ("mean", "std", "draws_std")}
     return line | {name: "; ".join(map(str, number.get(name, ()))) for name in ("seeds", "values")}
