@@ -102,7 +102,12 @@ def test_an_ablation_has_means_deviations_and_the_commands_of_what_is_missing(tm
     assert running[:2] == [None, None]
     deviation = round(stdev((11.0, 11.4)), 4)
     assert running[3] == {
-        "mean": 11.2, "std": deviation, "draws_std": None, "seeds": [0, 1], "values": [11.0, 11.4]}
+        "mean": 11.2,
+        "std": deviation,
+        "draws_std": None,
+        "seeds": [0, 1],
+        "values": [11.0, 11.4],
+    }
     assert running[2]["mean"] == 19.2
     assert numbers_of(main, "all-k10", "10", measured[1])[3]["mean"] == 12.0
     one = numbers_of(main, "cycle-k10")
@@ -145,8 +150,9 @@ def test_the_order_is_said_with_what_it_is_worth(tmp_path, ablation):
         "The paper's order on AFLW, as published: all-k10 6.20, inter-k10 6.24, cycle-k10 6.28, "
         "perceptual-only-k10 6.28, baseline-k10 6.59, pixel-only-k10 14.98.",
     ]
-    assert "aflw-995, center crop: Of one seed: cycle-k10-seed0. Two at least say what a " in (
-        table["remarks"][5]
+    assert (
+        "aflw-995, center crop: Of one seed: cycle-k10-seed0. Two at least say what a "
+        in (table["remarks"][5])
     )
     assert ordering.sentences("x", {"a": [1.0]}) == []
     assert ordering.sentences("x", {"a": [2.0], "b": [1.0]}) == [
@@ -187,8 +193,8 @@ def test_notes_say_the_network_the_faces_and_the_terms_that_are_not_the_papers(t
 def test_table_1_and_3_have_all_published_rows_in_order(tmp_path):
     base = base_of()
     keys = [("mafl", "center"), ("mafl", "box"), ("aflw", "center"), ("aflw", "box")]
-    write_run(tmp_path / "runs", "all-k50", base,
-              *(result_of(key, (40, 20, 2 + i), steps=85_000) for i, key in enumerate(keys)))  # fmt: skip
+    results = [result_of(key, (40, 20, 2 + i), steps=85_000) for i, key in enumerate(keys)]
+    write_run(tmp_path / "runs", "all-k50", base, *results)
     table = made(tmp_path, base, tables=("1",), protocols=("mafl", "aflw"))
     main = table["grids"][0]
     assert [c["title"] for c in main["columns"][2:]] == [
@@ -286,8 +292,9 @@ def test_latex_is_whole_and_escaped(tmp_path, ablation):
     table = made(tmp_path, ablation, tables=("ablation",))
     table["notes"].append(r"50 % & #1 {a_b} $x ~ ^ \cmd")
     latex = written.to_latex(table)
-    assert r"50 \% \& \#1 \{a\_b\} \$x \textasciitilde{} \textasciicircum{} \textbackslash{}cmd" in (
-        latex
+    assert (
+        r"50 \% \& \#1 \{a\_b\} \$x \textasciitilde{} \textasciicircum{} \textbackslash{}cmd"
+        in (latex)
     )
     body = "\n".join(line for line in latex.splitlines() if not line.startswith("%"))
     for character in "%#&$_{}":
@@ -304,11 +311,11 @@ def test_latex_is_whole_and_escaped(tmp_path, ablation):
             assert stack.pop() == name
     assert stack == []
     # As many cells in every line as the table has columns.
-    for alignment, rows in re.findall(
+    for alignment, body in re.findall(
         r"\\begin\{tabular\}\{([lr]+)\}\n(.*?)\\end\{tabular\}\n", latex, re.DOTALL
     ):
-        rows = re.sub(r"\\begin\{tabular\}\[b\].*?\\end\{tabular\}", "", rows)
-        for line in rows.splitlines():
+        plain = re.sub(r"\\begin\{tabular\}\[b\].*?\\end\{tabular\}", "", body)
+        for line in plain.splitlines():
             if line.endswith(r" \\"):
                 assert line.replace(r"\&", "").count("&") == len(alignment) - 1
 
@@ -318,8 +325,8 @@ def test_what_cannot_be_collected_is_refused(tmp_path, ablation):
     asked = {"tables": (), "cells": ("all-k10",), "protocols": ("aflw-995",)}
     with pytest.raises(ConfigError, match=r"name a --table \(1, 2, 3, ablation\) or --cells"):
         command.write_tables(ablation, runs, tables=(), cells=(), protocols=("aflw-995",))
+    changed = base_of(train__steps=400, views__shift_std=0.1)
     with pytest.raises(WorkdirError, match=r"config.views.shift_std = 0.04, the cell wants 0.1"):
-        changed = base_of(train__steps=400, views__shift_std=0.1)
         command.write_tables(changed, runs, **asked)
     file = tmp_path / "file"
     file.write_text("")

@@ -7,9 +7,9 @@ A grid is {"title", "notes": sentences, "labels": headers of the rows' labels, "
     row     {"kind": "published" | "measured" | "control", "cell" (None: of no cell), "labels":
             texts, "numbers": one a column}
     number  None; {"missing": place in the table's list of missing cells, from 1}; where published,
-            in whatever row, {"mean", "source"}; or {"mean"} and, where measured, also "values" and "seeds"
-            that it is the mean of, "std" between them (n - 1, None for one), "draws_std" over draws
-            of labelled photos (None where all are used)
+            in whatever row, {"mean", "source"}; or {"mean"} and, where measured, also "values" and
+            "seeds" that it is the mean of, "std" between them (n - 1, None for one), "draws_std"
+            over draws of labelled photos (None where all are used)
 """
 
 from collections.abc import Mapping, Sequence
