@@ -24,22 +24,20 @@ _PAPER_DETECTOR = {"views.size": 128, "model.detector_channels": 256, "model.hou
 _PAPER_BLOCKS = 6
 
 
-class Traced(NamedTuple):
-    """What a traced step has.
+class Parameters(NamedTuple):
+    """Counts of parameters.
 
     Attributes:
-      detector: parameters.
-      generator: parameters of encoder and decoder.
-      metrics: names of what a step reports.
+      detector: of the detector.
+      generator: of encoder and decoder.
     """
 
     detector: int
     generator: int
-    metrics: tuple[str, ...]
 
 
-def trace(config: ConfigDict) -> Traced:
-    """Traces one step.
+def trace(config: ConfigDict) -> Parameters:
+    """Traces one step and counts what it trains.
 
     Raises:
       ValueError: the step gives back a state of other shapes than it was given.
@@ -62,11 +60,7 @@ def trace(config: ConfigDict) -> Traced:
     for before, after in ((state, new_state), (totals, new_totals)):
         if _shapes(before) != _shapes(after):
             raise ValueError("a step changes the shapes of what it is given")
-    return Traced(
-        _count(state.params["detector"]),
-        _count(state.params["generator"]),
-        tuple(new_totals.sums),
-    )
+    return Parameters(_count(state.params["detector"]), _count(state.params["generator"]))
 
 
 def _floats(*shape: int) -> Any:
@@ -114,17 +108,16 @@ def check(cells: Sequence[Cell], base: Base) -> tuple[str, bool]:
     Raises:
       ConfigError: a cell cannot work.
     """
-    traces: dict[str, Traced] = {}
+    traces: dict[str, Parameters] = {}
     lines, right = [], True
     for cell in cells:
         config = config_of(cell, base, seed=0)
         shape = _shape_of(config)
         if shape not in traces:
             traces[shape] = trace(config)
-        traced = traces[shape]
         words = []
         for name, count, known in zip(
-            ("detector", "generator"), traced[:2], expected(config), strict=True
+            Parameters._fields, traces[shape], expected(config), strict=True
         ):
             verdict = "" if known is None else " as known" if count == known else f", not {known:,}"
             right &= known in (None, count)
