@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -30,9 +31,13 @@ def wait_for(condition, seconds=240):
 
 def children_of(pid):
     """The processes that a process started."""
-    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True,
-                            text=True, check=False).stdout  # fmt: skip
-    return [int(text) for text in listed.split()]
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    if path.exists():
+        return [int(text) for text in path.read_text().split()]
+    words = ["ps", "-A", "-o", "ppid=,pid="]
+    listed = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    pairs = [map(int, line.split()) for line in listed.splitlines()]
+    return [child for parent, child in pairs if parent == pid]
 
 
 def numbers(saved):

@@ -64,13 +64,12 @@ def number_text(number: Number | None, column: Column) -> str:
         return f"missing ({number['missing']})"
     decimals = column["decimals"]
     text = f"{number['mean']:,.{decimals}f}"
-    draws, seeds = (
-        f"± {number[name]:,.{decimals}f}" if number.get(name) is not None else ""
-        for name in ("draws_std", "std")
-    )
-    if draws:
-        return f"{text} {draws} ({seeds})" if seeds else f"{text} {draws}"
-    return f"{text} {seeds}" if seeds else text
+    # Seeds that agree to the last digit are runs of one length, not a measurement.
+    seeds = f"± {number['std']:,.{decimals}f}" if number.get("std") else ""
+    if number.get("draws_std") is not None:
+        text = f"{text} ± {number['draws_std']:,.{decimals}f}"
+        seeds = f"({seeds})" * bool(seeds)
+    return f"{text} {seeds}".rstrip()
 
 
 def to_latex(table: dict[str, Any]) -> str:
