@@ -117,9 +117,15 @@ def evaluate_run(
     markdown = tables.to_markdown(results)
     try:
         out.mkdir(exist_ok=True)
-        for protocol, result in zip(opened, results, strict=True):
-            _write(out, protocol, result)
+        names = [f"{part.name}-{part.crop}".replace(" ", "-") for part in opened]
+        for name, protocol, result in zip(names, opened, results, strict=True):
+            _write(out, name, protocol, result)
         (out / "table.md").write_text(markdown)
+        # Last and in one move each: where the JSON is, all of it is.
+        for name, result in zip(names, results, strict=True):
+            part = out / f"{name}.json.part"
+            part.write_text(json.dumps(result, allow_nan=False) + "\n")
+            part.replace(out / f"{name}.json")
     except OSError as error:
         raise WorkdirError(f"{out}: cannot be written ({error})") from error
     return markdown
@@ -157,9 +163,8 @@ def open_faces(
     return [part for name in names for part in labelled.open_protocols(name, config)]
 
 
-def _write(out: Path, protocol: Protocol, result: dict[str, Any]) -> None:
-    name = f"{protocol.name}-{protocol.crop}".replace(" ", "-")
-    (out / f"{name}.json").write_text(json.dumps(result, allow_nan=False) + "\n")
+def _write(out: Path, name: str, protocol: Protocol, result: dict[str, Any]) -> None:
+    """The CSV and the pictures of one result."""
     (out / f"{name}.csv").write_text(tables.to_csv(result))
     plots.save(plots.error_curves(result), out / f"{name}-curve.png")
     title = tables.describe(result)

@@ -244,9 +244,8 @@ def test_heavy_libraries_have_one_importer_each_and_pytorch_none():
 
 def test_imports_go_one_way():
     training = importers("landmarks_jax.training", "landmarks_jax.evaluate")
-    assert training <= below("training/") | {
-        *("adopt.py", "evaluate.py", "pack.py", "qualitative.py", "sitting.py")
-    }
+    users = {"adopt.py", "evaluate.py", "pack.py", "qualitative.py", "sitting.py"}
+    assert training <= below("training/") | users | {"experiments/dry_run.py"}
     assert not importers("jax", "flax", "landmarks_jax.models") & below("data/")
     lower = {"landmarks_jax.errors", "landmarks_jax.geometry", "landmarks_jax.data"}
     for name in below("data/"):
@@ -257,7 +256,8 @@ def test_imports_go_one_way():
     wiring |= {"sitting.py"}
     assert data <= below("data/", "evaluation/", "training/", "detecting/") | wiring
     assert importers("landmarks_jax.detecting") <= below("detecting/")
-    assert importers("landmarks_jax.comparing") <= below("comparing/")
+    assert importers("landmarks_jax.comparing") <= below("comparing/", "experiments/")
+    assert importers("landmarks_jax.experiments") <= below("experiments/")
     assert not importers("landmarks_jax.objective") & below("models/", "weights/", "evaluation/")
     above = ("objective", "config", "detector", "evaluation", "weights")
     lowest = below("models/", "geometry.py", "keypoints.py", "views.py", "errors.py")
@@ -275,6 +275,8 @@ def test_imports_go_one_way():
         ),
         ("landmarks_jax.evaluation.consistency", "jax flax tensorflow optax orbax matplotlib"),
         ("landmarks_jax.comparing.command", "tensorflow optax orbax matplotlib tensorboardX"),
+        ("landmarks_jax.experiments.command", "tensorflow optax orbax matplotlib tensorboardX"),
+        ("landmarks_jax.experiments.runner", "tensorflow optax orbax matplotlib tensorboardX"),
         ("landmarks_jax.data.feed", "jax flax tensorflow tensorflow_datasets scipy matplotlib"),
     ],
 )

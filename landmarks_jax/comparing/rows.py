@@ -70,7 +70,7 @@ def _table(key: Key, runs: Sequence[Run]) -> dict[str, Any]:
             rows.append(_row("seeds", name, scored, key, values))
         start = [run for run in scored if "untrained" in run.results[key]["results"]]
         if start:
-            values = [_scores(run.results[key], "untrained") for run in start]
+            values = [scores_of(run.results[key], "untrained") for run in start]
             name = f"untrained detector: {', '.join(run.name for run in start)}"
             untrained.append(_row("control", name, start, key, values))
     results = {run.name: run.results[key] for run in runs if key in run.results}
@@ -121,13 +121,13 @@ def _row(
 
 def _measured(result: Result) -> dict[str, float]:
     """A run's numbers: the headline detector's, and how long it was trained."""
-    measured = _scores(result, next(iter(result["results"])))
+    measured = scores_of(result, next(iter(result["results"])))
     provenance = result.get("provenance", {})
     lengths = {"steps": provenance.get("steps"), "minutes": provenance.get("training_minutes")}
     return measured | _known(lengths)
 
 
-def _scores(result: Result, row: str) -> dict[str, float]:
+def scores_of(result: Result, row: str) -> dict[str, float]:
     """The numbers of one row of a result, less those it does not have."""
     scores = result["results"][row]
     found = {name: scores[name][-1]["mean"] for name in ("forward", "backward") if name in scores}
@@ -149,7 +149,7 @@ def _mean_shapes(results: Mapping[str, Result]) -> list[Row]:
     """The mean shape's row; one for each set of faces, should runs be scored on different ones."""
     rows: list[Row] = []
     for name, result in results.items():
-        scores = _scores(result, "mean_shape")
+        scores = scores_of(result, "mean_shape")
         for row in rows:
             if abs(row["values"]["forward"][0] - scores["forward"]) < _SAME_FACES:
                 row["runs"].append(name)

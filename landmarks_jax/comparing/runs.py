@@ -57,14 +57,19 @@ def read_runs(folders: Sequence[str]) -> list[Run]:
         if path in seen:
             raise WorkdirError(f"{folder}: is given twice; name each run once")
         seen[path] = folder
-    runs = [_read_run(folder) for folder in seen.values()]
+    runs = [read_run(folder) for folder in seen.values()]
     if not any(run.results for run in runs):
         first = shlex.join(["python", "eval.py", "--workdir", runs[0].name])
         raise WorkdirError(f"{', '.join(seen.values())}: not scored yet; do it with `{first}`")
     return runs
 
 
-def _read_run(name: str) -> Run:
+def read_run(name: str) -> Run:
+    """Reads one run, scored or not.
+
+    Raises:
+      WorkdirError: the folder is no run, or a file in it is damaged.
+    """
     folder = Path(name)
     if not (folder / CONFIG_FILE).is_file():
         raise WorkdirError(f"{name}: is no run of train.py, it has no {CONFIG_FILE}")

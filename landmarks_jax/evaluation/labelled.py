@@ -33,6 +33,11 @@ def check_names(names: Sequence[str]) -> None:
             raise ConfigError(f"--protocol {name!r}: must be one of {', '.join(PROTOCOLS)}")
 
 
+def crops_of(name: str) -> tuple[str, ...]:
+    """The crops that a named protocol is scored under."""
+    return ("center",) if name == "synthetic" else ("center", "box")
+
+
 def open_protocols(name: str, config: ConfigDict) -> list[Protocol]:
     """Reads the faces of a named protocol, once for each crop it has.
 
@@ -52,13 +57,16 @@ def open_protocols(name: str, config: ConfigDict) -> list[Protocol]:
     middle = Framing(config.data.canvas_size, side, "center")
     whole, box = (Framing(side, side, cut) for cut in ("tight", "box"))
     fit, score = _sources_of(name, config)
-    framings = {
-        "synthetic": {"center": middle},
-        "mafl": {"center": middle, "box": box},
-    }.get(name, {"center": whole, "box": box})
+    framings = {"center": middle if name in ("synthetic", "mafl") else whole, "box": box}
     return [
-        Protocol(name, crop, _load(*fit, framing), _load(*score, framing), point_names=FIVE_POINTS)
-        for crop, framing in framings.items()
+        Protocol(
+            name,
+            crop,
+            _load(*fit, framings[crop]),
+            _load(*score, framings[crop]),
+            point_names=FIVE_POINTS,
+        )
+        for crop in crops_of(name)
     ]
 
 

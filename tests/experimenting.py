@@ -1,0 +1,83 @@
+"""Runs of the tables' cells as training and evaluation leave them, with numbers made by hand."""
+
+import json
+from pathlib import Path
+
+from configs import paper
+from landmarks_jax import config as configuration
+from landmarks_jax.experiments.cells import CELLS, Base, config_of, folder_of
+
+NOTE = "perceptual loss of Caffe VGG-16, 3 taps (relu1_2, relu2_2, relu3_3)"
+
+
+def base_of(config=None, **overrides):
+    """A base of the paper's configuration; `train__steps=4` changes a field as a flag would."""
+    config = paper.get_config() if config is None else config
+    fields = {name.replace("__", "."): value for name, value in overrides.items()}
+    for field, value in fields.items():
+        section, _, name = field.rpartition(".")
+        (config[section] if section else config)[name] = value
+    return Base("configs/paper.py", config, fields)
+
+
+def entries(means, counts=(1, 10)):
+    """Forward errors over N: those below all with a deviation of a tenth of them."""
+    below = [
+        {"n": n, "draws": 10, "mean": mean, "std": mean / 10, "per_point": [mean] * 5}
+        for n, mean in zip(counts, means[:-1], strict=True)
+    ]
+    return [*below, {"n": 99, "draws": 1, "mean": means[-1], "std": None, "per_point": [0.0] * 5}]
+
+
+def result_of(key, running, *, steps, batch=None, notes=(NOTE,)):
+    """A result in which `running` and `batch` are forward errors at N = 1, 10 and all."""
+
+    def scores(means, backward):
+        return {
+            "forward": entries(means),
+            "backward": [{"n": 99, "draws": 1, "mean": backward, "std": None, "per_point": []}],
+            "spread": 100.0,
+            "equivariance": {"error": 4.5, "compared": 9, "left_out": 0},
+        }
+
+    results = {"running": scores(running, 12.5)}
+    if batch:
+        results["batch"] = scores(batch, 13.5)
+    results["untrained"] = scores((40.0, 30.0, 23.9), 60.0) | {"equivariance": None}
+    results["mean_shape"] = {"forward": entries((40.0, 26.0, 24.1))}
+    return {
+        "format": 1,
+        "protocol": key[0],
+        "crop": key[1],
+        "num_landmarks": 10,
+        "point_names": ["a", "b", "c", "d", "e"],
+        "fit": {"name": "fit.txt", "faces": 99},
+        "score": {"name": "score.txt", "faces": 9},
+        "notes": list(notes),
+        "results": results,
+        "provenance": {
+            "command": "python eval.py",
+            "steps": steps,
+            "training_minutes": steps / 100,
+            "trained_on": ["1 x H200"],
+        },
+    }
+
+
+def write_run(runs, cell, base, *results, seed=0, steps=None, saved=None):
+    """The folder of a cell's run; `saved` is the newest checkpoint's step, if not the log's."""
+    config = config_of(CELLS[cell], base, seed)
+    steps = config.train.steps if steps is None else steps
+    folder = Path(folder_of(CELLS[cell], seed, str(runs)))
+    (folder / "evaluation").mkdir(parents=True)
+    (folder / "checkpoints" / str(steps if saved is None else saved)).mkdir(parents=True)
+    (folder / "config.json").write_text(configuration.to_json(config))
+    weights = "w" * 64 if config.perceptual.weights else ""
+    run = {"data_digest": "d" * 64, "weights_digest": weights, "notes": []}
+    (folder / "run.json").write_text(json.dumps(run))
+    line = json.dumps({"step": steps, "seconds": 0.6 * steps})
+    (folder / "metrics.jsonl").write_text(line + "\n")
+    for result in results:
+        path = folder / "evaluation" / f"{result['protocol']}-{result['crop']}.json"
+        path.write_text(json.dumps(result))
+    return folder

@@ -1,0 +1,199 @@
+"""The runner of the tables' trainings: killed and gone on with, failures, signals, locks."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from landmarks_jax.data import prepared
+from landmarks_jax.data.framing import Framing
+from landmarks_jax.data.synthetic import SyntheticFaces
+from landmarks_jax.experiments import command, runner
+from landmarks_jax.experiments.cells import OWN_FIELDS, Base, cells_of
+from landmarks_jax.interrupts import Interrupt
+from tests.running import ROOT, finish, flags, narrow, write_vgg
+from tests.running import command as start
+
+
+def wait_for(condition, seconds=240):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def children_of(pid):
+    """The processes that a process started."""
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    if path.exists():
+        return [int(text) for text in path.read_text().split()]
+    words = ["ps", "-A", "-o", "ppid=,pid="]
+    listed = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    pairs = [map(int, line.split()) for line in listed.splitlines()]
+    return [child for parent, child in pairs if parent == pid]
+
+
+def numbers(saved):
+    """The steps of the checkpoints that are whole."""
+    return [int(path.name) for path in saved.glob("*") if path.name.isdigit()]
+
+
+@pytest.fixture
+def words(tmp_path):
+    """A command line that trains two narrow cells, of which the second lacks its weights."""
+    write_vgg(tmp_path / "vgg.npz", blocks=1)
+    prepared.prepare(SyntheticFaces(1, 64, 20), Framing(20, 16, "center"), tmp_path / "faces")
+    config = narrow(
+        data__source="prepared",  # TensorFlow is not loaded then
+        data__roots=(str(tmp_path / "faces"),),
+        perceptual__weights=str(tmp_path / "vgg.npz"),
+        perceptual__taps=("relu1_2",),
+        train__steps=40,
+        train__log_every=5,
+        train__checkpoint_every=5,
+    )
+    own = tuple(f"--config.{field}=" for field in OWN_FIELDS)
+    given = [flag for flag in flags(config) if not flag.startswith(own)]
+    return config, [
+        "-m",
+        "landmarks_jax.experiments",
+        "train",
+        "--config=configs/quickstart.py",
+        "--cells=baseline-k10,vgg19-k10",
+        f"--vgg19={tmp_path / 'none.npz'}",
+        f"--runs={tmp_path / 'runs'}",
+        *given,
+    ]
+
+
+def test_a_killed_runner_is_gone_on_with_and_a_failing_cell_is_not_the_end(
+    words, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(ROOT)
+    config, arguments = words
+    runs = tmp_path / "runs"
+    run = runs / "baseline-k10-seed0"
+    saved = run / "checkpoints"
+    first = start(*arguments)
+    try:
+        wait_for(lambda: first.poll() is not None or numbers(saved))
+        # Both at once: what happens when the runner alone is killed is tested below.
+        children = children_of(first.pid)
+    finally:
+        for pid in (first.pid, *children_of(first.pid)):
+            os.kill(pid, signal.SIGKILL)
+    out, err = first.communicate()
+    assert "2 of 2 runs to do" in out, err
+    assert len(children) == 1
+    assert numbers(saved)
+    assert not (run / "evaluation").exists()
+
+    code, out, err = finish(start(*arguments))
+    assert code == 1, out + err
+    assert "none.npz: no such file" in err
+    failed = f"failed: {runs}/vgg19-k10-seed0: exit code 2 of python train.py --config"
+    assert out.splitlines()[-1].startswith(failed)
+    assert out.splitlines()[-2] == "1 of 2 runs finished"
+    log = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in log] == list(range(5, 41, 5))
+    result = json.loads((run / "evaluation" / "synthetic-center.json").read_text())
+    assert result["provenance"]["steps"] == 40
+    assert result["num_landmarks"] == 10
+
+    base = Base("configs/quickstart.py", config, {})
+    jobs = runner.jobs_of(
+        cells_of((), ("baseline-k10",)), base, str(runs), seeds=(0,), protocols=("synthetic",)
+    )
+    assert runner.plan(jobs).splitlines() == [f"{run}: finished", "0 of 1 runs to do"]
+    assert runner.run_all(jobs) == 0
+    markdown = command.write_tables(
+        base, str(runs), tables=(), protocols=("synthetic",), cells=("baseline-k10", "vgg19-k10")
+    )
+    forward = result["results"]["running"]["forward"][-1]["mean"]
+    assert re.search(rf"baseline-k10 \| 10 \| measured, .*\| - \| - \| {forward:.2f} \|", markdown)
+    assert "baseline-k10: perceptual loss of Caffe VGG-16, 1 taps (relu1_2)." in markdown
+
+
+def job_of(folder, code):
+    """A job whose training is a line of Python."""
+    return runner.Job(folder, narrow(), ["-c", code], ["-c", ""], ("synthetic",))
+
+
+def test_a_folder_that_a_left_process_works_in_is_waited_for(tmp_path, capsys):
+    folder = tmp_path / "cell-seed0"
+    folder.mkdir()
+    hold = "import fcntl, os, sys; h = os.open(sys.argv[1], os.O_RDONLY);" \
+        "fcntl.flock(h, fcntl.LOCK_EX); print(1, flush=True); sys.stdin.read()"  # fmt: skip
+    other = subprocess.Popen([sys.executable, "-c", hold, str(folder)], stdin=subprocess.PIPE,
+                             stdout=subprocess.PIPE)  # fmt: skip
+    other.stdout.readline()
+    threading.Timer(1.0, other.stdin.close).start()
+    # Its process keeps the lock when the runner is gone: here a handle left open stands for both.
+    with Interrupt() as interrupt, runner._locked(folder, interrupt) as handle:
+        assert other.wait(timeout=10) == 0
+        assert os.get_inheritable(handle) is False  # passed on by name alone
+    assert "another process works in it; waiting for its end" in capsys.readouterr().out
+    other.stdout.close()
+
+
+def test_a_process_holds_its_folder_after_the_runner(tmp_path):
+    import fcntl  # noqa: PLC0415
+
+    folder = tmp_path / "cell-seed0"
+    with Interrupt() as interrupt, runner._locked(folder, interrupt) as handle:
+        child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"],
+                                 stdin=subprocess.PIPE, pass_fds=(handle,))  # fmt: skip
+    own = os.open(folder, os.O_RDONLY)
+    assert not runner._try_lock(fcntl, own)
+    child.communicate()
+    assert runner._try_lock(fcntl, own)
+    os.close(own)
+
+
+def test_a_signal_reaches_the_process_and_ends_the_rest(tmp_path, capfd):
+    code = (
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (print('saved'), sys.exit(143)))\n"
+        f"open({str(tmp_path / 'ready')!r}, 'w').close()\n"
+        "time.sleep(60)"
+    )
+    jobs = [job_of(tmp_path / f"cell-seed{seed}", code) for seed in range(2)]
+
+    def stop():
+        wait_for((tmp_path / "ready").exists)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop).start()
+    assert runner.run_all(jobs) == 128 + signal.SIGTERM
+    out = capfd.readouterr().out
+    assert "saved" in out
+    assert "run 2 of 2" not in out
+    assert out.splitlines()[-1] == "stopped; the same command goes on"
+
+
+def test_commands_that_end_well_and_leave_nothing_are_a_failure(tmp_path, capsys):
+    assert runner.run_all([job_of(tmp_path / "cell-seed0", "")]) == 1
+    assert "its commands ended well, and it is not finished" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "error: say what to do, one of train, table, check"),
+        (("train",), "error: name a --table (1, 2, 3, ablation) or --cells to train"),
+        (("train", "--table=2", "--seeds=0,x"), "error: --seeds 0,x: must be whole numbers"),
+        (("check", "--config.seed=1"), "error: --config.seed: the cells decide it"),
+    ],
+)
+def test_commands_fail_with_one_line(words, message):
+    code, out, err = finish(start("-m", "landmarks_jax.experiments", *words))
+    assert (code, out) == (2, "")
+    assert err.startswith(message)
+    assert len(err.splitlines()) == 1
