@@ -24,44 +24,19 @@ from landmarks_jax.evaluation import labelled, plots, protocols, tables
 from landmarks_jax.evaluation.protocols import Protocol
 from landmarks_jax.training import checkpoints, sharding
 from landmarks_jax.training import state as states
-from landmarks_jax.training.state import TrainState
+from landmarks_jax.training.newest import restore
+from landmarks_jax.training.state import TrainState, trained_variables
 
 FOLDER = "evaluation"
 
 
-def restore(workdir: Path, config: ConfigDict) -> checkpoints.Restored:
-    """Reads a run's newest checkpoint, onto one device.
-
-    Raises:
-      WorkdirError: there is no checkpoint, or it is damaged.
-    """
-    mesh = sharding.make_mesh(jax.local_devices()[:1])
-    missing = WorkdirError(f"{workdir}: has no checkpoint yet; train it first")
-    if not (workdir / checkpoints.FOLDER).is_dir():
-        raise missing
-    with checkpoints.Checkpoints(workdir, read_only=True) as saved:
-        networks = objective.build_networks(config)
-        restored = saved.restore(states.abstract_state(config, networks, mesh))
-    if restored is None:
-        raise missing
-    return restored
-
-
-def trained_variables(state: TrainState) -> dict[str, Any]:
-    """The detector's `{"params", "batch_stats"}`, its parameters averaged where the run did so."""
-    params = state.averaged or state.params
-    return {"params": params["detector"], "batch_stats": state.batch_stats["detector"]}
-
-
 def detectors_of(config: ConfigDict, state: TrainState) -> dict[str, ViewDetector]:
-    """The run's detector under both kinds of batch norm, and the one it started from."""
+    """The run's detector under both kinds of batch norm, and one of the same shape as drawn."""
     trained = trained_variables(state)
     mesh = sharding.make_mesh(jax.local_devices()[:1])
     start = states.start_state(config, objective.build_networks(config), mesh)
-    untrained = {
-        "params": start.params["detector"],
-        "batch_stats": start.batch_stats["detector"],
-    }
+    # Of a run that started from a core too: without that core.
+    untrained = trained_variables(start)
     return {
         "running": ViewDetector(config, trained),
         "batch": ViewDetector(config, trained, use_running_average=False),

@@ -20,7 +20,7 @@ from landmarks_jax.data import feed as feeds
 from landmarks_jax.errors import ConfigError
 from landmarks_jax.interrupts import Interrupt
 from landmarks_jax.objective import Networks
-from landmarks_jax.training import checkpoints, restart, sharding
+from landmarks_jax.training import checkpoints, pose, restart, sharding, starts
 from landmarks_jax.training import state as states
 from landmarks_jax.training import step as steps
 from landmarks_jax.training.reports import Reporter
@@ -39,9 +39,10 @@ class Program(NamedTuple):
     """The compiled functions of a run.
 
     Attributes:
-      step: `(state, totals, canvases, frozen) -> (state, totals)`, the state donated.
+      step: `(state, totals, canvases, frozen) -> (state, totals)`, the state donated; with labels
+        their points come last.
       fresh_totals: `() -> totals` of no step.
-      preview: `(state, canvases, frozen) -> Preview` of the first rows.
+      preview: `(state, canvases, frozen) -> Preview` of the first rows, likewise.
     """
 
     step: Any
@@ -77,10 +78,12 @@ def compile_program(
     mesh: Mesh,
     *,
     restart: int = 0,
+    num_points: int = 0,
 ) -> Program:
     """Compiles the step ahead of time, so that nothing in the loop can compile it again.
 
-    `restart` is the step at which the optimiser last started afresh.
+    `restart` is the step at which the optimiser last started afresh, `num_points` how many points
+    come with a photo.
     """
     optimizer = states.make_optimizer(config, restart)
     whole, rows = sharding.replicated(mesh), sharding.by_row(mesh)
@@ -88,6 +91,9 @@ def compile_program(
     canvases = jax.ShapeDtypeStruct(
         (config.train.batch_size, size, size, 3), jnp.uint8, sharding=rows
     )
+    labels = [
+        jax.ShapeDtypeStruct((config.train.batch_size, num_points, 2), jnp.float32, sharding=rows)
+    ][: needs_points(config)]
     fresh_totals = jax.jit(functools.partial(steps.empty_totals, config), out_shardings=whole)
     step = jax.jit(
         functools.partial(
@@ -100,12 +106,18 @@ def compile_program(
         donate_argnames=("state",),
         out_shardings=whole,
     )
+    show: Any = pose.preview if config.objective.task == "pose" else steps.preview
     preview = jax.jit(
-        functools.partial(steps.preview, config=config, networks=networks, num_rows=PREVIEW_ROWS),
+        functools.partial(show, config=config, networks=networks, num_rows=PREVIEW_ROWS),
         out_shardings=whole,
     )
-    compiled = step.lower(state, fresh_totals(), canvases, frozen).compile()
+    compiled = step.lower(state, fresh_totals(), canvases, frozen, *labels).compile()
     return Program(compiled, fresh_totals, preview)
+
+
+def needs_points(config: ml_collections.ConfigDict) -> bool:
+    """Whether a step looks at the points that come with the photos."""
+    return bool(config.objective.task == "pose")
 
 
 def train(
@@ -133,10 +145,11 @@ def train(
     configuration.validate(config)
     configuration.check_devices(config, jax.device_count())
     networks = objective.build_networks(config)
-    frozen, weights = load_frozen(config, networks)
-    weights_digest = weights.digest() if weights else ""
     checkpoints.check_config(workdir, config)
     handed = restart.find(workdir, handover)
+    start = starts.find(config, workdir, handed)
+    frozen, weights = load_frozen(config, networks)
+    weights_digest = weights.digest() if weights else ""
     if handed is not None:
         restart.check(handed, config, networks, weights_digest)
     feed = feeds.open_feed(config)
@@ -146,12 +159,15 @@ def train(
             f"config.train.batch_size = {config.train.batch_size}: must be at most the number of "
             f"photos; there are {len(feed)} ({feed.summary})"
         )
+    if needs_points(config):
+        pose.check_points(feed.num_points, feed.summary)
     checkpoints.claim(
         workdir,
         config,
         data_digest=feed.digest,
         weights_digest=weights_digest,
-        notes=weights.notes() if weights else [],
+        start=start.record,
+        notes=[*(weights.notes() if weights else ()), *start.notes()],
         hardware=[*(handed.run.get("hardware", ()) if handed else ()), sharding.hardware()],
         restarts=restart.restarts(handed, config, feed.digest) if handed else None,
     )
@@ -162,14 +178,22 @@ def train(
             restart.begin(handed, config, networks, workdir=workdir, saved=saved)
         restored = saved.restore(states.abstract_state(config, networks, mesh))
         if restored is None:
-            _LOGGER.info("starting from scratch, with no pretrained detector")
-            restored = checkpoints.Restored(states.start_state(config, networks, mesh), 0, 0.0)
+            drawn = states.start_state(config, networks, mesh)
+            restored = checkpoints.Restored(starts.begin(start, config, drawn, mesh), 0, 0.0)
         if is_done(config, restored.step, restored.seconds):
             print(f"{workdir}: already trained for {restored.step} steps")
             return 0
         past = checkpoints.read_restarts(workdir)
         last = past[-1].step if past else 0
-        program = compile_program(config, networks, restored.state, frozen, mesh, restart=last)
+        program = compile_program(
+            config,
+            networks,
+            restored.state,
+            frozen,
+            mesh,
+            restart=last,
+            num_points=feed.num_points,
+        )
         if deadline is not None:
             config = shortened(config, restored.seconds, deadline - time.monotonic())
         batches = feed.batches(
@@ -253,8 +277,10 @@ def run_steps(
             reporter.metrics(*pending, place)
 
     while not done:
-        canvases = sharding.put_batch(mesh, next(batches)["canvas"])
-        state, totals = program.step(state, totals, canvases, frozen)
+        batch = next(batches)
+        canvases = sharding.put_batch(mesh, batch["canvas"])
+        labels = [sharding.put_batch(mesh, batch["points"])] if needs_points(config) else []
+        state, totals = program.step(state, totals, canvases, frozen, *labels)
         step += 1
         reporter.step_done()
         under_way.append(totals.steps)
@@ -272,5 +298,5 @@ def run_steps(
             pending = None
             saved.save(step, state, reporter.seconds())
         if config.train.picture_every and step % config.train.picture_every == 0:
-            reporter.picture(step, program.preview(state, canvases, frozen))
+            reporter.picture(step, program.preview(state, canvases, frozen, *labels))
     saved.wait()  # while signals are still held back
