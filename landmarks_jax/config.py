@@ -202,6 +202,8 @@ def _validate_task(config: ConfigDict) -> None:
         _fail(config, "data.source", "mpii, or prepared from it, where joints are trained")
     if config.model.num_landmarks != NUM_JOINTS:
         _fail(config, "model.num_landmarks", f"{NUM_JOINTS}, MPII's joints")
+    if config.data.crop != "center":
+        _fail(config, "data.crop", "center where joints are trained: people are cut already")
     if config.perceptual.weights:
         _fail(config, "perceptual.weights", "'' where joints are trained")
     return None

@@ -103,13 +103,11 @@ class MpiiPeople(photos.PhotoFiles):
           DataError: a file is missing or malformed, or nobody is in the part.
         """
         wanted = photos.parts(part, PARTS)
-        path = os.path.join(root, ANNOTATIONS)
-        origins.need_file(path, origins.MPII)
+        everyone, note = read_people(_annotations(root))
         origins.need_folder(os.path.join(root, FOLDER), origins.MPII)
-        everyone, note = read_people(path)
         listed = [person for person in everyone if person.part in wanted]
         if not listed:
-            raise DataError(f"{path}: nobody is in the part {part!r} of {len(everyone):,} people")
+            raise DataError(f"{root}: none of the {len(everyone):,} people is in the part {part!r}")
         kept, excluded = lists.leave_out([_listed(person) for person in listed], exclude)
         self.people = [listed[i] for i in kept]
         entries = [(person.place, f"{FOLDER}/{person.image}") for person in self.people]
@@ -127,6 +125,18 @@ class MpiiPeople(photos.PhotoFiles):
         rows = np.clip(np.arange(top, top + side), 0, height - 1)
         columns = np.clip(np.arange(left, left + side), 0, width - 1)
         return photo[rows[:, None], columns]
+
+
+def _annotations(root: str) -> str:
+    """The path of the .mat file; an error says where it comes from."""
+    path = os.path.join(root, ANNOTATIONS)
+    origins.need_file(path, origins.MPII)
+    return path
+
+
+def people_of(root: str) -> list[Person]:
+    """The people of a folder, without a look at their photos."""
+    return read_people(_annotations(root))[0]
 
 
 def _listed(person: Person) -> files.PhotoFile:

@@ -91,9 +91,9 @@ def compile_program(
     canvases = jax.ShapeDtypeStruct(
         (config.train.batch_size, size, size, 3), jnp.uint8, sharding=rows
     )
-    labels = [
-        jax.ShapeDtypeStruct((config.train.batch_size, num_points, 2), jnp.float32, sharding=rows)
-    ][: needs_points(config)]
+    shape = (config.train.batch_size, num_points, 2)
+    points = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=rows)
+    labels = [points] if pose.is_trained(config) else []
     fresh_totals = jax.jit(functools.partial(steps.empty_totals, config), out_shardings=whole)
     step = jax.jit(
         functools.partial(
@@ -106,18 +106,13 @@ def compile_program(
         donate_argnames=("state",),
         out_shardings=whole,
     )
-    show: Any = pose.preview if config.objective.task == "pose" else steps.preview
+    show: Any = pose.preview if labels else steps.preview
     preview = jax.jit(
         functools.partial(show, config=config, networks=networks, num_rows=PREVIEW_ROWS),
         out_shardings=whole,
     )
     compiled = step.lower(state, fresh_totals(), canvases, frozen, *labels).compile()
     return Program(compiled, fresh_totals, preview)
-
-
-def needs_points(config: ml_collections.ConfigDict) -> bool:
-    """Whether a step looks at the points that come with the photos."""
-    return bool(config.objective.task == "pose")
 
 
 def train(
@@ -159,8 +154,7 @@ def train(
             f"config.train.batch_size = {config.train.batch_size}: must be at most the number of "
             f"photos; there are {len(feed)} ({feed.summary})"
         )
-    if needs_points(config):
-        pose.check_points(feed.num_points, feed.summary)
+    pose.check_points(config, feed.num_points, feed.summary)
     checkpoints.claim(
         workdir,
         config,
@@ -279,7 +273,7 @@ def run_steps(
     while not done:
         batch = next(batches)
         canvases = sharding.put_batch(mesh, batch["canvas"])
-        labels = [sharding.put_batch(mesh, batch["points"])] if needs_points(config) else []
+        labels = [sharding.put_batch(mesh, batch["points"])] if pose.is_trained(config) else []
         state, totals = program.step(state, totals, canvases, frozen, *labels)
         step += 1
         reporter.step_done()

@@ -1,4 +1,4 @@
-"""Human pose with labels, the pretraining of the detector: what a step draws, its loss, its metrics.
+"""Human pose with labels, the detector's pretraining: what a step draws, its loss, its metrics.
 
 The detector's score maps are trained to be Gaussian maps of the joints. The points of a photo are
 those of `data.mpii`: the joints, NaN where they are not annotated, then two corners of the head's
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import ml_collections
+from jax.typing import ArrayLike
 
 from landmarks_jax import adaptation, geometry, keypoints, views
 from landmarks_jax.data.mpii import HEAD_SHARE, NUM_JOINTS, NUM_POINTS
@@ -50,9 +51,14 @@ class PosePreview(NamedTuple):
     joints: jax.Array
 
 
-def check_points(num_points: int, summary: str) -> None:
-    """Refuses photos without MPII's points."""
-    if num_points != NUM_POINTS:
+def is_trained(config: ml_collections.ConfigDict) -> bool:
+    """Whether the run trains joints, with the points that come with the photos."""
+    return bool(config.objective.task == "pose")
+
+
+def check_points(config: ml_collections.ConfigDict, num_points: int, summary: str) -> None:
+    """Refuses photos without MPII's points where joints are trained."""
+    if is_trained(config) and num_points != NUM_POINTS:
         raise ConfigError(
             f"config.objective.task = 'pose' needs the {NUM_POINTS} points of MPII's people; "
             f"{num_points} are there ({summary})"
@@ -63,7 +69,7 @@ def draw(
     key: jax.Array,
     step: jax.Array,
     canvases: jax.Array,
-    points: jax.Array,
+    points: ArrayLike,
     config: ml_collections.ConfigDict,
 ) -> Drawn:
     """Draws a view of each photo; (seed, step, row of the global batch) alone decide.
@@ -80,7 +86,7 @@ def draw(
     share = config.views.size / canvases.shape[1]
     maps = views.draw_maps(keys, config.views, view=0, view_share=share)
     images = views.warp(canvases, maps, config.views.size) / 255.0
-    placed = geometry.apply(geometry.invert(maps), points)
+    placed = geometry.apply(geometry.invert(maps), jnp.asarray(points, maps.dtype))
     joints, corners = placed[:, :NUM_JOINTS], placed[:, NUM_JOINTS:]
     head_sizes = HEAD_SHARE * jnp.linalg.norm(corners[:, 0] - corners[:, 1], axis=-1)
     return Drawn(images, joints, head_sizes)

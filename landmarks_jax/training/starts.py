@@ -2,10 +2,11 @@
 
 Of the core all is taken but the head, which is new: the number of landmarks is the run's own.
 `finetune` trains everything on; `adapt` freezes the 3 x 3 kernels and trains projections of them
-(paper, IV-A; see `adaptation`). A run reads its core once, at its first start; from then on it is in
+(paper, IV-A; see `adaptation`). A run reads its core once, when it begins; from then on it is in
 the run's own checkpoints.
 """
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -21,7 +22,7 @@ from ml_collections import ConfigDict
 
 from landmarks_jax import adaptation
 from landmarks_jax.errors import ConfigError, UserError
-from landmarks_jax.training import checkpoints, newest, sharding
+from landmarks_jax.training import checkpoints, newest, pose, sharding
 from landmarks_jax.training.handover import Handover
 from landmarks_jax.training.state import TrainState, trained_variables
 from landmarks_jax.weights import published
@@ -156,9 +157,10 @@ def begin(start: Start, config: ConfigDict, state: TrainState, mesh: Mesh) -> Tr
     """
     if start.core is None:
         paper = "; the paper starts from a human pose core, see docs/pretraining.md"
-        _LOGGER.info("starting from scratch%s", paper * (config.objective.task == "landmarks"))
+        _LOGGER.info("starting from scratch%s", paper * (not pose.is_trained(config)))
         return state
-    params, frozen = start.core.variables["params"], {}
+    params: dict[str, Any] = start.core.variables["params"]
+    frozen: dict[str, Any] = {}
     if config.init.mode == "adapt":
         params, frozen = adaptation.split(params)
 
@@ -173,7 +175,8 @@ def begin(start: Start, config: ConfigDict, state: TrainState, mesh: Mesh) -> Tr
 
     stats = start.core.variables["batch_stats"]
     params = {**state.params, "detector": taken(state.params["detector"], params)}
-    state = state.replace(
+    state = dataclasses.replace(
+        state,
         params=params,
         batch_stats={**state.batch_stats, "detector": taken(state.batch_stats["detector"], stats)},
         averaged=jax.tree.map(jnp.copy, params) if state.averaged else {},

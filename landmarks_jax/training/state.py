@@ -121,7 +121,7 @@ def initial_state(
 ) -> TrainState:
     """Draws the parameters and starts the optimiser; pure, so that it can be jitted and sharded.
 
-    Of a detector to be adapted the core is drawn too; `starts` puts the pretrained one in its place.
+    Of a detector to be adapted the core is drawn too; `starts` puts the pretrained in its place.
     """
     size = config.views.size
     dtype = jnp.promote_types(jnp.dtype(config.compute_dtype), jnp.float32)

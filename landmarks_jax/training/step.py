@@ -181,7 +181,8 @@ def train_step(
       The state after, and the totals with this step's metrics added.
     """
     loss: Any
-    if config.objective.task == "pose":
+    if pose.is_trained(config):
+        assert points is not None
         posed = pose.draw(frozen.key, state.step, canvases, points, config)
         loss = functools.partial(pose.loss_and_metrics, drawn=posed)
     else:
@@ -222,7 +223,7 @@ def add(totals: Totals, metrics: dict[str, jax.Array], step: jax.Array) -> Total
 
 def metric_names(config: ml_collections.ConfigDict) -> tuple[str, ...]:
     """The metrics of a step, in the order of reports."""
-    if config.objective.task == "pose":
+    if pose.is_trained(config):
         return pose.METRICS
     taps = tuple(config.perceptual.taps) if config.perceptual.weights else ()
     terms = ("loss", "pixel", "gradient", *taps, "equivariance", "separation")
