@@ -6,8 +6,8 @@ The weight of every 3 x 3 convolution, all of which are in the blocks, is
 
 with `theta` `[O, I * 9]` frozen, from the pretraining, and `W` `[O, O]` trained, the identity at
 first. Everything else trains as usual. Here `theta` is a kernel `[3, 3, I, O]`, in a tree of its
-own that is no parameter, and `W` the parameter `projection` in the kernel's place. `fold` multiplies
-them: what comes out is a plain detector, in a training step as in a packed file.
+own that is no parameter, and `W` the parameter `projection` in the kernel's place. `fold`
+multiplies them: what comes out is a plain detector, in a training step as in a packed file.
 """
 
 from collections.abc import Mapping

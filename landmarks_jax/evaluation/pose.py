@@ -163,12 +163,12 @@ def evaluate(
     headline = next(iter(found.values()))
     found["mean_pose"] = np.broadcast_to(people.mean_pose, people.joints.shape)
     annotated = np.isfinite(people.joints).all(-1)
+    kinds = {"all": np.ones_like(people.apart), "apart": people.apart}
     results = {}
     for name, joints in found.items():
         right = found_joints(people.joints, joints, people.head_sizes)
-        everyone = {"all": slice(None), "apart": people.apart}
         results[name] = {
-            which: scores(annotated[rows], right[rows]) for which, rows in everyone.items()
+            which: scores(annotated[rows], right[rows]) for which, rows in kinds.items()
         }
     count = len(people.views)
     shown = np.unique(np.linspace(0, count - 1, _NUM_EXAMPLES).round().astype(int))

@@ -1,5 +1,6 @@
 """The training loop: wiring only. What a step computes is in `step`, what is told in `reports`."""
 
+import dataclasses
 import functools
 import logging
 import time
@@ -179,6 +180,8 @@ def train(
             return 0
         past = checkpoints.read_restarts(workdir)
         last = past[-1].step if past else 0
+        frozen = frozen._replace(core=restored.state.core)
+        restored = restored._replace(state=dataclasses.replace(restored.state, core={}))
         program = compile_program(
             config,
             networks,
@@ -290,7 +293,7 @@ def run_steps(
             # A state is saved only once every loss that led to it is known to be finite.
             report()
             pending = None
-            saved.save(step, state, reporter.seconds())
+            saved.save(step, dataclasses.replace(state, core=frozen.core), reporter.seconds())
         if config.train.picture_every and step % config.train.picture_every == 0:
             reporter.picture(step, program.preview(state, canvases, frozen, *labels))
     saved.wait()  # while signals are still held back

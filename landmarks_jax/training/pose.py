@@ -133,6 +133,7 @@ def loss_and_metrics(
     params: Any,
     state: TrainState,
     drawn: Drawn,
+    frozen: Any,
     *,
     config: ml_collections.ConfigDict,
     networks: Networks,
@@ -143,7 +144,7 @@ def loss_and_metrics(
       The loss; then metrics, new batch statistics, the state's means of taps, and the joints found.
     """
     variables = {
-        "params": adaptation.fold(params["detector"], state.core),
+        "params": adaptation.fold(params["detector"], frozen.core),
         "batch_stats": state.batch_stats["detector"],
     }
     scores, new = networks.detector.apply(
@@ -167,6 +168,8 @@ def preview(
 ) -> PosePreview:
     """The first rows of a batch as the next step would see them, with the joints it would find."""
     drawn = draw(frozen.key, state.step, canvases, points, config)
-    _, (*_, found) = loss_and_metrics(state.params, state, drawn, config=config, networks=networks)
+    _, (*_, found) = loss_and_metrics(
+        state.params, state, drawn, frozen, config=config, networks=networks
+    )
     shown = PosePreview(drawn.images, found, drawn.joints)
     return PosePreview(*(part[:num_rows] for part in shown))

@@ -27,8 +27,8 @@ class TrainState:
       opt_state: optax's.
       averaged: running average of `params`, empty where it is off.
       tap_means: running mean of each tap's loss, empty where losses are not balanced.
-      core: the frozen kernels of an adapted detector, empty otherwise; see `adaptation`. Once and
-        for all: no gradient is taken of them, the optimiser does not know them, no average is kept.
+      core: the frozen kernels of an adapted detector, empty otherwise; see `adaptation`. While
+        training `step.Frozen` holds them: steps neither donate nor return them.
     """
 
     step: jax.Array

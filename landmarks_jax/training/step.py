@@ -24,12 +24,14 @@ class Frozen(NamedTuple):
       vgg: parameters of the perceptual network, empty without one.
       mean: `[3]` subtracted from images in [0, 1] before the perceptual network.
       std: `[3]` divided by after it.
+      core: the frozen kernels of an adapted detector, empty otherwise; see `adaptation`.
     """
 
     key: jax.Array
     vgg: Mapping[str, ArrayLike]
     mean: ArrayLike
     std: ArrayLike
+    core: Mapping[str, Any] = {}
 
 
 class Totals(NamedTuple):
@@ -97,7 +99,7 @@ def loss_and_metrics(
     first, second = drawn.pair
     made, batch_stats = objective.reconstruct(
         networks,
-        {**params, "detector": adaptation.fold(params["detector"], state.core)},
+        {**params, "detector": adaptation.fold(params["detector"], frozen.core)},
         state.batch_stats,
         (first.images, second.images),
         drawn.auxiliary,
@@ -170,7 +172,7 @@ def train_step(
       state: the state before.
       totals: sums since the last report.
       canvases: `[B, C, C, 3]` uint8.
-      frozen: random key and perceptual network.
+      frozen: random key, perceptual network and core.
       points: `[B, P, 2]`, normalised to the canvas, where the task has labels.
       config: the whole configuration.
       networks: the modules.
@@ -187,8 +189,8 @@ def train_step(
         loss = functools.partial(pose.loss_and_metrics, drawn=posed)
     else:
         drawn = draw(frozen.key, state.step, canvases, config)
-        loss = functools.partial(loss_and_metrics, drawn=drawn, frozen=frozen)
-    loss = functools.partial(loss, state=state, config=config, networks=networks)
+        loss = functools.partial(loss_and_metrics, drawn=drawn)
+    loss = functools.partial(loss, state=state, frozen=frozen, config=config, networks=networks)
     gradient = jax.grad(loss, has_aux=True)
     gradients, (metrics, batch_stats, tap_means, _) = gradient(state.params)
     for name, part in gradients.items():
@@ -206,7 +208,6 @@ def train_step(
         opt_state=opt_state,
         averaged=averaged,
         tap_means=tap_means,
-        core=state.core,
     )
     return new_state, add(totals, metrics, state.step)
 
@@ -268,7 +269,7 @@ def preview(
     first, second = drawn.pair
     made, _ = objective.reconstruct(
         networks,
-        {**state.params, "detector": adaptation.fold(state.params["detector"], state.core)},
+        {**state.params, "detector": adaptation.fold(state.params["detector"], frozen.core)},
         state.batch_stats,
         (first.images, second.images),
         drawn.auxiliary,
