@@ -8,7 +8,10 @@ VGG-16 (see README) as `data/weights/vgg16.npz`:
 85,000 steps of 32 photos for one accelerator. Not run to its end yet: neither its time nor its
 result is known. The paper reports 3.08 % on MAFL and 6.20 % on AFLW (K = 10, box crop).
 
-Differences from the paper: it starts from a human pose network, this from scratch.
+Differences from the paper: it starts from a human pose network, this from scratch unless told
+otherwise. With a core (docs/pretraining.md) the paper's start is
+
+    --config.init.mode=adapt --config.init.core=runs/mpii
 """
 
 from ml_collections import ConfigDict

@@ -9,8 +9,11 @@ the annotated points), MAFL's lists under `data/mafl`, and all of VGG-16 (see RE
 85,000 steps of 32 photos for one accelerator. Not run to its end yet: neither its time nor its
 result is known.
 
-Differences from the released code: it starts from a human pose network and this from scratch, and
-its jittered, stretched box views are here rotations of canvases cut around the box.
+Differences from the released code: its jittered, stretched box views are here rotations of canvases
+cut around the box; and it starts from a human pose network, this from scratch unless told
+otherwise. With a core (docs/pretraining.md) its start is
+
+    --config.init.mode=adapt --config.init.core=runs/mpii
 """
 
 from ml_collections import ConfigDict
