@@ -1,16 +1,13 @@
 """The training loop: wiring only. What a step computes is in `step`, what is told in `reports`."""
 
 import dataclasses
-import functools
 import logging
 import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from jax.sharding import Mesh
@@ -23,9 +20,8 @@ from landmarks_jax.interrupts import Interrupt
 from landmarks_jax.objective import Networks
 from landmarks_jax.training import checkpoints, pose, restart, sharding, starts
 from landmarks_jax.training import state as states
-from landmarks_jax.training import step as steps
+from landmarks_jax.training.program import Program, compile_program, takes_points
 from landmarks_jax.training.reports import Reporter
-from landmarks_jax.training.state import TrainState
 from landmarks_jax.training.step import Frozen, Totals
 from landmarks_jax.weights import vgg as vgg_weights
 
@@ -33,22 +29,6 @@ _LOGGER = logging.getLogger(__name__)
 
 # Steps that may be under way on the device while the host goes on.
 IN_FLIGHT = 2
-PREVIEW_ROWS = 6
-
-
-class Program(NamedTuple):
-    """The compiled functions of a run.
-
-    Attributes:
-      step: `(state, totals, canvases, frozen) -> (state, totals)`, the state donated; with labels
-        their points come last.
-      fresh_totals: `() -> totals` of no step.
-      preview: `(state, canvases, frozen) -> Preview` of the first rows, likewise.
-    """
-
-    step: Any
-    fresh_totals: Any
-    preview: Any
 
 
 def load_frozen(
@@ -69,51 +49,6 @@ def load_frozen(
         normalize=config.perceptual.normalize,
     )
     return Frozen(key, read.params, read.mean, read.std), read
-
-
-def compile_program(
-    config: ml_collections.ConfigDict,
-    networks: Networks,
-    state: TrainState,
-    frozen: Frozen,
-    mesh: Mesh,
-    *,
-    restart: int = 0,
-    num_points: int = 0,
-) -> Program:
-    """Compiles the step ahead of time, so that nothing in the loop can compile it again.
-
-    `restart` is the step at which the optimiser last started afresh, `num_points` how many points
-    come with a photo.
-    """
-    optimizer = states.make_optimizer(config, restart)
-    whole, rows = sharding.replicated(mesh), sharding.by_row(mesh)
-    size = config.data.canvas_size
-    canvases = jax.ShapeDtypeStruct(
-        (config.train.batch_size, size, size, 3), jnp.uint8, sharding=rows
-    )
-    shape = (config.train.batch_size, num_points, 2)
-    points = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=rows)
-    labels = [points] if pose.is_trained(config) else []
-    fresh_totals = jax.jit(functools.partial(steps.empty_totals, config), out_shardings=whole)
-    step = jax.jit(
-        functools.partial(
-            steps.train_step,
-            config=config,
-            networks=networks,
-            optimizer=optimizer,
-            restart=restart,
-        ),
-        donate_argnames=("state",),
-        out_shardings=whole,
-    )
-    show: Any = pose.preview if labels else steps.preview
-    preview = jax.jit(
-        functools.partial(show, config=config, networks=networks, num_rows=PREVIEW_ROWS),
-        out_shardings=whole,
-    )
-    compiled = step.lower(state, fresh_totals(), canvases, frozen, *labels).compile()
-    return Program(compiled, fresh_totals, preview)
 
 
 def train(
@@ -182,15 +117,8 @@ def train(
         last = past[-1].step if past else 0
         frozen = frozen._replace(core=restored.state.core)
         restored = restored._replace(state=dataclasses.replace(restored.state, core={}))
-        program = compile_program(
-            config,
-            networks,
-            restored.state,
-            frozen,
-            mesh,
-            restart=last,
-            num_points=feed.num_points,
-        )
+        sizes = {"restart": last, "num_points": feed.num_points}
+        program = compile_program(config, networks, restored.state, frozen, mesh, **sizes)
         if deadline is not None:
             config = shortened(config, restored.seconds, deadline - time.monotonic())
         batches = feed.batches(
@@ -276,8 +204,8 @@ def run_steps(
     while not done:
         batch = next(batches)
         canvases = sharding.put_batch(mesh, batch["canvas"])
-        labels = [sharding.put_batch(mesh, batch["points"])] if pose.is_trained(config) else []
-        state, totals = program.step(state, totals, canvases, frozen, *labels)
+        points = (sharding.put_batch(mesh, batch["points"]),) if takes_points(config) else ()
+        state, totals = program.step(state, totals, canvases, frozen, *points)
         step += 1
         reporter.step_done()
         under_way.append(totals.steps)
@@ -295,5 +223,5 @@ def run_steps(
             pending = None
             saved.save(step, dataclasses.replace(state, core=frozen.core), reporter.seconds())
         if config.train.picture_every and step % config.train.picture_every == 0:
-            reporter.picture(step, program.preview(state, canvases, frozen, *labels))
+            reporter.picture(step, program.preview(state, canvases, frozen, *points))
     saved.wait()  # while signals are still held back
