@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
     # synthetic | folder | celeba | celeb_a | mafl | aflw | mtfl | pts | mpii | prepared
     data.source = "synthetic"  # where the photos come from; see docs/datasets.md
     data.roots = ()  # folders: of pictures (folder), official layouts, or prepared forms
-    data.part = "all"  # all | train | validation | test: of CelebA's, MAFL's or AFLW's photos
+    data.part = "all"  # all | train | validation | test: of CelebA, MAFL, AFLW or MPII
     data.exclude = ()  # list files of photo ids that are left out, such as MAFL's testing.txt
     data.landmarks = ""  # "" or a list of labelled points: CSV (folder), MTFL list (mtfl)
     data.crop = "center"  # center | tight | box: what part of a photo the view shows
@@ -45,7 +45,13 @@ def get_config() -> ConfigDict:
     model.generator_channels = 64  # c: the encoder's features have 4c (IV-A: 256)
     model.residual_blocks = 6  # of the decoder (IV-A)
 
+    config.init = init = ConfigDict()
+    # scratch | finetune | adapt: which of the detector's weights a core gives, and which train
+    init.mode = "scratch"  # the paper's is adapt (IV-A); see docs/pretraining.md
+    init.core = ""  # folder of a run of mpii_pretrain, or a published PyTorch file
+
     config.objective = objective = ConfigDict()
+    objective.task = "landmarks"  # landmarks | pose: unsupervised, or joints with labels (MPII)
     objective.composition = "all"  # baseline | inter | cycle | all (Table I)
     objective.auxiliary = "each_step"  # each_step | fixed: when the auxiliary photos are drawn
     objective.bn_groups = "joint"  # joint | released: what a batch norm's statistics are taken over
@@ -90,6 +96,7 @@ def get_config() -> ConfigDict:
     evaluation.aflw_release = "data/aflw_release-2"  # AFLW as the VGG group cut it, for aflw
     evaluation.celeba = "data/celeba"  # CelebA in its official layout, for mafl
     evaluation.mafl = "data/mafl"  # folder of MAFL's two lists, for mafl
+    evaluation.mpii = "data/mpii"  # MPII in its official layout, for mpii
     evaluation.mafl_as_released = False  # fit without the three photos that the code drops
     evaluation.pts_points = 5  # 5 | 68: points of --fit and --score folders with .pts files
     evaluation.num_fit = 2_000  # embedded faces that the regressor may see (synthetic)

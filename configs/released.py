@@ -9,9 +9,11 @@ the annotated points), MAFL's lists under `data/mafl`, and all of VGG-16 (see RE
 85,000 steps of 32 photos for one accelerator. Not run to its end yet: neither its time nor its
 result is known.
 
-Differences from the released code: it starts from a human pose network and this from scratch. Its
-box views are drawn as there, but not rounded to pixels and not clipped to the picture; see
-docs/datasets.md.
+Differences from the released code: its box views are drawn as there, but not rounded to pixels and
+not clipped to the picture (docs/datasets.md); and it starts from a human pose network, this from
+scratch unless told otherwise. With a core (docs/pretraining.md) its start is
+
+    --config.init.mode=adapt --config.init.core=runs/mpii
 """
 
 from ml_collections import ConfigDict

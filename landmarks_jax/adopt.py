@@ -69,6 +69,7 @@ def _sized(config: ConfigDict, read: dict[str, published.Network]) -> ConfigDict
         )
     for network in read.values():
         config.model.update(network.sizes)
+    config.init.mode, config.init.core = "scratch", ""  # the detector is plain now
     return config.lock()
 
 
@@ -97,7 +98,7 @@ def _state(config: ConfigDict, networks: dict[str, Any]) -> states.TrainState:
     modules = objective.build_networks(config)
     mesh = sharding.make_mesh(jax.local_devices()[:1])
     like = states.abstract_state(config, modules, mesh)
-    if "generator" not in networks:
+    if "generator" not in networks and modules.generator is not None:
         networks["generator"] = _drawn(config, modules.generator)
 
     def of(part: str) -> dict[str, Any]:
@@ -110,6 +111,7 @@ def _state(config: ConfigDict, networks: dict[str, Any]) -> states.TrainState:
         "batch_stats": of("batch_stats"),
         "averaged": of("params") if like.averaged else {},
         "tap_means": {tap: np.zeros((), leaf.dtype) for tap, leaf in like.tap_means.items()},
+        "core": {},
     }
     return states.restarted_state(config, kept, 0, mesh)
 

@@ -26,8 +26,8 @@ def define_faces() -> Callable[[], dict[str, Any]]:
         "protocol_names": flags.DEFINE_multi_string(
             "protocol",
             None,
-            "synthetic | mafl | aflw | aflw-995 | aflw-dev; default: the run's "
-            "config.eval.protocols.",
+            "synthetic | mafl | aflw | aflw-995 | aflw-dev, or mpii of a run on joints; default: "
+            "the run's config.eval.protocols.",
         ),
         "fit": flags.DEFINE_string(
             "fit", None, "Labelled faces that fit: .csv, .txt, prepared folder or one with .pts."
@@ -43,6 +43,7 @@ def define_faces() -> Callable[[], dict[str, Any]]:
         ("aflw_release", "Folder of aflw_release-2 (aflw)"),
         ("celeba", "CelebA's folder (mafl)"),
         ("mafl", "Folder of MAFL's lists (mafl)"),
+        ("mpii", "MPII's folder (mpii)"),
     ):
         holders[name] = flags.DEFINE_string(name, None, f"{what}, if not the run's.")
     holders["mafl_as_released"] = flags.DEFINE_bool(

@@ -9,6 +9,7 @@ import jax
 from ml_collections import ConfigDict
 
 from landmarks_jax.data.framing import CROPS
+from landmarks_jax.data.mpii import NUM_JOINTS
 from landmarks_jax.data.pts import NUM_POINTS, NUM_REDUCED
 from landmarks_jax.data.sources import PARTS, SOURCES
 from landmarks_jax.errors import ConfigError
@@ -41,6 +42,10 @@ ADDED_FIELDS: dict[str, Any] = {
     "eval.aflw_release": "data/aflw_release-2",
     "eval.pts_points": 5,
     "perceptual.network": "vgg16",
+    "init.mode": "scratch",
+    "init.core": "",
+    "objective.task": "landmarks",
+    "eval.mpii": "data/mpii",
 }
 
 CHOICES = {
@@ -48,6 +53,8 @@ CHOICES = {
     "data.source": SOURCES,
     "data.part": PARTS,
     "data.crop": CROPS,
+    "init.mode": ("scratch", "finetune", "adapt"),
+    "objective.task": ("landmarks", "pose"),
     "objective.composition": COMPOSITIONS,
     "objective.auxiliary": ("each_step", "fixed"),
     "objective.bn_groups": ("joint", "released"),
@@ -145,7 +152,7 @@ def validate(config: ConfigDict) -> None:
         _fail(config, "compute_dtype", "float32 or bfloat16 unless JAX_ENABLE_X64=1 is set")
     _validate_sizes(config)
     _validate_views(config)
-    _validate_losses(config)
+    _validate_task(config)
     if not config.train.steps and not config.train.minutes:
         _fail(config, "train.steps", "above 0 where config.train.minutes is 0")
     drops = _get(config, "optimizer.drop_steps")
@@ -183,6 +190,27 @@ def _validate_views(config: ConfigDict) -> None:
     known = len(scales) == 2 and all(_in_range(scale, 0.1, 10) for scale in scales)
     if not known or scales[0] > scales[1]:
         _fail(config, "views.scale_range", "two rising factors from 0.1 to 10")
+
+
+def _validate_task(config: ConfigDict) -> None:
+    """What is trained, and what it starts from."""
+    scratch, core = config.init.mode == "scratch", _get(config, "init.core")
+    if not isinstance(core, str) or scratch == bool(core.strip()):
+        wants = "'', or config.init.mode 'finetune' or 'adapt'"
+        if not scratch:
+            wants = "the folder of a run of configs/mpii_pretrain.py, or a published PyTorch file"
+        _fail(config, "init.core", wants)
+    if config.objective.task == "landmarks":
+        return _validate_losses(config)
+    if config.data.source not in ("mpii", "prepared"):
+        _fail(config, "data.source", "mpii, or prepared from it, where joints are trained")
+    if config.model.num_landmarks != NUM_JOINTS:
+        _fail(config, "model.num_landmarks", f"{NUM_JOINTS}, MPII's joints")
+    if config.data.crop != "center":
+        _fail(config, "data.crop", "center where joints are trained: people are cut already")
+    if config.perceptual.weights:
+        _fail(config, "perceptual.weights", "'' where joints are trained")
+    return None
 
 
 def _validate_losses(config: ConfigDict) -> None:
@@ -228,8 +256,11 @@ def from_json(text: str) -> ConfigDict:
     config = ConfigDict(tuples(parsed))
     for field, value in ADDED_FIELDS.items():
         section, name = field.split(".")
-        if isinstance(config.get(section), ConfigDict) and name not in config[section]:
-            config[section][name] = value
+        part = config.get(section)
+        if part is None:  # the section came with its first field
+            part = config[section] = ConfigDict()
+        if isinstance(part, ConfigDict) and name not in part:
+            part[name] = value
     return config.lock()
 
 

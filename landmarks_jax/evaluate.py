@@ -3,66 +3,43 @@
 Everything a table or a picture shows is in the JSON files; tables are made from them alone.
 """
 
+import functools
 import json
 import platform
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import flax
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 import landmarks_jax
 from landmarks_jax import crops as training_crops
-from landmarks_jax import objective
-from landmarks_jax.detector import ViewDetector
+from landmarks_jax import keypoints, objective
+from landmarks_jax.detector import STATISTICS_BATCH, ViewDetector
 from landmarks_jax.errors import ConfigError, WorkdirError
-from landmarks_jax.evaluation import labelled, plots, protocols, tables
+from landmarks_jax.evaluation import labelled, plots, pose, protocols, tables
 from landmarks_jax.evaluation.protocols import Protocol
 from landmarks_jax.training import checkpoints, sharding
 from landmarks_jax.training import state as states
-from landmarks_jax.training.state import TrainState
+from landmarks_jax.training.newest import restore
+from landmarks_jax.training.state import TrainState, trained_variables
 
 FOLDER = "evaluation"
 
 
-def restore(workdir: Path, config: ConfigDict) -> checkpoints.Restored:
-    """Reads a run's newest checkpoint, onto one device.
-
-    Raises:
-      WorkdirError: there is no checkpoint, or it is damaged.
-    """
-    mesh = sharding.make_mesh(jax.local_devices()[:1])
-    missing = WorkdirError(f"{workdir}: has no checkpoint yet; train it first")
-    if not (workdir / checkpoints.FOLDER).is_dir():
-        raise missing
-    with checkpoints.Checkpoints(workdir, read_only=True) as saved:
-        networks = objective.build_networks(config)
-        restored = saved.restore(states.abstract_state(config, networks, mesh))
-    if restored is None:
-        raise missing
-    return restored
-
-
-def trained_variables(state: TrainState) -> dict[str, Any]:
-    """The detector's `{"params", "batch_stats"}`, its parameters averaged where the run did so."""
-    params = state.averaged or state.params
-    return {"params": params["detector"], "batch_stats": state.batch_stats["detector"]}
-
-
 def detectors_of(config: ConfigDict, state: TrainState) -> dict[str, ViewDetector]:
-    """The run's detector under both kinds of batch norm, and the one it started from."""
+    """The run's detector under both kinds of batch norm, and one of the same shape as drawn."""
     trained = trained_variables(state)
     mesh = sharding.make_mesh(jax.local_devices()[:1])
     start = states.start_state(config, objective.build_networks(config), mesh)
-    untrained = {
-        "params": start.params["detector"],
-        "batch_stats": start.batch_stats["detector"],
-    }
+    # Of a run that started from a core too: without that core.
+    untrained = trained_variables(start)
     return {
         "running": ViewDetector(config, trained),
         "batch": ViewDetector(config, trained, use_running_average=False),
@@ -84,7 +61,8 @@ def evaluate_run(
     """Scores a run and writes `evaluation/` in its folder.
 
     For each protocol `NAME-CROP.json`, `.csv`, `-curve.png`, `-faces.png` and `-worst.png`,
-    the faces with the largest errors; for all of them `table.md`.
+    the faces with the largest errors; for all of them `table.md`. Of a run on joints `mpii.json`,
+    `mpii.csv`, `mpii-people.png` and `table.md`.
 
     Args:
       workdir: the run's folder.
@@ -102,6 +80,10 @@ def evaluate_run(
       UserError: the run or the labelled faces cannot be used.
     """
     config = checkpoints.read_config(workdir)
+    if config.objective.task == "pose":
+        if fit or score or crops:
+            raise ConfigError(f"{workdir}: is a run on joints, which --protocol mpii alone scores")
+        return _evaluate_pose(workdir, _at(config, places), protocol_names, command)
     opened = open_faces(config, protocol_names, fit=fit, score=score, crops=crops, **places)
     restored = restore(workdir, config)
     detectors = detectors_of(config, restored.state)
@@ -110,9 +92,7 @@ def evaluate_run(
     results = []
     for protocol in opened:
         result = protocols.evaluate(protocol, detectors, notes=notes)
-        result["provenance"] = provenance(restored, command)
-        result["provenance"]["trained_on"] = checkpoints.read_hardware(workdir)
-        result["provenance"]["training_crop"] = config.data.crop
+        result["provenance"] = _provenance_of(workdir, restored, command)
         results.append(result)
     markdown = tables.to_markdown(results)
     try:
@@ -129,6 +109,61 @@ def evaluate_run(
     except OSError as error:
         raise WorkdirError(f"{out}: cannot be written ({error})") from error
     return markdown
+
+
+def _evaluate_pose(
+    workdir: Path, config: ConfigDict, names: Sequence[str] | None, command: Sequence[str]
+) -> str:
+    """Scores a run on joints; `mpii.json`, `.csv`, `-people.png` and `table.md`."""
+    names = names or config.eval.protocols
+    if set(names) != {pose.PROTOCOL}:
+        raise ConfigError(
+            f"--protocol {', '.join(names)}: {workdir} is a run on joints, which "
+            f"{pose.PROTOCOL} alone scores"
+        )
+    people = pose.open_people(config)
+    restored = restore(workdir, config)
+
+    detectors = {
+        name: functools.partial(_joints, detector)
+        for name, detector in detectors_of(config, restored.state).items()
+    }
+    result = pose.evaluate(people, detectors, notes=checkpoints.read_notes(workdir))
+    result["provenance"] = _provenance_of(workdir, restored, command)
+    markdown, out = pose.to_markdown(result), workdir / FOLDER
+    shown = result["examples"]
+    page = plots.landmark_page(
+        people.views[shown["rows"]],
+        np.array(shown["found"]),
+        labels=np.array(shown["joints"], float),
+        title=f"{people.name}: joints found, and labelled",
+    )
+    try:
+        out.mkdir(exist_ok=True)
+        (out / f"{pose.PROTOCOL}.json").write_text(json.dumps(result, allow_nan=False) + "\n")
+        (out / f"{pose.PROTOCOL}.csv").write_text(pose.to_csv(result))
+        (out / "table.md").write_text(markdown)
+        plots.save(page, out / f"{pose.PROTOCOL}-people.png")
+    except OSError as error:
+        raise WorkdirError(f"{out}: cannot be written ({error})") from error
+    return markdown
+
+
+def _joints(detector: ViewDetector, views: np.ndarray) -> np.ndarray:
+    """The highest places `[N, K, 2]` of the maps; the softmax that they went through keeps them."""
+    size = 8 * STATISTICS_BATCH  # whole batches, whose statistics are then those of one call
+    parts = []
+    for start in range(0, len(views), size):
+        maps = detector.find(views[start : start + size], ("heatmaps",))["heatmaps"]
+        parts.append(np.asarray(keypoints.peaks(jnp.asarray(maps))))
+    return np.concatenate(parts)
+
+
+def _at(config: ConfigDict, places: Mapping[str, Any]) -> ConfigDict:
+    """The configuration with other places of the labelled data, where any are given."""
+    config = config.copy_and_resolve_references()  # the caller's stays as it is
+    config.eval.update({name: value for name, value in places.items() if value is not None})
+    return config
 
 
 def open_faces(
@@ -150,8 +185,7 @@ def open_faces(
         raise ConfigError("--fit and --score go together, and without --protocol")
     if crops and fit is None:
         raise ConfigError("--crop goes with --fit and --score; a named protocol has its own crops")
-    config = config.copy_and_resolve_references()  # the caller's stays as it is
-    config.eval.update({name: value for name, value in places.items() if value is not None})
+    config = _at(config, places)
     if fit is not None and score is not None:
         return labelled.open_lists(fit, score, crops or (config.data.crop,), config)
     names = protocol_names or config.eval.protocols
@@ -194,6 +228,17 @@ def _page(
         captions=captions,
         title=title,
     )
+
+
+def _provenance_of(
+    workdir: Path, restored: checkpoints.Restored, command: Sequence[str]
+) -> dict[str, Any]:
+    """`provenance`, what the run was trained on and with which crop."""
+    return {
+        **provenance(restored, command),
+        "trained_on": checkpoints.read_hardware(workdir),
+        "training_crop": checkpoints.read_config(workdir).data.crop,
+    }
 
 
 def provenance(restored: checkpoints.Restored, command: Sequence[str]) -> dict[str, Any]:

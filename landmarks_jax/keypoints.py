@@ -53,6 +53,33 @@ def soft_argmax(scores: jax.Array, beta: float) -> jax.Array:
     return expected_position(attention(scores, beta))
 
 
+def peaks(maps: jax.Array) -> jax.Array:
+    """The place of the highest cell of each map, moved a quarter of a cell to its higher neighbour.
+
+    So in x and in y, between two neighbours (Newell et al. 2016): maps of a quarter of the view
+    would say no more than four pixels otherwise.
+
+    Args:
+      maps: `[B, h, w, K]`.
+
+    Returns:
+      `[B, K, 2]`, normalised, in at least float32.
+    """
+    batch, height, width, num = maps.shape
+    flat = maps.reshape(batch, height * width, num)
+    highest = jnp.argmax(flat, 1)
+    dtype = jnp.promote_types(maps.dtype, jnp.float32)
+
+    def axis(place: jax.Array, size: int, stride: int) -> jax.Array:
+        sides = [jnp.clip(highest + step, 0, height * width - 1) for step in (-stride, stride)]
+        before, after = (jnp.take_along_axis(flat, side[:, None], 1)[:, 0] for side in sides)
+        inner = (place > 0) & (place < size - 1)
+        return place + 0.25 * jnp.where(inner, jnp.sign(after - before), 0).astype(dtype)
+
+    x, y = axis(highest % width, width, 1), axis(highest // width, height, width)
+    return geometry.to_normalized(jnp.stack([x, y], -1), (width, height))
+
+
 def mass_near(weights: jax.Array, landmarks: jax.Array, radius: float = 1.5) -> jax.Array:
     """How much of each map's weight lies within `radius` cells of its landmark.
 

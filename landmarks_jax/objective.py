@@ -30,12 +30,13 @@ class Networks(NamedTuple):
 
     Attributes:
       detector: `D`, with the batch norm updates of a call on `[x, x']`.
-      generator: `E` and `G`, with the batch norm updates of a call on both directions.
+      generator: `E` and `G`, with the batch norm updates of a call on both directions; None where
+        joints are trained, which need no reconstruction.
       vgg: the perceptual network, or None.
     """
 
     detector: Detector
-    generator: Generator
+    generator: Generator | None
     vgg: Vgg | None
 
 
@@ -69,6 +70,8 @@ def build_networks(config: ml_collections.ConfigDict) -> Networks:
         # statistics are x's.
         bn_updates=(0, 0, 1) if released else (0,),
     )
+    if config.objective.task == "pose":
+        return Networks(detector.clone(bn_updates=(0,)), None, None)
     generator = Generator(
         config.model.generator_channels,
         config.model.residual_blocks,

@@ -14,6 +14,7 @@ from landmarks_jax import config as configuration
 from landmarks_jax import crops, evaluate, packed
 from landmarks_jax.data import feed, lists, prepared, shrink, sources
 from landmarks_jax.data.framing import CROPS
+from landmarks_jax.evaluation import pose
 from landmarks_jax.training import checkpoints, handover, loop, reports
 
 HANDOVER = "handover"
@@ -79,7 +80,9 @@ def sit(
 def _check_faces(config: ConfigDict) -> None:
     """Opens the labelled faces that lie in files, so that a lack of them costs no training."""
     names = [name for name in config.eval.protocols if name != "synthetic"]
-    if names:
+    if config.objective.task == "pose":
+        pose.open_people(config)
+    elif names:
         evaluate.open_faces(config, names)
 
 

@@ -118,13 +118,17 @@ def mpii_person(offset: float, joints: Sequence[int] = range(16), **changes: Any
 
 
 def mpii(root: Path, images: Sequence[dict[str, Any]], **fields: Any) -> Path:
-    """MPII of images `{"name", "people", "train", "apart"}`; `fields` stand in for RELEASE's."""
+    """MPII of images `{"name", "people", "train", "apart", "video"}`; `fields` are RELEASE's own.
+
+    Video 18 is one for validation, 1 to 17 train.
+    """
     for i, image in enumerate(images):
         save(root / "images" / image["name"], (200, 160), i)
     rows = []
     for image in images:
         people = structs(image["people"]) if image["people"] else np.zeros((0, 0))
-        rows.append({"image": {"name": image["name"]}, "annorect": people, "vididx": 1})
+        rows.append({"image": {"name": image["name"]}, "annorect": people})
+        rows[-1] |= {"vididx": image.get("video", 1)}
     apart = np.empty((len(images), 1), object)
     for i, image in enumerate(images):
         apart[i, 0] = np.array(image.get("apart", []), np.uint8).reshape(-1, 1)

@@ -1,13 +1,15 @@
 """MPII Human Pose: its .mat structure, written by SciPy as MATLAB wrote the official one."""
 
+import hashlib
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from landmarks_jax.data import framing, mpii, sources
-from landmarks_jax.errors import DataError
+from landmarks_jax.errors import ConfigError, DataError
 from tests import datasets
 from tests.datasets import mpii_person
 
@@ -27,13 +29,13 @@ IMAGES = (
 
 def test_people_of_training_images_with_their_joints(tmp_path):
     source = mpii.MpiiPeople(str(datasets.mpii(tmp_path, IMAGES)))
-    assert (len(source), source.num_points) == (3, 16)
+    assert (len(source), source.num_points) == (3, 18)
     assert [source.name(i)[-10:] for i in range(3)] == ["000001.jpg", "000001.jpg", "000004.jpg"]
     assert "3 people of" in source.summary
     assert "1 without joints, head, centre or scale left out" in source.summary
     expected = np.array([[10 * j + 1, 5 * j + 1] for j in range(16)]) - 1  # pixels count from 1
-    np.testing.assert_array_equal(source.points(0), expected)
-    few = source.points(1)
+    np.testing.assert_array_equal(source.people[0].joints, expected)
+    few = source.people[1].joints
     assert np.flatnonzero(np.isfinite(few[:, 0])).tolist() == [0, 3, 9]
     np.testing.assert_array_equal(few[3], [34, 19])
     person = source.people[1]
@@ -43,8 +45,70 @@ def test_people_of_training_images_with_their_joints(tmp_path):
     assert [p.apart for p in source.people] == [False, True, False]
     np.testing.assert_array_equal(person.center, [59, 79])
     assert person.scale == 1.5
-    assert person.head_size == pytest.approx(0.6 * 50)  # a box of 30 x 40
-    assert source.photo(0).shape == (160, 200, 3)
+    np.testing.assert_array_equal(person.head, [[19, 29], [49, 69]])
+
+
+def test_the_photo_is_the_square_around_the_person(tmp_path):
+    source = mpii.MpiiPeople(str(datasets.mpii(tmp_path, IMAGES)))
+    # Scale 1.5: 562 pixels a side, about (59.5, 79.5 + 22.5) in edges.
+    left, top, side = source.people[0].square
+    assert side == 562
+    assert abs(left + side / 2 - 59.5) <= 0.5
+    assert abs(top + side / 2 - 102) <= 0.5
+    photo = source.photo(0)
+    assert photo.shape == (562, 562, 3)
+    whole = np.asarray(Image.open(tmp_path / "images" / "000001.jpg"))
+    np.testing.assert_array_equal(photo[-top : 160 - top, -left : 200 - left], whole)
+    np.testing.assert_array_equal(photo[0, 0], whole[0, 0])  # the border goes on
+    np.testing.assert_array_equal(photo[-1, -left + 7], whole[-1, 7])
+    points = source.points(0)
+    np.testing.assert_array_equal(points[:16], source.people[0].joints - [left, top])
+    np.testing.assert_array_equal(points[16:], source.people[0].head - [left, top])
+    assert points.dtype == np.float32
+
+
+def videos(count=40):
+    """A person in each of so many videos, the last two images of none."""
+    images = [
+        {"name": f"{i}.jpg", "people": [mpii_person(0)], "video": i} for i in range(1, count + 1)
+    ]
+    for image in images[-2:]:
+        image["video"] = np.zeros((0, 0))
+    return images
+
+
+def test_a_part_is_held_out_by_video(tmp_path):
+    images = videos()
+    images.append({"name": "again.jpg", "people": [mpii_person(2)], "video": 18})
+    root = str(datasets.mpii(tmp_path, images))
+    parts = {
+        part: {p.image for p in mpii.MpiiPeople(root, part).people}
+        for part in ("all", "train", "validation")
+    }
+    assert parts["validation"] == {
+        image["name"]
+        for image in images
+        for key in [image["name"] if np.size(image["video"]) == 0 else image["video"]]
+        if int(hashlib.sha256(str(key).encode()).hexdigest(), 16) % 10 == 0
+    }
+    assert {"18.jpg", "again.jpg"} <= parts["validation"]
+    assert parts["train"] == parts["all"] - parts["validation"]
+    assert len(parts["all"]) == 41
+    with pytest.raises(
+        ConfigError, match=r"config\.data\.part = 'test': .* all, train, validation"
+    ):
+        mpii.MpiiPeople(root, "test")
+    few = str(datasets.mpii(tmp_path / "few", IMAGES))
+    with pytest.raises(DataError, match=r"none of the 3 people is in the part 'validation'"):
+        mpii.MpiiPeople(few, "validation")
+
+
+def test_people_without_a_head_or_of_no_size_are_left_out(tmp_path):
+    people = [mpii_person(0), mpii_person(0, x2=20, y2=30), mpii_person(0, scale=0)]
+    root = datasets.mpii(tmp_path, [{"name": "1.jpg", "people": people}])
+    source = mpii.MpiiPeople(str(root))
+    assert len(source) == 1
+    assert "2 without joints, head, centre or scale left out" in source.summary
 
 
 def test_one_image_with_one_person_and_one_joint(tmp_path):
@@ -53,10 +117,12 @@ def test_one_image_with_one_person_and_one_joint(tmp_path):
     source = mpii.MpiiPeople(str(datasets.mpii(tmp_path, [image])))
     assert len(source) == 1
     assert source.people[0].apart
-    np.testing.assert_array_equal(source.points(0)[6], [59, 29])
-    canvas, points = sources.cut_photo(source, framing.Framing(16, 16, "tight"), 0)
-    assert canvas.shape == (16, 16, 3)
-    np.testing.assert_allclose(points[6], [2 * 59.5 / 200 - 1, 2 * 29.5 / 160 - 1], rtol=1e-6)
+    np.testing.assert_array_equal(source.people[0].joints[6], [59, 29])
+    canvas, points = sources.cut_photo(source, framing.Framing(24, 16, "center"), 0)
+    assert canvas.shape == (24, 24, 3)
+    left, top, side = source.people[0].square
+    expected = [2 * (59.5 - left) / side - 1, 2 * (29.5 - top) / side - 1]
+    np.testing.assert_allclose(points[6], expected, rtol=1e-5)
 
 
 def test_photos_to_leave_out_need_not_be_there(tmp_path):
@@ -67,7 +133,7 @@ def test_photos_to_leave_out_need_not_be_there(tmp_path):
     ):
         mpii.MpiiPeople(str(root))
     (tmp_path / "skip.txt").write_text("000001.jpg\n")
-    assert len(mpii.MpiiPeople(str(root), [str(tmp_path / "skip.txt")])) == 1
+    assert len(mpii.MpiiPeople(str(root), exclude=[str(tmp_path / "skip.txt")])) == 1
 
 
 def one(**changes):
@@ -89,6 +155,7 @@ def joint(**changes):
         (joint(y="left"), {}, r"annorect\(1\): joint 3: left is not a number"),
         (one(scale="tall"), {}, r"annorect\(1\): tall is not a number"),
         (one(scale=np.zeros((0, 0))), {}, r"no training image has a person with joints"),
+        ([{"name": "1.jpg", "people": [mpii_person(0)], "video": "x"}], {}, r"vididx: x is not"),
         (one(), {"img_train": None}, r"RELEASE has no field 'img_train'"),
         (one(), {"single_person": None}, r"RELEASE has no field 'single_person'"),
         (one(), {"img_train": np.ones((1, 2))}, r"1 of annolist, 2 of img_train, 1 of single_per"),

@@ -76,8 +76,11 @@ def read_run(name: str) -> Run:
     try:
         config = configuration.from_json((folder / CONFIG_FILE).read_text())
         seed, num_landmarks = config.seed, config.model.num_landmarks
+        task = config.objective.task
     except (ValueError, OSError, AttributeError) as error:
         raise WorkdirError(f"{folder / CONFIG_FILE}: is no configuration ({error})") from error
+    if task != "landmarks":
+        raise WorkdirError(f"{name}: is a run on joints; runs on landmarks are compared")
     if not isinstance(seed, int) or not isinstance(num_landmarks, int):
         raise WorkdirError(f"{folder / CONFIG_FILE}: seed and num_landmarks must be whole numbers")
     run = _read_object(folder / RUN_FILE)

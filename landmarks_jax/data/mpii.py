@@ -4,13 +4,23 @@ The official .mat file holds a struct `RELEASE`: for image i `annolist(i).image.
 `annolist(i).annorect`, `img_train(i)` and `single_person{i}`, the numbers of the people that stand
 well apart from others. A person has the head's box `x1 y1 x2 y2`, a rough centre `objpos.x`,
 `objpos.y`, `scale`, the person's height over 200 pixels, and joints `annopoints.point` with `x`,
-`y`, `id` and `is_visible`. Pixels count from 1 there and from 0 here.
+`y`, `id` and `is_visible`. Pixels count from 1 there and from 0 here. `annolist(i).vididx` is the
+number of the video that the image is a frame of; some images have none.
+
+A photo shows one person: the square of 375 times `scale` about the rough centre, moved down by 15
+times `scale` so that feet stay inside (Newell et al. 2016 look at its middle 250). With canvases of
+1.5 times the view the view shows that middle, and turned or shrunken views still find the photo.
+
+The joints of test images are not published, so a part of the training images is for validation: the
+frames of about every tenth video, chosen by the SHA-256 of its number, of its name where an image
+has no video. Frames of one video are never on both sides.
 
 Joints, by number: right ankle, knee, hip, left hip, knee, ankle, pelvis, thorax, upper neck, top of
 the head, right wrist, elbow, shoulder, left shoulder, elbow, wrist; right is the person's own.
 """
 
 import dataclasses
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -23,8 +33,14 @@ from landmarks_jax.errors import DataError
 FOLDER = "images"
 ANNOTATIONS = "mpii_human_pose_v1_u12_1.mat"
 NUM_JOINTS = 16
-# Of PCKh: the unit of errors is this share of the head box's diagonal.
-_HEAD_SHARE = 0.6
+# Joints, then two opposite corners of the head's box.
+NUM_POINTS = NUM_JOINTS + 2
+# Of PCKh: the unit of errors is this share of the head box's diagonal, as in MPII's own tool.
+HEAD_SHARE = 0.6
+PARTS = ("train", "validation")
+# In units of a person's scale, pixels.
+_SQUARE = 375.0
+_LOWERED = 15.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,50 +52,91 @@ class Person:
       place: where the annotation stands, for messages.
       joints: `[16, 2]` in pixels, NaN where a joint has no annotation.
       visible: `[16]`, annotated and not marked as hidden.
+      head: `[2, 2]` two opposite corners of the head's box, in pixels.
       center: `[2]`, the rough middle, in pixels.
       scale: the person's height over 200 pixels.
-      head_size: the unit of PCKh, in pixels.
       apart: whether nobody else stands near.
+      part: "train" or "validation".
     """
 
     image: str
     place: str
     joints: np.ndarray
     visible: np.ndarray
+    head: np.ndarray
     center: np.ndarray
     scale: float
-    head_size: float
     apart: bool
+    part: str
+
+    @property
+    def square(self) -> tuple[int, int, int]:
+        """Left, top and side of what the person's photo shows, in whole pixel edges."""
+        side = max(round(_SQUARE * self.scale), 1)
+        x, y = self.center + 0.5 + np.array([0.0, _LOWERED * self.scale]) - side / 2
+        return round(x), round(y), side
+
+    @property
+    def points(self) -> np.ndarray:
+        """`[18, 2]` float32 joints, then the head's corners, in pixels of the square."""
+        left, top, _ = self.square
+        return np.concatenate([self.joints, self.head]) - np.array([left, top], np.float32)
 
 
 class MpiiPeople(photos.PhotoFiles):
-    """The annotated people of the training images, each with its whole photo.
+    """The annotated people of the training images, a photo cut square for each.
 
     Attributes:
-      people: their annotations, in the file's order. `points(i)` are `people[i].joints`.
+      people: their annotations, in the file's order. `points(i)` are `people[i].points`.
     """
 
-    def __init__(self, root: str, exclude: Sequence[str] = ()) -> None:
+    def __init__(self, root: str, part: str = "all", exclude: Sequence[str] = ()) -> None:
         """Reads the annotations and finds the photos.
 
         Args:
           root: the folder that holds `images` and `mpii_human_pose_v1_u12_1.mat`.
+          part: all | train | validation.
           exclude: list files of photos to leave out.
 
         Raises:
-          DataError: a file is missing or malformed.
+          ConfigError: there is no such part.
+          DataError: a file is missing or malformed, or nobody is in the part.
         """
-        path = os.path.join(root, ANNOTATIONS)
-        origins.need_file(path, origins.MPII)
+        wanted = photos.parts(part, PARTS)
+        everyone, note = read_people(_annotations(root))
         origins.need_folder(os.path.join(root, FOLDER), origins.MPII)
-        listed, note = read_people(path)
+        listed = [person for person in everyone if person.part in wanted]
+        if not listed:
+            raise DataError(f"{root}: none of the {len(everyone):,} people is in the part {part!r}")
         kept, excluded = lists.leave_out([_listed(person) for person in listed], exclude)
         self.people = [listed[i] for i in kept]
         entries = [(person.place, f"{FOLDER}/{person.image}") for person in self.people]
         found = lists.locate(entries, [root])
         lists.check_labelled(found, root)
-        summary = photos.one_line(f"{len(found):,} people of {root}", excluded, note)
-        super().__init__(found, np.stack([person.joints for person in self.people]), summary)
+        chosen = "" if part == "all" else f" ({part})"
+        summary = photos.one_line(f"{len(found):,} people of {root}{chosen}", excluded, note)
+        super().__init__(found, np.stack([person.points for person in self.people]), summary)
+
+    def photo(self, index: int) -> np.ndarray:
+        """The person's square, `[S, S, 3]` uint8 RGB; beyond the photo its replicated border."""
+        photo = super().photo(index)
+        height, width = photo.shape[:2]
+        left, top, side = self.people[index].square
+        rows = np.clip(np.arange(top, top + side), 0, height - 1)
+        columns = np.clip(np.arange(left, left + side), 0, width - 1)
+        return photo[rows[:, None], columns]
+
+
+def _annotations(root: str) -> str:
+    """The path of the .mat file; an error says where it comes from."""
+    path = os.path.join(root, ANNOTATIONS)
+    origins.need_file(path, origins.MPII)
+    return path
+
+
+def people_of(root: str) -> list[Person]:
+    """The people of a folder, without a look at their photos."""
+    return read_people(_annotations(root))[0]
 
 
 def _listed(person: Person) -> files.PhotoFile:
@@ -112,9 +169,12 @@ def read_people(path: str) -> tuple[list[Person], str]:
         if int(train) != 1:
             continue  # joints of test images are not published
         alone = {int(number) for number in matlab.items(apart)}
+        part = _part_of(image, f"{path}: annolist({i})")
         for j, person in _people_of(image):
             place = f"{path}: annolist({i}).annorect({j})"
-            if (read := _person(_image_name(image, place), person, place, j in alone)) is None:
+            name = _image_name(image, place)
+            read = _person(name, person, place, apart=j in alone, part=part)
+            if read is None:
                 incomplete += 1
             else:
                 people.append(read)
@@ -129,6 +189,17 @@ def _people_of(image: Any) -> Iterator[tuple[int, Any]]:
     yield from enumerate(matlab.items(getattr(image, "annorect", None)), 1)
 
 
+def _part_of(image: Any, place: str) -> str:
+    """The part of a training image, by its video."""
+    video = matlab.field(image, "vididx")
+    if video is None:
+        video = matlab.field(matlab.field(image, "image"), "name")
+    else:
+        video = int(_number(video, f"{place}: vididx"))
+    digest = hashlib.sha256(str(video).encode()).digest()
+    return PARTS[int.from_bytes(digest) % 10 == 0]
+
+
 def _image_name(image: Any, place: str) -> str:
     name = matlab.field(matlab.field(image, "image"), "name")
     if not isinstance(name, str) or not name or "/" in name or "\\" in name:
@@ -136,7 +207,7 @@ def _image_name(image: Any, place: str) -> str:
     return name
 
 
-def _person(image: str, rect: Any, place: str, apart: bool) -> Person | None:
+def _person(image: str, rect: Any, place: str, *, apart: bool, part: str) -> Person | None:
     """One person, or nothing where a part of the annotation is missing."""
     points = matlab.items(getattr(matlab.field(rect, "annopoints"), "point", None))
     position = matlab.field(rect, "objpos")
@@ -145,16 +216,19 @@ def _person(image: str, rect: Any, place: str, apart: bool) -> Person | None:
     if not points or any(field is None for field in fields):
         return None
     x1, y1, x2, y2, scale, x, y = (_number(field, place) for field in fields)
+    if scale <= 0 or (x1, y1) == (x2, y2):
+        return None
     joints, visible = _joints(points, place)
     return Person(
         image=image,
         place=place,
         joints=joints,
         visible=visible,
+        head=np.array([[x1, y1], [x2, y2]], np.float32) - 1.0,
         center=np.array([x - 1.0, y - 1.0], np.float32),
         scale=scale,
-        head_size=_HEAD_SHARE * float(np.hypot(x2 - x1, y2 - y1)),
         apart=apart,
+        part=part,
     )
 
 

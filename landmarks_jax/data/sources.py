@@ -81,7 +81,7 @@ def open_source(data: Any) -> Source:
     if data.source not in SOURCES:
         allowed = ", ".join(SOURCES)
         raise ConfigError(f"config.data.source = {data.source!r}: must be one of {allowed}")
-    if data.part != "all" and data.source not in ("celeba", "celeb_a", "mafl", "aflw"):
+    if data.part != "all" and data.source not in ("celeba", "celeb_a", "mafl", "aflw", "mpii"):
         raise ConfigError(f"config.data.part = {data.part!r}: {data.source!r} has only 'all'")
     return _OPENERS[data.source](data, tuple(data.exclude))
 
@@ -129,7 +129,7 @@ _OPENERS: dict[str, Callable[[Any, tuple[str, ...]], Source]] = {
     "aflw": lambda data, exclude: AflwFaces(_roots(data, 1)[0], data.part, exclude),
     "mtfl": _open_mtfl,
     "pts": _open_pts,
-    "mpii": lambda data, exclude: MpiiPeople(_roots(data, 1)[0], exclude),
+    "mpii": lambda data, exclude: MpiiPeople(_roots(data, 1)[0], data.part, exclude),
     "prepared": _refuse_prepared,
 }
 

@@ -12,6 +12,7 @@ from landmarks_jax.data.mafl import MaflFaces
 from landmarks_jax.data.prepared import MANIFEST, PreparedCanvases
 from landmarks_jax.data.synthetic import SyntheticFaces
 from landmarks_jax.errors import ConfigError, DataError
+from landmarks_jax.evaluation import pose
 from landmarks_jax.evaluation.groups import FIVE_POINTS
 from landmarks_jax.evaluation.metrics import FIRST_TWO, Eyes
 from landmarks_jax.evaluation.protocols import LabelledSet, Protocol
@@ -29,6 +30,10 @@ _Named = tuple[sources.Source, str]
 def check_names(names: Sequence[str]) -> None:
     """Raises `ConfigError` where there is no protocol of a name."""
     for name in names:
+        if name == pose.PROTOCOL:
+            raise ConfigError(
+                f"--protocol {name!r}: scores joints, and so runs of configs/mpii_pretrain.py alone"
+            )
         if name not in PROTOCOLS:
             raise ConfigError(f"--protocol {name!r}: must be one of {', '.join(PROTOCOLS)}")
 

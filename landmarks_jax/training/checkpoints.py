@@ -1,8 +1,9 @@
 """Checkpoints of a run, and the claim of a run on its folder. The one importer of Orbax."""
 
 import contextlib
+import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -99,15 +100,16 @@ class Checkpoints:
     def save(self, step: int, state: TrainState, seconds: float) -> None:
         """Starts to write a state; returns once the state may change."""
         items = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave({"seconds": seconds})
+            state=ocp.args.StandardSave(_fields(state)),
+            progress=ocp.args.JsonSave({"seconds": seconds}),
         )
         self._manager.save(step, args=items)
 
-    def restore(self, like: Any) -> Restored | None:
+    def restore(self, like: TrainState) -> Restored | None:
         """Reads the newest checkpoint, None where there is none.
 
         Args:
-          like: the state's tree of `jax.ShapeDtypeStruct`, with the shardings wanted.
+          like: the state with `jax.ShapeDtypeStruct` for leaves, with the shardings wanted.
 
         Raises:
           WorkdirError: the checkpoint cannot be read, or is of another model.
@@ -116,17 +118,25 @@ class Checkpoints:
         if step is None:
             return None
         items = ocp.args.Composite(
-            state=ocp.args.StandardRestore(like), progress=ocp.args.JsonRestore()
+            state=ocp.args.StandardRestore(_fields(like)), progress=ocp.args.JsonRestore()
         )
         try:
             read = self._manager.restore(step, args=items)
-            return Restored(read.state, step, float(read.progress["seconds"]))
+            return Restored(TrainState(**read.state), step, float(read.progress["seconds"]))
         except Exception as error:  # Orbax and its storage raise whatever they like
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise WorkdirError(
                 f"{self.path(step)}: the checkpoint is damaged ({reason[:200]}); "
                 "remove that folder to go on from the one before"
             ) from error
+
+
+def _fields(state: TrainState) -> dict[str, Any]:
+    """A state as checkpoints have it: without a core where there is none, as before there were."""
+    fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    if not state.core:
+        del fields["core"]
+    return fields
 
 
 def newest(workdir: Path) -> int | None:
@@ -158,6 +168,7 @@ def claim(
     *,
     data_digest: str,
     weights_digest: str,
+    start: Mapping[str, str] | None = None,
     notes: Sequence[str],
     hardware: Sequence[str],
     restarts: Sequence[Restart] | None = None,
@@ -169,6 +180,7 @@ def claim(
       config: the configuration.
       data_digest: fingerprint of the list of photos.
       weights_digest: fingerprint of the perceptual network, "" without one.
+      start: how the run starts or began, as `starts` says it; None for networks from elsewhere.
       notes: sentences that belong under every table of the run.
       hardware: what the run computed on so far and in this sitting, in words.
       restarts: those of the run; None keeps what the folder says of them.
@@ -182,6 +194,7 @@ def claim(
     run: dict[str, Any] = {
         "data_digest": data_digest,
         "weights_digest": weights_digest,
+        "start": dict(start or {"mode": "converted"}),
         "notes": list(notes),
         "hardware": list(hardware),
         "restarts": [restart._asdict() for restart in restarts],

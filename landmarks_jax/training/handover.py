@@ -3,7 +3,7 @@
     handover.json             step, seconds trained, the run's configuration and record, and the
                               SHA-256 of the other files and of itself
     networks-*.safetensors    parameters, batch statistics, averaged parameters, means of the taps:
-                              kernels in float16, all else in float32
+                              kernels in float16, all else, with an adapted run's core, in float32
     metrics-*.jsonl.gz        the run's metrics so far
 
 The optimiser stays behind: it is four times as large as the networks here. So a run that starts
@@ -39,7 +39,7 @@ VERSION = 1
 MANIFEST = "handover.json"
 # What a file may hold, so that any way of moving files will do.
 MOST_BYTES = 15 * 2**20
-_PARTS = ("params", "batch_stats", "averaged", "tap_means")
+_PARTS = ("params", "batch_stats", "averaged", "tap_means", "core")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,8 +131,12 @@ def by_name(tree: Any) -> dict[str, Any]:
 
 
 def stored(array: np.ndarray, name: str) -> np.ndarray:
-    """Kernels in float16 unless that cannot hold them, all else in float32."""
-    for precision in ("float16", "float32"):
+    """Kernels in float16 unless that cannot hold them, all else in float32.
+
+    The core of an adapted run is frozen, to the bit: it stays as it is in float32.
+    """
+    precisions = ("float32",) if name.startswith("core/") else ("float16", "float32")
+    for precision in precisions:
         # In its own shape: a mean without dimensions would come back as one of length 1.
         stored = packed.stored_array(array, precision).reshape(array.shape)
         if np.isfinite(stored).all():

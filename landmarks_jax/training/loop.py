@@ -1,15 +1,13 @@
 """The training loop: wiring only. What a step computes is in `step`, what is told in `reports`."""
 
-import functools
+import dataclasses
 import logging
 import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from jax.sharding import Mesh
@@ -20,11 +18,10 @@ from landmarks_jax.data import feed as feeds
 from landmarks_jax.errors import ConfigError
 from landmarks_jax.interrupts import Interrupt
 from landmarks_jax.objective import Networks
-from landmarks_jax.training import checkpoints, restart, sharding
+from landmarks_jax.training import checkpoints, pose, restart, sharding, starts
 from landmarks_jax.training import state as states
-from landmarks_jax.training import step as steps
+from landmarks_jax.training.program import Program, compile_program, takes_points
 from landmarks_jax.training.reports import Reporter
-from landmarks_jax.training.state import TrainState
 from landmarks_jax.training.step import Frozen, Totals
 from landmarks_jax.weights import vgg as vgg_weights
 
@@ -32,23 +29,6 @@ _LOGGER = logging.getLogger(__name__)
 
 # Steps that may be under way on the device while the host goes on.
 IN_FLIGHT = 2
-PREVIEW_ROWS = 6
-
-
-class Program(NamedTuple):
-    """The compiled functions of a run.
-
-    Attributes:
-      step: `(state, totals, canvases, frozen) -> (state, totals)`, the state donated.
-      fresh_totals: `() -> totals` of no step.
-      preview: `(state, canvases, frozen) -> Preview` of the first rows.
-
-    Where views are made from points, these come last in `step` and `preview`.
-    """
-
-    step: Any
-    fresh_totals: Any
-    preview: Any
 
 
 def load_frozen(
@@ -69,47 +49,6 @@ def load_frozen(
         normalize=config.perceptual.normalize,
     )
     return Frozen(key, read.params, read.mean, read.std), read
-
-
-def compile_program(
-    config: ml_collections.ConfigDict,
-    networks: Networks,
-    state: TrainState,
-    frozen: Frozen,
-    mesh: Mesh,
-    *,
-    restart: int = 0,
-    num_points: int = 0,
-) -> Program:
-    """Compiles the step ahead of time, so that nothing in the loop can compile it again.
-
-    `restart` is the step at which the optimiser last started afresh, `num_points` how many points
-    a photo has; only box views look at them.
-    """
-    optimizer = states.make_optimizer(config, restart)
-    whole, rows = sharding.replicated(mesh), sharding.by_row(mesh)
-    size, count = feeds.framing_of(config).canvas_size, config.train.batch_size
-    canvases = jax.ShapeDtypeStruct((count, size, size, 3), jnp.uint8, sharding=rows)
-    points = jax.ShapeDtypeStruct((count, num_points, 2), jnp.float32, sharding=rows)
-    given = (points,) if config.data.crop == "box" else ()
-    fresh_totals = jax.jit(functools.partial(steps.empty_totals, config), out_shardings=whole)
-    step = jax.jit(
-        functools.partial(
-            steps.train_step,
-            config=config,
-            networks=networks,
-            optimizer=optimizer,
-            restart=restart,
-        ),
-        donate_argnames=("state",),
-        out_shardings=whole,
-    )
-    preview = jax.jit(
-        functools.partial(steps.preview, config=config, networks=networks, num_rows=PREVIEW_ROWS),
-        out_shardings=whole,
-    )
-    compiled = step.lower(state, fresh_totals(), canvases, frozen, *given).compile()
-    return Program(compiled, fresh_totals, preview)
 
 
 def train(
@@ -138,10 +77,11 @@ def train(
     crops.check(config)
     configuration.check_devices(config, jax.device_count())
     networks = objective.build_networks(config)
-    frozen, weights = load_frozen(config, networks)
-    weights_digest = weights.digest() if weights else ""
     checkpoints.check_config(workdir, config)
     handed = restart.find(workdir, handover)
+    start = starts.find(config, workdir, handed)
+    frozen, weights = load_frozen(config, networks)
+    weights_digest = weights.digest() if weights else ""
     if handed is not None:
         restart.check(handed, config, networks, weights_digest)
     feed = feeds.open_feed(config)
@@ -151,12 +91,14 @@ def train(
             f"config.train.batch_size = {config.train.batch_size}: must be at most the number of "
             f"photos; there are {len(feed)} ({feed.summary})"
         )
+    pose.check_points(config, feed.num_points, feed.summary)
     checkpoints.claim(
         workdir,
         config,
         data_digest=feed.digest,
         weights_digest=weights_digest,
-        notes=weights.notes() if weights else [],
+        start=start.record,
+        notes=[*(weights.notes() if weights else ()), *start.notes()],
         hardware=[*(handed.run.get("hardware", ()) if handed else ()), sharding.hardware()],
         restarts=restart.restarts(handed, config, feed.digest) if handed else None,
     )
@@ -167,13 +109,15 @@ def train(
             restart.begin(handed, config, networks, workdir=workdir, saved=saved)
         restored = saved.restore(states.abstract_state(config, networks, mesh))
         if restored is None:
-            _LOGGER.info("starting from scratch, with no pretrained detector")
-            restored = checkpoints.Restored(states.start_state(config, networks, mesh), 0, 0.0)
+            drawn = states.start_state(config, networks, mesh)
+            restored = checkpoints.Restored(starts.begin(start, config, drawn, mesh), 0, 0.0)
         if is_done(config, restored.step, restored.seconds):
             print(f"{workdir}: already trained for {restored.step} steps")
             return 0
         past = checkpoints.read_restarts(workdir)
         last = past[-1].step if past else 0
+        frozen = frozen._replace(core=restored.state.core)
+        restored = restored._replace(state=dataclasses.replace(restored.state, core={}))
         sizes = {"restart": last, "num_points": feed.num_points}
         program = compile_program(config, networks, restored.state, frozen, mesh, **sizes)
         if deadline is not None:
@@ -261,8 +205,7 @@ def run_steps(
     while not done:
         batch = next(batches)
         canvases = sharding.put_batch(mesh, batch["canvas"])
-        boxed = config.data.crop == "box"
-        points = (sharding.put_batch(mesh, batch["points"]),) if boxed else ()
+        points = (sharding.put_batch(mesh, batch["points"]),) if takes_points(config) else ()
         state, totals = program.step(state, totals, canvases, frozen, *points)
         step += 1
         reporter.step_done()
@@ -279,7 +222,7 @@ def run_steps(
             # A state is saved only once every loss that led to it is known to be finite.
             report()
             pending = None
-            saved.save(step, state, reporter.seconds())
+            saved.save(step, dataclasses.replace(state, core=frozen.core), reporter.seconds())
         if config.train.picture_every and step % config.train.picture_every == 0:
             reporter.picture(step, program.preview(state, canvases, frozen, *points))
     saved.wait()  # while signals are still held back

@@ -19,9 +19,12 @@ from tqdm import tqdm
 from landmarks_jax.errors import UserError
 from landmarks_jax.evaluation import plots
 from landmarks_jax.palette import crowding, landmark_colors
+from landmarks_jax.training.pose import PosePreview
 from landmarks_jax.training.step import Preview, Totals
 
 METRICS_FILE = "metrics.jsonl"
+# The metrics beside the progress bar, by their short names.
+_SHOWN = {"loss": "loss", "pixel": "pixel", "equivariance": "eqv", "pckh": "PCKh"}
 
 
 class NotFiniteError(UserError):
@@ -128,7 +131,7 @@ class Reporter:
         self._show(step, means, rate, seconds)
 
     def _show(self, step: int, means: Mapping[str, float], rate: float, seconds: float) -> None:
-        terms = {"loss": means["loss"], "pixel": means["pixel"], "eqv": means["equivariance"]}
+        terms = {short: means[name] for name, short in _SHOWN.items() if name in means}
         left = [60 * self._minutes - seconds] if self._minutes else []
         if self._steps:
             left.append((self._steps - step) * self._batch_size / max(rate, 1e-9))
@@ -140,7 +143,7 @@ class Reporter:
             shown_terms = {name: f"{value:.4f}" for name, value in terms.items()}
             self._bar.set_postfix({**shown_terms, "img/s": f"{rate:.0f}", "": minutes_left})
 
-    def picture(self, step: int, preview: Preview) -> None:
+    def picture(self, step: int, preview: Preview | PosePreview) -> None:
         """Reads and writes a picture of a few photos' way through the model.
 
         Args:
@@ -171,8 +174,11 @@ def _reopen(path: Path, step: int) -> TextIO:
     return path.open("a")
 
 
-def preview_figure(preview: Preview, title: str) -> Figure:
-    """Rows of photos: `x`, `x'` with landmarks, intermediate and final reconstructions."""
+def _columns(preview: Preview | PosePreview) -> list[tuple[str, Any, Any]]:
+    """A name, pictures `[N, S, S, 3]` and points `[N, K, 2]` or None, for each column."""
+    if isinstance(preview, PosePreview):
+        shown = preview.views
+        return [("found", shown, preview.found), ("labelled", shown, preview.joints)]
     images, landmarks, intermediate, final = preview
     columns: list[tuple[str, Any, Any]] = [
         ("x", images[0], landmarks[0]),
@@ -180,11 +186,19 @@ def preview_figure(preview: Preview, title: str) -> Figure:
     ]
     if intermediate is not None:
         columns += [(("I_a", "I_a'")[d], part, None) for d, part in enumerate(intermediate)]
-    columns += [(("I_x'", "I_x")[d], part, None) for d, part in enumerate(final)]
-    rows, tile = images.shape[1], 1.3
+    return columns + [(("I_x'", "I_x")[d], part, None) for d, part in enumerate(final)]
+
+
+def preview_figure(preview: Preview | PosePreview, title: str) -> Figure:
+    """Rows of photos: `x`, `x'` with landmarks, intermediate and final reconstructions.
+
+    Of poses the joints found and the labelled ones.
+    """
+    columns = _columns(preview)
+    rows, tile = len(columns[0][1]), 1.3
     figure = Figure(figsize=(tile * len(columns), tile * rows + 0.35), dpi=100)
     axes = figure.subplots(rows, len(columns), squeeze=False)
-    colors = landmark_colors(landmarks.shape[2])
+    colors = landmark_colors(columns[0][2].shape[1])
     for c, (name, pictures, points) in enumerate(columns):
         for r in range(rows):
             axis = axes[r][c]

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
+from landmarks_jax import adaptation
 from landmarks_jax.objective import Networks
 from landmarks_jax.training import sharding
 
@@ -26,6 +27,8 @@ class TrainState:
       opt_state: optax's.
       averaged: running average of `params`, empty where it is off.
       tap_means: running mean of each tap's loss, empty where losses are not balanced.
+      core: the frozen kernels of an adapted detector, empty otherwise; see `adaptation`. While
+        training `step.Frozen` holds them: steps neither donate nor return them.
     """
 
     step: jax.Array
@@ -34,6 +37,16 @@ class TrainState:
     opt_state: Any
     averaged: Any
     tap_means: dict[str, jax.Array]
+    core: Any = flax.struct.field(default_factory=dict)
+
+
+def trained_variables(state: TrainState) -> dict[str, Any]:
+    """The plain detector's `{"params", "batch_stats"}`, of averaged parameters where there are."""
+    params = (state.averaged or state.params)["detector"]
+    return {
+        "params": adaptation.fold(params, state.core),
+        "batch_stats": state.batch_stats["detector"],
+    }
 
 
 def restart_warmup_steps(config: ml_collections.ConfigDict) -> int:
@@ -95,7 +108,8 @@ def make_optimizer(
         parts.append(optax.scale_by_learning_rate(lambda count: schedule(count + restart)))
         return optax.chain(*parts)
 
-    names = {"detector": "detector", "generator": "generator"}
+    generator = ("generator",) if config.objective.task == "landmarks" else ()
+    names = {name: name for name in ("detector", *generator)}
     return optax.multi_transform({name: chain() for name in names}, names)
 
 
@@ -105,26 +119,33 @@ def initial_state(
     networks: Networks,
     optimizer: optax.GradientTransformation,
 ) -> TrainState:
-    """Draws the parameters and starts the optimiser; pure, so that it can be jitted and sharded."""
+    """Draws the parameters and starts the optimiser; pure, so that it can be jitted and sharded.
+
+    Of a detector to be adapted the core is drawn too; `starts` puts the pretrained in its place.
+    """
     size = config.views.size
     dtype = jnp.promote_types(jnp.dtype(config.compute_dtype), jnp.float32)
     images = jnp.zeros((1, size, size, 3), dtype)
     maps = jnp.zeros((1, size // 4, size // 4, config.model.num_landmarks), dtype)
     detector_key, generator_key = jax.random.split(key)
-    detector = networks.detector.init(detector_key, images, use_running_average=True)
-    generator = networks.generator.init(generator_key, images, maps, use_running_average=True)
-    params = {"detector": detector["params"], "generator": generator["params"]}
+    drawn = {"detector": networks.detector.init(detector_key, images, use_running_average=True)}
+    if networks.generator is not None:
+        drawn["generator"] = networks.generator.init(
+            generator_key, images, maps, use_running_average=True
+        )
+    params = {name: variables["params"] for name, variables in drawn.items()}
+    core: dict[str, Any] = {}
+    if config.init.mode == "adapt":
+        params["detector"], core = adaptation.split(params["detector"])
     taps = config.perceptual.taps if networks.vgg and config.perceptual.balance else ()
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        batch_stats={
-            "detector": detector["batch_stats"],
-            "generator": generator["batch_stats"],
-        },
+        batch_stats={name: variables["batch_stats"] for name, variables in drawn.items()},
         opt_state=optimizer.init(params),
         averaged=jax.tree.map(jnp.copy, params) if config.optimizer.ema_decay else {},
         tap_means={tap: jnp.zeros((), dtype) for tap in taps},
+        core=core,
     )
 
 
@@ -155,7 +176,7 @@ def restarted_state(
 
     Args:
       config: the configuration.
-      kept: the state's `params`, `batch_stats`, `averaged` and `tap_means` by name, NumPy.
+      kept: the state's `params`, `batch_stats`, `averaged`, `tap_means` and `core` by name, NumPy.
       step: steps done.
       mesh: the devices.
     """

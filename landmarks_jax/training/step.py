@@ -1,5 +1,6 @@
 """One training step, pure: state and canvases in, state and running totals out."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -9,8 +10,9 @@ import ml_collections
 import optax
 from jax.typing import ArrayLike
 
-from landmarks_jax import objective, views
+from landmarks_jax import adaptation, objective, views
 from landmarks_jax.objective import Networks, Reconstruction
+from landmarks_jax.training import pose
 from landmarks_jax.training.state import TrainState, learning_rate
 
 
@@ -22,12 +24,14 @@ class Frozen(NamedTuple):
       vgg: parameters of the perceptual network, empty without one.
       mean: `[3]` subtracted from images in [0, 1] before the perceptual network.
       std: `[3]` divided by after it.
+      core: the frozen kernels of an adapted detector, empty otherwise; see `adaptation`.
     """
 
     key: jax.Array
     vgg: Mapping[str, ArrayLike]
     mean: ArrayLike
     std: ArrayLike
+    core: Mapping[str, Any] = {}
 
 
 class Totals(NamedTuple):
@@ -101,7 +105,7 @@ def loss_and_metrics(
     first, second = drawn.pair
     made, batch_stats = objective.reconstruct(
         networks,
-        params,
+        {**params, "detector": adaptation.fold(params["detector"], frozen.core)},
         state.batch_stats,
         (first.images, second.images),
         drawn.auxiliary,
@@ -168,27 +172,33 @@ def train_step(
     optimizer: optax.GradientTransformation,
     restart: int = 0,
 ) -> tuple[TrainState, Totals]:
-    """One step of the method.
+    """One step of the method, or of the pretraining.
 
     Args:
       state: the state before.
       totals: sums since the last report.
       canvases: `[B, C, C, 3]` uint8.
-      frozen: random key and perceptual network.
-      points: `[B, P, 2]` in canvas coordinates, for box views; None draws similarities.
+      frozen: random key, perceptual network and core.
+      points: `[B, P, 2]`, normalised to the canvas, for box views and where the task has labels.
       config: the whole configuration.
       networks: the modules.
-      optimizer: of both networks.
+      optimizer: of all networks.
       restart: the step at which the optimiser last started afresh, 0 where it never did.
 
     Returns:
       The state after, and the totals with this step's metrics added.
     """
-    drawn = draw(frozen.key, state.step, canvases, config, points)
-    gradient = jax.grad(loss_and_metrics, has_aux=True)
-    gradients, (metrics, batch_stats, tap_means, _) = gradient(
-        state.params, state, drawn, frozen, config=config, networks=networks
-    )
+    loss: Any
+    if pose.is_trained(config):
+        assert points is not None
+        posed = pose.draw(frozen.key, state.step, canvases, points, config)
+        loss = functools.partial(pose.loss_and_metrics, drawn=posed)
+    else:
+        drawn = draw(frozen.key, state.step, canvases, config, points)
+        loss = functools.partial(loss_and_metrics, drawn=drawn)
+    loss = functools.partial(loss, state=state, frozen=frozen, config=config, networks=networks)
+    gradient = jax.grad(loss, has_aux=True)
+    gradients, (metrics, batch_stats, tap_means, _) = gradient(state.params)
     for name, part in gradients.items():
         metrics[f"norm_{name}"] = jnp.sqrt(sum(jnp.vdot(g, g) for g in jax.tree.leaves(part)))
     metrics["learning_rate"] = learning_rate(config, restart)(state.step)
@@ -212,7 +222,7 @@ def add(totals: Totals, metrics: dict[str, jax.Array], step: jax.Array) -> Total
     """Adds a step's metrics to the totals."""
     sums = {name: totals.sums[name] + value for name, value in metrics.items()}
     # A finite loss with a gradient that is not would spoil the parameters just as well.
-    watched = ("loss", "norm_detector", "norm_generator")
+    watched = [name for name in metrics if name == "loss" or name.startswith("norm_")]
     finite = jnp.all(jnp.isfinite(jnp.stack([metrics[name] for name in watched])))
     bad = (totals.bad_step < 0) & ~finite
     return Totals(totals.steps + 1, sums, jnp.where(bad, step, totals.bad_step))
@@ -220,6 +230,8 @@ def add(totals: Totals, metrics: dict[str, jax.Array], step: jax.Array) -> Total
 
 def metric_names(config: ml_collections.ConfigDict) -> tuple[str, ...]:
     """The metrics of a step, in the order of reports."""
+    if pose.is_trained(config):
+        return pose.METRICS
     taps = tuple(config.perceptual.taps) if config.perceptual.weights else ()
     terms = ("loss", "pixel", "gradient", *taps, "equivariance", "separation")
     return (*terms, "norm_detector", "norm_generator", "learning_rate")
@@ -264,7 +276,7 @@ def preview(
     first, second = drawn.pair
     made, _ = objective.reconstruct(
         networks,
-        state.params,
+        {**state.params, "detector": adaptation.fold(state.params["detector"], frozen.core)},
         state.batch_stats,
         (first.images, second.images),
         drawn.auxiliary,
