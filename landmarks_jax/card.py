@@ -68,6 +68,7 @@ def _what(content: Packed) -> list[str]:
     points = ", ".join(content.summary.get("point_names", []))
     rows = {
         "Finds": f"{count} points that were discovered without labels"
+        + " of their own, in views cut around labelled points" * (config.data.crop == "box")
         + (f"; through a linear map also {points or 'labelled points'}" * bool(content.regressor)),
         "Takes": f"views of {size} x {size} pixels; any picture is resampled to that",
         "Part of a picture, without a box": shown,

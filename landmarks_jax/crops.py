@@ -9,11 +9,7 @@ from landmarks_jax import geometry
 from landmarks_jax.errors import ConfigError
 
 # What the box of the points decides alone, and the value that leaves it to the box.
-_BY_THE_BOX = {
-    "scale_range": (1.0, 1.0),
-    "scale_std": 0.0,
-    "shift_std": 0.0,
-}
+_BY_THE_BOX = {"scale_range": (1.0, 1.0), "scale_std": 0.0, "shift_std": 0.0}
 _MARGIN = ("margin", "margin_std")
 
 
@@ -31,7 +27,8 @@ def check(config: ConfigDict) -> None:
                 _fail(config, field, f"{usual!r} unless config.data.crop = 'box'")
         return
     for field, value in _BY_THE_BOX.items():
-        if tuple(views[field]) != value if field == "scale_range" else views[field] != value:
+        found = tuple(views[field]) if field == "scale_range" else views[field]
+        if found != value:
             rule = f"{value!r} with config.data.crop = 'box', whose views are boxes of the points"
             _fail(config, field, rule)
     if geometry.MARGIN_DEVIATIONS * views.margin_std > views.margin:

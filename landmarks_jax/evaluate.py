@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 import landmarks_jax
 from landmarks_jax import crops as training_crops
-from landmarks_jax import keypoints, objective
+from landmarks_jax import keypoints, objective, packed
 from landmarks_jax.detector import STATISTICS_BATCH, ViewDetector
 from landmarks_jax.errors import ConfigError, WorkdirError
 from landmarks_jax.evaluation import labelled, plots, pose, protocols, tables
@@ -46,6 +46,24 @@ def detectors_of(config: ConfigDict, state: TrainState) -> dict[str, ViewDetecto
         # Its running statistics have seen nothing; the batch's give it its best chance.
         "untrained": ViewDetector(config, untrained, use_running_average=False),
     }
+
+
+def need_landmarks(workdir: Path, config: ConfigDict, wanted: str) -> None:
+    """Refuses a run on joints, whose maps are not read by a soft-argmax.
+
+    Args:
+      workdir: the run's folder.
+      config: its configuration.
+      wanted: what was to be done with it, such as "packed".
+
+    Raises:
+      WorkdirError: it is one.
+    """
+    if config.objective.task != "landmarks":
+        raise WorkdirError(
+            f"{workdir}: is a run on joints and cannot be {wanted}; eval.py scores it, and "
+            "config.init.core names it to start runs on landmarks"
+        )
 
 
 def evaluate_run(
@@ -103,9 +121,7 @@ def evaluate_run(
         (out / "table.md").write_text(markdown)
         # Last and in one move each: where the JSON is, all of it is.
         for name, result in zip(names, results, strict=True):
-            part = out / f"{name}.json.part"
-            part.write_text(json.dumps(result, allow_nan=False) + "\n")
-            part.replace(out / f"{name}.json")
+            _write_json(out, name, result)
     except OSError as error:
         raise WorkdirError(f"{out}: cannot be written ({error})") from error
     return markdown
@@ -115,15 +131,8 @@ def _evaluate_pose(
     workdir: Path, config: ConfigDict, names: Sequence[str] | None, command: Sequence[str]
 ) -> str:
     """Scores a run on joints; `mpii.json`, `.csv`, `-people.png` and `table.md`."""
-    names = names or config.eval.protocols
-    if set(names) != {pose.PROTOCOL}:
-        raise ConfigError(
-            f"--protocol {', '.join(names)}: {workdir} is a run on joints, which "
-            f"{pose.PROTOCOL} alone scores"
-        )
-    people = pose.open_people(config)
+    people = open_people(workdir, config, names)
     restored = restore(workdir, config)
-
     detectors = {
         name: functools.partial(_joints, detector)
         for name, detector in detectors_of(config, restored.state).items()
@@ -140,13 +149,31 @@ def _evaluate_pose(
     )
     try:
         out.mkdir(exist_ok=True)
-        (out / f"{pose.PROTOCOL}.json").write_text(json.dumps(result, allow_nan=False) + "\n")
         (out / f"{pose.PROTOCOL}.csv").write_text(pose.to_csv(result))
         (out / "table.md").write_text(markdown)
         plots.save(page, out / f"{pose.PROTOCOL}-people.png")
+        _write_json(out, pose.PROTOCOL, result)
     except OSError as error:
         raise WorkdirError(f"{out}: cannot be written ({error})") from error
     return markdown
+
+
+def open_people(
+    workdir: Path, config: ConfigDict, names: Sequence[str] | None = None
+) -> pose.LabelledPeople:
+    """Reads the people that a run on joints is scored on.
+
+    Raises:
+      ConfigError: another protocol was asked for.
+      DataError: the data is missing or malformed.
+    """
+    names = names or config.eval.protocols
+    if set(names) != {pose.PROTOCOL}:
+        raise ConfigError(
+            f"--protocol {', '.join(names) or '(none)'}: {workdir} is a run on joints, which "
+            f"{pose.PROTOCOL} alone scores"
+        )
+    return pose.open_people(config)
 
 
 def _joints(detector: ViewDetector, views: np.ndarray) -> np.ndarray:
@@ -215,6 +242,11 @@ def _write(out: Path, name: str, protocol: Protocol, result: dict[str, Any]) -> 
         ),
         out / f"{name}-worst.png",
     )
+
+
+def _write_json(out: Path, name: str, result: dict[str, Any]) -> None:
+    text = json.dumps(result, allow_nan=False) + "\n"
+    packed.replace_file(out / f"{name}.json", text.encode())
 
 
 def _page(

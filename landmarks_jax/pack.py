@@ -34,6 +34,7 @@ def pack_run(
       UserError: the run or the labelled faces cannot be used.
     """
     config = checkpoints.read_config(workdir)
+    evaluate.need_landmarks(workdir, config, "packed")
     restored = evaluate.restore(workdir, config)
     variables = evaluate.trained_variables(restored.state)
     detector = ViewDetector(config, variables)
@@ -61,6 +62,7 @@ def open_faces(workdir: Path, faces: Mapping[str, Any]) -> list[Protocol]:
       UserError: the run or the labelled faces cannot be used; the line says how to do without.
     """
     config = checkpoints.read_config(workdir)
+    evaluate.need_landmarks(workdir, config, "packed")
     try:
         return evaluate.open_faces(config, **faces)
     except UserError as error:

@@ -32,7 +32,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import landmarks_jax
-from landmarks_jax import evaluate
+from landmarks_jax import crops, evaluate
 from landmarks_jax.detector import ViewDetector
 from landmarks_jax.errors import ConfigError, WorkdirError
 from landmarks_jax.evaluation import consistency, metrics, plots, tables
@@ -108,7 +108,9 @@ def _open_runs(folders: Sequence[str]) -> dict[str, ConfigDict]:
             raise WorkdirError(f"{folder}: is given twice; name each run once")
         if checkpoints.newest(Path(folder)) is None:
             raise WorkdirError(f"{folder}: has no checkpoint yet; train it first")
-        runs[folder.rstrip("/")] = checkpoints.read_config(Path(folder))
+        config = checkpoints.read_config(Path(folder))
+        evaluate.need_landmarks(Path(folder), config, "shown beside others")
+        runs[folder.rstrip("/")] = config
     (first, wanted), *others = runs.items()
     for folder, config in others:
         for field in COMMON_FIELDS:
@@ -172,7 +174,7 @@ def measure(
                 "landmarks": np.round(landmarks[rows].astype(float), 5).tolist(),
             }
         )
-        notes |= dict.fromkeys(checkpoints.read_notes(Path(folder)))
+        notes |= dict.fromkeys([crops.describe(config), *checkpoints.read_notes(Path(folder))])
     return {
         "format": 1,
         "protocol": protocol.name,

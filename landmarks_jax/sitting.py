@@ -14,7 +14,7 @@ from landmarks_jax import config as configuration
 from landmarks_jax import crops, evaluate, packed
 from landmarks_jax.data import feed, lists, prepared, shrink, sources
 from landmarks_jax.data.framing import CROPS
-from landmarks_jax.evaluation import pose
+from landmarks_jax.errors import ConfigError
 from landmarks_jax.training import checkpoints, handover, loop, reports
 
 HANDOVER = "handover"
@@ -59,8 +59,13 @@ def sit(
     configuration.validate(config)
     crops.check(config)
     if photos:
+        if config.objective.task != "landmarks":
+            raise ConfigError(
+                "--photos: folders of photos have no joints; a run on joints takes those of "
+                "config.data.roots"
+            )
         config = on_canvases(config, photos, canvases)
-    _check_faces(config)
+    _check_faces(config, workdir)
     deadline = start + 60 * (minutes - reserve)
     code = loop.train(config, workdir, handover=handed, deadline=deadline)
     restored = evaluate.restore(workdir, checkpoints.read_config(workdir))
@@ -77,11 +82,11 @@ def sit(
     return 0
 
 
-def _check_faces(config: ConfigDict) -> None:
+def _check_faces(config: ConfigDict, workdir: Path) -> None:
     """Opens the labelled faces that lie in files, so that a lack of them costs no training."""
     names = [name for name in config.eval.protocols if name != "synthetic"]
-    if config.objective.task == "pose":
-        pose.open_people(config)
+    if config.objective.task == "pose" and config.eval.protocols:
+        evaluate.open_people(workdir, config)
     elif names:
         evaluate.open_faces(config, names)
 

@@ -36,6 +36,7 @@ def result_of(key, running, *, steps, batch=None, notes=(NOTE,)):
         return {
             "forward": entries(means),
             "backward": [{"n": 99, "draws": 1, "mean": backward, "std": None, "per_point": []}],
+            "consistency": {"rms": 8.25},
             "spread": 100.0,
             "equivariance": {"error": 4.5, "compared": 9, "left_out": 0},
         }

@@ -83,6 +83,7 @@ def test_a_card_names_the_part_that_is_looked_at(content, crop, words):
     config.data.crop = crop
     text = card.markdown(dataclasses.replace(content, config=config), "shoes")
     assert f"| Part of a picture, without a box | {words}" in text
+    assert ("in views cut around labelled points" in text) == (crop == "box")
 
 
 def test_a_card_says_what_is_not_known(content):

@@ -4,6 +4,8 @@ import importlib
 
 import pytest
 
+from configs import paper, released
+from landmarks_jax import geometry
 from landmarks_jax.experiments import dry_run
 from landmarks_jax.experiments.cells import CELLS, Base, cells_of, config_of
 from tests.experimenting import base_of
@@ -53,9 +55,7 @@ def test_all_cells_are_traced_above():
 
 
 def test_a_narrow_base_is_traced_once_a_shape_and_has_no_known_count(monkeypatch):
-    base = base_of()
-    shrink(base.config)
-    base.config.perceptual.taps = ("relu1_2",)
+    base = narrow_base(paper.get_config())
     traced = dry_run.trace(config_of(CELLS["all-k10"], base, 0))
     calls = []
     monkeypatch.setattr(dry_run, "trace", lambda config: calls.append(config) or traced)
@@ -64,6 +64,32 @@ def test_a_narrow_base_is_traced_once_a_shape_and_has_no_known_count(monkeypatch
     assert len(calls) == 1
     assert f"detector {traced.detector:,} parameters; generator" in text
     assert dry_run.expected(base.config) == (None, None)
+
+
+def narrow_base(config, **fields):
+    shrink(config)
+    config.perceptual.taps = ("relu1_2",)
+    return base_of(config, **fields)
+
+
+def test_box_views_are_traced_with_the_points_they_are_made_from(monkeypatch):
+    base, seen = narrow_base(released.get_config()), []
+    real = geometry.turned_box
+    monkeypatch.setattr(
+        geometry, "turned_box", lambda points, *a: seen.append(points.shape) or real(points, *a)
+    )
+    assert base.config.data.crop == "box"
+    dry_run.trace(config_of(CELLS["all-k10"], base, 0))
+    assert seen == [(base.config.train.batch_size, 5, 2)] * 2
+
+
+def test_an_adapted_base_is_traced_and_counted_folded():
+    given = {"init__mode": "adapt", "init__core": "runs/mpii"}
+    plain, adapted = (
+        dry_run.trace(config_of(CELLS["all-k10"], narrow_base(paper.get_config(), **fields), 0))
+        for fields in ({}, given)
+    )
+    assert adapted == plain
 
 
 def test_a_wrong_count_is_said(monkeypatch):

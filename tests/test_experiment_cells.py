@@ -8,7 +8,7 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
-from configs import paper
+from configs import mpii_pretrain, paper
 from landmarks_jax import config as configuration
 from landmarks_jax.errors import ConfigError, WorkdirError
 from landmarks_jax.evaluation import labelled
@@ -234,3 +234,11 @@ def test_a_plan_names_the_commands_that_are_left(tmp_path, monkeypatch):
     with pytest.raises(WorkdirError, match=r"run\.json: cannot be read"):
         runner.plan(jobs)
     assert json.loads((tmp_path / "my runs" / "cycle-k10-seed0" / "run.json").read_text())
+
+
+def test_bases_that_no_cell_can_be_made_of():
+    with pytest.raises(ConfigError, match=r"config\.objective\.task = 'pose': the tables' cells"):
+        base_of(mpii_pretrain.get_config())
+    # What train.py would refuse is refused before the first training, and by the dry run.
+    with pytest.raises(ConfigError, match=r"all-k10: config\.views\.scale_std = 0\.05: must be"):
+        config_of(CELLS["all-k10"], base_of(data__crop="box"), 0)

@@ -132,7 +132,7 @@ def test_an_ablation_has_means_deviations_and_the_commands_of_what_is_missing(tm
         "values"] == [400, 400]  # fmt: skip
     others = table["grids"][1]
     assert others["title"] == "Beside the forward error: aflw-995, center crop"
-    assert [n["mean"] for n in numbers_of(others, "cycle-k10")] == [18.5, 12.5, 100.0, 4.5]
+    assert [n["mean"] for n in numbers_of(others, "cycle-k10")] == [18.5, 12.5, 8.25, 100.0, 4.5]
 
 
 def test_the_order_is_said_with_what_it_is_worth(tmp_path, ablation):
@@ -164,6 +164,9 @@ def test_the_order_is_said_with_what_it_is_worth(tmp_path, ablation):
         "x: the deviation between seeds is 0.07 (pooled over 1 cells); all neighbours differ by "
         "more."
     )
+    # Squares of 0.02 and 0.5 about the means, over one and two degrees of freedom.
+    uneven = ordering.sentences("x", {"a": [3.0, 3.2], "b": [1.0, 1.5, 2.0]})[1]
+    assert f"is {(0.52 / 3) ** 0.5:.2f} (pooled over 2 cells)" in uneven
 
 
 def test_notes_say_the_network_the_faces_and_the_terms_that_are_not_the_papers(tmp_path):

@@ -160,7 +160,7 @@ def test_the_command_makes_picture_table_and_json(runs, tmp_path):
     assert out.with_suffix(".md").read_text() == qualitative.to_markdown(figure)
     assert printed.strip() == out.with_suffix(".md").read_text().strip()
     assert figure["shown"] == [0, 4, 7]
-    assert figure["notes"] == ["a note"]
+    assert figure["notes"] == ["trained with the center crop, without annotation", "a note"]
     assert [run["composition"] for run in figure["runs"]] == ["baseline", "all"]
     assert figure["provenance"]["command"].startswith("python -m landmarks_jax.figure ")
 

@@ -10,9 +10,9 @@ import jax
 import numpy as np
 import pytest
 
-from landmarks_jax import evaluate, objective, pack, packed
+from landmarks_jax import adopt, evaluate, objective, pack, packed, qualitative, sitting
 from landmarks_jax.detector import ViewDetector
-from landmarks_jax.errors import ConfigError, UserError
+from landmarks_jax.errors import ConfigError, UserError, WorkdirError
 from landmarks_jax.evaluation import pose
 from landmarks_jax.training import checkpoints, handover, loop, sharding, starts, trained
 from landmarks_jax.training import state as states
@@ -121,8 +121,13 @@ def test_pretraining_tells_pckh_and_is_scored(core):
 
     with pytest.raises(ConfigError, match=r"aflw-995: .* is a run on joints, which mpii alone"):
         evaluate.evaluate_run(run, protocol_names=["aflw-995"])
-    with pytest.raises(ConfigError, match=r"'mpii': scores joints.*--noregressor"):
+    refused = r"run: is a run on joints and cannot be packed; eval\.py scores it"
+    with pytest.raises(WorkdirError, match=refused):
         pack.open_faces(run, {})
+    with pytest.raises(WorkdirError, match=refused):
+        pack.pack_run(run, [])  # as --noregressor does
+    with pytest.raises(WorkdirError, match=r"run: is a run on joints and cannot be shown"):
+        qualitative.write([str(run), str(run.parent)], run / "figure.png", {})
 
 
 class CutOffError(BaseException):
@@ -391,6 +396,33 @@ def test_a_run_does_not_begin_anew_from_another_core(core, tmp_path):
     )
     with pytest.raises(ConfigError, match=r"is not what it was when .* was begun"):
         starts.find(config, tmp_path, None)
+
+
+def test_converted_networks_are_not_gone_on_with_but_handed_over_and_started_from(
+    tmp_path,
+):
+    run = tmp_path / "run"
+    config = narrow(views__size=32, data__canvas_size=40, **SMALL)
+    config = adopt.adopt(run, config, detector=CORE_FILE)
+    with pytest.raises(WorkdirError, match=r"no training to go on with; .*init\.mode=finetune"):
+        loop.train(config, run)
+    handover.write(trained.restore(run, config), run, tmp_path / "handed")
+    start = starts.find(config, tmp_path / "other", handover.read(tmp_path / "handed"))
+    assert start.notes() == ["trained on from published networks, converted from PyTorch"]
+    finetuned = config.copy_and_resolve_references().unlock()
+    finetuned.init.mode, finetuned.init.core = "finetune", str(run)
+    assert starts.find(finetuned, tmp_path / "other", None).record["source"].startswith("step 0")
+
+
+def test_a_sitting_on_joints_refuses_what_it_could_not_use(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "train", lambda *_, **__: pytest.fail("trained"))
+    config = pretraining("nowhere")
+    options = {"start": 0.0, "minutes": 1, "reserve": 0}
+    with pytest.raises(ConfigError, match="folders of photos have no joints"):
+        sitting.sit(config, tmp_path / "run", tmp_path, photos=["p"], **options)
+    config.eval.protocols = ("aflw-995",)
+    with pytest.raises(ConfigError, match=r"--protocol aflw-995: .* is a run on joints"):
+        sitting.sit(config, tmp_path / "run", tmp_path, **options)
 
 
 def test_what_joints_cannot_be_trained_with(core):

@@ -37,6 +37,8 @@ NUM_JOINTS = 16
 NUM_POINTS = NUM_JOINTS + 2
 # Of PCKh: the unit of errors is this share of the head box's diagonal, as in MPII's own tool.
 HEAD_SHARE = 0.6
+# Of PCKh@0.5: a joint is found within so many units of its annotation.
+FOUND_WITHIN = 0.5
 PARTS = ("train", "validation")
 # In units of a person's scale, pixels.
 _SQUARE = 375.0

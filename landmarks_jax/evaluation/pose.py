@@ -37,7 +37,6 @@ from landmarks_jax.evaluation.metrics import Detect
 
 PROTOCOL = "mpii"
 FORMAT = "pose 1"
-THRESHOLD = 0.5
 COORDINATES = "the highest cell of each map, moved a quarter of a cell to its higher neighbour"
 JOINTS = (
     *("right ankle", "right knee", "right hip", "left hip", "left knee", "left ankle"),
@@ -120,7 +119,7 @@ def found_joints(joints: np.ndarray, found: np.ndarray, head_sizes: np.ndarray) 
       head_sizes: `[N]`, likewise.
     """
     distances = np.linalg.norm(np.asarray(found, np.float64) - joints, axis=-1)
-    return distances <= THRESHOLD * head_sizes[:, None]  # false for NaN
+    return distances <= mpii.FOUND_WITHIN * head_sizes[:, None]  # false for NaN
 
 
 def scores(annotated: np.ndarray, found: np.ndarray) -> dict[str, Any]:

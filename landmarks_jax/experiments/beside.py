@@ -1,17 +1,17 @@
 """What stands beside the forward errors: the other errors, and how the cells were trained."""
 
-from landmarks_jax.evaluation.tables import DASH, Result
+from landmarks_jax.evaluation.tables import CONSISTENCY_NOTE, DASH, Result
 from landmarks_jax.experiments import grids
 from landmarks_jax.experiments.forward import PRINTED
 from landmarks_jax.experiments.gathered import Gathered
 from landmarks_jax.experiments.grids import UNIT, Grid
 from landmarks_jax.experiments.published import BACKWARD
 
-_QUANTITIES = ("forward", "backward", "spread", "equivariance")
+_QUANTITIES = ("forward", "backward", "consistency", "spread", "equivariance")
 _NOTE = (
     f"Running statistics. Forward, backward and spread: {UNIT}; equivariance: pixels of a 128 "
     "view. Spread is the mean distance between a photo's points: where it is small, they collapse "
-    "and score well backward."
+    f"and score well backward. Consistency: {CONSISTENCY_NOTE}"
 )
 # As `weights.vgg` begins its note; the paper's own network has none.
 _LOSS = "perceptual loss of "

@@ -12,6 +12,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from landmarks_jax import config as configuration
+from landmarks_jax import crops
 from landmarks_jax.errors import ConfigError
 
 # What every cell decides for itself: a base with other values gives the same runs.
@@ -91,6 +92,11 @@ class Base:
                 raise ConfigError(
                     f"--config.{field}: the cells decide it; leave it out (--seeds, --cells)"
                 )
+        if (task := self.config.objective.task) != "landmarks":
+            raise ConfigError(
+                f"config.objective.task = {task!r}: the tables' cells train on landmarks; "
+                "configs/mpii_pretrain.py is trained by train.py"
+            )
         if (network := self.config.perceptual.network) != "vgg16":
             raise ConfigError(
                 f"config.perceptual.network = {network!r}: a base has 'vgg16'; the cell vgg19-k10 "
@@ -162,6 +168,7 @@ def config_of(cell: Cell, base: Base, seed: int) -> ConfigDict:
         (config[section] if section else config)[name] = value
     try:
         configuration.validate(config)
+        crops.check(config)
     except ConfigError as error:
         raise ConfigError(f"{cell.name}: {error}") from error
     return config

@@ -1,8 +1,10 @@
 """Every cell built and one step of it traced at its full width: shapes alone, nothing computed.
 
-Neither photos nor weights are needed; the perceptual network's parameters are shapes too.
+Neither photos nor weights nor a core are needed: the perceptual network's parameters, an adapted
+detector's frozen kernels and the points that box views are made from are shapes too.
 """
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -13,11 +15,13 @@ from ml_collections import ConfigDict
 
 from landmarks_jax import config as configuration
 from landmarks_jax import objective
+from landmarks_jax.evaluation.groups import FIVE_POINTS
 from landmarks_jax.experiments.cells import Base, Cell, config_of
 from landmarks_jax.experiments.published import DETECTOR_PARAMETERS, GENERATOR_PARAMETERS
 from landmarks_jax.models.vgg import parameter_shapes
 from landmarks_jax.training import state as states
 from landmarks_jax.training import step as steps
+from landmarks_jax.training.program import batch_shapes
 
 # What the paper's counts of parameters are for: its view and the detector's width and depth.
 _PAPER_DETECTOR = {"views.size": 128, "model.detector_channels": 256, "model.hourglass_depth": 4}
@@ -28,7 +32,7 @@ class Parameters(NamedTuple):
     """Counts of parameters.
 
     Attributes:
-      detector: of the detector.
+      detector: of the plain detector; of an adapted one as it is once it is folded.
       generator: of encoder and decoder.
     """
 
@@ -37,7 +41,7 @@ class Parameters(NamedTuple):
 
 
 def trace(config: ConfigDict) -> Parameters:
-    """Traces one step and counts what it trains.
+    """Traces one step and counts the networks' parameters.
 
     Raises:
       ValueError: the step gives back a state of other shapes than it was given.
@@ -50,17 +54,18 @@ def trace(config: ConfigDict) -> Parameters:
     )
     state = jax.eval_shape(start, key)
     totals = jax.eval_shape(functools.partial(steps.empty_totals, config))
-    size = config.data.canvas_size
-    canvases = jax.ShapeDtypeStruct((config.train.batch_size, size, size, 3), jnp.uint8)
-    frozen = steps.Frozen(key, _perceptual(networks), _floats(3), _floats(3))
+    canvases, *points = batch_shapes(config, len(FIVE_POINTS))
+    frozen = steps.Frozen(key, _perceptual(networks), _floats(3), _floats(3), state.core)
+    plain = jax.eval_shape(states.trained_variables, state)["params"]
+    state = dataclasses.replace(state, core={})  # as in the loop
     step = functools.partial(
         steps.train_step, config=config, networks=networks, optimizer=optimizer
     )
-    new_state, new_totals = jax.eval_shape(step, state, totals, canvases, frozen)
+    new_state, new_totals = jax.eval_shape(step, state, totals, canvases, frozen, *points)
     for before, after in ((state, new_state), (totals, new_totals)):
         if _shapes(before) != _shapes(after):
             raise ValueError("a step changes the shapes of what it is given")
-    return Parameters(_count(state.params["detector"]), _count(state.params["generator"]))
+    return Parameters(_count(plain), _count(state.params["generator"]))
 
 
 def _floats(*shape: int) -> Any:

@@ -24,10 +24,11 @@ def sentences(where: str, errors: Mapping[str, Sequence[float]]) -> list[str]:
     order = sorted(means, key=lambda cell: means[cell])
     listed = ", ".join(f"{cell} {means[cell]:.2f}" for cell in order)
     said = [f"{where}, from best to worst: {listed}."]
-    spreads = [variance(values) for values in errors.values() if len(values) > 1]
-    if not spreads:
+    repeated = [values for values in errors.values() if len(values) > 1]
+    if not repeated:
         return [*said, f"{where}: one seed each, so what a difference is worth is not known."]
-    deviation = sqrt(mean(spreads))
+    squares = sum((len(values) - 1) * variance(values) for values in repeated)
+    deviation = sqrt(squares / sum(len(values) - 1 for values in repeated))
     pairs = pairwise(order)
     close = [f"{a} and {b}" for a, b in pairs if means[b] - means[a] < deviation]
     worth = (
@@ -35,7 +36,7 @@ def sentences(where: str, errors: Mapping[str, Sequence[float]]) -> list[str]:
         if close
         else "all neighbours differ by more"
     )
-    pooled = f"the deviation between seeds is {deviation:.2f} (pooled over {len(spreads)} cells)"
+    pooled = f"the deviation between seeds is {deviation:.2f} (pooled over {len(repeated)} cells)"
     return [*said, f"{where}: {pooled}; {worth}."]
 
 

@@ -13,14 +13,12 @@ import ml_collections
 from jax.typing import ArrayLike
 
 from landmarks_jax import adaptation, geometry, keypoints, views
-from landmarks_jax.data.mpii import HEAD_SHARE, NUM_JOINTS, NUM_POINTS
+from landmarks_jax.data.mpii import FOUND_WITHIN, HEAD_SHARE, NUM_JOINTS, NUM_POINTS
 from landmarks_jax.errors import ConfigError
 from landmarks_jax.objective import Networks
 from landmarks_jax.training.state import TrainState
 
 METRICS = ("loss", "pckh", "norm_detector", "learning_rate")
-# The share of the head's size within which a joint counts as found.
-_THRESHOLD = 0.5
 
 
 class Drawn(NamedTuple):
@@ -125,7 +123,7 @@ def pckh(found: jax.Array, joints: jax.Array, head_sizes: jax.Array) -> jax.Arra
       head_sizes: `[B]`, in the same unit.
     """
     seen = inside(joints)
-    near = jnp.linalg.norm(found - joints, axis=-1) <= _THRESHOLD * head_sizes[:, None]
+    near = jnp.linalg.norm(found - joints, axis=-1) <= FOUND_WITHIN * head_sizes[:, None]
     return 100.0 * (near & seen).sum() / jnp.maximum(seen.sum(), 1)
 
 

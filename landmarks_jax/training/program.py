@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import ml_collections
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from landmarks_jax.data import feed as feeds
 from landmarks_jax.objective import Networks
@@ -40,6 +40,16 @@ def takes_points(config: ml_collections.ConfigDict) -> bool:
     return pose.is_trained(config) or bool(config.data.crop == "box")
 
 
+def batch_shapes(
+    config: ml_collections.ConfigDict, num_points: int, rows: NamedSharding | None = None
+) -> tuple[jax.ShapeDtypeStruct, ...]:
+    """A batch's canvases and, where `takes_points` says so, the points of its photos."""
+    size, count = feeds.framing_of(config).canvas_size, config.train.batch_size
+    canvases = jax.ShapeDtypeStruct((count, size, size, 3), jnp.uint8, sharding=rows)
+    points = jax.ShapeDtypeStruct((count, num_points, 2), jnp.float32, sharding=rows)
+    return (canvases, points) if takes_points(config) else (canvases,)
+
+
 def compile_program(
     config: ml_collections.ConfigDict,
     networks: Networks,
@@ -56,11 +66,8 @@ def compile_program(
     come with a photo.
     """
     optimizer = states.make_optimizer(config, restart)
-    whole, rows = sharding.replicated(mesh), sharding.by_row(mesh)
-    size, count = feeds.framing_of(config).canvas_size, config.train.batch_size
-    canvases = jax.ShapeDtypeStruct((count, size, size, 3), jnp.uint8, sharding=rows)
-    points = jax.ShapeDtypeStruct((count, num_points, 2), jnp.float32, sharding=rows)
-    given = (points,) if takes_points(config) else ()
+    whole = sharding.replicated(mesh)
+    canvases, *points = batch_shapes(config, num_points, sharding.by_row(mesh))
     fresh_totals = jax.jit(functools.partial(steps.empty_totals, config), out_shardings=whole)
     step = jax.jit(
         functools.partial(
@@ -78,5 +85,5 @@ def compile_program(
         functools.partial(show, config=config, networks=networks, num_rows=PREVIEW_ROWS),
         out_shardings=whole,
     )
-    compiled = step.lower(state, fresh_totals(), canvases, frozen, *given).compile()
+    compiled = step.lower(state, fresh_totals(), canvases, frozen, *points).compile()
     return Program(compiled, fresh_totals, preview)

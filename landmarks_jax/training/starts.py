@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from landmarks_jax import adaptation
-from landmarks_jax.errors import ConfigError, UserError
+from landmarks_jax.errors import ConfigError, UserError, WorkdirError
 from landmarks_jax.training import checkpoints, pose, sharding, trained
 from landmarks_jax.training.handover import Handover
 from landmarks_jax.training.state import TrainState, trained_variables
@@ -50,15 +50,18 @@ class Start(NamedTuple):
     Attributes:
       core: what to start from; None from scratch, and where the run has begun already.
       record: plain JSON for the run's record: `mode`, and of a core `core`, `source`, `sha256`.
+        The mode `converted` is of networks that `adopt` read from published files.
     """
 
     core: Core | None
     record: dict[str, str]
 
     def notes(self) -> list[str]:
-        """The sentence that belongs under every table of a run that starts from a core."""
-        if "core" not in self.record:
+        """The sentence that belongs under every table of a run that did not start from scratch."""
+        if self.record["mode"] == "scratch":
             return []
+        if self.record["mode"] == "converted":
+            return ["trained on from published networks, converted from PyTorch"]
         how = {"finetune": "fine-tuned", "adapt": "adapted by projections"}[self.record["mode"]]
         core, source, sha256 = (self.record[name] for name in ("core", "source", "sha256"))
         return [f"{how} from the detector of {core} ({source}; SHA-256 {sha256[:16]})"]
@@ -73,8 +76,8 @@ def find(config: ConfigDict, workdir: Path, handed: Handover | None) -> Start:
       handed: the handover that the run restarts from, if any.
 
     Raises:
-      ConfigError: the core cannot be used.
-      WorkdirError: the folder's run was to begin from another core.
+      ConfigError: the core cannot be used, or is not the one that the folder's run began from.
+      WorkdirError: the folder holds converted networks, which have no training to go on with.
     """
     scratch = {"mode": "scratch"}
     if handed is not None:
@@ -82,6 +85,11 @@ def find(config: ConfigDict, workdir: Path, handed: Handover | None) -> Start:
     begun = (workdir / checkpoints.RUN_FILE).exists()
     before = checkpoints.read_run(workdir).get("start", scratch) if begun else None
     if before is not None and checkpoints.newest(workdir) is not None:
+        if before["mode"] == "converted":
+            raise WorkdirError(
+                f"{workdir}: holds converted networks, no training to go on with; start a new run "
+                f"from their detector: --config.init.mode=finetune --config.init.core={workdir}"
+            )
         return Start(None, before)
     if config.init.mode == "scratch":
         return Start(None, scratch)
