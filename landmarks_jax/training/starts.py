@@ -73,8 +73,7 @@ def find(config: ConfigDict, workdir: Path, handed: Handover | None) -> Start:
       handed: the handover that the run restarts from, if any.
 
     Raises:
-      ConfigError: the core cannot be used.
-      WorkdirError: the folder's run was to begin from another core.
+      ConfigError: the core cannot be used, or the folder's run was to begin from another one.
     """
     scratch = {"mode": "scratch"}
     if handed is not None:
