@@ -32,9 +32,12 @@ def main() -> None:
     from landmarks_jax import config as configuration  # noqa: PLC0415
     from landmarks_jax import crops  # noqa: PLC0415
     from landmarks_jax.data import feed, prepared, shrink, sources  # noqa: PLC0415
+    from landmarks_jax.errors import ConfigError  # noqa: PLC0415
 
     configuration.validate(_CONFIG.value)
     crops.check(_CONFIG.value)
+    if _SHRINK.value and _CONFIG.value.objective.task == "pose":
+        raise ConfigError("--shrink: a folder of photos has no joints; prepare without it")
     framing = feed.framing_of(_CONFIG.value)
     source = sources.open_source(_CONFIG.value.data)
     print(sources.summary(source))

@@ -43,6 +43,8 @@ def _fail(config: ConfigDict, field: str, rule: str) -> NoReturn:
 def describe(config: ConfigDict) -> str:
     """The crop that a training uses, in a sentence for tables and the log."""
     crop, views = config.data.crop, config.views
+    if config.objective.task == "pose":
+        return "trained on annotated joints, in squares around annotated people"
     if crop == "center":
         return "trained with the center crop, without annotation"
     if crop == "tight":

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs import best, paper, released
+from configs import best, mpii_pretrain, paper, released
 from landmarks_jax import config as configuration
 from landmarks_jax import crops, evaluate
 from landmarks_jax.data import prepared, sources
@@ -51,6 +51,7 @@ def test_presets_pass_and_say_their_crop():
         "trained with the box crop, made from the annotation: views are boxes of the turned points "
         "with a margin of 70 ± 4 %"
     )
+    assert crops.describe(mpii_pretrain.get_config()).startswith("trained on annotated joints")
     older = narrow(data__crop="box")  # with scale and shift, as there once were
     assert "of an earlier version" in crops.describe(older)
 
