@@ -91,6 +91,11 @@ class Base:
                 raise ConfigError(
                     f"--config.{field}: the cells decide it; leave it out (--seeds, --cells)"
                 )
+        if (task := self.config.objective.task) != "landmarks":
+            raise ConfigError(
+                f"config.objective.task = {task!r}: the cells are trainings of landmarks; name "
+                "another --config"
+            )
         if (network := self.config.perceptual.network) != "vgg16":
             raise ConfigError(
                 f"config.perceptual.network = {network!r}: a base has 'vgg16'; the cell vgg19-k10 "
