@@ -95,8 +95,6 @@ def test_what_cannot_work_is_refused():
             base_of(**{field: value})
     with pytest.raises(ConfigError, match="a base has 'vgg16'"):
         base_of(perceptual__network="vgg19")
-    with pytest.raises(ConfigError, match="task = 'pose': the cells are trainings of landmarks"):
-        base_of(mpii_pretrain.get_config())
     bare = base_of(perceptual__weights="")
     for cell in ("vgg19-k10", "pixel-only-k10", "perceptual-only-k10"):
         with pytest.raises(ConfigError, match=f"perceptual.weights = '': the cell {cell} wants"):
