@@ -10,13 +10,15 @@ from PIL import Image
 from scipy.optimize import linear_sum_assignment
 
 from landmarks_jax import evaluate, objective, palette, qualitative
+from landmarks_jax.data.framing import Framing
+from landmarks_jax.data.synthetic import SyntheticFaces
 from landmarks_jax.detector import ViewDetector
 from landmarks_jax.errors import ConfigError, DataError, WorkdirError
-from landmarks_jax.evaluation import consistency, plots
+from landmarks_jax.evaluation import consistency, labelled, plots
 from landmarks_jax.training import checkpoints, sharding
 from landmarks_jax.training import state as states
 from tests import datasets
-from tests.running import command, finish, narrow, write_photos
+from tests.running import ROOT, command, finish, narrow, write_photos
 
 
 def write_run(folder, seed, **fields):
@@ -231,3 +233,21 @@ def test_what_cannot_be_shown_is_one_line(runs, tmp_path):
     code, printed, err = finish(command("-m", "landmarks_jax.figure", runs[0], "/nowhere"))
     assert (code, printed) == (2, "")
     assert err == "error: /nowhere: is no run of train.py, it has no config.json\n"
+
+
+def test_the_figure_in_the_documents_is_made_from_its_json():
+    folder = ROOT / "docs" / "results" / "figure"
+    figure = json.loads((folder / "figure.json").read_text())
+    assert (folder / "figure.md").read_text() == qualitative.to_markdown(figure)
+    # Of people there is no picture in the repository.
+    assert figure["protocol"] == "synthetic"
+    assert [run["composition"] for run in figure["runs"]] == ["baseline", "all"]
+    assert len({run["steps"] for run in figure["runs"]}) == 1
+    frame, faces = Framing(72, 48, "center"), SyntheticFaces(labelled.SCORE_SEED, 1000, 72)
+    views = np.stack([frame.central_view(faces.photo(row)[None])[0] for row in figure["shown"]])
+    page = plots.to_array(qualitative.page(figure, views))
+    path = folder / "figure.png"
+    assert path.stat().st_size < 1_000_000
+    with Image.open(path) as picture:
+        np.testing.assert_array_equal(picture.size, page.shape[1::-1])
+        assert np.abs(np.asarray(picture, float) - page).mean() < 1  # other fonts, other edges
