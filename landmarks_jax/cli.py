@@ -1,6 +1,7 @@
 """How the entry points start and fail: one line for the user, no trace."""
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -87,8 +88,13 @@ def run(
         _log_to_stderr()
         try:
             code = main(list(argv[1:])) if positional else main()
+            sys.stdout.flush()
         except UserError as error:
             _fail(str(error))
+        except BrokenPipeError:
+            # Whoever read the output, such as `head`, has enough. Python's own end writes again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
         sys.exit(code or 0)
 
     argv = list(sys.argv)

@@ -27,8 +27,8 @@ from landmarks_jax.evaluation import labelled, plots, pose, protocols, tables
 from landmarks_jax.evaluation.protocols import Protocol
 from landmarks_jax.training import checkpoints, sharding
 from landmarks_jax.training import state as states
-from landmarks_jax.training.newest import restore
 from landmarks_jax.training.state import TrainState, trained_variables
+from landmarks_jax.training.trained import restore
 
 FOLDER = "evaluation"
 

@@ -189,6 +189,8 @@ def test_commands_that_end_well_and_leave_nothing_are_a_failure(tmp_path, capsys
         ((), "error: say what to do, one of train, table, check"),
         (("train",), "error: name a --table (1, 2, 3, ablation) or --cells to train"),
         (("train", "--table=2", "--seeds=0,x"), "error: --seeds 0,x: must be whole numbers"),
+        (("train", "--table=2", "--seeds=²"), "error: --seeds ²: must be whole numbers"),
+        (("table", "--table=2", f"--runs={__file__}"), f"error: --runs {__file__}: is no folder"),
         (("check", "--config.seed=1"), "error: --config.seed: the cells decide it"),
     ],
 )
@@ -197,3 +199,11 @@ def test_commands_fail_with_one_line(words, message):
     assert (code, out) == (2, "")
     assert err.startswith(message)
     assert len(err.splitlines()) == 1
+
+
+def test_a_reader_that_has_enough_leaves_no_trace():
+    process = start("-m", "landmarks_jax.experiments", "table", "--table=1", "--runs=/nowhere")
+    process.stdout.close()  # as `head` does
+    err = process.stderr.read()
+    process.stderr.close()
+    assert (process.wait(timeout=240), err) == (1, "")

@@ -13,6 +13,7 @@ from landmarks_jax.experiments import beside, command, ordering, published, writ
 from landmarks_jax.experiments.cells import CELLS, TABLES
 from landmarks_jax.weights.vgg import VggWeights
 from tests.experimenting import NOTE, base_of, entries, result_of, write_run
+from tests.running import ROOT
 
 CENTER, BOX = ("aflw-995", "center"), ("aflw-995", "box")
 PAPER = {  # the paper's Tables I and III, read again
@@ -341,3 +342,21 @@ def test_what_cannot_be_collected_is_refused(tmp_path, ablation):
         "values"] == [11.4]  # fmt: skip
     assert table["missing"][0]["seeds"] == [7]
     assert entries((1, 2, 3))[-1]["mean"] == 3
+
+
+def test_tables_in_documents_are_made_from_their_json_and_name_no_machines_places():
+    for path in sorted((ROOT / "docs" / "results").rglob("*.json")):
+        text = path.read_text()
+        table = json.loads(text)
+        if "grids" not in table:
+            continue
+        for ending, make in (
+            ("md", written.to_markdown),
+            ("tex", written.to_latex),
+            ("csv", written.to_csv),
+        ):
+            assert path.with_suffix(f".{ending}").read_text() == make(table), path
+        commands = [entry["command"] for entry in table["missing"]]
+        words = [word for line in (table["config"], *commands) for word in line.split()]
+        assert not [word for word in words if word.partition("=")[2].startswith("/")]
+        assert not [word for word in words if word.startswith("/")]

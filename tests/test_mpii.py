@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from landmarks_jax.data import framing, mpii, sources
+from landmarks_jax.data import framing, mpii, prepared, sources
 from landmarks_jax.errors import ConfigError, DataError
 from tests import datasets
 from tests.datasets import mpii_person
@@ -65,6 +65,19 @@ def test_the_photo_is_the_square_around_the_person(tmp_path):
     np.testing.assert_array_equal(points[:16], source.people[0].joints - [left, top])
     np.testing.assert_array_equal(points[16:], source.people[0].head - [left, top])
     assert points.dtype == np.float32
+
+
+def test_prepared_people_keep_what_is_not_annotated(tmp_path):
+    source = mpii.MpiiPeople(str(datasets.mpii(tmp_path, IMAGES)))
+    frame = framing.Framing(24, 16, "center")
+    prepared.prepare(source, frame, tmp_path / "prepared")
+    read = prepared.PreparedCanvases(tmp_path / "prepared")
+    assert read.num_points == mpii.NUM_POINTS
+    for i in range(3):
+        canvas, points = sources.cut_photo(source, frame, i)
+        np.testing.assert_array_equal(read.canvases[i], canvas)
+        np.testing.assert_array_equal(read.points[i], points)
+    assert np.isnan(read.points[1, 1]).all()
 
 
 def videos(count=40):

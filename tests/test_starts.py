@@ -3,7 +3,6 @@
 import dataclasses
 import importlib
 import json
-import signal
 from pathlib import Path
 
 import flax.traverse_util
@@ -15,12 +14,12 @@ from landmarks_jax import adopt, evaluate, objective, pack, packed, qualitative,
 from landmarks_jax.detector import ViewDetector
 from landmarks_jax.errors import ConfigError, UserError, WorkdirError
 from landmarks_jax.evaluation import pose
-from landmarks_jax.training import checkpoints, handover, loop, newest, sharding, starts
+from landmarks_jax.training import checkpoints, handover, loop, sharding, starts, trained
 from landmarks_jax.training import state as states
 from landmarks_jax.weights import published
 from tests import datasets
 from tests.running import command, finish, flags, narrow, shrink
-from tests.test_training import KILLED, rows
+from tests.test_training import rows
 
 CORE_FILE = Path(__file__).parent / "published" / "core.pth"
 
@@ -69,7 +68,7 @@ def core(tmp_path_factory):
 def kernels(workdir):
     """The 3 x 3 kernels of a pretraining's checkpoint, by path, and its whole detector."""
     config = checkpoints.read_config(workdir)
-    variables = jax.device_get(states.trained_variables(newest.restore(workdir, config).state))
+    variables = jax.device_get(states.trained_variables(trained.restore(workdir, config).state))
     flat = flax.traverse_util.flatten_dict(variables["params"])
     return {path: leaf for path, leaf in flat.items() if leaf.shape[:2] == (3, 3)}, variables
 
@@ -109,7 +108,7 @@ def test_pretraining_tells_pckh_and_is_scored(core):
 
     # The headline again, from the detector's own maps.
     people = pose.open_people(config)
-    variables = states.trained_variables(newest.restore(run, config).state)
+    variables = states.trained_variables(trained.restore(run, config).state)
     maps = ViewDetector(config, variables).find(people.views)["heatmaps"]
     cells = maps.reshape(2, 16, 16).argmax(1)
     middles = (2 * np.stack([cells % 4, cells // 4], -1) + 1) / 4 - 1
@@ -131,6 +130,19 @@ def test_pretraining_tells_pckh_and_is_scored(core):
         qualitative.write([str(run), str(run.parent)], run / "figure.png", {})
 
 
+class CutOffError(BaseException):
+    """Ends a run as a kill does: at once, with what is on the disk."""
+
+
+def cut_off(save):
+    def saving(self, *inputs):
+        save(self, *inputs)
+        self.wait()
+        raise CutOffError
+
+    return saving
+
+
 # What is quick to compile.
 SMALL = {"objective__composition": "baseline", "model__residual_blocks": 0}
 
@@ -149,21 +161,28 @@ def adapting(core_run, **fields):
 
 @pytest.fixture(scope="module")
 def adapted(core, tmp_path_factory):
-    """Four steps of a run that is adapted from the core, killed after two and resumed."""
+    """Four steps of a run that is adapted from the core, cut off after two and resumed."""
     workdir = tmp_path_factory.mktemp("adapted") / "run"
     config = adapting(core[0])
-    process = command(*flags(config), f"--workdir={workdir}", code=KILLED, WHEN="saved")
-    code, _, err = finish(process)
-    assert code == -signal.SIGKILL
-    assert f"adapted by projections from the detector of {core[0]} (step 2, trained for pose" in err
-    assert " train and " in err
-    assert " are frozen" in err
-    states_seen = [newest.restore(workdir, config)]
+    said: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(starts._LOGGER, "info", lambda text, *values: said.append(text % values))
+        patch.setattr(checkpoints.Checkpoints, "save", cut_off(checkpoints.Checkpoints.save))
+        with pytest.raises(CutOffError):
+            loop.train(config, workdir)
+    assert said[0].startswith(f"adapted by projections from the detector of {core[0]} (step 2, tr")
+    state = trained.restore(workdir, config).state
+    counts = [
+        sum(leaf.size for leaf in jax.tree.leaves(tree))
+        for tree in (state.params["detector"], state.core)
+    ]
+    assert said[0].endswith("weights {:,} train and {:,} are frozen".format(*counts))
+    states_seen = [trained.restore(workdir, config)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(starts, "_read", lambda config: pytest.fail("the core is read again"))
         watched = watch_core(patch)
         assert loop.train(config, workdir) == 0
-    states_seen.append(newest.restore(workdir, config))
+    states_seen.append(trained.restore(workdir, config))
     return workdir, config, states_seen, watched
 
 
@@ -186,7 +205,7 @@ def watch_core(patch):
     return seen
 
 
-def test_frozen_weights_stay_to_the_bit_through_steps_a_kill_and_a_resume(core, adapted):
+def test_frozen_weights_stay_to_the_bit_through_steps_an_end_and_a_resume(core, adapted):
     wanted, _ = kernels(core[0])
     _, _, (early, late), watched = adapted
     assert (early.step, late.step) == (2, 4)
@@ -256,7 +275,7 @@ def test_a_handover_keeps_the_core_to_the_bit(core, adapted, tmp_path, caplog):
     arrays = handover.read(tmp_path / "handed").arrays
     assert arrays["params/detector/block1/conv1/projection"].dtype == np.float16
     assert loop.train(config, tmp_path / "new", handover=tmp_path / "handed") == 0
-    restarted = newest.restore(tmp_path / "new", config)
+    restarted = trained.restore(tmp_path / "new", config)
     assert restarted.step == 4
     assert_same_bytes(flat_core(restarted.state), kernels(core[0])[0])
     old, new = (checkpoints.read_run(folder) for folder in (run, tmp_path / "new"))
@@ -291,7 +310,7 @@ def test_fine_tuning_by_the_commands(core, tmp_path):
     assert code == 0, err
     assert f"fine-tuned from the detector of {core[0]}" in err
     assert "are frozen" not in err
-    state = newest.restore(tmp_path, config).state
+    state = trained.restore(tmp_path, config).state
     assert state.core == {}
     _, variables = kernels(core[0])
     found = flax.traverse_util.flatten_dict(jax.device_get(state.params["detector"]))
@@ -355,6 +374,15 @@ def test_what_cannot_start_is_said_before_anything_slow(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_that_was_converted_or_is_older_tells_no_start(tmp_path):
+    config = narrow()
+    assert starts.find(config, tmp_path, None).notes() == []
+    claim = {"data_digest": "", "weights_digest": "", "notes": [], "hardware": []}
+    checkpoints.claim(tmp_path, config, **claim)
+    assert checkpoints.read_run(tmp_path)["start"] == {"mode": "converted"}
+    assert starts.Start(None, {"mode": "converted"}).notes() == []
+
+
 def test_a_run_does_not_begin_anew_from_another_core(core, tmp_path):
     config = adapting(core[0])
     checkpoints.claim(
@@ -378,7 +406,7 @@ def test_converted_networks_are_not_gone_on_with_but_handed_over_and_started_fro
     config = adopt.adopt(run, config, detector=CORE_FILE)
     with pytest.raises(WorkdirError, match=r"no training to go on with; .*init\.mode=finetune"):
         loop.train(config, run)
-    handover.write(newest.restore(run, config), run, tmp_path / "handed")
+    handover.write(trained.restore(run, config), run, tmp_path / "handed")
     start = starts.find(config, tmp_path / "other", handover.read(tmp_path / "handed"))
     assert start.notes() == ["trained on from published networks, converted from PyTorch"]
     finetuned = config.copy_and_resolve_references().unlock()

@@ -47,6 +47,8 @@ def main(arguments: list[str]) -> int:
     overrides = config_flags.get_override_values(holder)
     base = cells.Base(file, _CONFIG.value, overrides, _VGG19.value)
     runs = _RUNS.value or f"runs/{Path(file).stem}"
+    if Path(runs).exists() and not Path(runs).is_dir():
+        raise ConfigError(f"--runs {runs}: is no folder")
     protocols = _PROTOCOL.value or base.config.eval.protocols
     if arguments[0] == "table":
         from landmarks_jax.experiments import command  # noqa: PLC0415
@@ -85,7 +87,7 @@ def _seeds() -> tuple[int, ...]:
       ConfigError: they are no whole numbers.
     """
     given = _SEEDS.value or []
-    if not all(text.strip().isdigit() for text in given):
+    if not all(text.strip().isdecimal() for text in given):
         raise ConfigError(f"--seeds {','.join(given)}: must be whole numbers, such as 0,1")
     return tuple(dict.fromkeys(int(text) for text in given))
 

@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 
 from landmarks_jax import adaptation
 from landmarks_jax.errors import ConfigError, UserError, WorkdirError
-from landmarks_jax.training import checkpoints, newest, pose, sharding
+from landmarks_jax.training import checkpoints, pose, sharding, trained
 from landmarks_jax.training.handover import Handover
 from landmarks_jax.training.state import TrainState, trained_variables
 from landmarks_jax.weights import published
@@ -126,7 +126,7 @@ def _read(config: ConfigDict) -> Core:
             )
         other = checkpoints.read_config(path)
         _check_sizes(config, {name: other.model[name] for name in _SIZES})
-        restored = newest.restore(path, other)
+        restored = trained.restore(path, other)
     except UserError as error:
         raise ConfigError(f"{field}: {error}") from error
     return Core(
@@ -195,5 +195,5 @@ def begin(start: Start, config: ConfigDict, state: TrainState, mesh: Mesh) -> Tr
     return state
 
 
-def _counted(trained: int, frozen: int) -> str:
-    return f"{trained:,} train" + f" and {frozen:,} are frozen" * bool(frozen)
+def _counted(training: int, frozen: int) -> str:
+    return f"{training:,} train" + f" and {frozen:,} are frozen" * bool(frozen)
