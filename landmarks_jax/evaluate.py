@@ -274,12 +274,16 @@ def _provenance_of(
 
 
 def provenance(restored: checkpoints.Restored, command: Sequence[str]) -> dict[str, Any]:
-    """Where a result comes from: command, length of the training, versions, hardware."""
+    """Where a result comes from: length of the training, command, versions, hardware."""
+    minutes = round(restored.seconds / 60, 2)
+    return {"steps": restored.step, "training_minutes": minutes, **environment(command)}
+
+
+def environment(command: Sequence[str]) -> dict[str, Any]:
+    """What a result was made by and on: command, versions, hardware."""
     device = jax.devices()[0]
     return {
         "command": shlex.join(["python", *command]),
-        "steps": restored.step,
-        "training_minutes": round(restored.seconds / 60, 2),
         "landmarks_jax": landmarks_jax.__version__,
         "python": sys.version.split()[0],
         "jax": jax.__version__,

@@ -54,6 +54,9 @@ def pack_run(
 def open_faces(workdir: Path, faces: Mapping[str, Any]) -> list[Protocol]:
     """Reads the labelled faces for `pack_run`, as `evaluate.evaluate_run` would.
 
+    Those under the crop of the run's training come first: the regressor that is packed is for the
+    views that the packed detector takes.
+
     Args:
       workdir: the run's folder.
       faces: keywords of `evaluate.open_faces`.
@@ -64,11 +67,12 @@ def open_faces(workdir: Path, faces: Mapping[str, Any]) -> list[Protocol]:
     config = checkpoints.read_config(workdir)
     evaluate.need_landmarks(workdir, config, "packed")
     try:
-        return evaluate.open_faces(config, **faces)
+        opened = evaluate.open_faces(config, **faces)
     except UserError as error:
         raise type(error)(
             f"{error}; or pack without labelled faces, and so without a regressor: --noregressor"
         ) from error
+    return sorted(opened, key=lambda protocol: protocol.crop != config.data.crop)
 
 
 def _score(protocol: Protocol, detector: ViewDetector) -> tuple[LinearMap, dict[str, Any]]:

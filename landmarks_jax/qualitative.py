@@ -20,18 +20,14 @@ What the picture and its table show is plain JSON, the source of both:
 """
 
 import json
-import platform
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-import landmarks_jax
 from landmarks_jax import crops, evaluate
 from landmarks_jax.detector import ViewDetector
 from landmarks_jax.errors import ConfigError, WorkdirError
@@ -76,13 +72,7 @@ def write(
     runs = _open_runs(folders)
     protocol = _open_faces(next(iter(runs.values())), faces)
     figure = measure(runs, protocol, num_shown=num_shown)
-    figure["provenance"] = {
-        "command": shlex.join(["python", *command]),
-        "landmarks_jax": landmarks_jax.__version__,
-        "jax": jax.__version__,
-        "device": f"{jax.local_device_count()} x {jax.devices()[0].device_kind}",
-        "machine": platform.machine(),
-    }
+    figure["provenance"] = evaluate.environment(command)
     markdown = to_markdown(figure)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ from landmarks_jax.errors import ConfigError, DataError, WorkdirError
 from landmarks_jax.evaluation.protocols import LabelledSet, Protocol
 from landmarks_jax.training import checkpoints, sharding
 from landmarks_jax.training import state as states
+from tests import datasets
 from tests.running import narrow
 
 
@@ -201,3 +202,18 @@ def test_opening_faces_leaves_the_configuration_as_it_is():
     config.eval.protocols = ()
     with pytest.raises(ConfigError, match=r"config.eval.protocols = \(\)"):
         evaluate.open_faces(config)
+
+
+@pytest.mark.parametrize(
+    ("crop", "order"), [("center", ["center", "box"]), ("box", ["box", "center"])]
+)
+def test_the_regressor_is_for_the_views_of_the_runs_crop(crop, order, tmp_path):
+    places = {
+        "celeba": str(datasets.celeba(tmp_path / "celeba", (6, 1, 1))),
+        "mafl": str(datasets.mafl(tmp_path / "mafl", [4, 1, 6, 2], [8, 3])),
+        "protocol_names": ["mafl"],
+    }
+    config = narrow(data__crop=crop)
+    workdir = tmp_path / "run"
+    checkpoints.claim(workdir, config, data_digest="", weights_digest="", notes=[], hardware=())
+    assert [protocol.crop for protocol in pack.open_faces(workdir, places)] == order

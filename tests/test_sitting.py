@@ -89,7 +89,7 @@ def test_sittings_go_on_from_each_other_without_tensorflow(tmp_path, capsys):
     start = time.monotonic()
     assert sitting.sit(config, new, tmp_path / "next", start=start, handed=handed, **options) == 0
     table = capsys.readouterr().out
-    assert table.count("Note: restarted, not resumed, at step 4") == table.count("### ") == 7
+    assert table.count("Note: restarted, not resumed, at step 4") == table.count("### ") == 9
     again = handover.read(tmp_path / "next" / "handover")
     assert (again.step, len(again.run["restarts"])) == (4, 1)
     assert again.arrays.keys() == read.arrays.keys()
