@@ -291,7 +291,9 @@ def test_every_form_says_the_same(tmp_path, ablation):
 def test_latex_is_whole_and_escaped(tmp_path, ablation):
     table = made(tmp_path, ablation, tables=("ablation",))
     table["notes"].append(r"50 % & #1 {a_b} $x ~ ^ \cmd")
+    table["notes"].append("--out <a|b>")
     latex = written.to_latex(table)
+    assert r"\par -{}-out $<$a$|$b$>$" in latex
     assert (
         r"50 \% \& \#1 \{a\_b\} \$x \textasciitilde{} \textasciicircum{} \textbackslash{}cmd"
         in (latex)
