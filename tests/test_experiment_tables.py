@@ -340,3 +340,11 @@ def test_what_cannot_be_collected_is_refused(tmp_path, ablation):
         "values"] == [11.4]  # fmt: skip
     assert table["missing"][0]["seeds"] == [7]
     assert entries((1, 2, 3))[-1]["mean"] == 3
+    for damaged in (
+        {"results": {"a": 1}},
+        {"protocol": "b", "crop": "c", "results": {"running": {}}},
+    ):
+        path = tmp_path / "runs" / "all-k10-seed1" / "evaluation" / "damaged.json"
+        path.write_text(json.dumps({"format": 1, **damaged}))
+        with pytest.raises(WorkdirError, match=r"damaged\.json: is no evaluation of format 1"):
+            command.write_tables(ablation, runs, **asked)
