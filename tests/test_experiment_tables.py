@@ -295,7 +295,9 @@ def test_every_form_says_the_same(tmp_path, ablation):
 def test_latex_is_whole_and_escaped(tmp_path, ablation):
     table = made(tmp_path, ablation, tables=("ablation",))
     table["notes"].append(r"50 % & #1 {a_b} $x ~ ^ \cmd")
+    table["notes"].append("--out <a|b>")
     latex = written.to_latex(table)
+    assert r"\par -{}-out $<$a$|$b$>$" in latex
     assert (
         r"50 \% \& \#1 \{a\_b\} \$x \textasciitilde{} \textasciicircum{} \textbackslash{}cmd"
         in (latex)
@@ -342,6 +344,14 @@ def test_what_cannot_be_collected_is_refused(tmp_path, ablation):
         "values"] == [11.4]  # fmt: skip
     assert table["missing"][0]["seeds"] == [7]
     assert entries((1, 2, 3))[-1]["mean"] == 3
+    for damaged in (
+        {"results": {"a": 1}},
+        {"protocol": "b", "crop": "c", "results": {"running": {}}},
+    ):
+        path = tmp_path / "runs" / "all-k10-seed1" / "evaluation" / "damaged.json"
+        path.write_text(json.dumps({"format": 1, **damaged}))
+        with pytest.raises(WorkdirError, match=r"damaged\.json: is no evaluation of format 1"):
+            command.write_tables(ablation, runs, **asked)
 
 
 def test_tables_in_documents_are_made_from_their_json_and_name_no_machines_places():

@@ -167,6 +167,8 @@ def joint(**changes):
         (joint(x=np.nan), {}, r"annorect\(1\): joint 3: nan is not a number"),
         (joint(y="left"), {}, r"annorect\(1\): joint 3: left is not a number"),
         (one(scale="tall"), {}, r"annorect\(1\): tall is not a number"),
+        (one(scale=1e9), {}, r"annorect\(1\): scale 1e\+09, must be at most 50"),
+        (one(), {"img_train": np.array([[np.nan]])}, r"img_train\(1\): nan is not a number"),
         (one(scale=np.zeros((0, 0))), {}, r"no training image has a person with joints"),
         ([{"name": "1.jpg", "people": [mpii_person(0)], "video": "x"}], {}, r"vididx: x is not"),
         (one(), {"img_train": None}, r"RELEASE has no field 'img_train'"),

@@ -103,11 +103,18 @@ def _read_object(path: Path) -> dict[str, Any]:
 
 def _read_result(path: Path) -> Result:
     result = _read_object(path)
-    if result.get("format") != FORMAT or not result.get("results"):
+    rows = result.get("results")
+    known = result.get("format") == FORMAT and {"protocol", "crop"} <= result.keys()
+    if not known or not isinstance(rows, dict) or not _has_errors(rows.get("running")):
         raise WorkdirError(
             f"{path}: is no evaluation of format {FORMAT}; let eval.py write it anew, or remove it"
         )
     return result
+
+
+def _has_errors(scores: object) -> bool:
+    """Whether a detector's row of a result has its errors."""
+    return isinstance(scores, dict) and bool(scores.get("forward"))
 
 
 def _last_of_log(path: Path) -> tuple[int | None, float | None]:

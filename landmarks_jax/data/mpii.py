@@ -43,6 +43,8 @@ PARTS = ("train", "validation")
 # In units of a person's scale, pixels.
 _SQUARE = 375.0
 _LOWERED = 15.0
+# A larger one comes of a wrong number: the square of such a person would fill the memory.
+_LARGEST_SCALE = 50.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,9 +170,10 @@ def read_people(path: str) -> tuple[list[Person], str]:
     people: list[Person] = []
     incomplete = 0
     for i, (image, train, apart) in enumerate(zip(*columns.values(), strict=True), 1):
-        if int(train) != 1:
+        if _number(train, f"{path}: img_train({i})") != 1:
             continue  # joints of test images are not published
-        alone = {int(number) for number in matlab.items(apart)}
+        where = f"{path}: single_person({i})"
+        alone = {int(_number(number, where)) for number in matlab.items(apart)}
         part = _part_of(image, f"{path}: annolist({i})")
         for j, person in _people_of(image):
             place = f"{path}: annolist({i}).annorect({j})"
@@ -220,6 +223,8 @@ def _person(image: str, rect: Any, place: str, *, apart: bool, part: str) -> Per
     x1, y1, x2, y2, scale, x, y = (_number(field, place) for field in fields)
     if scale <= 0 or (x1, y1) == (x2, y2):
         return None
+    if scale > _LARGEST_SCALE:
+        raise DataError(f"{place}: scale {scale:g}, must be at most {_LARGEST_SCALE:g}")
     joints, visible = _joints(points, place)
     return Person(
         image=image,

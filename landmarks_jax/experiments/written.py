@@ -12,6 +12,7 @@ _LATEX = {
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "±": r"$\pm$",
+    **{character: f"${character}$" for character in "<>|"},  # other signs in LaTeX's own fonts
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }
 _CSV_FIELDS = (
@@ -110,7 +111,8 @@ def _stacked(title: str) -> str:
 
 def latex_text(text: str) -> str:
     """Text with what LaTeX takes for commands escaped."""
-    return "".join(_LATEX.get(character, character) for character in text)
+    escaped = "".join(_LATEX.get(character, character) for character in text)
+    return escaped.replace("--", "-{}-")  # two hyphens would become a dash: those of flags
 
 
 def to_csv(table: dict[str, Any]) -> str:
