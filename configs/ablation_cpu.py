@@ -1,12 +1,14 @@
-r"""Real photos for six minutes on two processor cores: the base of the ablation's trainings.
+r"""Real photos for 500 steps, on processor cores: the base of the ablation's trainings.
 
 `faces_cpu` with the paper's loss alone (no helping terms, taps as they are), VGG-16's first three
-blocks, and 500 steps with a cosine over them, from the prepared form; every row of the ablation is
+blocks, and a cosine over the steps, from the prepared form; every row of the ablation is
 this with one thing changed.
 
     python prepare.py --config configs/faces_cpu.py --out prepared/celeba-60
     python train.py --config configs/ablation_cpu.py --workdir runs/ablation_cpu/all-k10-seed0
     python eval.py --workdir runs/ablation_cpu/all-k10-seed0
+
+12 minutes on one core; docs/tables.md says how all rows are made by one command.
 """
 
 from ml_collections import ConfigDict
