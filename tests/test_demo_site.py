@@ -229,9 +229,11 @@ def test_the_server_names_types_and_isolates_the_page(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_page_is_shown_until_it_is_ended(tmp_path, number):
+    # A shell's background job, and what it starts, begins with Ctrl-C ignored.
     code = """
-import pathlib
+import pathlib, signal
 from landmarks_jax.demo import server, site
+signal.signal(signal.SIGINT, signal.default_int_handler)
 def build(detector, folder):
     folder.mkdir()
     (folder / "index.html").write_text(detector)
