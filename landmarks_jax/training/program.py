@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import ml_collections
 from jax.sharding import Mesh, NamedSharding
 
+from landmarks_jax import compiling
 from landmarks_jax.data import feed as feeds
 from landmarks_jax.objective import Networks
 from landmarks_jax.training import pose, sharding
@@ -85,5 +86,6 @@ def compile_program(
         functools.partial(show, config=config, networks=networks, num_rows=PREVIEW_ROWS),
         out_shardings=whole,
     )
-    compiled = step.lower(state, fresh_totals(), canvases, frozen, *points).compile()
+    lowered = step.lower(state, fresh_totals(), canvases, frozen, *points)
+    compiled = lowered.compile(compiler_options=compiling.compiler_options())
     return Program(compiled, fresh_totals, preview)
