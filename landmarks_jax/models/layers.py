@@ -158,10 +158,10 @@ class Conv(nn.Module):
         kernel = self.param("kernel", init, shape, param_dtype).astype(self.dtype)
         kernel = fill(fill(kernel, 2, x.shape[-1]), 3, up_to(self.features, self.lanes))
         x = x.astype(self.dtype)
-        shape = (self.size, self.stride, self.padding)
-        if shape == (7, 1, 3):
+        form = (self.size, self.stride, self.padding)
+        if form == (7, 1, 3):
             y = convolve_7x7(x, kernel)
-        elif shape == (4, 2, 1):
+        elif form == (4, 2, 1):
             y = convolve_4x4_stride_2(x, kernel)
         else:
             y = convolve(x, kernel, self.padding, self.stride)
