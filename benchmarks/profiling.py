@@ -6,8 +6,9 @@ in the networks a kernel belongs, the compiled step's text says.
 
 import re
 import tempfile
+import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,22 +44,35 @@ def places(text: str) -> dict[str, str]:
     return {match[1]: match[2] for match in found if match}
 
 
-def read(path: Path) -> Iterator[Kernel]:
+def record(run: Callable[[], Any]) -> list[Kernel]:
+    """The kernels of a call, which returns when they are done."""
+    options = jax.profiler.ProfileOptions()
+    options.python_tracer_level = 0
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder, profiler_options=options):
+            run()
+        (path,) = Path(folder).rglob("*.xplane.pb")
+        with warnings.catch_warnings():
+            # The reader's own types warn when first made; as an error that ends the process.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return list(_read(path))
+
+
+def _read(path: Path) -> Iterator[Kernel]:
     """The kernels that ran on an accelerator, or else the operations that a CPU ran."""
-    planes = list(jax.profiler.ProfileData.from_file(str(path)).planes)
-    devices = [plane for plane in planes if plane.name.startswith("/device:")]
+    data = jax.profiler.ProfileData.from_file(str(path))  # kept: its planes end with it
+    lines = [(plane.name, line) for plane in data.planes for line in plane.lines]
+    # Of an accelerator its streams, whose other lines sum these up; else XLA's threads.
     streams = [
         line
-        for plane in devices
-        for line in plane.lines
-        # Other lines of a device sum these up.
-        if line.name.startswith("Stream") or plane.name.startswith("/device:TPU")
+        for plane, line in lines
+        if plane.startswith("/device:") and line.name.startswith("Stream")
     ]
-    on_device = bool(streams)
-    for line in streams or [line for plane in planes for line in plane.lines]:
+    threads = [line for _, line in lines if line.name.startswith("tf_XLA")]
+    for line in streams or threads:
         for event in line.events:
             operation = str(dict(event.stats).get("hlo_op", ""))
-            if on_device or operation:
+            if streams or operation:
                 yield Kernel(event.name, operation, event.duration_ns / 1e6)
 
 
@@ -66,7 +80,7 @@ def summary(kernels: Iterable[Kernel], where: dict[str, str], count: int) -> dic
     """Kernels by name and by part of the networks, a step.
 
     Args:
-      kernels: as `read` gives them.
+      kernels: as `record` gives them.
       where: as `places` gives it.
       count: steps that were profiled.
     """
@@ -108,13 +122,7 @@ def measure(config: ConfigDict, count: int = 5) -> dict[str, Any]:
     ours = Ours(make_problem(config), count)
     ours()
     wall = min(records.seconds_of(ours) for _ in range(2)) / count
-    options = jax.profiler.ProfileOptions()
-    options.python_tracer_level = 0
-    with tempfile.TemporaryDirectory() as folder:
-        with jax.profiler.trace(folder, profiler_options=options):
-            ours()
-        (path,) = Path(folder).rglob("*.xplane.pb")
-        found = summary(read(path), places(ours.text()), count)
+    found = summary(record(ours), places(ours.text()), count)
     return {
         "channels": config.model.generator_channels,
         "dtype": config.compute_dtype,
