@@ -125,7 +125,7 @@ def count(
         config = configure(preset, channels, dtypes[0], batches[0], **fields)
         counts[preset] = {
             "channels": config.model.generator_channels,
-            "closed_form": _closed_form(config),
+            "closed_form": closed_form(config),
             "run": tracing.run_macs(config),
             "xla_given": tracing.xla_costs(config, compiled=False),
         }
@@ -139,7 +139,8 @@ def count(
     }
 
 
-def _closed_form(config: ConfigDict) -> dict[str, dict[str, float]]:
+def closed_form(config: ConfigDict) -> dict[str, dict[str, float]]:
+    """Multiply-adds a photo, `{part: {"forward", "backward"}}`."""
     found: dict[str, dict[str, float]] = defaultdict(lambda: {"forward": 0.0, "backward": 0.0})
     for one in counting.passes(config):
         found[one.part][one.direction] += one.macs

@@ -99,14 +99,11 @@ def test_the_jaxpr_is_walked_through_gradients_and_loops():
 def test_what_is_run_is_of_the_networks():
     config = problem.configure("released", 4, "float32", 4, **NARROW)
     run = tracing.run_macs(config)
-    assert run["vgg"]["forward"] == sum(
-        one.macs
-        for one in counting.passes(config)
-        if (one.part, one.direction) == ("vgg", "forward")
-    )
-    plain = counting.macs_per_photo(config)
-    assert sum(sum(part.values()) for part in run.values()) == pytest.approx(plain, rel=0.35)
-    assert set(run) >= set(counting.PARTS)
+    plain = roofline.closed_form(config)
+    for part in counting.PARTS:  # padding and folding add to it
+        assert 0.95 * sum(plain[part].values()) <= sum(run[part].values()), part
+        assert run[part]["forward"] > 0
+    assert sum(run["other"].values()) < 0.01 * counting.macs_per_photo(config)
 
 
 def test_floors_are_of_the_slower_of_computing_and_moving():
