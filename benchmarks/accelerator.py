@@ -229,7 +229,8 @@ def to_markdown(result: dict[str, Any]) -> str:
         line = [str(row["channels"]), row["dtype"], str(row["batch"]), row["contender"]]
         line += [f"{row['quartiles_ms'][1]:,.2f}", f"{row['images_per_second']:,.0f}", ratio]
         line += [f"{row[share]:.0%}" for share in ("of_peak", "of_roofline", "of_library")]
-        lines.append([*line, f"{row['memory_mib'].get('device_peak', float('nan')):,.0f}"])
+        peak = row["memory_mib"].get("device_peak")
+        lines.append([*line, "-" if peak is None else f"{peak:,.0f}"])
     notes = ["No stage told of the machine."]
     if "machine" in stages:
         machine = stages["machine"]

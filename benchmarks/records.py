@@ -183,7 +183,8 @@ def table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:
 
 def page(title: str, rows: Sequence[str], notes: Sequence[str], level: int = 1) -> str:
     """A result in Markdown: its title, its table, and a paragraph for each note."""
-    return "\n".join([f"{'#' * level} {title}", "", *rows, "", "\n\n".join(notes), ""])
+    paragraphs = ["\n\n".join(notes), ""] if notes else []
+    return "\n".join([f"{'#' * level} {title}", "", *rows, "", *paragraphs])
 
 
 def write(out: Path | None, result: Mapping[str, Any], markdown: str) -> None:
