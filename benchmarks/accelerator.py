@@ -75,8 +75,10 @@ class Stage(NamedTuple):
 def _machine(scale: Scale) -> dict[str, Any]:
     del scale
     peaks = {dtype: records.matmul_peak(dtype) for dtype in ("bfloat16", "float32")}
+    where = records.surroundings("benchmarks.accelerator", ("jax", "jaxlib", "torch", "numpy"))
     return {
-        **records.surroundings("benchmarks.accelerator", ("jax", "jaxlib", "torch", "numpy")),
+        **where,
+        "command": where["command"].replace(" --stage machine", ""),
         "peak": peaks,
         "bandwidth": records.copy_bandwidth(),
         "memory": jax.devices()[0].memory_stats(),
