@@ -11,6 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from landmarks_jax import objective
+from landmarks_jax.compiling import compiler_options
 from landmarks_jax.models import vgg as vggs
 from landmarks_jax.training import state as states
 from landmarks_jax.training import step as steps
@@ -137,7 +138,8 @@ def xla_costs(config: ConfigDict, *, compiled: bool) -> dict[str, dict[str, floa
     for name, (function, arguments) in _functions(config).items():
         lowered = jax.jit(function).lower(*arguments)
         try:
-            cost: Any = lowered.compile().cost_analysis() if compiled else lowered.cost_analysis()
+            counted = lowered.compile(compiler_options()) if compiled else lowered
+            cost: Any = counted.cost_analysis()
         except NotImplementedError:
             return {}
         if not cost:
