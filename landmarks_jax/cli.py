@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from absl import app, flags
 from absl import logging as absl_logging
 
+from landmarks_jax import caches
 from landmarks_jax.data.framing import CROPS
 from landmarks_jax.errors import UserError
 
@@ -86,6 +87,7 @@ def run(
         if len(argv) > 1 and not positional:
             raise app.UsageError(f"unknown argument {argv[1]!r}; every argument is a --flag")
         _log_to_stderr()
+        caches.keep_compilations()
         try:
             code = main(list(argv[1:])) if positional else main()
             sys.stdout.flush()
