@@ -22,6 +22,7 @@ def get_config() -> ConfigDict:
     data.landmarks = ""  # "" or a list of labelled points: CSV (folder), MTFL list (mtfl)
     data.crop = "center"  # center | tight | box: what part of a photo the view shows
     data.canvas_size = 160  # pixels a side; the view is its centre, moved about (center, tight)
+    data.resident = False  # all canvases on each device as uint8 (prepared), none sent step by step
     data.num_synthetic = 20_000  # embedded faces to draw from (synthetic)
     data.synthetic_seed = 1  # of the embedded faces; evaluation draws from other seeds
 

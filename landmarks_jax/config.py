@@ -26,6 +26,7 @@ FREE_FIELDS = (
     "data.roots",
     "data.exclude",
     "data.landmarks",
+    "data.resident",
     "perceptual.weights",
 )
 FREE_SECTIONS = ("eval.",)
@@ -36,6 +37,7 @@ ADDED_FIELDS: dict[str, Any] = {
     "views.margin": 0.7,
     "views.margin_std": 0.04,
     "data.part": "all",
+    "data.resident": False,
     "eval.celeba": "data/celeba",
     "eval.mafl": "data/mafl",
     "eval.mafl_as_released": False,

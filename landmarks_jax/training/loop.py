@@ -10,7 +10,6 @@ from pathlib import Path
 import jax
 import ml_collections
 import numpy as np
-from jax.sharding import Mesh
 
 from landmarks_jax import config as configuration
 from landmarks_jax import crops, objective
@@ -18,11 +17,12 @@ from landmarks_jax.data import feed as feeds
 from landmarks_jax.errors import ConfigError
 from landmarks_jax.interrupts import Interrupt
 from landmarks_jax.objective import Networks
-from landmarks_jax.training import checkpoints, pose, restart, sharding, starts
+from landmarks_jax.training import batches, checkpoints, pose, restart, sharding, starts
 from landmarks_jax.training import state as states
-from landmarks_jax.training.program import Program, compile_program, takes_points
-from landmarks_jax.training.reports import Reporter
-from landmarks_jax.training.step import Frozen, Totals
+from landmarks_jax.training.batches import Batch, Resident
+from landmarks_jax.training.program import Program, compile_program
+from landmarks_jax.training.reports import Interval, Reporter
+from landmarks_jax.training.step import Frozen
 from landmarks_jax.weights import vgg as vgg_weights
 
 _LOGGER = logging.getLogger(__name__)
@@ -92,6 +92,8 @@ def train(
             f"photos; there are {len(feed)} ({feed.summary})"
         )
     pose.check_points(config, feed.num_points, feed.summary)
+    mesh = sharding.make_mesh()
+    shapes = batches.shapes(config, feed, mesh)
     checkpoints.claim(
         workdir,
         config,
@@ -102,7 +104,6 @@ def train(
         hardware=[*(handed.run.get("hardware", ()) if handed else ()), sharding.hardware()],
         restarts=restart.restarts(handed, config, feed.digest) if handed else None,
     )
-    mesh = sharding.make_mesh()
     frozen = sharding.put_replicated(mesh, frozen)
     with checkpoints.Checkpoints(workdir) as saved:
         if handed is not None:
@@ -118,17 +119,13 @@ def train(
         last = past[-1].step if past else 0
         frozen = frozen._replace(core=restored.state.core)
         restored = restored._replace(state=dataclasses.replace(restored.state, core={}))
-        sizes = {"restart": last, "num_points": feed.num_points}
-        program = compile_program(config, networks, restored.state, frozen, mesh, **sizes)
+        program = compile_program(
+            config, networks, restored.state, frozen, mesh, photos=shapes, restart=last
+        )
+        _LOGGER.info("%s", program.compilation.summary())
+        photos = batches.batches(config, feed, mesh, restored.step)
         if deadline is not None:
             config = shortened(config, restored.seconds, deadline - time.monotonic())
-        batches = feed.batches(
-            seed=config.seed,
-            batch_size=config.train.batch_size,
-            start_step=restored.step,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        )
         with (
             Interrupt() as interrupt,
             Reporter(
@@ -147,8 +144,7 @@ def train(
                 program,
                 restored,
                 frozen,
-                batches=batches,
-                mesh=mesh,
+                photos=photos,
                 saved=saved,
                 reporter=reporter,
                 interrupt=interrupt,
@@ -180,8 +176,7 @@ def run_steps(
     restored: checkpoints.Restored,
     frozen: Frozen,
     *,
-    batches: Iterator[dict[str, np.ndarray]],
-    mesh: Mesh,
+    photos: Iterator[Batch | Resident],
     saved: checkpoints.Checkpoints,
     reporter: Reporter,
     interrupt: Interrupt,
@@ -189,7 +184,7 @@ def run_steps(
     """Steps until the run is done or interrupted; the last state is always saved."""
     state, step = restored.state, restored.step
     totals = program.fresh_totals()
-    pending: tuple[int, Totals, float] | None = None
+    pending: Interval | None = None
     under_way: deque[jax.Array] = deque()
     done = False
 
@@ -200,13 +195,12 @@ def run_steps(
             place = "no checkpoint was saved yet"
             if last is not None:
                 place = f"the last good checkpoint is {saved.path(last)}"
-            reporter.metrics(*pending, place)
+            reporter.metrics(pending, place)
 
     while not done:
-        batch = next(batches)
-        canvases = sharding.put_batch(mesh, batch["canvas"])
-        points = (sharding.put_batch(mesh, batch["points"]),) if takes_points(config) else ()
-        state, totals = program.step(state, totals, canvases, frozen, *points)
+        with reporter.waiting():
+            given = next(photos)
+        state, totals = program.step(state, totals, given, frozen)
         step += 1
         reporter.step_done()
         under_way.append(totals.steps)
@@ -216,7 +210,7 @@ def run_steps(
         checkpoint = done or step % config.train.checkpoint_every == 0
         if checkpoint or step % config.train.log_every == 0:
             report()
-            pending = (step, totals, reporter.seconds())
+            pending = reporter.interval(step, totals)
             totals = program.fresh_totals()
         if checkpoint:
             # A state is saved only once every loss that led to it is known to be finite.
@@ -224,5 +218,5 @@ def run_steps(
             pending = None
             saved.save(step, dataclasses.replace(state, core=frozen.core), reporter.seconds())
         if config.train.picture_every and step % config.train.picture_every == 0:
-            reporter.picture(step, program.preview(state, canvases, frozen, *points))
+            reporter.picture(step, program.preview(state, given, frozen))
     saved.wait()  # while signals are still held back
