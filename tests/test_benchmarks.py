@@ -1,5 +1,6 @@
 """The benchmark of the detector: what it compares is the same, and its table is of its JSON."""
 
+import importlib
 import importlib.util
 import json
 
@@ -76,5 +77,8 @@ def test_another_answer_is_no_contender():
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
 def test_tables_of_benchmarks_are_made_from_the_json(path):
-    table = benchmark.to_markdown(json.loads(path.read_text()))
+    result = json.loads(path.read_text())
+    python, _, module = result["command"].split()[:3]
+    assert python == "python"
+    table = importlib.import_module(module).to_markdown(result)
     assert path.with_suffix(".md").read_text() == table
