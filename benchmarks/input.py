@@ -12,11 +12,11 @@ Without --photos there are JPEGs of embedded faces, 178 x 218 as CelebA's aligne
 """
 
 import argparse
-import contextlib
 import itertools
 import json
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -34,7 +34,7 @@ from configs import faces, faces_cpu
 from landmarks_jax.data import files, parallel, prepared, sources
 from landmarks_jax.data.feed import Feed, framing_of, open_feed
 from landmarks_jax.data.synthetic import SyntheticFaces
-from landmarks_jax.training import batches, loop, reports, sharding
+from landmarks_jax.training import batches, reports, sharding
 
 # The configurations whose canvases are timed: 160 and 60 pixels a side.
 CONFIGS = {"faces": faces, "faces_cpu": faces_cpu}
@@ -43,6 +43,7 @@ BATCH = 32
 SLOW, FAST = 512, 8192
 # Batches that are taken before the clock starts: those that tf.data has ready.
 AHEAD = 8
+ROOT = Path(__file__).parent.parent
 INPUTS = ("JPEG", "prepared", "resident")
 
 Stage = Callable[[], float]
@@ -147,27 +148,39 @@ def time_stages(name: str, photos: Path, canvases: Path, rounds: int) -> list[di
     return rows
 
 
+def train(workdir: Path, fields: dict[str, Any]) -> list[dict[str, Any]]:
+    """The metrics of a run of `faces_cpu` with other fields, in a process of its own."""
+    command = [sys.executable, "train.py", "--config=configs/faces_cpu.py", f"--workdir={workdir}"]
+    command += [f"--config.{field}={value}" for field, value in fields.items()]
+    subprocess.run(command, check=True, cwd=ROOT, stdout=sys.stderr)
+    lines = (workdir / reports.METRICS_FILE).read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
 def wait_of(kind: str, photos: Path, canvases: Path, steps: int, folder: Path) -> dict[str, Any]:
     """A short run of `faces_cpu`: how long a step takes, and how long it waits for its photos."""
-    config = config_of("faces_cpu", photos, None if kind == "JPEG" else canvases)
-    config.data.resident = kind == "resident"
-    if not os.path.exists(config.perceptual.weights):
-        config.perceptual.weights = ""  # which makes a step shorter
-    config.train.steps, config.train.log_every = steps, max(1, steps // 10)
-    config.train.minutes, config.train.checkpoint_every, config.train.picture_every = 0, steps, 0
-    run = folder / kind
-    with contextlib.redirect_stdout(sys.stderr):
-        loop.train(config, run)
-    log = [json.loads(line) for line in (run / reports.METRICS_FILE).read_text().splitlines()]
-    warm = log[1:]  # the first interval starts the reading, and the device
-    steps_ms = 1e3 * (log[-1]["seconds"] - log[0]["seconds"]) / (log[-1]["step"] - log[0]["step"])
-    wait_ms = statistics.fmean(row["wait_ms"] for row in warm)
-    row = {"input": kind, "steps": log[-1]["step"] - log[0]["step"], "step_ms": round(steps_ms, 2)}
-    row |= {"wait_ms": round(wait_ms, 3), "share": round(wait_ms / steps_ms, 6)}
-    row |= {
-        "perceptual": bool(config.perceptual.weights),
-        "host_peak_mib": log[-1]["host_peak_mib"],
+    fields: dict[str, Any] = {
+        "data.source": "folder" if kind == "JPEG" else "prepared",
+        "data.roots": (str(photos if kind == "JPEG" else canvases),),
+        "data.exclude": (),
+        "data.resident": kind == "resident",
+        "train.steps": steps,
+        "train.minutes": 0.0,
+        "train.log_every": max(1, steps // 10),
+        "train.checkpoint_every": steps,
+        "train.picture_every": 0,
     }
+    weights = faces_cpu.get_config().perceptual.weights
+    perceptual = (ROOT / weights).exists()
+    if not perceptual:
+        fields["perceptual.weights"] = ""  # which makes a step shorter
+    first, *warm = train(folder / kind, fields)  # the first rows start the reading, and the device
+    seconds, done = (warm[-1][name] - first[name] for name in ("seconds", "step"))
+    step_ms = 1e3 * seconds / done
+    wait_ms = statistics.fmean(row["wait_ms"] for row in warm)
+    row = {"input": kind, "steps": done, "step_ms": round(step_ms, 2)}
+    row |= {"wait_ms": round(wait_ms, 3), "share": round(wait_ms / step_ms, 6)}
+    row |= {"perceptual": perceptual, "host_peak_mib": warm[-1]["host_peak_mib"]}
     records.log(row)
     return row
 

@@ -57,19 +57,22 @@ def test_a_run_says_its_share_of_waiting(tmp_path, monkeypatch):
     ]
     seen = []
 
-    def train(config, workdir):
-        seen.append((config.data.source, config.data.resident, config.train.log_every))
-        workdir.mkdir()
-        (workdir / "metrics.jsonl").write_text("".join(benchmark.json.dumps(r) + "\n" for r in log))
+    def train(workdir, fields):
+        seen.append([fields[f"data.{name}"] for name in ("source", "roots", "resident")])
+        return log
 
-    monkeypatch.setattr(benchmark.loop, "train", train)
+    monkeypatch.setattr(benchmark, "train", train)
+    monkeypatch.setattr(benchmark, "ROOT", tmp_path)  # where there are no weights
     for kind in benchmark.INPUTS:
-        row = benchmark.wait_of(kind, tmp_path, tmp_path, 50, tmp_path)
+        row = benchmark.wait_of(kind, tmp_path / "a", tmp_path / "b", 50, tmp_path)
         assert row == {
             "input": kind, "steps": 10, "step_ms": 200.0, "wait_ms": 2.0, "share": 0.01,
             "perceptual": False, "host_peak_mib": 3.0,
         }  # fmt: skip
-    assert seen == [("folder", False, 5), ("prepared", False, 5), ("prepared", True, 5)]
+    photos, canvases = (str(tmp_path / "a"),), (str(tmp_path / "b"),)
+    assert seen == [
+        ["folder", photos, False], ["prepared", canvases, False], ["prepared", canvases, True]
+    ]  # fmt: skip
 
 
 def test_the_table_says_what_bounds_the_photos():
