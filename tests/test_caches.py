@@ -5,6 +5,7 @@ import os
 import pytest
 
 from landmarks_jax import caches
+from tests.running import command, finish
 
 
 @pytest.fixture(autouse=True)
@@ -41,3 +42,14 @@ def test_where_nothing_can_be_kept_nothing_is_asked_for(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     caches.keep_compilations()
     assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
+
+
+def test_entry_points_say_so_before_jax_is_imported(tmp_path):
+    code = """
+import os, sys
+from landmarks_jax import cli
+cli.run(lambda: print("jax" in sys.modules, os.environ["JAX_COMPILATION_CACHE_DIR"]))
+"""
+    status, out, err = finish(command(code=code))
+    assert status == 0, err
+    assert out.split() == ["False", str(tmp_path / "landmarks_jax" / "compilations")]
