@@ -19,8 +19,9 @@ import jax.numpy as jnp
 OURS = "landmarks_jax"
 # Rounds go on for so many seconds, and so often at least and at most.
 SECONDS, FEWEST, MOST = 12.0, 3, 50
-# What may compute here, whatever runs on it: JAX takes the first device it finds, PyTorch the same.
-_MATRIX_SIDE = {"gpu": 8192, "cpu": 2048}
+# Of what is multiplied and copied to find a machine's rates: side of a matrix, bytes.
+_MATRIX_SIDE = {"cpu": 2048}
+_COPIED = {"cpu": 2**28}
 
 
 def seconds_of(call: Callable[[], Any]) -> float:
@@ -72,13 +73,31 @@ def quartiles_ms(times: Sequence[float], per: int = 1) -> list[float]:
 def matmul_peak(dtype: str) -> float:
     """The best rate of a large matrix product here, in operations a second.
 
-    Float32 is computed as the backend does unless told otherwise: on a GPU in TF32.
+    Of random numbers: a GPU multiplies zeros and ones faster, for want of heat. Float32 is computed
+    as the backend does unless told otherwise: on a GPU in TF32.
     """
     side = _MATRIX_SIDE.get(jax.default_backend(), 8192)
-    matrix = jnp.ones((side, side), dtype)
-    product = jax.jit(jnp.matmul)
-    best = min(seconds_of(lambda: product(matrix, matrix).block_until_ready()) for _ in range(8))
-    return 2 * side**3 / best
+    matrix = jax.random.normal(jax.random.key(0), (side, side)).astype(dtype)
+    return 2 * side**3 / _best_seconds(jnp.matmul, matrix, matrix)
+
+
+def copy_bandwidth() -> float:
+    """The best rate at which memory is copied here, in bytes read and written a second."""
+    size = _COPIED.get(jax.default_backend(), 2**32)
+    return 2 * size / _best_seconds(jnp.negative, jnp.ones(size // 4, jnp.float32))
+
+
+def _best_seconds(function: Callable[..., jax.Array], *arrays: jax.Array) -> float:
+    """The fastest of a few calls, of those that make up for the time a call takes to start."""
+    run = jax.jit(function)
+    calls = 1 if jax.default_backend() == "cpu" else 10
+
+    def several() -> None:
+        for _ in range(calls):
+            out = run(*arrays)
+        out.block_until_ready()
+
+    return min(seconds_of(several) for _ in range(8)) / calls
 
 
 def why_no_torch() -> str | None:
@@ -146,9 +165,9 @@ def table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in rows]
 
 
-def page(title: str, rows: Sequence[str], notes: Sequence[str]) -> str:
+def page(title: str, rows: Sequence[str], notes: Sequence[str], level: int = 1) -> str:
     """A result in Markdown: its title, its table, and a paragraph for each note."""
-    return "\n".join([f"# {title}", "", *rows, "", "\n\n".join(notes), ""])
+    return "\n".join([f"{'#' * level} {title}", "", *rows, "", "\n\n".join(notes), ""])
 
 
 def write(out: Path | None, result: Mapping[str, Any], markdown: str) -> None:
