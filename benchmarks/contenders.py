@@ -9,16 +9,17 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 from benchmarks import records, tracing
-from benchmarks.problem import Problem, draw, make_problem, mesh
+from benchmarks.problem import Problem, draw_views, first_state, make_problem, mesh
 from benchmarks.records import OURS
 from landmarks_jax.training import sharding
-from landmarks_jax.training import state as states
 from landmarks_jax.training import step as steps
 from landmarks_jax.training.program import compile_program
+from landmarks_jax.training.state import TrainState
 from landmarks_jax.views import Views
 
 # Flag -> name, way, whether compiled. What the ways' batch norms see is in `GROUPS`.
@@ -47,7 +48,7 @@ class Ours:
     def __init__(self, problem: Problem, steps_a_round: int) -> None:
         here = mesh()
         self._steps = steps_a_round
-        self._state = states.start_state(problem.config, problem.networks, here)
+        self._state = first_state(problem)
         self._frozen = problem.frozen
         start = time.perf_counter()
         self._program = compile_program(
@@ -112,7 +113,7 @@ class Theirs:
 
     def __init__(self, problem: Problem, steps_a_round: int, step: Any) -> None:
         self._step, self._steps = step, steps_a_round
-        self._batch = step.put(*draw(problem))
+        self._batch = step.put(*draw_views(problem))
         self.compile_seconds = 0.0
         self.loss: float | None = None
 
@@ -184,7 +185,7 @@ def check_the_same(config: ConfigDict) -> dict[str, float]:
         with config.unlocked():
             config.objective.bn_groups = groups
         problem = make_problem(config)
-        first, second, auxiliary = draw(problem)
+        first, second, auxiliary = draw_views(problem)
         with jax.default_matmul_precision("float32"):
             ours = _our_loss(problem, first, second, auxiliary)
         step = torch_step(way, problem)
@@ -197,7 +198,15 @@ def check_the_same(config: ConfigDict) -> dict[str, float]:
 
 
 def _our_loss(problem: Problem, first: Any, second: Any, auxiliary: Any) -> float:
-    state = states.start_state(problem.config, problem.networks, mesh())
+    variables = problem.variables
+    state = TrainState(
+        step=jnp.int32(0),
+        params=variables["params"],
+        batch_stats=variables["batch_stats"],
+        opt_state=None,
+        averaged={},
+        tap_means={},
+    )
     still: Any = np.tile(np.eye(2, 3, dtype=np.float32), (len(first), 1, 1))
     drawn = steps.Drawn((Views(first, still), Views(second, still)), auxiliary)
     loss = partial(steps.loss_and_metrics, config=problem.config, networks=problem.networks)

@@ -77,22 +77,44 @@ def mesh() -> jax.sharding.Mesh:
 
 
 def make_problem(config: ConfigDict) -> Problem:
-    """Draws weights, canvases and points."""
+    """Draws weights, canvases and points; nothing of it has to be compiled."""
     networks = objective.build_networks(config)
-    frozen = Frozen(jax.random.key(config.seed), *random_vgg(config))
-    state = states.start_state(config, networks, mesh())
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    variables = _random_variables(config, networks)
     rng = np.random.default_rng(1)
     canvases, *points = batch_shapes(config, tracing.NUM_POINTS)
     batch = [rng.integers(0, 256, canvases.shape, np.uint8)]
     batch += [rng.uniform(-0.4, 0.4, struct.shape).astype(np.float32) for struct in points]
+    frozen = Frozen(jax.random.key(config.seed), *random_vgg(config))
     frozen = sharding.put_replicated(mesh(), frozen)
-    return Problem(config, networks, frozen, jax.device_get(variables), tuple(batch))
+    return Problem(config, networks, frozen, variables, tuple(batch))
 
 
-def draw(problem: Problem) -> tuple[Any, Any, Any]:
+def _random_variables(config: ConfigDict, networks: objective.Networks) -> dict[str, Any]:
+    """Weights as an initialiser draws them, but for batch norms, which are not the identity."""
+    state: Any = states.abstract_state(config, networks, mesh())
+    rng = np.random.default_rng(0)
+
+    def draw(path: Any, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        name = jax.tree_util.keystr(path[-1:], simple=True)
+        if name in ("scale", "var"):
+            return rng.uniform(0.7, 1.3, leaf.shape).astype(leaf.dtype)
+        bound = np.prod(leaf.shape[:-1]) ** -0.5 if name == "kernel" else 0.1
+        return rng.uniform(-bound, bound, leaf.shape).astype(leaf.dtype)
+
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    return jax.tree_util.tree_map_with_path(draw, variables)
+
+
+def first_state(problem: Problem) -> states.TrainState:
+    """The state before the first step, on the device."""
+    kept = {**problem.variables, "averaged": {}, "tap_means": {}, "core": {}}
+    return states.restarted_state(problem.config, kept, 0, mesh())
+
+
+def draw_views(problem: Problem) -> tuple[Any, Any, Any]:
     """The views and auxiliaries that our first step will draw."""
     run = jax.jit(partial(steps.draw, config=problem.config))
-    drawn = run(problem.frozen.key, np.int32(0), problem.batch[0], points=(*problem.batch, None)[1])
+    canvases, points = (*problem.batch, None)[:2]
+    drawn = run(problem.frozen.key, np.int32(0), canvases, points=points)
     first, second = drawn.pair
     return jax.device_get((first.images, second.images, drawn.auxiliary))

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import platform
+import resource
 import shlex
 import statistics
 import sys
@@ -114,6 +115,21 @@ def why_no_torch() -> str | None:
 def default_dtypes() -> str:
     """The arithmetic that a benchmark takes unless told otherwise, by commas."""
     return "float32,bfloat16" if jax.default_backend() == "gpu" else "float32"
+
+
+def resident_mib() -> float | None:
+    """What this process has in memory now, in MiB; None where the system does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return None
+    return round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1)
+
+
+def peak_resident_mib() -> float:
+    """The most that this process has had in memory so far, in MiB."""
+    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(kib / (2**20 if sys.platform == "darwin" else 2**10), 1)
 
 
 def surroundings(module: str, packages: Iterable[str]) -> dict[str, Any]:

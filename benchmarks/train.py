@@ -15,7 +15,6 @@ import argparse
 import gc
 import json
 import os
-import resource
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -114,7 +113,7 @@ def measure(
         "matmul_gflops": {dtype: round(peak / 1e9, 1) for dtype, peak in peaks.items()},
         "loss_differences": checked,
         "left_out": left_out,
-        "peak_rss_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        "peak_rss_mib": records.peak_resident_mib(),
         "rows": rows,
     }
 
