@@ -229,12 +229,16 @@ class Step(nn.Module):
         with self.arithmetic():
             loss = self.run_loss(*batch)
         loss.backward()
+        self.update()
+        return loss.detach()
+
+    def update(self) -> None:
+        """Clips each network's gradient by its own norm if asked to, and lets Adam step."""
         if self.config.optimizer.clip_norm:
             for network in (self.detector, self.generator):
                 nn.utils.clip_grad_norm_(network.parameters(), self.config.optimizer.clip_norm)
         for optimizer in self.optimizers:
             optimizer.step()
-        return loss.detach()
 
 
 class AsReleased(Step):
