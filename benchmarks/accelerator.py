@@ -303,7 +303,10 @@ def main() -> int:
     if given.stage:
         run_stage(given.stage, given.out, SMALL if given.tiny else FULL)
         return 0
-    left_out = run_stages(given.out, given.stages.split(","), given.minutes, tiny=given.tiny)
+    names = given.stages.split(",")
+    if not set(names) <= set(STAGES):
+        parser.error(f"--stages: of {', '.join(STAGES)}")
+    left_out = run_stages(given.out, names, given.minutes, tiny=given.tiny)
     print(write_summary(given.out, left_out, tiny=given.tiny))
     return 1 if left_out else 0
 

@@ -114,39 +114,47 @@ class Theirs:
     def __init__(self, problem: Problem, steps_a_round: int, step: Any) -> None:
         self._step, self._steps = step, steps_a_round
         self._batch = step.put(*draw_views(problem))
+        self._memory: dict[str, float] = {}
         self.compile_seconds = 0.0
         self.loss: float | None = None
-
-    def _wait(self) -> None:
-        if self._step.device.type == "cuda":
-            import torch  # noqa: PLC0415
-
-            torch.cuda.synchronize()
 
     def __call__(self) -> None:
         """A round."""
         if self.loss is None:
-            start = time.perf_counter()
-            self.loss = float(self._step(self._batch))
-            self.compile_seconds = time.perf_counter() - start
+            self._first()
         for _ in range(self._steps):
             self._step(self._batch)
-        self._wait()
+        wait()
 
-    def memory(self) -> dict[str, float]:
-        """The device's peak of PyTorch's tensors so far, in MiB; empty on a CPU."""
-        if self._step.device.type != "cuda":
-            return {}
+    def _first(self) -> None:
         import torch  # noqa: PLC0415
 
-        return {"device_peak": round(torch.cuda.max_memory_allocated() / 2**20, 1)}
+        on_gpu = self._step.device.type == "cuda"
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats()
+        start = time.perf_counter()
+        self.loss = float(self._step(self._batch))
+        self.compile_seconds = time.perf_counter() - start
+        if on_gpu:
+            peak = torch.cuda.max_memory_allocated()
+            self._memory = {"device_peak": round(peak / 2**20, 1)}
+
+    def memory(self) -> dict[str, float]:
+        """The device's peak of PyTorch's tensors in a step, in MiB; empty on a CPU."""
+        return self._memory
+
+
+def wait() -> None:
+    """Until a GPU has done what PyTorch gave it."""
+    import torch  # noqa: PLC0415
+
+    if torch_device() == "cuda":
+        torch.cuda.synchronize()
 
 
 def torch_device() -> str:
-    """PyTorch's name of the kind of device that JAX uses; there, float32 as JAX has it."""
-    if jax.default_backend() != "gpu":
-        return "cpu"
-    return "cuda"
+    """PyTorch's name of the kind of device that JAX uses."""
+    return "cuda" if jax.default_backend() == "gpu" else "cpu"
 
 
 def allow_tf32(allowed: bool) -> None:
@@ -239,12 +247,12 @@ def line_up(
     runs[OURS]()
     left_out = {}
     channels_last: bool | None = None
+    why = records.why_no_torch()
+    if why is not None:
+        return runs, {TORCH[flag][0]: why for flag in flags}
+    allow_tf32(True)
     for flag in flags:
         name, way, compiled = TORCH[flag]
-        why = records.why_no_torch()
-        if why is not None:
-            left_out[name] = why
-            continue
         try:
             if way == "Fused" and channels_last is None:
                 channels_last = faster_layout(problem)

@@ -51,7 +51,7 @@ def configure(
     config.perceptual.weights = "random"
     for name, value in fields.items():
         section, field = name.split("__")
-        config[section][field] = value
+        config[section][field] = tuple(value) if isinstance(value, list) else value
     configuration.validate(config)
     return config
 

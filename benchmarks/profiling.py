@@ -39,7 +39,8 @@ class Kernel(NamedTuple):
 
 def places(text: str) -> dict[str, str]:
     """Instruction -> where it was traced, such as `jvp(Generator)/residual1/conv1/...`."""
-    return dict(found.groups() for found in map(_INSTRUCTION.search, text.splitlines()) if found)
+    found = map(_INSTRUCTION.search, text.splitlines())
+    return {match[1]: match[2] for match in found if match}
 
 
 def read(path: Path) -> Iterator[Kernel]:
@@ -69,10 +70,10 @@ def summary(kernels: Iterable[Kernel], where: dict[str, str], count: int) -> dic
       where: as `places` gives it.
       count: steps that were profiled.
     """
-    times: Counter[str] = Counter()
+    times: defaultdict[str, float] = defaultdict(float)
     calls: Counter[str] = Counter()
-    operations: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    parts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    operations: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    parts: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for kernel in kernels:
         times[kernel.name] += kernel.milliseconds
         calls[kernel.name] += 1
@@ -87,9 +88,9 @@ def summary(kernels: Iterable[Kernel], where: dict[str, str], count: int) -> dic
             "ms": round(taken / count, 4),
             "share": round(taken / total, 4),
             "calls": round(calls[name] / count, 2),
-            "mostly": operations[name].most_common(1)[0][0],
+            "mostly": max(operations[name], key=operations[name].__getitem__),
         }
-        for name, taken in times.most_common(LONGEST)
+        for name, taken in sorted(times.items(), key=lambda item: -item[1])[:LONGEST]
     ]
     return {
         "kernel_ms": round(total / count, 4),

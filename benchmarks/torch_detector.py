@@ -94,7 +94,8 @@ class TorchDetector(nn.Module):
         weights = torch.softmax(self.beta * scores.flatten(2), -1).reshape(scores.shape)
         size = scores.shape[-1]
         centers = (2 * torch.arange(size).to(weights) + 1) / size - 1
-        return torch.stack([weights.sum(2) @ centers, weights.sum(3) @ centers], -1)
+        # No product of matrices: autocast would round it to bfloat16.
+        return torch.stack([(weights.sum(axis) * centers).sum(-1) for axis in (2, 3)], -1)
 
 
 def state_dict(variables: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -125,7 +125,6 @@ def release_memory() -> None:
         import torch  # noqa: PLC0415
 
         torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
 
 
 def to_markdown(result: dict[str, Any]) -> str:
