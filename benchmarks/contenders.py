@@ -40,21 +40,21 @@ class Ours:
     """Our step as `train.py` runs it.
 
     Attributes:
+      state: after the last step.
       compile_seconds: of tracing and compiling, without a cache.
-      memory_mib: by XLA's own plan: what stays, and what the step takes besides.
       loss: of the first step; None before.
     """
 
     def __init__(self, problem: Problem, steps_a_round: int) -> None:
         here = mesh()
         self._steps = steps_a_round
-        self._state = first_state(problem)
+        self.state = first_state(problem)
         self._frozen = problem.frozen
         start = time.perf_counter()
         self._program = compile_program(
             problem.config,
             problem.networks,
-            self._state,
+            self.state,
             self._frozen,
             here,
             num_points=tracing.NUM_POINTS,
@@ -67,8 +67,8 @@ class Ours:
     def step(self, batch: Sequence[jax.Array] = ()) -> jax.Array:
         """One step, of another batch if given; what is ready when the step is."""
         rows, *points = batch or self._batch
-        self._state, self._totals = self._program.step(
-            self._state, self._totals, rows, self._frozen, *points
+        self.state, self._totals = self._program.step(
+            self.state, self._totals, rows, self._frozen, *points
         )
         return self._totals.steps
 
@@ -79,7 +79,7 @@ class Ours:
             self.loss = float(self._totals.sums["loss"])
         for _ in range(self._steps):
             self.step()
-        jax.block_until_ready((self._state, self._totals))
+        jax.block_until_ready((self.state, self._totals))
 
     def mean_loss(self) -> float:
         """Of all steps so far."""

@@ -111,10 +111,10 @@ def first_state(problem: Problem) -> states.TrainState:
     return states.restarted_state(problem.config, kept, 0, mesh())
 
 
-def draw_views(problem: Problem) -> tuple[Any, Any, Any]:
-    """The views and auxiliaries that our first step will draw."""
+def draw_views(problem: Problem, step: int = 0) -> tuple[Any, Any, Any]:
+    """The views and auxiliaries that a step of ours will draw."""
     run = jax.jit(partial(steps.draw, config=problem.config))
     canvases, points = (*problem.batch, None)[:2]
-    drawn = run(problem.frozen.key, np.int32(0), canvases, points=points)
+    drawn = run(problem.frozen.key, np.int32(step), canvases, points=points)
     first, second = drawn.pair
     return jax.device_get((first.images, second.images, drawn.auxiliary))

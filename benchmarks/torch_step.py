@@ -199,11 +199,11 @@ class Step(nn.Module):
         return {"lr": o.learning_rate, "betas": betas, "weight_decay": o.weight_decay}
 
     def put(self, first: np.ndarray, second: np.ndarray, auxiliary: np.ndarray) -> Batch:
-        """Sends views `[B, S, S, 3]` and rows to the device, as PyTorch has them."""
+        """Sends views `[B, S, S, 3]` and rows to the device, as PyTorch lays them out."""
 
         def images(views: np.ndarray) -> Tensor:
             tensor = torch.tensor(np.array(views)).permute(0, 3, 1, 2)
-            return tensor.to(self.device).contiguous(memory_format=self.layout)
+            return tensor.to(self.vgg.mean).contiguous(memory_format=self.layout)
 
         rows = torch.tensor(np.array(auxiliary), dtype=torch.int64)
         return images(first), images(second), rows.to(self.device)
