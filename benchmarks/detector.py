@@ -10,15 +10,7 @@ named and left out.
 """
 
 import argparse
-import importlib.metadata
 import importlib.util
-import json
-import os
-import platform
-import shlex
-import statistics
-import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -29,15 +21,13 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from benchmarks import records
+from benchmarks.records import OURS
 from configs import base
-from landmarks_jax import graphs, packed
 from landmarks_jax.detector import ViewDetector, build_detector
 
 # Name -> side of the views, channels, depth of the hourglass.
 WIDTHS = {"paper": (128, 256, 4), "small": (64, 64, 3)}
-OURS = "landmarks_jax"
-# Rounds go on for so many seconds, and so often at least and at most.
-SECONDS, FEWEST, MOST = 12.0, 3, 50
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.2}  # normalised to the view
 
 Contender = Callable[[np.ndarray], np.ndarray]
@@ -76,17 +66,15 @@ def contenders(config: ConfigDict, variables: dict[str, Any]) -> dict[str, Conte
 
 def _torch(config: ConfigDict, variables: dict[str, Any]) -> dict[str, Contender | str]:
     names = ("PyTorch", "PyTorch, compiled")
-    if importlib.util.find_spec("torch") is None:
-        return dict.fromkeys(names, "torch is not installed")
+    why = records.why_no_torch()
+    if why is not None:
+        return dict.fromkeys(names, why)
     import torch  # noqa: PLC0415
 
     from benchmarks.torch_detector import TorchDetector, state_dict  # noqa: PLC0415
 
-    gpu = jax.default_backend() == "gpu"
-    if gpu and not torch.cuda.is_available():
-        return dict.fromkeys(names, "this torch sees no GPU")
     model = config.model
-    device = "cuda" if gpu else "cpu"
+    device = "cuda" if jax.default_backend() == "gpu" else "cpu"
     network = TorchDetector(
         model.num_landmarks, model.detector_channels, model.hourglass_depth, model.beta
     )
@@ -114,6 +102,8 @@ def _onnx(config: ConfigDict, variables: dict[str, Any]) -> Contender | str:
             return f"{module} is not installed"
     import onnxruntime  # noqa: PLC0415
 
+    from landmarks_jax import graphs, packed  # noqa: PLC0415  (not on every GPU machine)
+
     gpu = jax.default_backend() == "gpu"
     provider = "CUDAExecutionProvider" if gpu else "CPUExecutionProvider"
     if provider not in onnxruntime.get_available_providers():
@@ -132,35 +122,6 @@ def flops_per_view(config: ConfigDict, variables: dict[str, Any]) -> float:
     return cost["flops"] / len(views)
 
 
-def matmul_peak(dtype: str) -> float:
-    """The best rate of a large matrix product here, in operations a second."""
-    side = 8192 if jax.default_backend() == "gpu" else 2048
-    matrix = jnp.ones((side, side), dtype)
-    product = jax.jit(jnp.matmul)
-    best = min(_seconds(lambda: product(matrix, matrix).block_until_ready()) for _ in range(8))
-    return 2 * side**3 / best
-
-
-def _seconds(call: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
-def time_batch(runs: dict[str, Contender], views: np.ndarray) -> dict[str, list[float]]:
-    """Seconds of every round; each contender once a round, in turn, after warming up."""
-    for run in runs.values():
-        run(views)
-        run(views)
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    start, rounds = time.perf_counter(), 0
-    while rounds < FEWEST or (time.perf_counter() - start < SECONDS and rounds < MOST):
-        for name, run in runs.items():
-            times[name].append(_seconds(partial(run, views)))
-        rounds += 1
-    return times
-
-
 def measure(widths: list[str], batches: list[int], dtypes: list[str]) -> dict[str, Any]:
     """Times everything; plain JSON, the source of `to_markdown`.
 
@@ -169,7 +130,7 @@ def measure(widths: list[str], batches: list[int], dtypes: list[str]) -> dict[st
     """
     rows: list[dict[str, Any]] = []
     left_out: dict[str, str] = {}
-    peaks = {dtype: matmul_peak(dtype) for dtype in dtypes}
+    peaks = {dtype: records.matmul_peak(dtype) for dtype in dtypes}
     rng = np.random.default_rng(0)
     for width in widths:
         for dtype in dtypes:
@@ -185,20 +146,16 @@ def measure(widths: list[str], batches: list[int], dtypes: list[str]) -> dict[st
                 side = config.views.size
                 views = rng.integers(0, 256, (batch, side, side, 3), np.uint8)
                 _check(runs, views[:8], TOLERANCE[dtype])
-                for name, times in time_batch(runs, views).items():
-                    quartiles = statistics.quantiles(times, n=4, method="inclusive")
+                calls = {name: partial(run, views) for name, run in runs.items()}
+                for name, times in records.in_turn(calls).items():
                     cell = {"width": width, "dtype": dtype, "batch": batch, "contender": name}
                     cell |= {"rounds": len(times), "gflop_per_view": round(flops / 1e9, 4)}
-                    cell["quartiles_ms"] = [round(1e3 * quartile, 3) for quartile in quartiles]
+                    cell["quartiles_ms"] = records.quartiles_ms(times)
                     cell["floor_ms"] = round(1e3 * flops * batch / peaks[dtype], 3)
                     rows.append(cell)
-                    print(json.dumps(cell), file=sys.stderr, flush=True)
+                    records.log(cell)
     return {
-        "command": shlex.join(["python", "-m", "benchmarks.detector", *sys.argv[1:]]),
-        "versions": {name: _version(name) for name in ("jax", "torch", "onnxruntime", "numpy")},
-        "python": platform.python_version(),
-        "device": f"{jax.local_device_count()} x {jax.devices()[0].device_kind}",
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        **records.surroundings("benchmarks.detector", ("jax", "torch", "onnxruntime", "numpy")),
         "matmul_gflops": {dtype: round(peak / 1e9, 1) for dtype, peak in peaks.items()},
         "left_out": left_out,
         "rows": rows,
@@ -213,13 +170,6 @@ def _check(runs: dict[str, Contender], views: np.ndarray, tolerance: float) -> N
             raise RuntimeError(f"{name}: points differ by {difference:g} of the view's half side")
 
 
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 def to_markdown(result: dict[str, Any]) -> str:
     """The table of a result: milliseconds a batch, and how our time compares."""
     names = list(dict.fromkeys(row["contender"] for row in result["rows"]))
@@ -228,7 +178,7 @@ def to_markdown(result: dict[str, Any]) -> str:
         key = row["width"], row["dtype"], row["batch"]
         cells.setdefault(key, {})[row["contender"]] = row
     header = ["Width", "Arithmetic", "Batch", *names, "Ours / fastest other", "Views/s", "Of peak"]
-    lines = [header, ["---"] * len(header)]
+    lines = []
     for (width, dtype, batch), found in cells.items():
         medians = {name: row["quartiles_ms"][1] for name, row in found.items()}
         others = [median for name, median in medians.items() if name != OURS]
@@ -237,17 +187,13 @@ def to_markdown(result: dict[str, Any]) -> str:
         rate = f"{1e3 * batch / medians[OURS]:,.0f}"
         peak = f"{found[OURS]['floor_ms'] / medians[OURS]:.0%}"
         lines.append([width, dtype, str(batch), *times, ratio, rate, peak])
-    table = [f"| {' | '.join(line)} |" for line in lines]
-    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
-    peaks = ", ".join(f"{peak:,} in {dtype}" for dtype, peak in result["matmul_gflops"].items())
     notes = [
-        f"`{result['command']}` on {result['device']} ({result['machine']}); Python "
-        f"{result['python']}, {versions}.",
+        records.ran_on(result),
         f"Medians over rounds in turn. Of peak: the operations over the best matrix product here "
-        f"({peaks} GFLOP/s), over our time. Views/s are ours.",
-        *(f"Left out: {name} ({why})." for name, why in result["left_out"].items()),
+        f"({records.peaks(result)}), over our time. Views/s are ours.",
+        *records.left_out(result),
     ]
-    return "\n".join(["# The detector's speed", "", *table, "", "\n\n".join(notes), ""])
+    return records.page("The detector's speed", records.table(header, lines), notes)
 
 
 def main() -> None:
@@ -258,15 +204,11 @@ def main() -> None:
     parser.add_argument("--batches", default="1,8,64,256", help="views at once")
     parser.add_argument("--dtypes", help="float32, bfloat16; default: bfloat16 too on a GPU")
     given = parser.parse_args()
-    dtypes = given.dtypes or ("float32,bfloat16" if jax.default_backend() == "gpu" else "float32")
+    dtypes = given.dtypes or records.default_dtypes()
     result = measure(
         given.widths.split(","), [int(n) for n in given.batches.split(",")], dtypes.split(",")
     )
-    if given.out:
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-        given.out.write_text(json.dumps(result, indent=1) + "\n")
-        given.out.with_suffix(".md").write_text(to_markdown(result))
-    print(to_markdown(result))
+    records.write(given.out, result, to_markdown(result))
 
 
 if __name__ == "__main__":

@@ -81,15 +81,21 @@ class TorchDetector(nn.Module):
     def forward(self, views: Tensor) -> Tensor:
         """Finds the landmarks."""
         # Seen as [B, 3, S, S], the views lie in PyTorch's channels-last layout already.
-        x = (views.permute(0, 3, 1, 2).float() / 255.0).to(self.stem.weight.dtype)
+        x = views.permute(0, 3, 1, 2).float() / 255.0
+        return self.landmarks(x.to(self.stem.weight.dtype))
+
+    def landmarks(self, x: Tensor) -> Tensor:
+        """Finds the landmarks of `[B, 3, S, S]` in [0, 1]; at least float32."""
         x = functional.relu(self.stem_norm(self.stem(x)))
         x = functional.avg_pool2d(self.block1(x), 2)
         x = self.top(self.hourglass(self.block3(self.block2(x))))
-        scores = self.head(functional.relu(self.last_norm(self.last(x)))).float()
+        scores = self.head(functional.relu(self.last_norm(self.last(x))))
+        scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
         weights = torch.softmax(self.beta * scores.flatten(2), -1).reshape(scores.shape)
         size = scores.shape[-1]
-        centers = (2 * torch.arange(size, device=weights.device) + 1) / size - 1
-        return torch.stack([weights.sum(2) @ centers, weights.sum(3) @ centers], -1)
+        centers = (2 * torch.arange(size).to(weights) + 1) / size - 1
+        # No product of matrices: autocast would round it to bfloat16.
+        return torch.stack([(weights.sum(axis) * centers).sum(-1) for axis in (2, 3)], -1)
 
 
 def state_dict(variables: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -97,8 +103,10 @@ def state_dict(variables: Mapping[str, Any]) -> dict[str, Tensor]:
     state = {}
     for collection in ("params", "batch_stats"):
         for path, leaf in flax.traverse_util.flatten_dict(dict(variables[collection])).items():
-            array = np.array(leaf, np.float32)
+            array = np.array(leaf)
             if path[-1] == "kernel":
-                array = array.transpose(3, 2, 0, 1)
+                # Of transposed convolutions PyTorch puts the inputs first.
+                transposed = path[-2] in ("up1", "up2")
+                array = array.transpose((2, 3, 0, 1) if transposed else (3, 2, 0, 1))
             state[".".join([*path[:-1], _NAMES.get(path[-1], path[-1])])] = torch.tensor(array)
     return state

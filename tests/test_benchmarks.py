@@ -1,5 +1,6 @@
-"""The benchmark of the detector: what it compares is the same, and its table is of its JSON."""
+"""Benchmarks: the detector's contenders are the same, turns are taken, tables are of their JSON."""
 
+import importlib
 import importlib.util
 import json
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import detector as benchmark
+from benchmarks import records
 from landmarks_jax.detector import ViewDetector
 from tests.running import ROOT
 
@@ -36,13 +38,18 @@ def test_the_network_in_pytorch_finds_the_same(narrow_config, filled):
 
 def test_contenders_take_turns():
     order = []
-    runs = {name: lambda views, name=name: order.append(name) for name in "abc"}
-    times = benchmark.time_batch(runs, np.zeros((1, 4, 4, 3), np.uint8))
+    runs = {name: lambda name=name: order.append(name) for name in "abc"}
+    times = records.in_turn(runs)
     assert order[:6] == list("aabbcc")  # warming up
     assert order[6:] == list("abc") * (len(order[6:]) // 3)
     assert {name: len(rounds) for name, rounds in times.items()} == dict.fromkeys(
-        "abc", benchmark.MOST
+        "abc", records.MOST
     )
+
+
+def test_quartiles_are_of_a_step():
+    assert records.quartiles_ms([0.4, 0.1, 0.2, 0.3, 0.5], per=10) == [20.0, 30.0, 40.0]
+    assert records.quartiles_ms([0.4], per=10) == [40.0, 40.0, 40.0]
 
 
 def test_the_table_compares_with_the_fastest_other():
@@ -76,5 +83,8 @@ def test_another_answer_is_no_contender():
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
 def test_tables_of_benchmarks_are_made_from_the_json(path):
-    table = benchmark.to_markdown(json.loads(path.read_text()))
+    result = json.loads(path.read_text())
+    python, flag, module, *_ = result["command"].split()
+    assert (python, flag) == ("python", "-m")
+    table = importlib.import_module(module).to_markdown(result)
     assert path.with_suffix(".md").read_text() == table

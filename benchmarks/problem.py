@@ -1,0 +1,120 @@
+"""What all contenders compute on: a preset at random weights, with a batch of random canvases."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from benchmarks import tracing
+from configs import paper, released
+from landmarks_jax import config as configuration
+from landmarks_jax import objective
+from landmarks_jax.models import vgg as vggs
+from landmarks_jax.training import sharding
+from landmarks_jax.training import state as states
+from landmarks_jax.training import step as steps
+from landmarks_jax.training.program import batch_shapes
+from landmarks_jax.training.step import Frozen
+from landmarks_jax.weights import vgg as vgg_weights
+
+PRESETS = {"paper": paper, "released": released}
+
+
+class Problem(NamedTuple):
+    """What all contenders compute on.
+
+    Attributes:
+      config: the configuration.
+      networks: our modules.
+      frozen: what steps read, on the device.
+      variables: the first weights, `{"params", "batch_stats"}`, NumPy.
+      batch: canvases, and the points where the views need them, NumPy.
+    """
+
+    config: ConfigDict
+    networks: objective.Networks
+    frozen: Frozen
+    variables: dict[str, Any]
+    batch: tuple[np.ndarray, ...]
+
+
+def configure(
+    preset: str, channels: int | None, dtype: str, batch: int, **fields: Any
+) -> ConfigDict:
+    """A preset at a width of the generator, or its own; `fields` as `views__size=64`."""
+    config = PRESETS[preset].get_config()
+    config.compute_dtype = dtype
+    config.train.batch_size = batch
+    config.model.generator_channels = channels or config.model.generator_channels
+    config.perceptual.weights = "random"
+    for name, value in fields.items():
+        section, field = name.split("__")
+        config[section][field] = tuple(value) if isinstance(value, list) else value
+    configuration.validate(config)
+    return config
+
+
+def random_vgg(config: ConfigDict) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """VGG's parameters drawn at random, and torchvision's mean and deviation if the preset's."""
+    rng = np.random.default_rng(0)
+    shapes = vggs.parameter_shapes(config.perceptual.network, config.perceptual.taps)
+    params = {
+        name: (rng.standard_normal(shape) * np.sqrt(2 / np.prod(shape[:-1]))).astype(np.float32)
+        for name, shape in shapes.items()
+    }
+    params |= {n: np.zeros_like(array) for n, array in params.items() if n.startswith("bias")}
+    if not config.perceptual.normalize:
+        return params, np.zeros(3, np.float32), np.ones(3, np.float32)
+    mean, std = vgg_weights.IMAGENET_MEAN, vgg_weights.IMAGENET_STD
+    return params, np.array(mean, np.float32), np.array(std, np.float32)
+
+
+def mesh() -> jax.sharding.Mesh:
+    """The first device alone: PyTorch's step knows no other."""
+    return sharding.make_mesh(jax.devices()[:1])
+
+
+def make_problem(config: ConfigDict) -> Problem:
+    """Draws weights, canvases and points; nothing of it has to be compiled."""
+    networks = objective.build_networks(config)
+    variables = _random_variables(config, networks)
+    rng = np.random.default_rng(1)
+    canvases, *points = batch_shapes(config, tracing.NUM_POINTS)
+    batch = [rng.integers(0, 256, canvases.shape, np.uint8)]
+    batch += [rng.uniform(-0.4, 0.4, struct.shape).astype(np.float32) for struct in points]
+    frozen = Frozen(jax.random.key(config.seed), *random_vgg(config))
+    frozen = sharding.put_replicated(mesh(), frozen)
+    return Problem(config, networks, frozen, variables, tuple(batch))
+
+
+def _random_variables(config: ConfigDict, networks: objective.Networks) -> dict[str, Any]:
+    """Weights as an initialiser draws them, but for batch norms, which are not the identity."""
+    state: Any = states.abstract_state(config, networks, mesh())
+    rng = np.random.default_rng(0)
+
+    def draw(path: Any, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        name = jax.tree_util.keystr(path[-1:], simple=True)
+        if name in ("scale", "var"):
+            return rng.uniform(0.7, 1.3, leaf.shape).astype(leaf.dtype)
+        bound = np.prod(leaf.shape[:-1]) ** -0.5 if name == "kernel" else 0.1
+        return rng.uniform(-bound, bound, leaf.shape).astype(leaf.dtype)
+
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    return jax.tree_util.tree_map_with_path(draw, variables)
+
+
+def first_state(problem: Problem) -> states.TrainState:
+    """The state before the first step, on the device."""
+    kept = {**problem.variables, "averaged": {}, "tap_means": {}, "core": {}}
+    return states.restarted_state(problem.config, kept, 0, mesh())
+
+
+def draw_views(problem: Problem, step: int = 0) -> tuple[Any, Any, Any]:
+    """The views and auxiliaries that a step of ours will draw."""
+    run = jax.jit(partial(steps.draw, config=problem.config))
+    canvases, points = (*problem.batch, None)[:2]
+    drawn = run(problem.frozen.key, np.int32(step), canvases, points=points)
+    first, second = drawn.pair
+    return jax.device_get((first.images, second.images, drawn.auxiliary))
