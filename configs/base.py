@@ -85,6 +85,7 @@ def get_config() -> ConfigDict:
 
     config.train = train = ConfigDict()
     train.batch_size = 32  # photos a step, over all devices (IV-A)
+    train.accumulate = 1  # parts a step is done in, one after the other, for small devices
     train.steps = 85_000  # stop after; 0 is no limit
     train.minutes = 0.0  # stop after, over all sittings; 0 is no limit
     train.log_every = 100  # steps

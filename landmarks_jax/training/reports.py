@@ -4,6 +4,7 @@ The one place that reads from the device while training: `fetch`.
 """
 
 import contextlib
+import io
 import json
 import sys
 import time
@@ -66,6 +67,7 @@ class Reporter:
         minutes: float,
         batch_size: int,
         seconds: float,
+        writes: bool = True,
     ) -> None:
         """Opens the files.
 
@@ -76,10 +78,14 @@ class Reporter:
           minutes: training time at which it is to stop; 0 where steps alone decide.
           batch_size: photos a step.
           seconds: time trained in earlier sittings.
+          writes: whether anything is written and printed; one of several processes does.
         """
         self._pictures = workdir / "pictures"
-        self._metrics = _reopen(workdir / METRICS_FILE, start)
-        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
+        self._writes = writes
+        self._metrics = _reopen(workdir / METRICS_FILE, start) if writes else io.StringIO()
+        self._board = SummaryWriter(
+            str(workdir / "tensorboard"), purge_step=start + 1, write_to_disk=writes
+        )
         self._steps = steps
         self._minutes = minutes
         self._batch_size = batch_size
@@ -91,7 +97,7 @@ class Reporter:
             total=steps or None,
             initial=start,
             unit="step",
-            disable=not sys.stderr.isatty(),
+            disable=not (writes and sys.stderr.isatty()),
             dynamic_ncols=True,
         )
 
@@ -125,6 +131,8 @@ class Reporter:
 
     def say(self, line: str) -> None:
         """Prints a line beside the progress bar."""
+        if not self._writes:
+            return
         self._bar.write(line, file=sys.stdout)
         sys.stdout.flush()
 
@@ -146,6 +154,8 @@ class Reporter:
                 f"{last_good}; in another --workdir try a lower config.optimizer.learning_rate or "
                 "config.optimizer.clip_norm = 1"
             )
+        if not self._writes:
+            return
         count = int(read.steps)
         means = {name: float(value) / count for name, value in read.sums.items()}
         steps, spent = step - self._last[0], seconds - self._last[1]
@@ -184,6 +194,8 @@ class Reporter:
           step: steps done.
           preview: on the device.
         """
+        if not self._writes:
+            return
         figure = preview_figure(fetch(preview), title=f"step {step}")
         self._pictures.mkdir(exist_ok=True)
         plots.save(figure, self._pictures / f"step-{step:06d}.png")

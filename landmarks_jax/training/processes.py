@@ -1,0 +1,298 @@
+"""Several processes that train one run: how they join, decide together, and end together.
+
+Every process runs the same program in the same order, for what the devices of all compute, all must
+have started. So what only one of them knows (an error, a signal, its clock) is told to all before
+anything hangs on it. A process on its own has nobody to ask.
+"""
+
+import contextlib
+import ctypes
+import hashlib
+import logging
+import os
+import signal
+import sys
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import NoReturn
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from landmarks_jax.errors import ConfigError, LostError, UserError, WorkdirError, tell
+from landmarks_jax.training import sharding
+from landmarks_jax.training.reports import fetch
+
+# A process that was not heard of for so long is lost. Where the lost one's connections break, as on
+# a processor, the others learn of it at once.
+HEARTBEAT_SECONDS = 30
+# How long the processes wait for each other at the start, and for the last to leave at the end.
+JOIN_SECONDS, LEAVE_SECONDS = 300, 60
+# How long what one process wrote may take to be seen by another: network storage remembers for a
+# while that a file was not there.
+SHARED_SECONDS = 60.0
+_MESSAGE_BYTES = 1024
+# What the errors of a computation say where it failed for another process.
+_SIGNS_OF_LOSS = ("gloo", "nccl", "coordination", "heartbeat", "peer")
+
+
+@contextlib.contextmanager
+def joined(
+    *,
+    multihost: bool,
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+) -> Iterator[None]:
+    """Is one of several processes that are one run, from before JAX looks for devices.
+
+    What ends it early ends the process there and then: its message is printed, and the usual end of
+    a process would wait for the others, who may be gone, or wait for this one.
+
+    Args:
+      multihost: whether there are others; the rest is of no use without.
+      coordinator: `host:port` of process 0; None finds all three by the cluster's own means.
+      num_processes: how many there are.
+      process_id: which of them this is.
+
+    Raises:
+      UserError: the processes cannot be joined.
+    """
+    if not multihost:
+        yield
+        return
+    name = "this process" if process_id is None else f"process {process_id} of {num_processes}"
+    with _abort_explained(lambda: f"{name}: could not join the others within {JOIN_SECONDS} s"):
+        _join(coordinator, num_processes, process_id)
+    try:
+        advice = f"{_name()}: {_lost()}"  # waits until all have found their devices
+        if not is_first():
+            logging.getLogger("landmarks_jax").setLevel(logging.WARNING)
+        with _abort_explained(lambda: advice):
+            yield
+            sys.stdout.flush()
+            jax.distributed.shutdown()
+    except BaseException as error:
+        _end(error)
+
+
+def _join(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        jax.distributed.initialize(
+            coordinator,
+            num_processes,
+            process_id,
+            initialization_timeout=JOIN_SECONDS,
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            shutdown_timeout_seconds=LEAVE_SECONDS,
+        )
+    except (RuntimeError, ValueError) as error:
+        if coordinator is None:
+            raise ConfigError(
+                f"--multihost: no cluster was found that says who the processes are ({error}); "
+                "name them: --coordinator=HOST:PORT --num_processes=N --process_id=I"
+            ) from error
+        raise ConfigError(f"--coordinator={coordinator}: cannot be used ({error})") from error
+    finally:
+        # JAX takes it for its own service of notices; here `interrupts` remembers it.
+        signal.signal(signal.SIGTERM, before)
+
+
+def is_one_of_several() -> bool:
+    """Whether there are other processes; asks no device."""
+    return jax.distributed.is_initialized() and jax.process_count() > 1
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes and prints."""
+    return not is_one_of_several() or jax.process_index() == 0
+
+
+def _name() -> str:
+    return f"process {jax.process_index()} of {jax.process_count()}"
+
+
+def _lost() -> str:
+    who = "another process of the run"
+    if jax.process_count() == 2:
+        who = f"process {1 - jax.process_index()}"
+    return f"{who} ended early or cannot be reached"
+
+
+def _end(error: BaseException) -> NoReturn:
+    """Ends this process with an error's message."""
+    code = 1
+    if isinstance(error, UserError):
+        tell(f"{_name()}: {error}")
+        code = error.exit_code
+    elif isinstance(error, KeyboardInterrupt):
+        code = 128 + signal.SIGINT
+    else:
+        traceback.print_exception(error)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+@contextlib.contextmanager
+def watched(advice: Callable[[], str]) -> Iterator[None]:
+    """Where another process is lost within, ends with a message.
+
+    Args:
+      advice: what to do then; it must need no other process.
+
+    Raises:
+      LostError: a computation failed because another process is lost.
+    """
+    if not is_one_of_several():
+        yield
+        return
+    try:
+        with _abort_explained(lambda: f"{_name()}: {_lost()}; {advice()}"):
+            yield
+    except UserError:
+        raise
+    except Exception as error:  # JAX and Orbax have no kind of their own for it
+        if not any(sign in str(error).lower() for sign in _SIGNS_OF_LOSS):
+            raise
+        raise LostError(f"{_lost()}; {advice()}") from error
+
+
+@contextlib.contextmanager
+def _abort_explained(message: Callable[[], str]) -> Iterator[None]:
+    """Ends with a message, and `LostError`'s code, where JAX aborts the process for the others.
+
+    JAX does so from a thread of its own once it misses a process, and leaves Python no other place
+    to say a word than the signal, whose handler that thread calls.
+    """
+
+    def explain(_: int) -> None:
+        try:
+            tell(message())
+        finally:
+            os._exit(LostError.exit_code)
+
+    library = ctypes.CDLL(None)
+    library.signal.argtypes = (ctypes.c_int, ctypes.c_void_p)
+    library.signal.restype = ctypes.c_void_p
+    handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(explain)
+    before = library.signal(signal.SIGABRT, ctypes.cast(handler, ctypes.c_void_p))
+    try:
+        yield
+    finally:
+        library.signal(signal.SIGABRT, before)
+
+
+def gather(text: str) -> list[str]:
+    """The texts of all processes, cut to `_MESSAGE_BYTES`; waits for all."""
+    if not is_one_of_several():
+        return [text]
+    encoded = text.encode()[:_MESSAGE_BYTES].ljust(_MESSAGE_BYTES, b"\0")
+    rows = multihost_utils.process_allgather(np.frombuffer(encoded, np.uint8))
+    return [bytes(row).rstrip(b"\0").decode(errors="ignore") for row in np.asarray(rows)]
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """What one process cannot do within, none goes on from.
+
+    Nothing within may need the other processes: one that has failed is not there.
+
+    Raises:
+      UserError: another process's error, in those that had none.
+    """
+    if not is_one_of_several():
+        yield
+        return
+    failure: Exception | None = None
+    try:
+        yield
+    except Exception as error:
+        failure = error
+    texts = gather(f"{failure or ''}" or type(failure).__name__ * (failure is not None))
+    if failure is not None:
+        raise failure
+    for process, text in enumerate(texts):
+        if text:
+            raise UserError(f"process {process} has failed: {text}")
+
+
+def check_same(facts: Mapping[str, str]) -> None:
+    """Refuses to go on where processes differ in what must be the same.
+
+    Args:
+      facts: what it is in words, and its value.
+
+    Raises:
+      ConfigError: on every process.
+    """
+    for name, value in facts.items():
+        digests = gather(hashlib.sha256(value.encode()).hexdigest())
+        for process, digest in enumerate(digests):
+            if digest != digests[0]:
+                raise ConfigError(
+                    f"{name}: not the same on process {process} as on process 0; start every "
+                    "process with the same command, on the same files"
+                )
+
+
+def check_shared(path: Path) -> None:
+    """Refuses a folder that not all processes see alike.
+
+    Args:
+      path: a file that process 0 has just written there.
+
+    Raises:
+      WorkdirError: on every process.
+    """
+    if not is_one_of_several():
+        return
+    wanted = gather(_digest(path))[0]
+    deadline = time.monotonic() + SHARED_SECONDS
+    while _digest(path) != wanted and time.monotonic() < deadline:
+        time.sleep(0.5)
+    for process, digest in enumerate(gather(_digest(path))):
+        if digest != wanted:
+            raise WorkdirError(
+                f"--workdir {path.parent}: process {process} does not see what process 0 wrote "
+                "there; it must be on storage that all processes share"
+            )
+
+
+def _digest(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return "missing"
+
+
+class Agreement:
+    """Lets all processes stop after the same step.
+
+    The wish of each goes to the devices behind a step, and the largest comes back when that step is
+    done: nobody waits for it, and all read it after the same step.
+    """
+
+    def __init__(self, mesh: Mesh, delay: int) -> None:
+        """Takes the devices, and how many steps later a wish is read."""
+        self._mesh = mesh
+        self._delay = delay
+        self._largest = jax.jit(jnp.max, out_shardings=sharding.replicated(mesh))
+        self._under_way: deque[jax.Array] = deque()
+
+    def decide(self, wish: int) -> int:
+        """The largest wish of all processes some steps ago, 0 before; alone the wish itself."""
+        if not is_one_of_several():
+            return wish
+        wishes = np.full(jax.local_device_count(), wish, np.int32)
+        self._under_way.append(self._largest(sharding.put_batch(self._mesh, wishes)))
+        if len(self._under_way) <= self._delay:
+            return 0
+        return int(fetch(self._under_way.popleft()))
