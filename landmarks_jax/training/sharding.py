@@ -46,7 +46,7 @@ def by_row(mesh: Mesh) -> NamedSharding:
 
 def put_batch(mesh: Mesh, rows: np.ndarray) -> jax.Array:
     """Sends this process's rows of the global batch to its devices, explicitly."""
-    return jax.make_array_from_process_local_data(by_row(mesh), rows)
+    return _send(by_row(mesh), rows)
 
 
 def put_replicated(mesh: Mesh, tree: Any) -> Any:
@@ -59,6 +59,12 @@ def put_replicated(mesh: Mesh, tree: Any) -> Any:
         """Without `device_put`'s comparison of all processes' copies, a program for each shape."""
         if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             return jax.random.wrap_key_data(put(jax.random.key_data(leaf)))
-        return jax.make_array_from_process_local_data(whole, np.asarray(leaf))
+        return _send(whole, np.asarray(leaf))
 
     return jax.tree.map(put, tree)
+
+
+def _send(places: NamedSharding, rows: np.ndarray) -> jax.Array:
+    """This process's part of an array; JAX's guard takes it for implicit where there are others."""
+    with jax.transfer_guard_host_to_device("allow"):
+        return jax.make_array_from_process_local_data(places, rows)
