@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 
 from landmarks_jax.objective import Networks
 from landmarks_jax.training import batches, memory, pose, sharding
+from landmarks_jax.training import preview as previews
 from landmarks_jax.training import state as states
 from landmarks_jax.training import step as steps
 from landmarks_jax.training.batches import Batch, Resident
@@ -81,7 +82,7 @@ def compile_program(
         steps.train_step, config=config, networks=networks, optimizer=optimizer, restart=restart
     )
     show: Any = functools.partial(
-        pose.preview if pose.is_trained(config) else steps.preview,
+        pose.preview if pose.is_trained(config) else previews.preview,
         config=config,
         networks=networks,
         num_rows=PREVIEW_ROWS,

@@ -23,7 +23,8 @@ from landmarks_jax.evaluation import plots
 from landmarks_jax.palette import crowding, landmark_colors
 from landmarks_jax.training import memory
 from landmarks_jax.training.pose import PosePreview
-from landmarks_jax.training.step import Preview, Totals
+from landmarks_jax.training.preview import Preview
+from landmarks_jax.training.step import Totals
 
 METRICS_FILE = "metrics.jsonl"
 # The metrics beside the progress bar, by their short names.
