@@ -165,7 +165,7 @@ class Reporter:
         told = {"images_per_second": rate, "wait_ms": 1e3 * waited / count, **_peaks()}
         row = {"step": step, "seconds": round(seconds, 3)}
         row |= {name: round(value, 2) for name, value in told.items()}
-        row |= {name: float(f"{value:.6g}") for name, value in means.items()}
+        row |= {name: float(f"{value:.9g}") for name, value in means.items()}
         self._metrics.write(json.dumps(row) + "\n")
         self._metrics.flush()
         for name, value in (means | told).items():
