@@ -67,7 +67,8 @@ class Ours:
 
     def step(self, batch: Sequence[jax.Array] = ()) -> jax.Array:
         """One step, of another batch if given; what is ready when the step is."""
-        photos = Batch(*(*(batch or self._batch), None)[:2])
+        canvases, *points = batch or self._batch
+        photos = Batch(canvases, points[0] if points else None)
         self.state, self._totals = self._program.step(
             self.state, self._totals, photos, self._frozen
         )
