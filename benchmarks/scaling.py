@@ -17,12 +17,12 @@ import sys
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
-from benchmarks import counting, problem, records, roofline
+from benchmarks import projection, records, roofline
 from configs import base
 from landmarks_jax import caches, objective
 from landmarks_jax.training import batches, loop, processes, program, reports, sharding
@@ -40,31 +40,6 @@ DTYPES = ("float32", "float64")
 STEPS = 20
 ROOT = Path(__file__).parent.parent
 _COUNTS = "collectives.json"
-
-
-class Link(NamedTuple):
-    """What devices send over; both numbers are assumed.
-
-    Attributes:
-      bandwidth: bytes a second, each way.
-      latency: seconds that an all-reduce takes however little it sends.
-    """
-
-    bandwidth: float
-    latency: float
-
-
-LINKS = {"NVLink, 450 GB/s each way": Link(450e9, 10e-6), "network, 400 Gb/s": Link(50e9, 30e-6)}
-# Devices, their link, and photos a step on each: the paper's 32 shared out, or 32 each.
-PROJECTED = (
-    (8, "NVLink, 450 GB/s each way", 4),
-    (8, "NVLink, 450 GB/s each way", 32),
-    (16, "network, 400 Gb/s", 2),
-    (16, "network, 400 Gb/s", 32),
-    (64, "network, 400 Gb/s", 32),
-)
-DEVICE, ARITHMETIC = "h200", "bfloat16"
-PRESETS = ("paper", "released")
 
 
 def configuration(dtype: str, steps: int = STEPS) -> ConfigDict:
@@ -156,19 +131,7 @@ def count_all_reduces(config: ConfigDict) -> dict[str, int]:
     photos = batches.batch_shapes(config, 0, sharding.by_row(mesh))
     compiled = program.compile_program(config, networks, state, frozen, mesh, photos=photos)
     found = re.findall(r" all-reduce(?:-start)?\(", compiled.step.as_text())
-    return {"all_reduces": len(found), "batch_norms": len(norm_sizes(config))}
-
-
-def norm_sizes(config: ConfigDict) -> list[int]:
-    """Channels of every call of batch norm in a step."""
-    networks = objective.build_networks(config)
-    stats = states.abstract_state(config, networks, sharding.make_mesh()).batch_stats
-    calls = {"detector": 1, "generator": 2 if config.objective.composition == "all" else 1}
-    found = []
-    for name, tree in stats.items():
-        own = [leaf.size for leaf in jax.tree.leaves(tree)][::2]  # a mean and a variance each
-        found += own * calls[name]
-    return found
+    return {"all_reduces": len(found), "batch_norms": len(projection.norm_sizes(config))}
 
 
 def differences(found: Mapping[str, Mapping[str, list[float]]]) -> dict[str, dict[str, float]]:
@@ -191,61 +154,24 @@ def differences(found: Mapping[str, Mapping[str, list[float]]]) -> dict[str, dic
     }
 
 
-def project(
-    preset: str, devices: int, link: str, photos: int, reduces_per_norm: float
-) -> dict[str, Any]:
-    """What a step computes and sends, if the arithmetic ran at its peak and nothing overlapped.
-
-    Args:
-      preset: of the configuration.
-      devices: how many share the batch.
-      link: of `LINKS`.
-      photos: a step on each device.
-      reduces_per_norm: all-reduces for each call of batch norm, forward and back.
-    """
-    config = problem.configure(preset, None, ARITHMETIC, devices * photos)
-    networks = objective.build_networks(config)
-    params = states.abstract_state(config, networks, sharding.make_mesh()).params
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
-    norms = norm_sizes(config)
-    rate = LINKS[link]
-    share = 2 * (devices - 1) / devices  # of a ring: what each device sends of what is summed
-    peak = roofline.DEVICES[DEVICE]["peak"][ARITHMETIC]
-    gradient_bytes = 4 * parameters
-    statistic_bytes = 4 * reduces_per_norm * sum(norms)
-    compute = 2 * photos * counting.macs_per_photo(config) / peak
-    sent = share * (gradient_bytes + statistic_bytes) / rate.bandwidth
-    waits = rate.latency * reduces_per_norm * len(norms)
-    return {
-        "preset": preset,
-        "devices": devices,
-        "link": link,
-        "photos_per_device": photos,
-        "parameters": parameters,
-        "gradient_bytes": gradient_bytes,
-        "statistic_bytes": round(statistic_bytes),
-        "all_reduces": round(reduces_per_norm * len(norms)),
-        "compute_ms": round(1e3 * compute, 3),
-        "sending_ms": round(1e3 * sent, 3),
-        "waiting_ms": round(1e3 * waits, 3),
-        "efficiency": round(compute / (compute + sent + waits), 3),
-    }
-
-
 def measure(folder: Path) -> dict[str, Any]:
     """Everything; plain JSON, the source of `to_markdown`."""
     found = curves(folder)
     counts = json.loads((folder / "1 process, 8 devices" / _COUNTS).read_text())
     per_norm = counts["all_reduces"] / counts["batch_norms"]
+    peak = roofline.DEVICES[projection.DEVICE]
     return {
         **records.surroundings("benchmarks.scaling", ("jax", "jaxlib", "orbax-checkpoint")),
         "steps": STEPS,
         "differences": differences(found),
         "collectives": counts,
-        "peak": {"name": roofline.DEVICES[DEVICE]["name"], "dtype": ARITHMETIC}
-        | {"rate": roofline.DEVICES[DEVICE]["peak"][ARITHMETIC]},
-        "links": {name: link._asdict() for name, link in LINKS.items()},
-        "projected": [project(p, *cell, per_norm) for p in PRESETS for cell in PROJECTED],
+        "peak": {
+            "name": peak["name"],
+            "dtype": projection.ARITHMETIC,
+            "rate": peak["peak"][projection.ARITHMETIC],
+        },
+        "links": {name: link._asdict() for name, link in projection.LINKS.items()},
+        "projected": projection.rows(per_norm),
         "curves": found,
     }
 
