@@ -75,6 +75,7 @@ def curves(
             given += ["--process", str(process), "--processes", str(count), "--port", str(port)]
             flags = f"--xla_force_host_platform_device_count={devices}"
             environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+            environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # compiling is what takes the time
             command = [sys.executable, "-m", "benchmarks.scaling", *given]
             started.append(
                 subprocess.Popen(
