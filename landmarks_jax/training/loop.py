@@ -130,7 +130,7 @@ def train(
         if restored is None:
             drawn = states.start_state(config, networks, mesh)
             restored = checkpoints.Restored(starts.begin(start, config, drawn, mesh), 0, 0.0)
-        if out_of_steps(config, restored.step) or out_of_time(config, restored.seconds):
+        if is_done(config, restored.step, restored.seconds):
             if processes.is_first():
                 print(f"{workdir}: already trained for {restored.step} steps")
             return 0
@@ -195,6 +195,11 @@ def shortened(
     with config.unlocked():
         config.train.minutes = min(minutes, config.train.minutes or minutes)
     return config
+
+
+def is_done(config: ml_collections.ConfigDict, step: int, seconds: float) -> bool:
+    """Whether the steps or the minutes of a run are spent."""
+    return out_of_steps(config, step) or out_of_time(config, seconds)
 
 
 def out_of_steps(config: ml_collections.ConfigDict, step: int) -> bool:
