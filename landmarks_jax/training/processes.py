@@ -71,15 +71,16 @@ def joined(
     with _abort_explained(lambda: f"{name}: could not join the others within {JOIN_SECONDS} s"):
         _join(coordinator, num_processes, process_id)
     try:
-        advice = f"{_name()}: {_lost()}"  # waits until all have found their devices
+        name = _name()  # waits until all have found their devices
+        message = f"{name}: {_lost()}"
         if not is_first():
             logging.getLogger("landmarks_jax").setLevel(logging.WARNING)
-        with _abort_explained(lambda: advice):
+        with _abort_explained(lambda: message):
             yield
             sys.stdout.flush()
             jax.distributed.shutdown()
     except BaseException as error:
-        _end(error)
+        _end(error, name)
 
 
 def _join(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
@@ -126,11 +127,11 @@ def _lost() -> str:
     return f"{who} ended early or cannot be reached"
 
 
-def _end(error: BaseException) -> NoReturn:
+def _end(error: BaseException, name: str) -> NoReturn:
     """Ends this process with an error's message."""
     code = 1
     if isinstance(error, UserError):
-        tell(f"{_name()}: {error}")
+        tell(f"{name}: {error}")
         code = error.exit_code
     elif isinstance(error, KeyboardInterrupt):
         code = 128 + signal.SIGINT
