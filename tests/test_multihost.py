@@ -140,9 +140,9 @@ TOLD = """
 import json, os, sys
 from pathlib import Path
 from landmarks_jax.errors import DataError, UserError
-from landmarks_jax.training import processes
+from landmarks_jax.training import agreement, processes
 process, folder = int(sys.argv[1]), Path(sys.argv[2])
-processes.SHARED_SECONDS, processes.HEARTBEAT_SECONDS = 0.5, 10
+agreement.SHARED_SECONDS, processes.HEARTBEAT_SECONDS = 0.5, 10
 told = {}
 def attempt(name, call, *given):
     try:
@@ -150,20 +150,20 @@ def attempt(name, call, *given):
     except UserError as error:
         told[name] = f"{type(error).__name__}: {error}"
 def fail():
-    with processes.together():
+    with agreement.together():
         if process == 1:
             raise DataError("no such folder")
 with processes.joined(multihost=True):
     told["first"] = processes.is_first()
-    attempt("gathered", processes.gather, f"process {process}")
+    attempt("gathered", agreement.gather, f"process {process}")
     attempt("failed", fail)
-    attempt("same", processes.check_same, {"this": "1", "that": "2"})
-    attempt("differ", processes.check_same, {"this": "1", "that": str(process)})
+    attempt("same", agreement.check_same, {"this": "1", "that": "2"})
+    attempt("differ", agreement.check_same, {"this": "1", "that": str(process)})
     if process == 0:
         (folder / "shared").write_text("written")
     (folder / f"own{process}").write_text(str(process))
-    attempt("shared", processes.check_shared, folder / "shared")
-    attempt("own", processes.check_shared, folder / f"own{process}")
+    attempt("shared", agreement.check_shared, folder / "shared")
+    attempt("own", agreement.check_shared, folder / f"own{process}")
     print(json.dumps(told), flush=True)
     if process == 1:
         raise UserError("only one of\\nthem")
@@ -199,7 +199,8 @@ def test_what_one_process_knows_all_are_told(tmp_path):
     assert ended[1][0] == 2
     assert ended[1][2].splitlines()[-1] == "error: process 1 of 2: only one of them"
     assert ended[0][0] == LostError.exit_code
-    lost = "error: process 0 of 2: process 1 ended early or cannot be reached"
+    lost = "error: process 0 of 2: process 1 ended early or cannot be reached; "
+    lost += "start every process again"
     assert ended[0][2].splitlines()[-1] == lost
 
 

@@ -18,7 +18,16 @@ from landmarks_jax.data import feed as feeds
 from landmarks_jax.errors import ConfigError
 from landmarks_jax.interrupts import Interrupt
 from landmarks_jax.objective import Networks
-from landmarks_jax.training import batches, checkpoints, pose, processes, restart, sharding, starts
+from landmarks_jax.training import (
+    agreement,
+    batches,
+    checkpoints,
+    pose,
+    processes,
+    restart,
+    sharding,
+    starts,
+)
 from landmarks_jax.training import state as states
 from landmarks_jax.training.batches import Batch, Resident
 from landmarks_jax.training.program import Program, compile_program
@@ -77,9 +86,10 @@ def train(
       UserError: something a user can act on; nothing slow has started, or the last checkpoint is
         named.
     """
-    with processes.together():
+    with agreement.together():
         configuration.validate(config)
         crops.check(config)
+        agreement.check_devices()
         configuration.check_devices(config, jax.device_count())
         networks = objective.build_networks(config)
         checkpoints.check_config(workdir, config)
@@ -99,7 +109,7 @@ def train(
         pose.check_points(config, feed.num_points, feed.summary)
         mesh = sharding.make_mesh()
         shapes = batches.shapes(config, feed, mesh)
-    processes.check_same(
+    agreement.check_same(
         {
             "the configuration": configuration.to_json(config),
             f"the photos ({feed.summary})": feed.digest,
@@ -108,7 +118,7 @@ def train(
         }
     )
     hardware = sharding.hardware()
-    with processes.together():
+    with agreement.together():
         if processes.is_first():
             checkpoints.claim(
                 workdir,
@@ -120,7 +130,7 @@ def train(
                 hardware=[*(handed.run.get("hardware", ()) if handed else ()), hardware],
                 restarts=restart.restarts(handed, config, feed.digest) if handed else None,
             )
-    processes.check_shared(workdir / checkpoints.RUN_FILE)
+    agreement.check_shared(workdir / checkpoints.RUN_FILE)
     frozen = sharding.put_replicated(mesh, frozen)
     advice = functools.partial(_advice, workdir)
     with checkpoints.Checkpoints(workdir) as saved, processes.watched(advice):
@@ -169,7 +179,7 @@ def train(
                     saved=saved,
                     reporter=reporter,
                     interrupt=interrupt,
-                    agreement=processes.Agreement(mesh, IN_FLIGHT),
+                    stopping=agreement.Stopping(mesh, IN_FLIGHT),
                 )
                 or interrupt.signal
             )
@@ -222,7 +232,7 @@ def run_steps(
     saved: checkpoints.Checkpoints,
     reporter: Reporter,
     interrupt: Interrupt,
-    agreement: processes.Agreement,
+    stopping: agreement.Stopping,
 ) -> int:
     """Steps until the run is done or interrupted; the last state is always saved.
 
@@ -255,7 +265,7 @@ def run_steps(
             under_way.popleft().block_until_ready()
         # Time is what the process says that writes it down.
         spent = processes.is_first() and out_of_time(config, reporter.seconds())
-        stop = agreement.decide(interrupt.signal or (_TIME_IS_UP if spent else 0))
+        stop = stopping.decide(interrupt.signal or (_TIME_IS_UP if spent else 0))
         done = out_of_steps(config, step) or stop != 0
         checkpoint = done or step % config.train.checkpoint_every == 0
         if checkpoint or step % config.train.log_every == 0:
