@@ -177,10 +177,15 @@ def measure(folder: Path) -> dict[str, Any]:
     }
 
 
+def _difference(value: float) -> str:
+    """A relative difference; losses are written down with nine digits."""
+    return f"{value:.1e}" if value else "below 1e-08"
+
+
 def to_markdown(result: dict[str, Any]) -> str:
     """The tables of a result: how far curves differ, and what is projected."""
     lines = [
-        [layout, f"{found['first_float32']:.1e}", f"{found['float64']:.1e}"]
+        [layout, *(_difference(found[name]) for name in ("first_float32", "float64"))]
         + [f"{result['curves'][layout][dtype][-1]:.9f}" for dtype in DTYPES]
         for layout, found in result["differences"].items()
     ]
@@ -242,9 +247,9 @@ def to_markdown(result: dict[str, Any]) -> str:
                 f"TFLOP/s, the {peak['dtype']} peak of an {peak['name']}. No step reaches it, and "
                 "a slower one makes the shares below smaller. Sending: gradients, 4 bytes a "
                 "trained parameter, and the statistics of batch norm, by a ring over the link. "
-                f"Waiting: an assumed {latencies} for each of batch norm's all-reduces, of which "
-                f"the step measured above has {counts['all_reduces']} for "
-                f"{counts['batch_norms']} calls. A step sends "
+                f"Waiting: an assumed {latencies} for each of batch norm's all-reduces, as many "
+                f"for each call as the step measured above has, {counts['all_reduces']} (those of "
+                f"the gradients among them) for {counts['batch_norms']} calls. A step sends "
                 f"{' and '.join(sizes.values())}. Efficiency: compute over the sum; nothing is "
                 "taken to overlap.",
             ],
