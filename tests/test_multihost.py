@@ -73,15 +73,19 @@ def test_two_processes_and_eight_devices_give_the_losses_of_one(curves):
     assert len({round(loss, 6) for loss in curves[scaling.ALONE]["float64"]}) == STEPS
 
 
-# Process 1 is killed after step 23; checkpoints are saved every second step.
+# Process 1 is killed after step 23, once the checkpoint of step 22 is whole.
 KILLED = """
-import os, signal, sys
+import os, signal, sys, time
+from pathlib import Path
 from landmarks_jax.training import reports
 done = reports.Reporter.step_done
 def step_done(self, count=[20]):
     done(self)
     count[0] += 1
     if count[0] == 23 and "--process_id=1" in sys.argv:
+        (workdir,) = [a.partition("=")[2] for a in sys.argv if a.startswith("--workdir=")]
+        while not (Path(workdir) / "checkpoints" / "22").exists():
+            time.sleep(0.1)
         os.kill(os.getpid(), signal.SIGKILL)
 reports.Reporter.step_done = step_done
 sys.argv[0] = "train.py"
