@@ -4,6 +4,7 @@ python train.py --config configs/NAME.py --workdir DIR [--config.field=value]
 
 Without arguments it is the quickstart. The same command again goes on where the run ended. With
 --handover DIR, of handover.py or sitting.py, a new run folder goes on from there, as a restart.
+With --multihost, started once for each process, several processes train one run (docs/scaling.md).
 """
 
 from pathlib import Path
@@ -16,14 +17,17 @@ from landmarks_jax import cli
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The configuration.")
 _WORKDIR = flags.DEFINE_string("workdir", "runs/quickstart", "The run's folder.")
 _HANDOVER = cli.define_handover()
+_MULTIHOST = cli.define_multihost()
 
 
 def main() -> int:
     """Trains."""
+    place, workdir = _MULTIHOST(), Path(_WORKDIR.value)
     # Only now, so that --help and a wrong flag answer at once.
-    from landmarks_jax.training import loop  # noqa: PLC0415
+    from landmarks_jax.training import loop, processes  # noqa: PLC0415
 
-    return loop.train(_CONFIG.value, Path(_WORKDIR.value), handover=_HANDOVER())
+    with processes.joined(**place):
+        return loop.train(_CONFIG.value, workdir, handover=_HANDOVER())
 
 
 if __name__ == "__main__":

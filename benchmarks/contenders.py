@@ -18,6 +18,7 @@ from benchmarks.problem import Problem, draw_views, first_state, make_problem, m
 from benchmarks.records import OURS
 from landmarks_jax.training import sharding
 from landmarks_jax.training import step as steps
+from landmarks_jax.training.batches import Batch, batch_shapes
 from landmarks_jax.training.program import compile_program
 from landmarks_jax.training.state import TrainState
 from landmarks_jax.views import Views
@@ -57,7 +58,7 @@ class Ours:
             self.state,
             self._frozen,
             here,
-            num_points=tracing.NUM_POINTS,
+            photos=batch_shapes(problem.config, tracing.NUM_POINTS, sharding.by_row(here)),
         )
         self.compile_seconds = time.perf_counter() - start
         self._totals = self._program.fresh_totals()
@@ -66,9 +67,10 @@ class Ours:
 
     def step(self, batch: Sequence[jax.Array] = ()) -> jax.Array:
         """One step, of another batch if given; what is ready when the step is."""
-        rows, *points = batch or self._batch
+        canvases, *points = batch or self._batch
+        photos = Batch(canvases, points[0] if points else None)
         self.state, self._totals = self._program.step(
-            self.state, self._totals, rows, self._frozen, *points
+            self.state, self._totals, photos, self._frozen
         )
         return self._totals.steps
 

@@ -15,7 +15,7 @@ from landmarks_jax.models import vgg as vggs
 from landmarks_jax.training import sharding
 from landmarks_jax.training import state as states
 from landmarks_jax.training import step as steps
-from landmarks_jax.training.program import batch_shapes
+from landmarks_jax.training.batches import batch_shapes
 from landmarks_jax.training.step import Frozen
 from landmarks_jax.weights import vgg as vgg_weights
 
@@ -81,9 +81,10 @@ def make_problem(config: ConfigDict) -> Problem:
     networks = objective.build_networks(config)
     variables = _random_variables(config, networks)
     rng = np.random.default_rng(1)
-    canvases, *points = batch_shapes(config, tracing.NUM_POINTS)
+    canvases, points = batch_shapes(config, tracing.NUM_POINTS)
     batch = [rng.integers(0, 256, canvases.shape, np.uint8)]
-    batch += [rng.uniform(-0.4, 0.4, struct.shape).astype(np.float32) for struct in points]
+    if points is not None:
+        batch.append(rng.uniform(-0.4, 0.4, points.shape).astype(np.float32))
     frozen = Frozen(jax.random.key(config.seed), *random_vgg(config))
     frozen = sharding.put_replicated(mesh(), frozen)
     return Problem(config, networks, frozen, variables, tuple(batch))

@@ -15,7 +15,7 @@ from landmarks_jax.compiling import compiler_options
 from landmarks_jax.models import vgg as vggs
 from landmarks_jax.training import state as states
 from landmarks_jax.training import step as steps
-from landmarks_jax.training.program import batch_shapes
+from landmarks_jax.training.batches import batch_shapes
 from landmarks_jax.training.step import Frozen
 
 NUM_POINTS = 5  # of a photo, where the views are boxes
@@ -23,7 +23,7 @@ NUM_POINTS = 5  # of a photo, where the views are boxes
 
 def canvases_of(config: ConfigDict) -> jax.ShapeDtypeStruct:
     """A batch's canvases, as a shape."""
-    return batch_shapes(config, NUM_POINTS)[0]
+    return batch_shapes(config, NUM_POINTS).canvases  # type: ignore[return-value]
 
 
 def num_parameters(config: ConfigDict) -> int:
@@ -40,8 +40,8 @@ def abstract_step(config: ConfigDict) -> tuple[Any, tuple[Any, ...]]:
     state = jax.eval_shape(start, jax.random.key(0))
     totals = jax.eval_shape(partial(steps.empty_totals, config))
     run = partial(steps.train_step, config=config, networks=networks, optimizer=optimizer)
-    canvases, *points = batch_shapes(config, NUM_POINTS)
-    return run, (state, totals, canvases, abstract_frozen(config), *points)
+    canvases, points = batch_shapes(config, NUM_POINTS)
+    return run, (state, totals, canvases, abstract_frozen(config), points)
 
 
 def abstract_frozen(config: ConfigDict) -> Frozen:

@@ -22,6 +22,7 @@ def get_config() -> ConfigDict:
     data.landmarks = ""  # "" or a list of labelled points: CSV (folder), MTFL list (mtfl)
     data.crop = "center"  # center | tight | box: what part of a photo the view shows
     data.canvas_size = 160  # pixels a side; the view is its centre, moved about (center, tight)
+    data.resident = False  # all canvases on each device as uint8 (prepared), none sent step by step
     data.num_synthetic = 20_000  # embedded faces to draw from (synthetic)
     data.synthetic_seed = 1  # of the embedded faces; evaluation draws from other seeds
 
@@ -84,6 +85,7 @@ def get_config() -> ConfigDict:
 
     config.train = train = ConfigDict()
     train.batch_size = 32  # photos a step, over all devices (IV-A)
+    train.accumulate = 1  # parts a step is done in, one after the other, for small devices
     train.steps = 85_000  # stop after; 0 is no limit
     train.minutes = 0.0  # stop after, over all sittings; 0 is no limit
     train.log_every = 100  # steps

@@ -10,8 +10,9 @@ from typing import Any, NoReturn
 from absl import app, flags
 from absl import logging as absl_logging
 
+from landmarks_jax import caches
 from landmarks_jax.data.framing import CROPS
-from landmarks_jax.errors import UserError
+from landmarks_jax.errors import ConfigError, UserError, tell
 
 # Flags defined here are listed by --help of the entry point that asked for them.
 flags.disclaim_key_flags()
@@ -66,6 +67,60 @@ def define_handover() -> Callable[[], Path | None]:
     return lambda: Path(holder.value) if holder.value else None
 
 
+def define_multihost() -> Callable[[], dict[str, Any]]:
+    """Defines the flags that make a process one of several that are one run.
+
+    Returns:
+      What gives their values as keywords of `processes.joined`.
+
+    Raises:
+      ConfigError: (what is returned does) they do not go together.
+    """
+    multihost = flags.DEFINE_bool(
+        "multihost",
+        False,
+        "This process is one of several that train one run; each is started with the same command. "
+        "They find each other by themselves under SLURM, Open MPI and on cloud clusters.",
+    )
+    places: dict[str, flags.FlagHolder] = {
+        "coordinator": flags.DEFINE_string(
+            "coordinator",
+            None,
+            "Elsewhere: HOST:PORT of process 0, as all can reach it; any free port.",
+        ),
+        "num_processes": flags.DEFINE_integer(
+            "num_processes", None, "With --coordinator: how many processes there are."
+        ),
+        "process_id": flags.DEFINE_integer(
+            "process_id", None, "With --coordinator: which of them this is, from 0."
+        ),
+    }
+
+    def values() -> dict[str, Any]:
+        place = {name: holder.value for name, holder in places.items()}
+        given = [f"--{name}" for name, value in place.items() if value is not None]
+        if given and not multihost.value:
+            raise ConfigError(f"{given[0]}: only with --multihost")
+        if given and len(given) < len(place):
+            missing = " and ".join(f"--{name}" for name in place if f"--{name}" not in given)
+            raise ConfigError(f"{given[0]}: needs {missing} as well, or none of the three")
+        if given:
+            _check_place(**place)
+        return {"multihost": multihost.value, **place}
+
+    return values
+
+
+def _check_place(coordinator: str, num_processes: int, process_id: int) -> None:
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise ConfigError(f"--coordinator={coordinator}: must be HOST:PORT, such as node7:8476")
+    if num_processes < 1:
+        raise ConfigError(f"--num_processes={num_processes}: must be at least 1")
+    if not 0 <= process_id < num_processes:
+        raise ConfigError(f"--process_id={process_id}: must be from 0 to {num_processes - 1}")
+
+
 def run(
     main: Callable[..., int | None],
     *,
@@ -74,7 +129,7 @@ def run(
 ) -> None:
     """Runs an entry point's `main` after absl has read the flags.
 
-    A `UserError` becomes one line on standard error and exit code 2.
+    A `UserError` becomes one line on standard error and its exit code, mostly 2.
 
     Args:
       main: returns the exit code, None for 0.
@@ -86,11 +141,12 @@ def run(
         if len(argv) > 1 and not positional:
             raise app.UsageError(f"unknown argument {argv[1]!r}; every argument is a --flag")
         _log_to_stderr()
+        caches.keep_compilations()
         try:
             code = main(list(argv[1:])) if positional else main()
             sys.stdout.flush()
         except UserError as error:
-            _fail(str(error))
+            _fail(str(error), error.exit_code)
         except BrokenPipeError:
             # Whoever read the output, such as `head`, has enough. Python's own end writes again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -124,9 +180,9 @@ def _parse(argv: Sequence[str]) -> list[str]:
     return rest
 
 
-def _fail(message: str) -> NoReturn:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)
-    sys.exit(2)
+def _fail(message: str, code: int = UserError.exit_code) -> NoReturn:
+    tell(message)
+    sys.exit(code)
 
 
 def _log_to_stderr() -> None:

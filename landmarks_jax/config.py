@@ -26,6 +26,7 @@ FREE_FIELDS = (
     "data.roots",
     "data.exclude",
     "data.landmarks",
+    "data.resident",
     "perceptual.weights",
 )
 FREE_SECTIONS = ("eval.",)
@@ -36,6 +37,7 @@ ADDED_FIELDS: dict[str, Any] = {
     "views.margin": 0.7,
     "views.margin_std": 0.04,
     "data.part": "all",
+    "data.resident": False,
     "eval.celeba": "data/celeba",
     "eval.mafl": "data/mafl",
     "eval.mafl_as_released": False,
@@ -46,6 +48,7 @@ ADDED_FIELDS: dict[str, Any] = {
     "init.core": "",
     "objective.task": "landmarks",
     "eval.mpii": "data/mpii",
+    "train.accumulate": 1,
 }
 
 CHOICES = {
@@ -101,6 +104,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "optimizer.cosine_steps": (0, 2**31 - 1),
     "optimizer.ema_decay": (0, 0.999999),
     "train.batch_size": (2, 2**20),
+    "train.accumulate": (1, 2**19),
     "train.steps": (0, 2**31 - 1),
     "train.minutes": (0, 1e9),
     "train.log_every": (1, 2**31 - 1),
@@ -155,6 +159,10 @@ def validate(config: ConfigDict) -> None:
     _validate_task(config)
     if not config.train.steps and not config.train.minutes:
         _fail(config, "train.steps", "above 0 where config.train.minutes is 0")
+    parts, rest = divmod(config.train.batch_size, config.train.accumulate)
+    if rest or parts < 2:
+        what = f"config.train.batch_size = {config.train.batch_size}"
+        _fail(config, "train.accumulate", f"a divisor of {what} that leaves parts of 2 or more")
     drops = _get(config, "optimizer.drop_steps")
     if not all(_in_range(step, 1, 2**31 - 1) for step in drops):
         _fail(config, "optimizer.drop_steps", "positive steps")
@@ -228,9 +236,11 @@ def _validate_losses(config: ConfigDict) -> None:
 
 
 def check_devices(config: ConfigDict, num_devices: int) -> None:
-    """Refuses a batch that the devices cannot share evenly."""
-    if config.train.batch_size % num_devices:
-        _fail(config, "train.batch_size", f"divisible by the {num_devices} devices")
+    """Refuses a batch, or parts of it, that the devices cannot share evenly."""
+    parts = config.train.accumulate
+    if config.train.batch_size % (num_devices * parts):
+        times = f" times config.train.accumulate = {parts}" * (parts > 1)
+        _fail(config, "train.batch_size", f"divisible by the {num_devices} devices{times}")
 
 
 def to_json(config: ConfigDict) -> str:

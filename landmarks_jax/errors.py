@@ -1,11 +1,19 @@
 """Errors a user can act on: the message says what is wrong, where, and what to do.
 
-The entry points print the message alone, on one line, and exit with code 2.
+The entry points print the message alone, on one line, and exit with the error's code.
 """
+
+import sys
 
 
 class UserError(Exception):
-    """What is wrong, where, and what to do about it, in one line."""
+    """What is wrong, where, and what to do about it, in one line.
+
+    Attributes:
+      exit_code: with which an entry point ends.
+    """
+
+    exit_code = 2
 
 
 class ConfigError(UserError):
@@ -22,3 +30,14 @@ class WeightsError(UserError):
 
 class WorkdirError(UserError):
     """A run's folder does not fit the run, or its checkpoint cannot be read."""
+
+
+class LostError(UserError):
+    """Another process of the run is gone; the same command goes on. 75 is sysexits' "try again"."""
+
+    exit_code = 75
+
+
+def tell(message: str) -> None:
+    """Prints an error's message on standard error, on one line."""
+    print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)

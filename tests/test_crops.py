@@ -74,10 +74,13 @@ def make_table(tmp_path, monkeypatch):
 
 def last_row(run):
     row = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
-    return {k: v for k, v in row.items() if k not in ("seconds", "images_per_second")}
+    measured = ("seconds", "images_per_second", "wait_ms", "host_peak_mib")
+    return {k: v for k, v in row.items() if k not in measured}
 
 
-def test_box_views_train_from_photos_and_prepared_alike(table, tmp_path, caplog, monkeypatch):
+def test_box_views_train_alike_from_photos_prepared_and_resident(
+    table, tmp_path, caplog, monkeypatch
+):
     config = narrow(
         **BOX, data__source="folder", data__landmarks=str(table), views__bend_std=0.03,
         objective__equivariance_weight=1.0, objective__composition="baseline", train__steps=2,
@@ -110,6 +113,13 @@ def test_box_views_train_from_photos_and_prepared_alike(table, tmp_path, caplog,
     config.train.picture_every = 0
     assert loop.train(config, tmp_path / "read") == 0
     assert last_row(tmp_path / "read") == row
+    config.data.resident, config.train.picture_every = True, 2
+    assert loop.train(config, tmp_path / "resident") == 0
+    assert last_row(tmp_path / "resident") == row
+    pictures = [tmp_path / run / "pictures" for run in ("streamed", "resident")]
+    one, other = ((folder / "step-000002.png").read_bytes() for folder in pictures)
+    assert one == other
+    config.data.resident = False
 
     with pytest.raises(ConfigError, match="evaluation cuts its own, so name the list"):
         evaluate.open_faces(config, fit=str(tmp_path / "made"), score=str(table), crops=("box",))

@@ -80,14 +80,6 @@ def test_the_runtime_is_fetched_once_and_only_what_the_page_needs(registry, tmp_
     assert len(names_in(tmp_path)) == 2 + len(vendor.FILES)  # nothing else is left, or outside
 
 
-def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert vendor.cache_folder() == tmp_path / "landmarks_jax"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert vendor.cache_folder() == tmp_path / ".cache" / "landmarks_jax"
-
-
 def test_another_package_is_refused(registry, tmp_path):
     registry.data = package(names=[*vendor.FILES, "package/more"])
     with pytest.raises(WeightsError, match=r"1\.tgz: is not onnxruntime-web .* checksum"):

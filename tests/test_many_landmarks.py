@@ -18,7 +18,7 @@ from landmarks_jax.detecting import drawing, results
 from landmarks_jax.evaluation import consistency, plots, protocols, tables
 from landmarks_jax.evaluation.regression import LinearMap
 from landmarks_jax.training import reports
-from landmarks_jax.training.step import Preview
+from landmarks_jax.training.preview import Preview
 from tests import packing
 from tests.running import narrow
 

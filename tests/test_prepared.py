@@ -43,6 +43,7 @@ def config_of(photos: Path, **data) -> ConfigDict:
         "canvas_size": 20,
         "num_synthetic": 1,
         "synthetic_seed": 1,
+        "resident": False,
     }
     return ConfigDict({"data": fields | data, "views": VIEWS})
 
@@ -102,7 +103,7 @@ from ml_collections import ConfigDict
 from landmarks_jax.data import feed
 views = {"size": 16, "rotation_limit": 40.0, "margin": 0.7, "margin_std": 0.04}
 config = ConfigDict({"data": {"source": "prepared", "roots": (sys.argv[1],), "crop": "box",
-                              "canvas_size": 20}, "views": views})
+                              "canvas_size": 20, "resident": False}, "views": views})
 batches = feed.open_feed(config).batches(seed=2, batch_size=4, start_step=1)
 batches = [next(batches) for _ in range(5)]
 np.savez(sys.argv[2], **{k: np.stack([b[k] for b in batches]) for k in ("canvas", "points")})
@@ -134,6 +135,8 @@ def test_a_feed_says_the_same_from_photos_and_prepared(photos):
     upright = feed.PhotoFeed(source, framing.Framing(20, 16, "box"))
     assert first.digest != upright.digest == sources.source_digest(source)
     assert (len(second), second.num_points) == (9, 3)
+    with pytest.raises(ConfigError, match=r"resident = True: wants .* 'prepared', not 'folder'"):
+        feed.open_feed(config_of(photos, resident=True))
     with pytest.raises(ConfigError, match="wants the folders"):
         feed.open_feed(config_of(photos, source="prepared"))
 

@@ -11,6 +11,7 @@ import pytest
 
 from landmarks_jax import geometry, objective
 from landmarks_jax.models import vgg
+from landmarks_jax.training import preview as training_preview
 from landmarks_jax.training import state as training_state
 from landmarks_jax.training import step as training_step
 
@@ -116,7 +117,7 @@ def run(narrow_config, filled):
 @pytest.fixture(scope="module")
 def shown(run):
     """What the step above saw and made, by the function that draws pictures of it."""
-    show = partial(training_step.preview, config=run.config, networks=run.networks, num_rows=4)
+    show = partial(training_preview.preview, config=run.config, networks=run.networks, num_rows=4)
     return jax.jit(show)(run.start, run.canvases, run.frozen)
 
 

@@ -97,6 +97,10 @@ class PreparedFeed:
 
     From one folder they are those that `PhotoFeed` gives from its photos, bit by bit. Of several
     folders every epoch sees all photos, those of a folder named n times n times.
+
+    Attributes:
+      folders: each folder once.
+      places: `[N]` int32, of each photo its row in these folders put one below the other.
     """
 
     def __init__(self, parts: Sequence[prepared.PreparedCanvases]) -> None:
@@ -110,6 +114,10 @@ class PreparedFeed:
         )
         self._parts = list(parts)
         self._starts = np.cumsum([0, *map(len, parts)])
+        self.folders = list(dict.fromkeys(parts))
+        starts = np.cumsum([0, *map(len, self.folders)])
+        places = [starts[self.folders.index(part)] + np.arange(len(part)) for part in parts]
+        self.places = np.concatenate(places).astype(np.int32)
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -202,6 +210,11 @@ def open_feed(config: Any) -> Feed:
       ConfigError: a field cannot work, or differs from how prepared data was cut.
       DataError: the data is missing or damaged.
     """
+    if config.data.resident and config.data.source != "prepared":
+        raise ConfigError(
+            f"config.data.resident = True: wants config.data.source = 'prepared', not "
+            f"{config.data.source!r}; prepare.py makes that form"
+        )
     if config.data.source == "prepared":
         return _open_prepared(config)
     return PhotoFeed(sources.open_source(config.data), framing_of(config))

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from landmarks_jax import caches
 from landmarks_jax.data import decoding, parallel
 from landmarks_jax.errors import DataError
 
@@ -92,9 +93,8 @@ def list_pictures(root: str) -> tuple[list[PhotoFile], list[str]]:
 
 
 def _cache_path(root: str) -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     digest = hashlib.sha256(os.path.realpath(root).encode()).hexdigest()[:24]
-    return Path(base) / "landmarks_jax" / f"scan-{digest}.json"
+    return caches.folder() / f"scan-{digest}.json"
 
 
 def _read_cache(path: Path) -> dict[str, list]:

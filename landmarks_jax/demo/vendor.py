@@ -4,7 +4,6 @@ import base64
 import hashlib
 import http.client
 import logging
-import os
 import shutil
 import tarfile
 import tempfile
@@ -12,6 +11,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from landmarks_jax import caches
 from landmarks_jax.errors import WeightsError
 
 _LOGGER = logging.getLogger(__name__)
@@ -33,17 +33,11 @@ _TIMEOUT = 30  # seconds without a byte
 _CHUNK = 1 << 20
 
 
-def cache_folder() -> Path:
-    """Where downloads are kept: `$XDG_CACHE_HOME/landmarks_jax`, or below `~/.cache`."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "landmarks_jax"
-
-
 def runtime(cache: Path | None = None) -> Path:
     """The folder of the runtime's files; gets them at the first call.
 
     Args:
-      cache: where to keep them; the default is `cache_folder()`.
+      cache: where to keep them; the default is `caches.folder()`.
 
     Returns:
       A folder that holds the values of `FILES`.
@@ -51,7 +45,7 @@ def runtime(cache: Path | None = None) -> Path:
     Raises:
       WeightsError: the package cannot be downloaded, is not the pinned one, or cannot be kept.
     """
-    cache = cache or cache_folder()
+    cache = cache or caches.folder()
     folder = cache / f"onnxruntime-web-{VERSION}"
     if folder.is_dir():
         return folder

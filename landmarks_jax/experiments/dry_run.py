@@ -21,7 +21,7 @@ from landmarks_jax.experiments.published import DETECTOR_PARAMETERS, GENERATOR_P
 from landmarks_jax.models.vgg import parameter_shapes
 from landmarks_jax.training import state as states
 from landmarks_jax.training import step as steps
-from landmarks_jax.training.program import batch_shapes
+from landmarks_jax.training.batches import batch_shapes
 
 # What the paper's counts of parameters are for: its view and the detector's width and depth.
 _PAPER_DETECTOR = {"views.size": 128, "model.detector_channels": 256, "model.hourglass_depth": 4}
@@ -54,14 +54,16 @@ def trace(config: ConfigDict) -> Parameters:
     )
     state = jax.eval_shape(start, key)
     totals = jax.eval_shape(functools.partial(steps.empty_totals, config))
-    canvases, *points = batch_shapes(config, len(FIVE_POINTS))
+    batch = batch_shapes(config, len(FIVE_POINTS))
     frozen = steps.Frozen(key, _perceptual(networks), _floats(3), _floats(3), state.core)
     plain = jax.eval_shape(states.trained_variables, state)["params"]
     state = dataclasses.replace(state, core={})  # as in the loop
     step = functools.partial(
         steps.train_step, config=config, networks=networks, optimizer=optimizer
     )
-    new_state, new_totals = jax.eval_shape(step, state, totals, canvases, frozen, *points)
+    new_state, new_totals = jax.eval_shape(
+        step, state, totals, batch.canvases, frozen, batch.points
+    )
     for before, after in ((state, new_state), (totals, new_totals)):
         if _shapes(before) != _shapes(after):
             raise ValueError("a step changes the shapes of what it is given")

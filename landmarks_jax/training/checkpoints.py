@@ -5,14 +5,14 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 
+import jax
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
 from landmarks_jax import config as configuration
-from landmarks_jax.errors import ConfigError, WorkdirError
+from landmarks_jax.errors import ConfigError, LostError, WorkdirError
 from landmarks_jax.training.state import TrainState
 
 CONFIG_FILE = "config.json"
@@ -60,28 +60,37 @@ class Restart(NamedTuple):
 
 
 class Checkpoints:
-    """Saves and restores the states of one run; a context, whose end waits for the last save."""
+    """Saves and restores the states of one run; a context, whose end waits for the last save.
+
+    Of several processes all open, save and restore at the same steps, in a folder that they share.
+    """
 
     def __init__(self, workdir: Path, *, read_only: bool = False) -> None:
-        """Opens the run's checkpoints, and makes their folder unless `read_only`."""
+        """Opens them, and makes their folder unless `read_only`, for one process on its own."""
         self._folder = (workdir / FOLDER).absolute()
+        processes = ocp.options.MultiprocessingOptions()
+        if read_only:
+            own = jax.process_index()
+            processes = ocp.options.MultiprocessingOptions(
+                primary_host=own,
+                active_processes={own},
+                barrier_sync_key_prefix=f"process{own}",
+            )
         options = ocp.CheckpointManagerOptions(
             max_to_keep=None if read_only else 2,
             create=not read_only,
             read_only=read_only,
             enable_async_checkpointing=not read_only,
+            multiprocessing_options=processes,
         )
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, LostError):
+            return  # a save that is under way waits for the process that is gone
         self.wait()
         self._manager.close()
 
@@ -141,10 +150,9 @@ def _fields(state: TrainState) -> dict[str, Any]:
 
 def newest(workdir: Path) -> int | None:
     """The step of a run's newest checkpoint, None where it has none."""
-    if not (workdir / FOLDER).is_dir():
-        return None
-    with Checkpoints(workdir, read_only=True) as saved:
-        return saved.last_step()
+    # A checkpoint has its name once it is whole.
+    names = [path.name for path in (workdir / FOLDER).glob("*")]
+    return max((int(name) for name in names if name.isdecimal()), default=None)
 
 
 def check_config(workdir: Path, config: ConfigDict) -> None:

@@ -1,6 +1,7 @@
 """The training loop: wiring only. What a step computes is in `step`, what is told in `reports`."""
 
 import dataclasses
+import functools
 import logging
 import time
 from collections import deque
@@ -10,7 +11,6 @@ from pathlib import Path
 import jax
 import ml_collections
 import numpy as np
-from jax.sharding import Mesh
 
 from landmarks_jax import config as configuration
 from landmarks_jax import crops, objective
@@ -18,17 +18,30 @@ from landmarks_jax.data import feed as feeds
 from landmarks_jax.errors import ConfigError
 from landmarks_jax.interrupts import Interrupt
 from landmarks_jax.objective import Networks
-from landmarks_jax.training import checkpoints, pose, restart, sharding, starts
+from landmarks_jax.training import (
+    agreement,
+    batches,
+    checkpoints,
+    pose,
+    processes,
+    restart,
+    sharding,
+    starts,
+)
 from landmarks_jax.training import state as states
-from landmarks_jax.training.program import Program, compile_program, takes_points
-from landmarks_jax.training.reports import Reporter
-from landmarks_jax.training.step import Frozen, Totals
+from landmarks_jax.training.batches import Batch, Resident
+from landmarks_jax.training.program import Program, compile_program
+from landmarks_jax.training.reports import Interval, Reporter
+from landmarks_jax.training.step import Frozen
 from landmarks_jax.weights import vgg as vgg_weights
 
 _LOGGER = logging.getLogger(__name__)
 
 # Steps that may be under way on the device while the host goes on.
 IN_FLIGHT = 2
+
+# A wish to stop, beside the numbers of the signals remembered, which are larger.
+_TIME_IS_UP = 1
 
 
 def load_frozen(
@@ -73,38 +86,54 @@ def train(
       UserError: something a user can act on; nothing slow has started, or the last checkpoint is
         named.
     """
-    configuration.validate(config)
-    crops.check(config)
-    configuration.check_devices(config, jax.device_count())
-    networks = objective.build_networks(config)
-    checkpoints.check_config(workdir, config)
-    handed = restart.find(workdir, handover)
-    start = starts.find(config, workdir, handed)
-    frozen, weights = load_frozen(config, networks)
-    weights_digest = weights.digest() if weights else ""
-    if handed is not None:
-        restart.check(handed, config, networks, weights_digest)
-    feed = feeds.open_feed(config)
-    _LOGGER.info("%s; %s", feed.summary, crops.describe(config))
-    if len(feed) < config.train.batch_size:
-        raise ConfigError(
-            f"config.train.batch_size = {config.train.batch_size}: must be at most the number of "
-            f"photos; there are {len(feed)} ({feed.summary})"
-        )
-    pose.check_points(config, feed.num_points, feed.summary)
-    checkpoints.claim(
-        workdir,
-        config,
-        data_digest=feed.digest,
-        weights_digest=weights_digest,
-        start=start.record,
-        notes=[*(weights.notes() if weights else ()), *start.notes()],
-        hardware=[*(handed.run.get("hardware", ()) if handed else ()), sharding.hardware()],
-        restarts=restart.restarts(handed, config, feed.digest) if handed else None,
+    with agreement.together():
+        configuration.validate(config)
+        crops.check(config)
+        agreement.check_devices()
+        configuration.check_devices(config, jax.device_count())
+        networks = objective.build_networks(config)
+        checkpoints.check_config(workdir, config)
+        handed = restart.find(workdir, handover)
+        start = starts.find(config, workdir, handed)
+        frozen, weights = load_frozen(config, networks)
+        weights_digest = weights.digest() if weights else ""
+        if handed is not None:
+            restart.check(handed, config, networks, weights_digest)
+        feed = feeds.open_feed(config)
+        _LOGGER.info("%s; %s", feed.summary, crops.describe(config))
+        if len(feed) < config.train.batch_size:
+            raise ConfigError(
+                f"config.train.batch_size = {config.train.batch_size}: must be at most the number "
+                f"of photos; there are {len(feed)} ({feed.summary})"
+            )
+        pose.check_points(config, feed.num_points, feed.summary)
+        mesh = sharding.make_mesh()
+        shapes = batches.shapes(config, feed, mesh)
+    agreement.check_same(
+        {
+            "the configuration": configuration.to_json(config),
+            f"the photos ({feed.summary})": feed.digest,
+            f"config.perceptual.weights = {config.perceptual.weights!r}": weights_digest,
+            "how the run starts": repr((start.record, handed and handed.step)),
+        }
     )
-    mesh = sharding.make_mesh()
+    hardware = sharding.hardware()
+    with agreement.together():
+        if processes.is_first():
+            checkpoints.claim(
+                workdir,
+                config,
+                data_digest=feed.digest,
+                weights_digest=weights_digest,
+                start=start.record,
+                notes=[*(weights.notes() if weights else ()), *start.notes()],
+                hardware=[*(handed.run.get("hardware", ()) if handed else ()), hardware],
+                restarts=restart.restarts(handed, config, feed.digest) if handed else None,
+            )
+    agreement.check_shared(workdir / checkpoints.RUN_FILE)
     frozen = sharding.put_replicated(mesh, frozen)
-    with checkpoints.Checkpoints(workdir) as saved:
+    advice = functools.partial(_advice, workdir)
+    with checkpoints.Checkpoints(workdir) as saved, processes.watched(advice):
         if handed is not None:
             restart.begin(handed, config, networks, workdir=workdir, saved=saved)
         restored = saved.restore(states.abstract_state(config, networks, mesh))
@@ -112,23 +141,20 @@ def train(
             drawn = states.start_state(config, networks, mesh)
             restored = checkpoints.Restored(starts.begin(start, config, drawn, mesh), 0, 0.0)
         if is_done(config, restored.step, restored.seconds):
-            print(f"{workdir}: already trained for {restored.step} steps")
+            if processes.is_first():
+                print(f"{workdir}: already trained for {restored.step} steps")
             return 0
         past = checkpoints.read_restarts(workdir)
         last = past[-1].step if past else 0
         frozen = frozen._replace(core=restored.state.core)
         restored = restored._replace(state=dataclasses.replace(restored.state, core={}))
-        sizes = {"restart": last, "num_points": feed.num_points}
-        program = compile_program(config, networks, restored.state, frozen, mesh, **sizes)
+        program = compile_program(
+            config, networks, restored.state, frozen, mesh, photos=shapes, restart=last
+        )
+        _LOGGER.info("%s", program.compilation.summary())
+        photos = batches.batches(config, feed, mesh, restored.step)
         if deadline is not None:
             config = shortened(config, restored.seconds, deadline - time.monotonic())
-        batches = feed.batches(
-            seed=config.seed,
-            batch_size=config.train.batch_size,
-            start_step=restored.step,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        )
         with (
             Interrupt() as interrupt,
             Reporter(
@@ -138,22 +164,36 @@ def train(
                 minutes=config.train.minutes,
                 batch_size=config.train.batch_size,
                 seconds=restored.seconds,
+                writes=processes.is_first(),
             ) as reporter,
             # Whatever reaches the device in the loop is sent there explicitly.
             jax.transfer_guard_host_to_device("disallow"),
         ):
-            run_steps(
-                config,
-                program,
-                restored,
-                frozen,
-                batches=batches,
-                mesh=mesh,
-                saved=saved,
-                reporter=reporter,
-                interrupt=interrupt,
+            stopped_by = (
+                run_steps(
+                    config,
+                    program,
+                    restored,
+                    frozen,
+                    photos=photos,
+                    saved=saved,
+                    reporter=reporter,
+                    interrupt=interrupt,
+                    stopping=agreement.Stopping(mesh, IN_FLIGHT),
+                )
+                or interrupt.signal
             )
-    return 128 + interrupt.signal if interrupt.signal else 0
+    return 128 + stopped_by if stopped_by else 0
+
+
+def _advice(workdir: Path) -> str:
+    """What to do where a run ended too early."""
+    again = "the same command, started again for every process"
+    step = checkpoints.newest(workdir)
+    if step is None:
+        return f"no checkpoint was saved yet; {again}, begins anew"
+    folder = workdir / checkpoints.FOLDER / str(step)
+    return f"the last good checkpoint is {folder.absolute()}; {again}, goes on from it"
 
 
 def shortened(
@@ -169,9 +209,17 @@ def shortened(
 
 def is_done(config: ml_collections.ConfigDict, step: int, seconds: float) -> bool:
     """Whether the steps or the minutes of a run are spent."""
-    out_of_steps = bool(config.train.steps) and step >= config.train.steps
-    out_of_time = bool(config.train.minutes) and seconds >= 60 * config.train.minutes
-    return out_of_steps or out_of_time
+    return out_of_steps(config, step) or out_of_time(config, seconds)
+
+
+def out_of_steps(config: ml_collections.ConfigDict, step: int) -> bool:
+    """Whether the steps of a run are spent."""
+    return bool(config.train.steps) and step >= config.train.steps
+
+
+def out_of_time(config: ml_collections.ConfigDict, seconds: float) -> bool:
+    """Whether the minutes of a run are spent."""
+    return bool(config.train.minutes) and seconds >= 60 * config.train.minutes
 
 
 def run_steps(
@@ -180,16 +228,20 @@ def run_steps(
     restored: checkpoints.Restored,
     frozen: Frozen,
     *,
-    batches: Iterator[dict[str, np.ndarray]],
-    mesh: Mesh,
+    photos: Iterator[Batch | Resident],
     saved: checkpoints.Checkpoints,
     reporter: Reporter,
     interrupt: Interrupt,
-) -> None:
-    """Steps until the run is done or interrupted; the last state is always saved."""
+    stopping: agreement.Stopping,
+) -> int:
+    """Steps until the run is done or interrupted; the last state is always saved.
+
+    Returns:
+      The number of the signal that ended it, in whichever process it came; 0 where none did.
+    """
     state, step = restored.state, restored.step
     totals = program.fresh_totals()
-    pending: tuple[int, Totals, float] | None = None
+    pending: Interval | None = None
     under_way: deque[jax.Array] = deque()
     done = False
 
@@ -200,23 +252,25 @@ def run_steps(
             place = "no checkpoint was saved yet"
             if last is not None:
                 place = f"the last good checkpoint is {saved.path(last)}"
-            reporter.metrics(*pending, place)
+            reporter.metrics(pending, place)
 
     while not done:
-        batch = next(batches)
-        canvases = sharding.put_batch(mesh, batch["canvas"])
-        points = (sharding.put_batch(mesh, batch["points"]),) if takes_points(config) else ()
-        state, totals = program.step(state, totals, canvases, frozen, *points)
+        with reporter.waiting():
+            given = next(photos)
+        state, totals = program.step(state, totals, given, frozen)
         step += 1
         reporter.step_done()
         under_way.append(totals.steps)
         if len(under_way) > IN_FLIGHT:
             under_way.popleft().block_until_ready()
-        done = is_done(config, step, reporter.seconds()) or interrupt.signal is not None
+        # Time is what the process says that writes it down.
+        spent = processes.is_first() and out_of_time(config, reporter.seconds())
+        stop = stopping.decide(interrupt.signal or (_TIME_IS_UP if spent else 0))
+        done = out_of_steps(config, step) or stop != 0
         checkpoint = done or step % config.train.checkpoint_every == 0
         if checkpoint or step % config.train.log_every == 0:
             report()
-            pending = (step, totals, reporter.seconds())
+            pending = reporter.interval(step, totals)
             totals = program.fresh_totals()
         if checkpoint:
             # A state is saved only once every loss that led to it is known to be finite.
@@ -224,5 +278,6 @@ def run_steps(
             pending = None
             saved.save(step, dataclasses.replace(state, core=frozen.core), reporter.seconds())
         if config.train.picture_every and step % config.train.picture_every == 0:
-            reporter.picture(step, program.preview(state, canvases, frozen, *points))
+            reporter.picture(step, program.preview(state, given, frozen))
     saved.wait()  # while signals are still held back
+    return 0 if stop == _TIME_IS_UP else stop

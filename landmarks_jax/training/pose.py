@@ -16,6 +16,7 @@ from landmarks_jax import adaptation, geometry, keypoints, views
 from landmarks_jax.data.mpii import FOUND_WITHIN, HEAD_SHARE, NUM_JOINTS, NUM_POINTS
 from landmarks_jax.errors import ConfigError
 from landmarks_jax.objective import Networks
+from landmarks_jax.training import parts
 from landmarks_jax.training.state import TrainState
 
 METRICS = ("loss", "pckh", "norm_detector", "learning_rate")
@@ -69,6 +70,8 @@ def draw(
     canvases: jax.Array,
     points: ArrayLike,
     config: ml_collections.ConfigDict,
+    *,
+    part: ArrayLike | None = None,
 ) -> Drawn:
     """Draws a view of each photo; (seed, step, row of the global batch) alone decide.
 
@@ -78,9 +81,11 @@ def draw(
       canvases: `[B, C, C, 3]` uint8.
       points: `[B, 18, 2]`, normalised to the canvas.
       config: the whole configuration.
+      part: which part of the batch this is, as `parts.split` cuts it; None is the whole batch.
     """
     step_key = jax.random.fold_in(key, step)
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(step_key, jnp.arange(len(canvases)))
+    rows = parts.rows(len(canvases), part, config.train.accumulate)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(step_key, rows)
     share = config.views.size / canvases.shape[1]
     maps = views.draw_maps(keys, config.views, view=0, view_share=share)
     images = views.warp(canvases, maps, config.views.size) / 255.0
@@ -164,8 +169,14 @@ def preview(
     networks: Networks,
     num_rows: int,
 ) -> PosePreview:
-    """The first rows of a batch as the next step would see them, with the joints it would find."""
-    drawn = draw(frozen.key, state.step, canvases, points, config)
+    """The first rows of a batch as the next step would see them, with the joints it would find.
+
+    Of the first part, where a step has several.
+    """
+    part = None
+    if config.train.accumulate > 1:
+        part, (canvases, points) = 0, parts.first((canvases, points), config.train.accumulate)
+    drawn = draw(frozen.key, state.step, canvases, points, config, part=part)
     _, (*_, found) = loss_and_metrics(
         state.params, state, drawn, frozen, config=config, networks=networks
     )

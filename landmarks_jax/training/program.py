@@ -1,21 +1,22 @@
 """The compiled functions of a run."""
 
 import functools
+import time
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import ml_collections
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
 from landmarks_jax import compiling
-from landmarks_jax.data import feed as feeds
 from landmarks_jax.objective import Networks
-from landmarks_jax.training import pose, sharding
+from landmarks_jax.training import batches, memory, pose, sharding
+from landmarks_jax.training import preview as previews
 from landmarks_jax.training import state as states
 from landmarks_jax.training import step as steps
+from landmarks_jax.training.batches import Batch, Resident
 from landmarks_jax.training.state import TrainState
-from landmarks_jax.training.step import Frozen
+from landmarks_jax.training.step import Frozen, Totals
 
 PREVIEW_ROWS = 6
 
@@ -24,31 +25,40 @@ class Program(NamedTuple):
     """The compiled functions of a run.
 
     Attributes:
-      step: `(state, totals, canvases, frozen) -> (state, totals)`, the state donated.
+      step: `(state, totals, photos, frozen) -> (state, totals)`, the state donated.
       fresh_totals: `() -> totals` of no step.
-      preview: `(state, canvases, frozen) -> Preview` of the first rows.
+      preview: `(state, photos, frozen) -> Preview` of the first rows of the last step's photos.
+      compilation: what the step took to compile, and takes to run.
 
-    Where `takes_points` says so, the photos' points come last in `step` and `preview`.
+    Photos are what `batches` gives for the step.
     """
 
     step: Any
     fresh_totals: Any
     preview: Any
+    compilation: "Compilation"
 
 
-def takes_points(config: ml_collections.ConfigDict) -> bool:
-    """Whether steps look at the points that come with the photos."""
-    return pose.is_trained(config) or bool(config.data.crop == "box")
+class Compilation(NamedTuple):
+    """What the step took to compile, and takes to run.
 
+    Attributes:
+      seconds: of tracing and compiling.
+      from_cache: whether the compiled step was kept by an earlier run.
+      planned: bytes of each device, by XLA's plan; None where it has none.
+    """
 
-def batch_shapes(
-    config: ml_collections.ConfigDict, num_points: int, rows: NamedSharding | None = None
-) -> tuple[jax.ShapeDtypeStruct, ...]:
-    """A batch's canvases and, where `takes_points` says so, the points of its photos."""
-    size, count = feeds.framing_of(config).canvas_size, config.train.batch_size
-    canvases = jax.ShapeDtypeStruct((count, size, size, 3), jnp.uint8, sharding=rows)
-    points = jax.ShapeDtypeStruct((count, num_points, 2), jnp.float32, sharding=rows)
-    return (canvases, points) if takes_points(config) else (canvases,)
+    seconds: float
+    from_cache: bool
+    planned: int | None
+
+    def summary(self) -> str:
+        """One line for the log."""
+        kept = ", kept by an earlier run" * self.from_cache
+        plan = ""
+        if self.planned is not None:
+            plan = f"; XLA plans {self.planned / memory.MIB:,.0f} MiB on each device"
+        return f"step compiled in {self.seconds:.1f} s{kept}{plan}"
 
 
 def compile_program(
@@ -58,34 +68,58 @@ def compile_program(
     frozen: Frozen,
     mesh: Mesh,
     *,
+    photos: Batch | Resident,
     restart: int = 0,
-    num_points: int = 0,
 ) -> Program:
     """Compiles the step ahead of time, so that nothing in the loop can compile it again.
 
-    `restart` is the step at which the optimiser last started afresh, `num_points` how many points
-    come with a photo.
+    `photos` are the shapes of what steps are given, `restart` is the step at which the optimiser
+    last started afresh.
     """
     optimizer = states.make_optimizer(config, restart)
     whole = sharding.replicated(mesh)
-    canvases, *points = batch_shapes(config, num_points, sharding.by_row(mesh))
     fresh_totals = jax.jit(functools.partial(steps.empty_totals, config), out_shardings=whole)
-    step = jax.jit(
-        functools.partial(
-            steps.train_step,
-            config=config,
-            networks=networks,
-            optimizer=optimizer,
-            restart=restart,
-        ),
-        donate_argnames=("state",),
-        out_shardings=whole,
+    train_step = functools.partial(
+        steps.train_step, config=config, networks=networks, optimizer=optimizer, restart=restart
     )
-    show: Any = pose.preview if pose.is_trained(config) else steps.preview
-    preview = jax.jit(
-        functools.partial(show, config=config, networks=networks, num_rows=PREVIEW_ROWS),
-        out_shardings=whole,
+    show: Any = functools.partial(
+        pose.preview if pose.is_trained(config) else previews.preview,
+        config=config,
+        networks=networks,
+        num_rows=PREVIEW_ROWS,
     )
-    lowered = step.lower(state, fresh_totals(), canvases, frozen, *points)
-    compiled = lowered.compile(compiler_options=compiling.compiler_options())
-    return Program(compiled, fresh_totals, preview)
+
+    def step(
+        state: TrainState, totals: Totals, photos: Batch | Resident, frozen: Frozen
+    ) -> tuple[TrainState, Totals]:
+        batch = batches.gather(photos, state.step, mesh)
+        return train_step(state, totals, batch.canvases, frozen, batch.points)
+
+    def preview(state: TrainState, photos: Batch | Resident, frozen: Frozen) -> Any:
+        batch = batches.gather(photos, state.step - 1, mesh)
+        return show(state, batch.canvases, frozen, batch.points)
+
+    jitted = jax.jit(step, donate_argnames=("state",), out_shardings=whole)
+    compiled, compilation = _compile(jitted, state, fresh_totals(), photos, frozen)
+    return Program(compiled, fresh_totals, jax.jit(preview, out_shardings=whole), compilation)
+
+
+def _compile(function: Any, *inputs: Any) -> tuple[jax.stages.Compiled, Compilation]:
+    """Traces and compiles a jitted function, and says what that took."""
+    hits: list[str] = []
+
+    def heard(event: str, **_: Any) -> None:
+        if event == "/jax/compilation_cache/cache_hits":
+            hits.append(event)
+
+    started = time.monotonic()
+    lowered = function.lower(*inputs)
+    jax.monitoring.register_event_listener(heard)
+    try:
+        compiled: jax.stages.Compiled = lowered.compile(
+            compiler_options=compiling.compiler_options()
+        )
+    finally:
+        jax.monitoring.unregister_event_listener(heard)
+    seconds = time.monotonic() - started
+    return compiled, Compilation(seconds, bool(hits), memory.planned(compiled))

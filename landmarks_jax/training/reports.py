@@ -3,12 +3,14 @@
 The one place that reads from the device while training: `fetch`.
 """
 
+import contextlib
+import io
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 import jax
 import numpy as np
@@ -19,8 +21,10 @@ from tqdm import tqdm
 from landmarks_jax.errors import UserError
 from landmarks_jax.evaluation import plots
 from landmarks_jax.palette import crowding, landmark_colors
+from landmarks_jax.training import memory
 from landmarks_jax.training.pose import PosePreview
-from landmarks_jax.training.step import Preview, Totals
+from landmarks_jax.training.preview import Preview
+from landmarks_jax.training.step import Totals
 
 METRICS_FILE = "metrics.jsonl"
 # The metrics beside the progress bar, by their short names.
@@ -36,6 +40,22 @@ def fetch(tree: Any) -> Any:
     return jax.device_get(tree)
 
 
+class Interval(NamedTuple):
+    """Some steps that are done, to be told of later.
+
+    Attributes:
+      step: steps done at its end.
+      totals: sums over it, on the device.
+      seconds: time trained at its end.
+      waited: seconds of it spent in getting photos.
+    """
+
+    step: int
+    totals: Totals
+    seconds: float
+    waited: float
+
+
 class Reporter:
     """Writes a run's metrics and pictures; a context that closes what it opened."""
 
@@ -48,6 +68,7 @@ class Reporter:
         minutes: float,
         batch_size: int,
         seconds: float,
+        writes: bool = True,
     ) -> None:
         """Opens the files.
 
@@ -58,21 +79,26 @@ class Reporter:
           minutes: training time at which it is to stop; 0 where steps alone decide.
           batch_size: photos a step.
           seconds: time trained in earlier sittings.
+          writes: whether anything is written and printed; one of several processes does.
         """
         self._pictures = workdir / "pictures"
-        self._metrics = _reopen(workdir / METRICS_FILE, start)
-        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
+        self._writes = writes
+        self._metrics = _reopen(workdir / METRICS_FILE, start) if writes else io.StringIO()
+        self._board = SummaryWriter(
+            str(workdir / "tensorboard"), purge_step=start + 1, write_to_disk=writes
+        )
         self._steps = steps
         self._minutes = minutes
         self._batch_size = batch_size
         self._seconds_before = seconds
         self._started = time.monotonic()
         self._last = (start, seconds)
+        self._waited = 0.0
         self._bar = tqdm(
             total=steps or None,
             initial=start,
             unit="step",
-            disable=not sys.stderr.isatty(),
+            disable=not (writes and sys.stderr.isatty()),
             dynamic_ncols=True,
         )
 
@@ -92,23 +118,36 @@ class Reporter:
         """Moves the progress bar."""
         self._bar.update()
 
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Counts the time that the loop spends in getting photos."""
+        started = time.monotonic()
+        yield
+        self._waited += time.monotonic() - started
+
+    def interval(self, step: int, totals: Totals) -> Interval:
+        """Ends an interval; nothing is read yet."""
+        waited, self._waited = self._waited, 0.0
+        return Interval(step, totals, self.seconds(), waited)
+
     def say(self, line: str) -> None:
         """Prints a line beside the progress bar."""
+        if not self._writes:
+            return
         self._bar.write(line, file=sys.stdout)
         sys.stdout.flush()
 
-    def metrics(self, step: int, totals: Totals, seconds: float, last_good: str) -> None:
+    def metrics(self, interval: Interval, last_good: str) -> None:
         """Reads and writes the means of an interval.
 
         Args:
-          step: steps done at its end.
-          totals: sums over the interval, on the device.
-          seconds: time trained at its end.
+          interval: its sums are on the device.
           last_good: where the newest checkpoint is, for the message.
 
         Raises:
           NotFiniteError: the loss of a step of the interval is not finite.
         """
+        step, totals, seconds, waited = interval
         read: Totals = fetch(totals)
         if read.bad_step >= 0:
             raise NotFiniteError(
@@ -116,21 +155,25 @@ class Reporter:
                 f"{last_good}; in another --workdir try a lower config.optimizer.learning_rate or "
                 "config.optimizer.clip_norm = 1"
             )
+        if not self._writes:
+            return
         count = int(read.steps)
         means = {name: float(value) / count for name, value in read.sums.items()}
         steps, spent = step - self._last[0], seconds - self._last[1]
         self._last = (step, seconds)
         rate = steps * self._batch_size / max(spent, 1e-9)
-        row = {"step": step, "seconds": round(seconds, 3), "images_per_second": round(rate, 2)}
-        row |= {name: float(f"{value:.6g}") for name, value in means.items()}
+        told = {"images_per_second": rate, "wait_ms": 1e3 * waited / count, **_peaks()}
+        row = {"step": step, "seconds": round(seconds, 3)}
+        row |= {name: round(value, 2) for name, value in told.items()}
+        row |= {name: float(f"{value:.9g}") for name, value in means.items()}
         self._metrics.write(json.dumps(row) + "\n")
         self._metrics.flush()
-        for name, value in means.items():
+        for name, value in (means | told).items():
             self._board.add_scalar(name, value, step)
-        self._board.add_scalar("images_per_second", rate, step)
-        self._show(step, means, rate, seconds)
+        self._show(step, means | told, seconds)
 
-    def _show(self, step: int, means: Mapping[str, float], rate: float, seconds: float) -> None:
+    def _show(self, step: int, means: Mapping[str, float], seconds: float) -> None:
+        rate, wait = means["images_per_second"], means["wait_ms"]
         terms = {short: means[name] for name, short in _SHOWN.items() if name in means}
         left = [60 * self._minutes - seconds] if self._minutes else []
         if self._steps:
@@ -138,10 +181,12 @@ class Reporter:
         minutes_left = f"{max(min(left), 0) / 60:.1f} min left"
         if self._bar.disable:
             shown = "  ".join(f"{name} {value:.4f}" for name, value in terms.items())
-            self.say(f"step {step}  {shown}  {rate:.0f} images/s  {seconds:.0f} s  {minutes_left}")
+            speed = f"{rate:.0f} images/s  wait {wait:.1f} ms  {seconds:.0f} s"
+            self.say(f"step {step}  {shown}  {speed}  {minutes_left}")
         else:
             shown_terms = {name: f"{value:.4f}" for name, value in terms.items()}
-            self._bar.set_postfix({**shown_terms, "img/s": f"{rate:.0f}", "": minutes_left})
+            speeds = {"img/s": f"{rate:.0f}", "wait": f"{wait:.1f} ms"}
+            self._bar.set_postfix({**shown_terms, **speeds, "": minutes_left})
 
     def picture(self, step: int, preview: Preview | PosePreview) -> None:
         """Reads and writes a picture of a few photos' way through the model.
@@ -150,10 +195,18 @@ class Reporter:
           step: steps done.
           preview: on the device.
         """
+        if not self._writes:
+            return
         figure = preview_figure(fetch(preview), title=f"step {step}")
         self._pictures.mkdir(exist_ok=True)
         plots.save(figure, self._pictures / f"step-{step:06d}.png")
         self._board.add_image("preview", plots.to_array(figure), step, dataformats="HWC")
+
+
+def _peaks() -> dict[str, float]:
+    """The most memory used so far, on the host and on one device, in MiB, where that is known."""
+    peaks = {"host_peak_mib": memory.host_peak(), "device_peak_mib": memory.device_peak()}
+    return {name: peak / memory.MIB for name, peak in peaks.items() if peak is not None}
 
 
 def lines_until(path: Path, step: int) -> list[str]:

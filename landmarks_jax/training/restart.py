@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from landmarks_jax import config as configuration
 from landmarks_jax.errors import WorkdirError
 from landmarks_jax.objective import Networks
-from landmarks_jax.training import checkpoints, handover, reports, sharding
+from landmarks_jax.training import checkpoints, handover, processes, reports, sharding
 from landmarks_jax.training import state as states
 from landmarks_jax.training.checkpoints import Restart
 from landmarks_jax.training.handover import Handover
@@ -103,7 +103,8 @@ def begin(
     leaves = [np.asarray(handed.arrays[name], leaf.dtype) for name, leaf in names.items()]
     trees = jax.tree.unflatten(jax.tree.structure(like), leaves)
     event = {"step": handed.step, "seconds": round(handed.seconds, 3), "restart": restart._asdict()}
-    (workdir / reports.METRICS_FILE).write_text(handed.metrics + json.dumps(event) + "\n")
+    if processes.is_first():
+        (workdir / reports.METRICS_FILE).write_text(handed.metrics + json.dumps(event) + "\n")
     state = states.restarted_state(config, trees, handed.step, mesh)
     saved.save(handed.step, state, handed.seconds)
     saved.wait()

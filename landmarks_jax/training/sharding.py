@@ -5,6 +5,7 @@ import platform
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -17,7 +18,8 @@ def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
     The axis is `Auto`: the partitioner places what the step computes, and batch norm sees the
     global batch, so that the result does not depend on the number of devices.
     """
-    devices = jax.devices() if devices is None else devices
+    if devices is None:  # each process's in a row, so that its rows of a batch are neighbours
+        devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     return Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
 
 
@@ -28,7 +30,8 @@ def hardware() -> str:
         return f"{jax.device_count()} x {device.device_kind}"
     usable = getattr(os, "sched_getaffinity", None)  # Linux's alone
     cores = len(usable(0)) if usable else os.cpu_count()
-    return f"{cores} processor core{'s' * (cores != 1)} ({platform.machine()})"
+    machine = f"{cores} processor core{'s' * (cores != 1)} ({platform.machine()})"
+    return machine if jax.process_count() == 1 else f"{jax.process_count()} processes: {machine}"
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -43,9 +46,25 @@ def by_row(mesh: Mesh) -> NamedSharding:
 
 def put_batch(mesh: Mesh, rows: np.ndarray) -> jax.Array:
     """Sends this process's rows of the global batch to its devices, explicitly."""
-    return jax.make_array_from_process_local_data(by_row(mesh), rows)
+    return _send(by_row(mesh), rows)
 
 
 def put_replicated(mesh: Mesh, tree: Any) -> Any:
-    """Sends a tree to all devices, explicitly."""
-    return jax.device_put(tree, replicated(mesh))
+    """Sends a tree, the same in every process, to all devices, explicitly."""
+    whole = replicated(mesh)
+    if whole.is_fully_addressable:
+        return jax.device_put(tree, whole)
+
+    def put(leaf: Any) -> jax.Array:
+        """Without `device_put`'s comparison of all processes' copies, a program for each shape."""
+        if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(put(jax.random.key_data(leaf)))
+        return _send(whole, np.asarray(leaf))
+
+    return jax.tree.map(put, tree)
+
+
+def _send(places: NamedSharding, rows: np.ndarray) -> jax.Array:
+    """This process's part of an array; JAX's guard takes it for implicit where there are others."""
+    with jax.transfer_guard_host_to_device("allow"):
+        return jax.make_array_from_process_local_data(places, rows)

@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 
 from landmarks_jax import adaptation, objective, views
 from landmarks_jax.objective import Networks, Reconstruction
-from landmarks_jax.training import pose
+from landmarks_jax.training import parts, pose
 from landmarks_jax.training.state import TrainState, learning_rate
 
 
@@ -66,6 +66,8 @@ def draw(
     canvases: jax.Array,
     config: ml_collections.ConfigDict,
     points: jax.Array | None = None,
+    *,
+    part: ArrayLike | None = None,
 ) -> Drawn:
     """Draws views and auxiliaries; (seed, step, row of the global batch) alone decide.
 
@@ -76,13 +78,18 @@ def draw(
       config: the whole configuration.
       points: `[B, P, 2]` in canvas coordinates, which box views are made from; None draws
         similarities.
+      part: which part of the batch the canvases are, as `parts.split` cuts it; None is the whole
+        batch. Auxiliary photos are of the same part.
     """
     views_key, auxiliary_key = jax.random.split(key)
     batch_size = canvases.shape[0]
     step_key = jax.random.fold_in(views_key, step)
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(step_key, jnp.arange(batch_size))
+    rows = parts.rows(batch_size, part, config.train.accumulate)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(step_key, rows)
     if config.objective.auxiliary == "each_step":
         auxiliary_key = jax.random.fold_in(auxiliary_key, step)
+    if part is not None:
+        auxiliary_key = jax.random.fold_in(auxiliary_key, part)
     auxiliary = objective.draw_auxiliary(auxiliary_key, batch_size)
     return Drawn(views.view_pair(canvases, keys, config.views, points=points), auxiliary)
 
@@ -188,17 +195,30 @@ def train_step(
     Returns:
       The state after, and the totals with this step's metrics added.
     """
-    loss: Any
-    if pose.is_trained(config):
-        assert points is not None
-        posed = pose.draw(frozen.key, state.step, canvases, points, config)
-        loss = functools.partial(pose.loss_and_metrics, drawn=posed)
+
+    def gradient(
+        state: TrainState,
+        canvases: jax.Array,
+        points: jax.Array | None,
+        part: jax.Array | None = None,
+    ) -> parts.Gradient:
+        loss: Any
+        if pose.is_trained(config):
+            assert points is not None
+            posed = pose.draw(frozen.key, state.step, canvases, points, config, part=part)
+            loss = functools.partial(pose.loss_and_metrics, drawn=posed)
+        else:
+            drawn = draw(frozen.key, state.step, canvases, config, points, part=part)
+            loss = functools.partial(loss_and_metrics, drawn=drawn)
+        loss = functools.partial(loss, state=state, frozen=frozen, config=config, networks=networks)
+        gradients, (metrics, *moved, _) = jax.grad(loss, has_aux=True)(state.params)
+        return parts.Gradient(gradients, metrics, *moved)
+
+    if config.train.accumulate == 1:
+        found = gradient(state, canvases, points)
     else:
-        drawn = draw(frozen.key, state.step, canvases, config, points)
-        loss = functools.partial(loss_and_metrics, drawn=drawn)
-    loss = functools.partial(loss, state=state, frozen=frozen, config=config, networks=networks)
-    gradient = jax.grad(loss, has_aux=True)
-    gradients, (metrics, batch_stats, tap_means, _) = gradient(state.params)
+        found = parts.accumulate(gradient, state, canvases, points, config.train.accumulate)
+    gradients, metrics, batch_stats, tap_means = found
     for name, part in gradients.items():
         metrics[f"norm_{name}"] = jnp.sqrt(sum(jnp.vdot(g, g) for g in jax.tree.leaves(part)))
     metrics["learning_rate"] = learning_rate(config, restart)(state.step)
@@ -243,52 +263,3 @@ def empty_totals(config: ml_collections.ConfigDict) -> Totals:
     sums = {name: jnp.zeros((), dtype) for name in metric_names(config)}
     sums["learning_rate"] = jnp.zeros((), jnp.float32)
     return Totals(jnp.zeros((), jnp.int32), sums, jnp.full((), -1, jnp.int32))
-
-
-class Preview(NamedTuple):
-    """A few photos' way through the model, for a picture.
-
-    Attributes:
-      views: `[2, N, S, S, 3]`, `x` and `x'`.
-      landmarks: `[2, N, K, 2]`.
-      intermediate: `[D, N, S, S, 3]`, or None where the composition has none.
-      final: `[D, N, S, S, 3]`, against `x'`, then `x`.
-    """
-
-    views: jax.Array
-    landmarks: jax.Array
-    intermediate: jax.Array | None
-    final: jax.Array
-
-
-def preview(
-    state: TrainState,
-    canvases: jax.Array,
-    frozen: Frozen,
-    points: jax.Array | None = None,
-    *,
-    config: ml_collections.ConfigDict,
-    networks: Networks,
-    num_rows: int,
-) -> Preview:
-    """The first rows of a batch as the next step would see and make them."""
-    drawn = draw(frozen.key, state.step, canvases, config, points)
-    first, second = drawn.pair
-    made, _ = objective.reconstruct(
-        networks,
-        {**state.params, "detector": adaptation.fold(state.params["detector"], frozen.core)},
-        state.batch_stats,
-        (first.images, second.images),
-        drawn.auxiliary,
-        config=config,
-    )
-
-    def head(stacked: jax.Array) -> jax.Array:
-        return stacked.reshape(-1, canvases.shape[0], *stacked.shape[1:])[:, :num_rows]
-
-    return Preview(
-        jnp.stack([first.images, second.images])[:, :num_rows],
-        head(made.landmarks),
-        None if made.intermediate is None else head(made.intermediate),
-        head(made.final),
-    )

@@ -1,0 +1,108 @@
+"""The benchmark of the input: its stages give photos, its clock starts late, its table is right."""
+
+import itertools
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from benchmarks import input as benchmark
+from landmarks_jax.data import parallel, prepared, sources
+from landmarks_jax.data.feed import framing_of
+from tests.running import narrow
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch, tmp_path):
+    for name, value in {"SLOW": 8, "FAST": 16, "BATCH": 4, "AHEAD": 2}.items():
+        monkeypatch.setattr(benchmark, name, value)
+    monkeypatch.setattr(benchmark, "CONFIGS", {"faces_cpu": SimpleNamespace(get_config=narrow)})
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def test_every_stage_gives_photos(tmp_path):
+    drawn, photos, canvases = (tmp_path / name for name in ("drawn", "photos", "canvases"))
+    drawn.mkdir()
+    photos.mkdir()
+    benchmark.draw_photos(10, drawn)
+    benchmark.link_photos(drawn, 8, photos)
+    assert [path.name for path in sorted(photos.iterdir())][-1] == "000007.jpg"
+    config = benchmark.config_of("faces_cpu", photos)
+    source = sources.open_source(config.data)
+    assert source.photo(0).shape == (218, 178, 3)
+    prepared.prepare(source, framing_of(config), canvases)
+    rows = benchmark.time_stages("faces_cpu", photos, canvases, rounds=2)
+    plain = itertools.product(
+        ("decode", "resize", "decode and resize"), sorted({1, parallel.num_threads()})
+    )
+    fed = (("tf.data", parallel.num_threads()), ("prepared", 1), ("prepared, sent", 1))
+    assert [(row["stage"], row["threads"]) for row in rows] == [*plain, *fed, ("resident", 0)]
+    assert all(rate > 0 for row in rows for rate in row["photos_per_second"])
+
+
+def test_the_clock_starts_after_what_was_ready():
+    def slow_at_first():
+        for i in itertools.count():
+            time.sleep(0.2 if i < 2 else 0)
+            yield i
+
+    assert benchmark.taking(slow_at_first(), 16, lambda batch: batch) > 16 / 0.2
+
+
+def test_a_run_says_its_share_of_waiting(tmp_path, monkeypatch):
+    log = [
+        {"step": 5, "seconds": 9.0, "wait_ms": 900.0, "host_peak_mib": 1.0},
+        {"step": 10, "seconds": 10.0, "wait_ms": 1.0, "host_peak_mib": 2.0},
+        {"step": 15, "seconds": 11.0, "wait_ms": 3.0, "host_peak_mib": 3.0},
+    ]
+    seen = []
+
+    def train(workdir, fields):
+        seen.append([fields[f"data.{name}"] for name in ("source", "roots", "resident")])
+        return log
+
+    monkeypatch.setattr(benchmark, "train", train)
+    monkeypatch.setattr(benchmark, "ROOT", tmp_path)  # where there are no weights
+    for kind in benchmark.INPUTS:
+        row = benchmark.wait_of(kind, tmp_path / "a", tmp_path / "b", 50, tmp_path)
+        assert row == {
+            "input": kind, "steps": 10, "step_ms": 200.0, "wait_ms": 2.0, "share": 0.01,
+            "perceptual": False, "host_peak_mib": 3.0,
+        }  # fmt: skip
+    photos, canvases = (str(tmp_path / "a"),), (str(tmp_path / "b"),)
+    assert seen == [
+        ["folder", photos, False], ["prepared", canvases, False], ["prepared", canvases, True]
+    ]  # fmt: skip
+
+
+def test_the_table_says_what_bounds_the_photos():
+    def row(stage, threads, rate):
+        rates = [rate - 1, rate, rate + 1]
+        return {"canvas": 60, "stage": stage, "threads": threads, "photos_per_second": rates}
+
+    result = {
+        "command": "c",
+        "versions": {},
+        "python": "3",
+        "device": "d",
+        "machine": "m",
+        "photos": {"count": 9, "of": "--photos", "height": 218.0, "width": 178.0, "bytes": 2048},
+        "batch": 32,
+        "rows": [
+            row("decode", 2, 2000.0),
+            row("decode and resize", 2, 1000.0),
+            row("tf.data", 2, 900.0),
+            row("resident", 0, 54321.0),
+        ],
+        "waits": [
+            {"input": "JPEG", "steps": 9, "step_ms": 1000.0, "wait_ms": 0.25, "share": 0.00025,
+             "perceptual": False, "host_peak_mib": 1234.5},
+        ],
+    }  # fmt: skip
+    lines = benchmark.to_markdown(result).splitlines()
+    assert "| tf.data | 2 | 900 |" in lines
+    assert "| resident | - | 54,321 |" in lines
+    assert "| JPEG | 9 | 1,000.0 ms | 0.25 ms | 0.025% | 1,234 MiB |" in lines
+    (bound,) = (line for line in lines if line.startswith("At canvas 60"))
+    assert "tf.data reaches 90% of decoding and resizing in 2 plain threads" in bound
+    assert bound.endswith("decoding takes 50% of that time.")

@@ -1,0 +1,250 @@
+"""Several real processes as one run: the same losses, one decision to stop, a clear end."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks import projection, scaling
+from landmarks_jax import cli
+from landmarks_jax.errors import ConfigError, LostError
+from landmarks_jax.training.checkpoints import FOLDER
+from tests.running import command, finish, flags
+
+STEPS = scaling.STEPS + 4  # a checkpoint is saved after scaling.STEPS, and at the end
+X64 = {"JAX_ENABLE_X64": "1"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("layouts")
+
+
+@pytest.fixture(scope="module")
+def curves(folder):
+    """The losses of the same run on one process, on eight devices, and on two processes."""
+    return scaling.curves(folder, [*scaling.LAYOUTS][:3], STEPS)
+
+
+def start(workdir: Path, count: int, config, *, code: str | None = None, **environment: str):
+    """Starts `train.py` in so many processes, with the flags of a user."""
+    place = ["--multihost", f"--coordinator=localhost:{scaling.free_port()}"]
+    place += [f"--num_processes={count}"]
+    script = () if code else ("train.py",)
+    return [
+        command(
+            *script,
+            *flags(config),
+            f"--workdir={workdir}",
+            *([*place, f"--process_id={process}"] if count > 1 else ()),
+            code=code,
+            **X64,
+            **environment,
+        )
+        for process in range(count)
+    ]
+
+
+def cut_back(folder: Path, layout: str, to: Path) -> Path:
+    """A copy of a float64 run as it was after its checkpoint of `scaling.STEPS`."""
+    shutil.copytree(folder / layout / "float64", to)
+    assert {path.name for path in (to / FOLDER).iterdir()} >= {str(scaling.STEPS), str(STEPS)}
+    shutil.rmtree(to / FOLDER / str(STEPS))
+    return to
+
+
+def rows(workdir: Path) -> list[dict]:
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_two_processes_and_eight_devices_give_the_losses_of_one(curves):
+    found = scaling.differences(curves)
+    print("relative differences to one process:", found)
+    for layout in [*scaling.LAYOUTS][:3]:
+        assert len(curves[layout]["float64"]) == STEPS
+        assert found[layout]["first_float32"] < 1e-5
+        assert found[layout]["float64"] < 1e-6
+    assert len({round(loss, 6) for loss in curves[scaling.ALONE]["float64"]}) == STEPS
+
+
+# Process 1 is killed after step 23, once the checkpoint of step 22 is whole.
+KILLED = """
+import os, signal, sys, time
+from pathlib import Path
+from landmarks_jax.training import reports
+done = reports.Reporter.step_done
+def step_done(self, count=[20]):
+    done(self)
+    count[0] += 1
+    if count[0] == 23 and "--process_id=1" in sys.argv:
+        (workdir,) = [a.partition("=")[2] for a in sys.argv if a.startswith("--workdir=")]
+        while not (Path(workdir) / "checkpoints" / "22").exists():
+            time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGKILL)
+reports.Reporter.step_done = step_done
+sys.argv[0] = "train.py"
+import runpy
+runpy.run_path("train.py", run_name="__main__")
+"""
+
+
+def test_one_is_killed_the_other_says_so_and_one_process_goes_on(curves, folder, tmp_path):
+    workdir = cut_back(folder, "2 processes", tmp_path / "run")
+    config = scaling.configuration("float64", STEPS)
+    config.train.checkpoint_every = 2
+    first, second = start(workdir, 2, config, code=KILLED)
+    assert finish(second)[0] == -signal.SIGKILL
+    killed = time.monotonic()
+    code, _, err = finish(first)
+    assert time.monotonic() - killed < 60
+    assert code == LostError.exit_code, err
+    said = err.strip().splitlines()[-1]
+    assert said.startswith("error: process 0 of 2: process 1 ended early or cannot be reached; ")
+    assert f"the last good checkpoint is {workdir / FOLDER / '22'}; the same command" in said
+
+    (alone,) = start(workdir, 1, config)
+    code, _, err = finish(alone)
+    assert code == 0, err
+    resumed = scaling.losses(workdir)
+    assert [row["step"] for row in rows(workdir)] == list(range(1, STEPS + 1))
+    assert resumed[22:] == pytest.approx(curves[scaling.ALONE]["float64"][22:], rel=1e-6)
+
+
+def test_a_signal_to_one_ends_both_after_the_same_step(curves, folder, tmp_path):
+    workdir = cut_back(folder, scaling.ALONE, tmp_path / "run")
+    config = scaling.configuration("float64", 10**6)
+    config.train.checkpoint_every = 10**6
+    both = start(workdir, 2, config)
+    deadline = time.monotonic() + 200
+    while rows(workdir)[-1]["step"] in (*range(scaling.STEPS + 2), STEPS):
+        assert time.monotonic() < deadline
+        assert both[0].poll() is None, both[0].stderr.read()
+        time.sleep(0.05)
+    both[1].send_signal(signal.SIGTERM)
+    for process in both:
+        code, out, err = finish(process)
+        assert code == 128 + signal.SIGTERM, err
+    assert "step" not in out.replace("Rank", "")  # the second prints nothing of its own
+    last = rows(workdir)[-1]["step"]
+    assert {path.name for path in (workdir / FOLDER).iterdir()} == {str(scaling.STEPS), str(last)}
+    begun = slice(scaling.STEPS, min(last, STEPS))
+    wanted = curves[scaling.ALONE]["float64"][begun]
+    assert len(wanted) >= 2
+    assert scaling.losses(workdir)[begun] == pytest.approx(wanted, rel=1e-6)
+
+
+# What processes tell each other: texts, an error of one, facts that differ, a folder of one's own.
+TOLD = """
+import json, os, sys
+from pathlib import Path
+from landmarks_jax.errors import DataError, UserError
+from landmarks_jax.training import agreement, processes
+process, folder = int(sys.argv[1]), Path(sys.argv[2])
+agreement.SHARED_SECONDS, processes.HEARTBEAT_SECONDS = 0.5, 10
+told = {}
+def attempt(name, call, *given):
+    try:
+        told[name] = call(*given)
+    except UserError as error:
+        told[name] = f"{type(error).__name__}: {error}"
+def fail():
+    with agreement.together():
+        if process == 1:
+            raise DataError("no such folder")
+with processes.joined(multihost=True):
+    told["first"] = processes.is_first()
+    attempt("gathered", agreement.gather, f"process {process}")
+    attempt("failed", fail)
+    attempt("same", agreement.check_same, {"this": "1", "that": "2"})
+    attempt("differ", agreement.check_same, {"this": "1", "that": str(process)})
+    if process == 0:
+        (folder / "shared").write_text("written")
+    (folder / f"own{process}").write_text(str(process))
+    attempt("shared", agreement.check_shared, folder / "shared")
+    attempt("own", agreement.check_shared, folder / f"own{process}")
+    print(json.dumps(told), flush=True)
+    if process == 1:
+        raise UserError("only one of\\nthem")
+"""
+
+
+def test_what_one_process_knows_all_are_told(tmp_path):
+    # They find each other as they would under SLURM.
+    slurm = {"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
+    slurm["JAX_COORDINATOR_PORT"] = str(scaling.free_port())
+    both = [
+        command(
+            *(str(process), str(tmp_path)),
+            code=TOLD,
+            **slurm,
+            SLURM_PROCID=str(process),
+            SLURM_LOCALID=str(process),
+        )
+        for process in range(2)
+    ]
+    ended = [finish(process) for process in both]
+    told = [json.loads(out.splitlines()[-1]) for _, out, _ in ended]
+    assert [one["first"] for one in told] == [True, False]
+    for one in told:
+        assert one["gathered"] == ["process 0", "process 1"]
+        assert one["same"] is None
+        assert one["differ"].startswith("ConfigError: that: not the same on process 1 as on")
+        assert one["shared"] is None
+        assert one["own"].startswith(f"WorkdirError: --workdir {tmp_path}: process 1 does not see")
+    assert told[0]["failed"] == "UserError: process 1 has failed: no such folder"
+    assert told[1]["failed"] == "DataError: no such folder"
+    # One ends early, and the other, who waits for it at the end, is not left to wait.
+    assert ended[1][0] == 2
+    assert ended[1][2].splitlines()[-1] == "error: process 1 of 2: only one of them"
+    assert ended[0][0] == LostError.exit_code
+    lost = "error: process 0 of 2: process 1 ended early or cannot be reached; "
+    lost += "start every process again"
+    assert ended[0][2].splitlines()[-1] == lost
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        (("node7", 2, 0), r"--coordinator=node7: must be HOST:PORT"),
+        (("node7:x", 2, 0), r"--coordinator=node7:x: must be"),
+        (("node7:70000", 2, 0), r"--coordinator=node7:70000: must be"),
+        (("node7:8476", 0, 0), r"--num_processes=0: must be at least 1"),
+        (("node7:8476", 2, 2), r"--process_id=2: must be from 0 to 1"),
+    ],
+)
+def test_a_place_that_cannot_be(place, message):
+    with pytest.raises(ConfigError, match=message):
+        cli._check_place(*place)
+
+
+def test_flags_that_do_not_go_together_are_one_line_before_jax_is_loaded(tmp_path):
+    given = {
+        "--coordinator=node7:8476": r"--coordinator: only with --multihost",
+        "--multihost --process_id=0": r"--process_id: needs --coordinator and --num_processes",
+    }
+    loud = "import sys; sys.modules['jax'] = None; import runpy; sys.argv[0] = 'train.py'; "
+    loud += "runpy.run_path('train.py', run_name='__main__')"
+    for arguments, message in given.items():
+        code, out, err = finish(command(*arguments.split(), f"--workdir={tmp_path}", code=loud))
+        assert (code, out) == (2, "")
+        assert re.fullmatch(f"error: {message}.*\n", err)
+    assert not os.listdir(tmp_path)
+    assert sys.modules["jax"]
+
+
+def test_what_is_projected_is_sent_by_these_networks():
+    link = next(iter(projection.LINKS))
+    row = projection.project("paper", 8, link, 4, 4.0)
+    # Detector and generator, counted by hand for K = 10 and c = 64.
+    assert row["parameters"] == 6_234_762 + 9_030_824
+    sent = 2 * 7 / 8 * (4 * row["parameters"] + row["statistic_bytes"]) / 450e9
+    assert row["sending_ms"] == pytest.approx(1e3 * sent, abs=1e-3)
+    assert row["waiting_ms"] == pytest.approx(1e3 * row["all_reduces"] * 10e-6, abs=1e-3)
+    total = row["compute_ms"] + row["sending_ms"] + row["waiting_ms"]
+    assert row["efficiency"] == pytest.approx(row["compute_ms"] / total, abs=1e-3)
