@@ -260,8 +260,8 @@ def to_markdown(result: dict[str, Any]) -> str:
     header = ["From", "Steps", "A step", "Waiting", "Share", "Host memory, at most"]
     without = "" if all(row["perceptual"] for row in result["waits"]) else ", without its VGG"
     note = (
-        f"`configs/faces_cpu.py`{without}: the time that the loop spends in getting a step's photos, "
-        "while up to two steps are under way."
+        f"`configs/faces_cpu.py`{without}: the time that the loop spends in getting the photos of a "
+        "step, while up to two steps are under way."
     )
     second = records.page("Waiting for photos", records.table(header, lines), [note], level=2)
     return f"{page}\n{second}"
