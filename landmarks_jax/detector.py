@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from landmarks_jax import keypoints
+from landmarks_jax import compiling, keypoints
 from landmarks_jax.models.hourglass import Detector
 from landmarks_jax.models.layers import at_least_float32
 
@@ -115,7 +115,8 @@ class ViewDetector:
                 module=build_detector(config),
                 beta=config.model.beta,
                 use_running_average=use_running_average,
-            )
+            ),
+            compiler_options=compiling.compiler_options(),
         )
 
     def __call__(self, views: np.ndarray) -> np.ndarray:

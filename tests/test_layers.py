@@ -1,12 +1,15 @@
 """Convolutions and batch norm against sums in NumPy, lax's plain forms and Flax's batch norm."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from landmarks_jax.models import layers
+from landmarks_jax.models import convolutions, layers
+from tests import plain
 
 
 def correlate(x, kernel, padding, stride):
@@ -46,60 +49,153 @@ def test_conv_is_the_sum_over_windows(size, stride, padding):
     np.testing.assert_allclose(y, wanted, atol=1e-5)
 
 
-def test_folded_7x7_and_its_gradient_are_the_plain_ones(x64):
-    x, kernel, y = normal(1, 2, 10, 12, 3), normal(2, 7, 7, 3, 2), normal(3, 2, 10, 12, 2)
-    x, kernel, y = (jnp.asarray(a, jnp.float64) for a in (x, kernel, y))
+# Each rewritten layer, its plain form, and shapes of its input and kernel.
+REWRITTEN = {
+    "7x7": (convolutions.convolve_7x7, lambda x, k: plain.conv(x, {"kernel": k}, 1, 3), 7),
+    "4x4 stride 2": (
+        convolutions.convolve_4x4_stride_2,
+        lambda x, k: plain.conv(x, {"kernel": k}, 2),
+        4,
+    ),
+    "transposed": (
+        convolutions.convolve_transposed,
+        lambda x, k: plain.conv_transposed(x, {"kernel": k}),
+        4,
+    ),
+    "3x3": (
+        lambda x, k: convolutions.convolve(x, k, 1),
+        lambda x, k: plain.conv(x, {"kernel": k}),
+        3,
+    ),
+}
 
-    @jax.jit
-    def both(x, kernel, y):
-        folded, back = jax.vjp(layers.convolve_7x7, x, kernel)
-        plain, plain_back = jax.vjp(lambda x, k: layers.convolve(x, k, 3), x, kernel)
-        return (folded, *back(y)), (plain, *plain_back(y))
 
-    for found, wanted in zip(*both(x, kernel, y), strict=True):
-        np.testing.assert_allclose(found, wanted, atol=1e-11)
+def with_gradients(function, x, kernel):
+    """The output and both gradients of a layer, against a cotangent that no symmetry hides in."""
+
+    def run(x, kernel):
+        y, back = jax.vjp(function, x, kernel)
+        return y, *back(jnp.cos(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape))
+
+    return jax.jit(run)(x, kernel)
+
+
+def relative(found, wanted):
+    return np.linalg.norm(found - wanted) / np.linalg.norm(wanted)
+
+
+@pytest.mark.parametrize("name", REWRITTEN)
+def test_rewritten_convolutions_and_their_gradients_are_the_plain_ones(name):
+    layer, wanted, size = REWRITTEN[name]
+    x, kernel = normal(1, 2, 8, 12, 3), normal(2, size, size, 3, 5)
+    # Rounding of sums in another order, in float32.
+    for found, true in zip(
+        with_gradients(layer, x, kernel), with_gradients(wanted, x, kernel), strict=True
+    ):
+        assert found.shape == true.shape
+        assert relative(found, true) < 1e-5
+    with jax.enable_x64(True):
+        x, kernel = x.astype(np.float64), kernel.astype(np.float64)
+        for found, true in zip(
+            with_gradients(layer, x, kernel), with_gradients(wanted, x, kernel), strict=True
+        ):
+            assert relative(found, true) < 1e-13
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_the_gradient_of_normalize_is_autodiffs(groups):
+    x = normal(12, groups, 2, 3, 4, 5) + np.arange(5, dtype=np.float32)
+    scale, bias, dy = normal(13, 5), normal(14, 5), normal(15, *x.shape)
+
+    def ours(x, scale, bias):
+        return layers.normalize(x, scale, bias, 1e-5).y
+
+    def wanted(x, scale, bias):
+        each = {"scale": scale, "bias": bias}
+        return jnp.stack([plain.norm(group, each) for group in x])
+
+    def gradients(function, *inputs):
+        return jax.jit(lambda *a: (function(*a), *jax.vjp(function, *a)[1](dy)))(*inputs)
+
+    for found, true in zip(
+        gradients(ours, x, scale, bias), gradients(wanted, x, scale, bias), strict=True
+    ):
+        assert relative(found, true) < 1e-5
+    with jax.enable_x64(True):
+        x, scale, bias, dy = (a.astype(np.float64) for a in (x, scale, bias, dy))
+        for found, true in zip(
+            gradients(ours, x, scale, bias), gradients(wanted, x, scale, bias), strict=True
+        ):
+            assert relative(found, true) < 1e-13
+
+
+def test_channels_that_never_vary_have_finite_gradients():
+    x = np.full((1, 2, 3, 3, 2), 0.5, np.float32)
+    _, back = jax.vjp(lambda x: layers.normalize(x, jnp.ones(2), jnp.zeros(2), 1e-5).y, x)
+    (dx,) = back(normal(16, *x.shape))
+    assert np.all(np.isfinite(dx))
+
+
+def test_statistics_of_normalize_give_no_gradient():
+    x = normal(17, 1, 2, 3, 3, 2)
+    mean = lambda x: layers.normalize(x, jnp.ones(2), jnp.zeros(2), 1e-5).mean.sum()  # noqa: E731
+    np.testing.assert_array_equal(jax.grad(mean)(x), 0)
+
+
+def test_bias_and_its_gradient():
+    x, bias, dy = normal(18, 2, 3, 4, 5), normal(19, 5), normal(20, 2, 3, 4, 5)
+    y, back = jax.vjp(layers.add_bias, x, bias)
+    np.testing.assert_allclose(y, x + bias)
+    dx, d_bias = back(dy)
+    np.testing.assert_array_equal(dx, dy)
+    np.testing.assert_allclose(d_bias, dy.astype(np.float64).sum((0, 1, 2)), rtol=1e-5)
+
+
+def test_channels_filled_with_zeros_change_nothing():
+    x = normal(21, 2, 4, 6, 5)
+    filled = np.pad(x, [(0, 0)] * 3 + [(0, 3)])
+    plain_conv, wide = (
+        layers.Conv(6, use_bias=True),
+        layers.Conv(6, use_bias=True, inputs=5, lanes=4),
+    )
+    variables = plain_conv.init(jax.random.key(3), x)
+    wanted, found = plain_conv.apply(variables, x), wide.apply(variables, filled)
+    assert jax.tree.map(jnp.shape, wide.init(jax.random.key(3), filled)) == jax.tree.map(
+        jnp.shape, variables
+    )
+    np.testing.assert_allclose(found[..., :6], wanted, atol=1e-6)
+    np.testing.assert_array_equal(found[..., 6:], 0)
+    up, wide_up = layers.ConvTranspose(3), layers.ConvTranspose(3, inputs=5, lanes=8)
+    variables = up.init(jax.random.key(4), x)
+    found = wide_up.apply(variables, filled)
+    np.testing.assert_allclose(found[..., :3], up.apply(variables, x), atol=1e-6)
+    np.testing.assert_array_equal(found[..., 3:], 0)
+    for running in (False, True):
+        variables = start(5)
+        norm, wide_norm = layers.BatchNorm(running), layers.BatchNorm(running, inputs=5)
+        wanted, stats = norm.apply(variables, x, mutable=["batch_stats"])
+        found, wide_stats = wide_norm.apply(variables, filled, mutable=["batch_stats"])
+        np.testing.assert_allclose(found[..., :5], wanted, atol=1e-6)
+        np.testing.assert_array_equal(found[..., 5:], 0)
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6), wide_stats, stats)
 
 
 def test_transposed_convolution_by_its_definition():
     x, kernel = normal(4, 2, 5, 3, 4), normal(5, 4, 4, 4, 3)
-    found = jax.jit(layers.convolve_transposed)(x, kernel)
+    found = jax.jit(convolutions.convolve_transposed)(x, kernel)
     assert found.shape == (2, 10, 6, 3)
     np.testing.assert_allclose(found, scatter(x, kernel), atol=1e-5)
 
 
-def test_transposed_convolution_and_its_gradient_are_laxs(x64):
-    x, kernel, y = normal(6, 2, 5, 3, 4), normal(7, 4, 4, 4, 3), normal(8, 2, 10, 6, 3)
-    x, kernel, y = (jnp.asarray(a, jnp.float64) for a in (x, kernel, y))
-
-    def plain(x, kernel):
-        return jax.lax.conv_general_dilated(
-            x,
-            kernel[::-1, ::-1],
-            (1, 1),
-            [(2, 2), (2, 2)],
-            lhs_dilation=(2, 2),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
-
-    @jax.jit
-    def both(x, kernel, y):
-        ours, back = jax.vjp(layers.convolve_transposed, x, kernel)
-        wanted, wanted_back = jax.vjp(plain, x, kernel)
-        return (ours, *back(y)), (wanted, *wanted_back(y))
-
-    for found, wanted in zip(*both(x, kernel, y), strict=True):
-        np.testing.assert_allclose(found, wanted, atol=1e-11)
-
-
 def test_space_to_depth_and_back():
     x = normal(9, 2, 6, 4, 3)
-    folded = np.asarray(layers.space_to_depth(jnp.asarray(x)))
+    folded = np.asarray(convolutions.space_to_depth(jnp.asarray(x)))
     assert folded.shape == (2, 3, 2, 12)
     for row in range(2):
         for column in range(2):
             at = 3 * (2 * row + column)
             np.testing.assert_array_equal(folded[..., at : at + 3], x[:, row::2, column::2])
-    np.testing.assert_array_equal(layers.depth_to_space(jnp.asarray(folded)), x)
+    np.testing.assert_array_equal(convolutions.depth_to_space(jnp.asarray(folded)), x)
 
 
 def assert_uniform(values, bound):

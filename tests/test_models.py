@@ -101,9 +101,11 @@ def test_block_by_hand(filled, inputs):
 
 def test_residual_block_by_hand(filled):
     x = np.random.default_rng(1).normal(size=(2, 5, 6, 4)).astype(np.float32)
-    block = ResidualBlock(CONV, NORM)
-    variables = unit(filled(block, x.shape))
-    found = jax.jit(block.apply)(variables, x)
+    block = ResidualBlock(4, CONV, NORM)
+    variables = unit(filled(block, (2, 5, 6, 8)))
+    found = jax.jit(block.apply)(variables, np.pad(x, [(0, 0)] * 3 + [(0, 4)]))
+    np.testing.assert_array_equal(found[..., 4:], 0)
+    found = found[..., :4]
     params = variables["params"]
     y = relu(correlate(x, params["conv1"]["kernel"]) / UNIT)
     np.testing.assert_allclose(found, x + correlate(y, params["conv2"]["kernel"]) / UNIT, atol=1e-5)

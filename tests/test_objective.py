@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from landmarks_jax import geometry, keypoints, objective, views
+from landmarks_jax.models.convolutions import depth_to_space
 from landmarks_jax.models.hourglass import average_pool
-from landmarks_jax.models.layers import BatchNorm, Conv, depth_to_space
+from landmarks_jax.models.layers import BatchNorm, Conv
 
 pytestmark = pytest.mark.usefixtures("module_x64")
 

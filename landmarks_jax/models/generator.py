@@ -6,7 +6,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from landmarks_jax.models.convolutions import fill, up_to
 from landmarks_jax.models.layers import BatchNorm, Conv, ConvTranspose, Dtype, Module
+
+# The features beside K maps are 256 + K channels, which fill neither a tensor core nor the vectors
+# of a processor. Zeros, which no layer changes, fill them up to a multiple of this.
+LANES = 8
 
 
 class Encoder(nn.Module):
@@ -38,19 +43,22 @@ class ResidualBlock(nn.Module):
     """conv3x3 BN ReLU conv3x3 BN, plus the input.
 
     Attributes:
+      width: channels; those after them, in the input as in the output, are zeros.
       conv: makes a convolution.
       norm: makes a batch norm.
     """
 
+    width: int
     conv: Module
     norm: Module
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps `[B, h, w, C]` to the same shape."""
-        width = x.shape[-1]
-        y = nn.relu(self.norm(name="norm1")(self.conv(width, name="conv1")(x)))
-        return x + self.norm(name="norm2")(self.conv(width, name="conv2")(y))
+        """Maps `[B, h, w, C]`, C a multiple of `LANES`, to the same shape."""
+        conv = partial(self.conv, self.width, inputs=self.width, lanes=LANES)
+        norm = partial(self.norm, inputs=self.width)
+        y = nn.relu(norm(name="norm1")(conv(name="conv1")(x)))
+        return x + norm(name="norm2")(conv(name="conv2")(y))
 
 
 class Generator(nn.Module):
@@ -80,11 +88,15 @@ class Generator(nn.Module):
         norm = partial(BatchNorm, use_running_average, updates=self.bn_updates, dtype=self.dtype)
         features = Encoder(self.channels, conv, norm, name="encoder")(images)
         x = jnp.concatenate([features, heatmaps.astype(features.dtype)], -1)
-        x = norm(name="norm_in")(x)
+        width = x.shape[-1]
+        x = fill(x, -1, up_to(width, LANES))
+        x = norm(inputs=width, name="norm_in")(x)
         for i in range(1, self.num_blocks + 1):
-            x = ResidualBlock(conv, norm, name=f"residual{i}")(x)
-        for i in range(1, 3):
-            x = ConvTranspose(x.shape[-1] // 2, dtype=self.dtype, name=f"up{i}")(x)
-            x = nn.relu(norm(name=f"up_norm{i}")(x))
+            x = ResidualBlock(width, conv, norm, name=f"residual{i}")(x)
+        # What the last one gives is folded in cells of 4 x 4 by `conv_out`, and needs no filling.
+        for i, lanes in ((1, LANES), (2, 1)):
+            up = ConvTranspose(width // 2, width, lanes, dtype=self.dtype, name=f"up{i}")
+            width //= 2
+            x = nn.relu(norm(inputs=width, name=f"up_norm{i}")(up(x)))
         x = conv(3, size=7, padding=3, name="conv_out")(x)
         return 0.5 * (jnp.tanh(x.astype(jnp.promote_types(x.dtype, jnp.float32))) + 1.0)

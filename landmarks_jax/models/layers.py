@@ -1,16 +1,22 @@
-"""Convolutions and batch norm with PyTorch's padding and initialisation, shared by the networks.
-
-The 7 x 7 and the transposed convolutions are written so that XLA's CPU convolutions, and their
-gradients, stay on a fast path; they compute exactly the plain maps.
-"""
+"""Convolutions and batch norm with PyTorch's padding and initialisation, shared by the networks."""
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from landmarks_jax.models.convolutions import (
+    convolve,
+    convolve_4x4_stride_2,
+    convolve_7x7,
+    convolve_transposed,
+    fill,
+    up_to,
+)
 
 Dtype = Any
 Module = Callable[..., Any]
@@ -31,77 +37,92 @@ def uniform_fan_in(fan_in: int) -> Callable[..., jax.Array]:
     return init
 
 
-def space_to_depth(x: jax.Array) -> jax.Array:
-    """Folds 2 x 2 cells into channels: `[B, 2h, 2w, C]` to `[B, h, w, 4C]` (row, column, C)."""
-    b, h, w, c = x.shape
-    x = x.reshape(b, h // 2, 2, w // 2, 2, c).transpose(0, 1, 3, 2, 4, 5)
-    return x.reshape(b, h // 2, w // 2, 4 * c)
+def channel_sums(x: jax.Array) -> jax.Array:
+    """Sums of `[G, B, H, W, C]` over everything but groups and channels, as `[G, 1, 1, 1, C]`.
 
-
-def depth_to_space(x: jax.Array) -> jax.Array:
-    """Unfolds channels into 2 x 2 cells: the inverse of `space_to_depth`."""
-    b, h, w, c = x.shape
-    x = x.reshape(b, h, w, 2, 2, c // 4).transpose(0, 1, 3, 2, 4, 5)
-    return x.reshape(b, 2 * h, 2 * w, c // 4)
-
-
-def convolve(x: jax.Array, kernel: jax.Array, padding: int, stride: int = 1) -> jax.Array:
-    """Convolution of `[B, H, W, I]` with `[k, k, I, O]`, `padding` zeros on each side."""
-    return jax.lax.conv_general_dilated(
-        x,
-        kernel,
-        (stride, stride),
-        [(padding, padding)] * 2,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
-
-
-def convolve_7x7(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Convolution of `[B, 2h, 2w, I]` with `[7, 7, I, O]` and padding 3, folded.
-
-    With 2 x 2 cells folded into channels it is a 5 x 5 convolution from 4I to 4O channels whose
-    kernel is the plain one at four offsets. That doubles the arithmetic, but three input or output
-    channels at full resolution leave a CPU's (and a tensor core's) lanes empty: it runs thrice as
-    fast forward and back.
+    In two steps, the second a matrix product: told to add up all rows at once, XLA's CPU code walks
+    down one channel after the other through all of memory, 20 times slower.
     """
-    _, _, i, o = kernel.shape
-    # Output phase p reads rows p - 3 ... p + 3 of its cell; the cells -2 ... 2 begin at row -4.
-    phases = [
-        jnp.pad(kernel, ((p + 1, 2 - p), (q + 1, 2 - q), (0, 0), (0, 0)))
-        for p in range(2)
-        for q in range(2)
-    ]
-    folded = jnp.stack(phases, 3).reshape(5, 2, 5, 2, i, 4 * o).transpose(0, 2, 1, 3, 4, 5)
-    return depth_to_space(convolve(space_to_depth(x), folded.reshape(5, 5, 4 * i, 4 * o), 2))
+    groups, channels = x.shape[0], x.shape[-1]
+    rows = x.sum(3).reshape(-1, channels)
+    members = jnp.repeat(jnp.eye(groups, dtype=x.dtype), len(rows) // groups, axis=1)
+    sums = jnp.matmul(members, rows, precision=jax.lax.Precision.HIGHEST)
+    return sums.reshape(groups, 1, 1, 1, channels)
 
 
-def convolve_transposed(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Transposed 4 x 4 convolution with stride 2 and padding 1, to twice the size.
+@jax.custom_vjp
+def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
+    """Adds `[C]` to `[B, H, W, C]`; the gradient takes `channel_sums`."""
+    return x + bias
 
-    Output row `2m` reads input rows `m - 1` and `m` through kernel rows 3 and 1, output row
-    `2m + 1` reads `m` and `m + 1` through 2 and 0 (columns alike). So the four output phases are
-    2 x 2 convolutions of the padded input: one matrix product of its 2 x 2 patches, interleaved.
+
+def _add_bias_forward(x: jax.Array, bias: jax.Array) -> tuple[jax.Array, None]:
+    return x + bias, None
+
+
+def _add_bias_backward(_: None, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return dy, channel_sums(dy[None]).reshape(-1)
+
+
+add_bias.defvjp(_add_bias_forward, _add_bias_backward)
+
+
+class Normalized(NamedTuple):
+    """What `normalize` gives.
+
+    Attributes:
+      y: `[G, B, H, W, C]`.
+      mean: `[G, 1, 1, 1, C]`; no gradient flows through it.
+      var: `[G, 1, 1, 1, C]`, biased; no gradient flows through it.
+    """
+
+    y: jax.Array
+    mean: jax.Array
+    var: jax.Array
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def normalize(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> Normalized:
+    """Normalises each group of a batch by its own statistics (Ioffe and Szegedy, 2015).
+
+    The gradient is written out, so that it keeps `x` alone and takes two sums: left to itself it
+    keeps the differences in float32 and takes five.
 
     Args:
-      x: `[B, h, w, I]`.
-      kernel: `[4, 4, I, O]`; entry `[r, c]` is what one input adds at row offset `r - 1`.
-
-    Returns:
-      `[B, 2h, 2w, O]`.
+      x: `[G, B, H, W, C]`, of any floating type; computed in that of `scale`.
+      scale: `[C]`.
+      bias: `[C]`.
+      epsilon: added to the variance.
     """
-    b, h, w, i = x.shape
-    o = kernel.shape[3]
-    # Read backwards, kernel row 2 * tap + phase is what `phase` takes from input row `tap`.
-    taps = kernel[::-1, ::-1].reshape(2, 2, 2, 2, i, o).transpose(0, 2, 4, 1, 3, 5)
-    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    corners = [x[:, r : r + h + 1, c : c + w + 1] for r in range(2) for c in range(2)]
-    y = jnp.concatenate(corners, -1) @ taps.reshape(4 * i, 4 * o)
-    y = y.reshape(b, h + 1, w + 1, 2, 2, o)
-    rows = []
-    for r in range(2):
-        columns = [y[:, r : r + h, c : c + w, r, c] for c in range(2)]
-        rows.append(jnp.stack(columns, 3))
-    return jnp.stack(rows, 2).reshape(b, 2 * h, 2 * w, o)
+    return _normalize_forward(x, scale, bias, epsilon)[0]
+
+
+def _normalize_forward(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
+) -> tuple[Normalized, tuple[jax.Array, ...]]:
+    wide = x.astype(scale.dtype)
+    count = x[0, ..., 0].size
+    mean = channel_sums(wide) / count
+    # The difference first, then the square: E[x^2] - E[x]^2 cancels in float32.
+    var = channel_sums((wide - mean) ** 2) / count
+    deviation = jnp.sqrt(var + epsilon)
+    y = (wide - mean) * scale / deviation + bias
+    return Normalized(y.astype(x.dtype), mean, var), (x, mean, deviation, scale)
+
+
+def _normalize_backward(
+    _: float, kept: tuple[jax.Array, ...], gradients: Normalized
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    x, mean, deviation, scale = kept
+    dy = gradients.y.astype(scale.dtype)
+    standard = (x.astype(scale.dtype) - mean) / deviation
+    count = x[0, ..., 0].size
+    d_bias, d_scale = channel_sums(dy), channel_sums(dy * standard)
+    dx = scale * (dy - (d_bias + standard * d_scale) / count) / deviation
+    return dx.astype(x.dtype), d_scale.sum((0, 1, 2, 3)), d_bias.sum((0, 1, 2, 3))
+
+
+normalize.defvjp(_normalize_forward, _normalize_backward)
 
 
 class Conv(nn.Module):
@@ -113,6 +134,8 @@ class Conv(nn.Module):
       stride: 1 or 2.
       padding: zeros on each side.
       use_bias: adds a bias.
+      inputs: channels of the input that count; those after them are zeros. None: all do.
+      lanes: zeros fill the output's channels up to a multiple of it.
       dtype: of the arithmetic; the parameters are at least float32.
     """
 
@@ -121,23 +144,30 @@ class Conv(nn.Module):
     stride: int = 1
     padding: int = 1
     use_bias: bool = False
+    inputs: int | None = None
+    lanes: int = 1
     dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps `[B, H, W, I]` to `[B, H / stride, W / stride, features]`."""
-        inputs = x.shape[-1]
+        """Maps `[B, H, W, I]` to `[B, H / stride, W / stride, features]`, and zeros to `lanes`."""
+        inputs = self.inputs or x.shape[-1]
         init = uniform_fan_in(inputs * self.size**2)
         param_dtype = at_least_float32(self.dtype)
         shape = (self.size, self.size, inputs, self.features)
-        kernel = self.param("kernel", init, shape, param_dtype)
-        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-        if (self.size, self.stride, self.padding) == (7, 1, 3):
+        kernel = self.param("kernel", init, shape, param_dtype).astype(self.dtype)
+        kernel = fill(fill(kernel, 2, x.shape[-1]), 3, up_to(self.features, self.lanes))
+        x = x.astype(self.dtype)
+        form = (self.size, self.stride, self.padding)
+        if form == (7, 1, 3):
             y = convolve_7x7(x, kernel)
+        elif form == (4, 2, 1):
+            y = convolve_4x4_stride_2(x, kernel)
         else:
             y = convolve(x, kernel, self.padding, self.stride)
         if self.use_bias:
-            y = y + self.param("bias", init, (self.features,), param_dtype).astype(self.dtype)
+            bias = self.param("bias", init, (self.features,), param_dtype)
+            y = add_bias(y, fill(bias.astype(self.dtype), 0, y.shape[-1]))
         return y
 
 
@@ -146,20 +176,25 @@ class ConvTranspose(nn.Module):
 
     Attributes:
       features: output channels.
+      inputs: see `Conv`.
+      lanes: see `Conv`.
       dtype: of the arithmetic; the parameters are at least float32.
     """
 
     features: int
+    inputs: int | None = None
+    lanes: int = 1
     dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps `[B, h, w, I]` to `[B, 2h, 2w, features]`."""
+        """Maps `[B, h, w, I]` to `[B, 2h, 2w, features]`, and zeros to `lanes`."""
         # PyTorch takes the fan of a transposed kernel over its outputs.
         init = uniform_fan_in(self.features * 16)
-        shape = (4, 4, x.shape[-1], self.features)
-        kernel = self.param("kernel", init, shape, at_least_float32(self.dtype))
-        return convolve_transposed(x.astype(self.dtype), kernel.astype(self.dtype))
+        shape = (4, 4, self.inputs or x.shape[-1], self.features)
+        kernel = self.param("kernel", init, shape, at_least_float32(self.dtype)).astype(self.dtype)
+        kernel = fill(fill(kernel, 2, x.shape[-1]), 3, up_to(self.features, self.lanes))
+        return convolve_transposed(x.astype(self.dtype), kernel)
 
 
 class BatchNorm(nn.Module):
@@ -172,6 +207,7 @@ class BatchNorm(nn.Module):
         calls' statistics, of which the first counts twice.
       momentum: share of the running statistics that an update keeps.
       epsilon: added to the variance.
+      inputs: see `Conv`.
       dtype: of the output; statistics and parameters are at least float32.
     """
 
@@ -179,34 +215,34 @@ class BatchNorm(nn.Module):
     updates: tuple[int, ...] = (0,)
     momentum: float = 0.9
     epsilon: float = 1e-5
+    inputs: int | None = None
     dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Normalises `[G * B, H, W, C]` over all axes but the last, group by group."""
-        channels = x.shape[-1]
+        channels = self.inputs or x.shape[-1]
         dtype = at_least_float32(self.dtype)
         scale = self.param("scale", nn.initializers.ones, (channels,), dtype)
         bias = self.param("bias", nn.initializers.zeros, (channels,), dtype)
+        # A scale and a bias of 0 leave the channels that are zeros what they are.
+        scale, bias = fill(scale, 0, x.shape[-1]), fill(bias, 0, x.shape[-1])
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), dtype)
         running_var = self.variable("batch_stats", "var", jnp.ones, (channels,), dtype)
-        x = x.astype(dtype)
         if self.use_running_average:
-            factor = scale * jax.lax.rsqrt(running_var.value + self.epsilon)
-            return (x * factor + (bias - running_mean.value * factor)).astype(self.dtype)
+            mean, var = (fill(stat.value, 0, x.shape[-1]) for stat in (running_mean, running_var))
+            factor = scale * jax.lax.rsqrt(var + self.epsilon)
+            y = x.astype(dtype) * factor + (bias - mean * factor)
+            return y.astype(self.dtype)
 
         groups = max(self.updates) + 1
-        grouped = x.reshape(groups, -1, *x.shape[1:])
-        mean = grouped.mean((1, 2, 3), keepdims=True)
-        # The difference first, then the square: E[x^2] - E[x]^2 cancels in float32.
-        centered = grouped - mean
-        var = (centered**2).mean((1, 2, 3), keepdims=True)
+        grouped = x.astype(self.dtype).reshape(groups, -1, *x.shape[1:])
+        y, mean, var = normalize(grouped, scale, bias, self.epsilon)
         if not self.is_initializing():
             for group in self.updates:
                 running_mean.value = self._blend(running_mean.value, mean[group])
                 running_var.value = self._blend(running_var.value, var[group])
-        y = centered * (scale * jax.lax.rsqrt(var + self.epsilon)) + bias
-        return y.reshape(x.shape).astype(self.dtype)
+        return y.reshape(x.shape)
 
     def _blend(self, running: jax.Array, new: jax.Array) -> jax.Array:
-        return self.momentum * running + (1.0 - self.momentum) * new.reshape(-1)
+        return self.momentum * running + (1.0 - self.momentum) * new.reshape(-1)[: len(running)]

@@ -6,7 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from landmarks_jax.models.layers import Dtype, convolve
+from landmarks_jax.models.convolutions import convolve
+from landmarks_jax.models.layers import Dtype
 
 # Convolutions of each block and their width; a 2 x 2 max-pool stands before all blocks but the 1st.
 BLOCKS = {

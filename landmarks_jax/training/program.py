@@ -8,6 +8,7 @@ import jax
 import ml_collections
 from jax.sharding import Mesh
 
+from landmarks_jax import compiling
 from landmarks_jax.objective import Networks
 from landmarks_jax.training import batches, memory, pose, sharding
 from landmarks_jax.training import state as states
@@ -114,7 +115,9 @@ def _compile(function: Any, *inputs: Any) -> tuple[jax.stages.Compiled, Compilat
     lowered = function.lower(*inputs)
     jax.monitoring.register_event_listener(heard)
     try:
-        compiled: jax.stages.Compiled = lowered.compile()
+        compiled: jax.stages.Compiled = lowered.compile(
+            compiler_options=compiling.compiler_options()
+        )
     finally:
         jax.monitoring.unregister_event_listener(heard)
     seconds = time.monotonic() - started
