@@ -180,7 +180,7 @@ def wait_of(kind: str, photos: Path, canvases: Path, steps: int, folder: Path) -
     wait_ms = statistics.fmean(row["wait_ms"] for row in warm)
     row = {"input": kind, "steps": done, "step_ms": round(step_ms, 2)}
     row |= {"wait_ms": round(wait_ms, 3), "share": round(wait_ms / step_ms, 6)}
-    row |= {"perceptual": perceptual, "host_peak_mib": warm[-1]["host_peak_mib"]}
+    row |= {"perceptual": perceptual}
     records.log(row)
     return row
 
@@ -254,13 +254,17 @@ def to_markdown(result: dict[str, Any]) -> str:
         return page
     lines = [
         [row["input"], f"{row['steps']}", f"{row['step_ms']:,.1f} ms", f"{row['wait_ms']:.2f} ms",
-         f"{row['share']:.3%}", f"{row['host_peak_mib']:,.0f} MiB"]
+         f"{row['share']:.3%}"]
         for row in result["waits"]
     ]  # fmt: skip
-    header = ["From", "Steps", "A step", "Waiting", "Share", "Host memory, at most"]
+    header = ["From", "Steps", "A step", "Waiting", "Share"]
     without = "" if all(row["perceptual"] for row in result["waits"]) else ", without its VGG"
-    title = f"`configs/faces_cpu.py`{without}: how long a step waits for its photos."
-    return "\n".join([page, title, "", *records.table(header, lines), ""])
+    note = (
+        f"`configs/faces_cpu.py`{without}: the time that the loop spends in getting the photos of "
+        "a step, while up to two steps are under way."
+    )
+    second = records.page("Waiting for photos", records.table(header, lines), [note], level=2)
+    return f"{page}\n{second}"
 
 
 def main() -> None:
