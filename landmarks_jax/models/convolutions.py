@@ -68,7 +68,9 @@ def _convolve_backward(
     # The gradient of the kernel reads both transposed on a CPU. Without the barriers XLA computes
     # what they came from, batch norm and all, once more within that transposition.
     x, dy = jax.lax.optimization_barrier(x), jax.lax.optimization_barrier(dy)
-    return jax.vjp(partial(_convolve, padding=padding, stride=stride), x, kernel)[1](dy)
+    to_x = jax.linear_transpose(lambda x: _convolve(x, kernel, padding, stride), x)
+    to_kernel = jax.linear_transpose(lambda kernel: _convolve(x, kernel, padding, stride), kernel)
+    return *to_x(dy), *to_kernel(dy)
 
 
 convolve.defvjp(_convolve_forward, _convolve_backward)
