@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.interpreters import partial_eval
 from ml_collections import ConfigDict
 
 from landmarks_jax import objective
@@ -64,7 +65,10 @@ def run_macs(config: ConfigDict) -> dict[str, dict[str, float]]:
     """
     run, arguments = abstract_step(config)
     found: dict[str, dict[str, float]] = defaultdict(lambda: {"forward": 0.0, "backward": 0.0})
-    for stack, macs in walk(jax.make_jaxpr(run)(*arguments).jaxpr):
+    traced = jax.make_jaxpr(run)(*arguments).jaxpr
+    # Gradients that nobody asks for, such as those of VGG's kernels, are traced and never run.
+    traced, _ = partial_eval.dce_jaxpr(traced, [True] * len(traced.outvars))
+    for stack, macs in walk(traced):
         direction = "backward" if "transpose(" in stack else "forward"
         found[part_of(stack)][direction] += macs / config.train.batch_size
     return dict(found)
