@@ -17,6 +17,7 @@ from typing import Any
 from benchmarks import records
 from benchmarks.contenders import Ours
 from benchmarks.problem import make_problem
+from landmarks_jax.training import memory
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ("quickstart", "faces_cpu", "best_cpu", "released", "paper")
@@ -41,15 +42,16 @@ def measure(name: str, fields: dict[str, Any]) -> dict[str, Any]:
         config.perceptual.weights = "random"
     ours = Ours(make_problem(config), 1)
     ours()
-    first = records.peak_resident_mib()
+    first = memory.host_peak()
     for _ in range(STEPS - 1):
         ours()
+    peaks = records.mib({"first": first, "last": memory.host_peak()})
     return {
         "config": name,
         "batch": config.train.batch_size,
         "dtype": config.compute_dtype,
         "planned_mib": ours.memory(),
-        "host_peak_mib": [first, records.peak_resident_mib()],
+        "host_peak_mib": [peaks["first"], peaks["last"]],
     }
 
 
