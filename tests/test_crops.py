@@ -92,9 +92,9 @@ def test_box_views_train_alike_from_photos_prepared_and_resident(
     )
     drawn, draw = [], steps.draw
 
-    def watch(key, step, canvases, config, points=None):
+    def watch(key, step, canvases, config, points=None, **part):
         drawn.append((canvases.shape, points.shape))
-        return draw(key, step, canvases, config, points)
+        return draw(key, step, canvases, config, points, **part)
 
     monkeypatch.setattr(steps, "draw", watch)
     with caplog.at_level(logging.INFO, "landmarks_jax"):
