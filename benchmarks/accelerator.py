@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import jax
 
 from benchmarks import counting, detector, endurance, profiling, records, roofline, train
-from benchmarks.problem import configure
+from benchmarks.problem import PAPER_STEPS, configure
 from benchmarks.records import OURS
 
 PRESETS = {64: "paper", 32: "released"}
@@ -241,7 +241,7 @@ def to_markdown(result: dict[str, Any]) -> str:
         notes = [records.ran_on(machine), f"Measured there: {', '.join(rates)}; {copied}."]
     notes += records.left_out(result)
     pages.append(records.page("On an accelerator", records.table(header, lines), notes))
-    header = ["c", "Batch", "Steps", "ms a step", f"Minutes of {endurance.PAPER_STEPS:,}"]
+    header = ["c", "Batch", "Steps", "ms a step", f"Minutes of {PAPER_STEPS:,}"]
     lines = [
         [
             str(stage["channels"]),

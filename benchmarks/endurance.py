@@ -11,12 +11,11 @@ from ml_collections import ConfigDict
 
 from benchmarks import records
 from benchmarks.contenders import Ours
-from benchmarks.problem import make_problem, mesh
+from benchmarks.problem import PAPER_STEPS, make_problem, mesh
 from landmarks_jax.training import sharding
 
 # Steps that may be under way on the device while the host goes on, as in `training.loop`.
 IN_FLIGHT = 2
-PAPER_STEPS = 85_000
 # Batches on the host, sent in turn.
 _POOL = 8
 
@@ -30,8 +29,8 @@ def measure(config: ConfigDict, count: int, window: int = 100) -> dict[str, Any]
       window: steps between two looks.
 
     Returns:
-      Plain JSON: time of a step by windows, minutes that `PAPER_STEPS` would take, memory at the
-      first window's end and at the last one's.
+      Plain JSON: time of a step by windows, minutes that the paper's steps would take, memory at
+      the first window's end and at the last one's.
     """
     problem = make_problem(config)
     ours = Ours(problem, 1)
@@ -77,10 +76,6 @@ def measure(config: ConfigDict, count: int, window: int = 100) -> dict[str, Any]
 
 def _memory() -> dict[str, float]:
     """What the process holds now, and the device, in MiB."""
-    found = {}
     stats = jax.devices()[0].memory_stats() or {}
-    for name in ("bytes_in_use", "peak_bytes_in_use"):
-        if name in stats:
-            found[f"device_{name}"] = round(stats[name] / 2**20, 1)
-    resident = records.resident_mib()
-    return found if resident is None else {**found, "resident": resident}
+    found = {f"device_{name}": stats.get(name) for name in ("bytes_in_use", "peak_bytes_in_use")}
+    return records.mib({**found, "resident": records.resident()})

@@ -20,6 +20,7 @@ from landmarks_jax.training.step import Frozen
 from landmarks_jax.weights import vgg as vgg_weights
 
 PRESETS = {"paper": paper, "released": released}
+PAPER_STEPS = 85_000  # of the paper's training
 
 
 class Problem(NamedTuple):

@@ -33,14 +33,14 @@ PROJECTED = (
     (64, "network, 400 Gb/s", 32),
 )
 DEVICE, ARITHMETIC = "h200", "bfloat16"
-PRESETS = ("paper", "released")
 
 
 def norm_sizes(config: ConfigDict) -> list[int]:
     """Channels of every call of batch norm in a step."""
     networks = objective.build_networks(config)
     stats = states.abstract_state(config, networks, sharding.make_mesh()).batch_stats
-    calls = {"detector": 1, "generator": 2 if config.objective.composition == "all" else 1}
+    twice = config.objective.composition in ("inter", "all")
+    calls = {"detector": 1, "generator": 2 if twice else 1}
     found = []
     for name, tree in stats.items():
         own = [leaf.size for leaf in jax.tree.leaves(tree)][::2]  # a mean and a variance each
@@ -91,4 +91,6 @@ def project(
 
 def rows(reduces_per_norm: float) -> list[dict[str, Any]]:
     """Every preset on every cell of `PROJECTED`."""
-    return [project(preset, *cell, reduces_per_norm) for preset in PRESETS for cell in PROJECTED]
+    return [
+        project(preset, *cell, reduces_per_norm) for preset in problem.PRESETS for cell in PROJECTED
+    ]

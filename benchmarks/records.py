@@ -5,7 +5,6 @@ import importlib.util
 import json
 import os
 import platform
-import resource
 import shlex
 import statistics
 import sys
@@ -16,6 +15,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from landmarks_jax.training import memory
 
 OURS = "landmarks_jax"
 # Rounds go on for so many seconds, and so often at least and at most.
@@ -117,19 +118,18 @@ def default_dtypes() -> str:
     return "float32,bfloat16" if jax.default_backend() == "gpu" else "float32"
 
 
-def resident_mib() -> float | None:
-    """What this process has in memory now, in MiB; None where the system does not say."""
+def mib(sizes: Mapping[str, int | None]) -> dict[str, float]:
+    """Bytes by name in MiB, those that are known."""
+    return {name: round(size / memory.MIB, 1) for name, size in sizes.items() if size is not None}
+
+
+def resident() -> int | None:
+    """What this process has in memory now, in bytes; None where the system does not say."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except OSError:
         return None
-    return round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1)
-
-
-def peak_resident_mib() -> float:
-    """The most that this process has had in memory so far, in MiB."""
-    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(kib / (2**20 if sys.platform == "darwin" else 2**10), 1)
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def surroundings(module: str, packages: Iterable[str]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import jax
 from ml_collections import ConfigDict
 
 from benchmarks import counting, records, tracing
-from benchmarks.problem import configure
+from benchmarks.problem import PAPER_STEPS, configure
 
 # Rates in operations and bytes a second. Not of this machine: what a file says by them is assumed.
 DEVICES: dict[str, dict[str, Any]] = {
@@ -39,7 +39,6 @@ DEVICES: dict[str, dict[str, Any]] = {
         "of this kind; float32 is TF32, half of bfloat16 by the data sheet",
     },
 }
-STEPS = 85_000  # of the paper's training
 _BYTES = {"bfloat16": 2, "float32": 4}
 # Of a parameter: Adam reads it, its gradient and two means, and writes it and the means.
 _ADAM_BYTES = 28
@@ -151,7 +150,7 @@ def to_markdown(result: dict[str, Any]) -> str:
     """The floors, and beneath them the counts, of a result."""
     device = result["floor_of"]
     header = ["Preset", "Arithmetic", "Batch", "Compute", "Roofline", "Images/s"]
-    header += [f"{STEPS:,} steps", "Library", f"{STEPS:,} steps"]
+    header += [f"{PAPER_STEPS:,} steps", "Library", f"{PAPER_STEPS:,} steps"]
     names = list(result["rows"][0]["parts"])
     header += [f"{name}, ms" for name in names]
     lines = []
@@ -159,8 +158,11 @@ def to_markdown(result: dict[str, Any]) -> str:
         line = [row["preset"], row["dtype"], str(row["batch"])]
         line += [f"{row['compute_ms']:,.2f} ms", f"{row['roofline_ms']:,.2f} ms"]
         line += [f"{1e3 * row['batch'] / row['roofline_ms']:,.0f}"]
-        line += [f"{STEPS * row['roofline_ms'] / 6e4:,.1f} min"]
-        line += [f"{row['library_ms']:,.2f} ms", f"{STEPS * row['library_ms'] / 6e4:,.1f} min"]
+        line += [f"{PAPER_STEPS * row['roofline_ms'] / 6e4:,.1f} min"]
+        line += [
+            f"{row['library_ms']:,.2f} ms",
+            f"{PAPER_STEPS * row['library_ms'] / 6e4:,.1f} min",
+        ]
         line += [f"{row['parts'][name]['roofline_ms']:,.2f}" for name in names]
         lines.append(line)
     rates = ", ".join(f"{peak / 1e12:,.3g} TFLOP/s in {d}" for d, peak in device["peak"].items())

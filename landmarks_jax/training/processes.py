@@ -33,8 +33,8 @@ def joined(
 ) -> Iterator[None]:
     """Is one of several processes that are one run, from before JAX looks for devices.
 
-    What ends it early ends the process there and then: its message is printed, and the usual end of
-    a process would wait for the others, who may be gone, or wait for this one.
+    What ends it early ends the process there and then, its message printed: the usual end of a
+    process would wait for the others, who may be gone, or wait for this one.
 
     Args:
       multihost: whether there are others; the rest is of no use without.
@@ -77,8 +77,8 @@ def _join(coordinator: str | None, num_processes: int | None, process_id: int | 
     except (RuntimeError, ValueError) as error:
         if coordinator is None:
             raise ConfigError(
-                f"--multihost: no cluster was found that says who the processes are ({error}); "
-                "name them: --coordinator=HOST:PORT --num_processes=N --process_id=I"
+                f"--multihost: the others could not be found or joined ({error}); where no cluster "
+                "says who they are: --coordinator=HOST:PORT --num_processes=N --process_id=I"
             ) from error
         raise ConfigError(f"--coordinator={coordinator}: cannot be used ({error})") from error
     finally:
