@@ -194,6 +194,8 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     else:
         draw_photos(given.count, photos)
     opened = sources.open_source(config_of("faces", photos).data)
+    if len(opened) < SLOW:
+        raise SystemExit(f"error: --photos {given.photos}: {len(opened)}, at least {SLOW} needed")
     sizes = [opened.photo(i).shape[:2] for i in range(min(100, len(opened)))]
     lengths = [path.stat().st_size for path in photos.iterdir()]
     rows: list[dict[str, Any]] = []
@@ -278,6 +280,8 @@ def main() -> None:
     given = parser.parse_args()
     if given.count < SLOW:
         parser.error(f"--count {given.count}: at least {SLOW}")
+    if given.steps == 1:
+        parser.error("--steps 1: 0 or more than 1; what comes first only warms up")
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = folder  # these photos are soon gone
         result = measure(given, Path(folder))

@@ -87,10 +87,9 @@ def curves(
                     stderr=subprocess.PIPE,
                 )
             )
-        for running in started:
-            _, err = running.communicate()
-            if running.returncode:
-                raise RuntimeError(f"{layout}: {err.strip()[-2000:]}")
+        said = [running.communicate()[1].strip()[-1000:] for running in started]  # waits for all
+        if any(running.returncode for running in started):
+            raise RuntimeError(f"{layout}: {said}")
         found[layout] = {dtype: losses(folder / layout / dtype) for dtype in DTYPES}
         records.log({"layout": layout, "last": found[layout]["float64"][-1]})
     return found

@@ -6,19 +6,10 @@ import numpy as np
 import pytest
 
 from benchmarks import counting, problem, roofline, tracing
+from benchmarks.accelerator import TINY
 from landmarks_jax import objective
 from landmarks_jax.training import sharding
 from landmarks_jax.training import state as states
-
-NARROW = {
-    "views__size": 16,
-    "data__canvas_size": 20,
-    "model__num_landmarks": 3,
-    "model__detector_channels": 8,
-    "model__hourglass_depth": 1,
-    "model__residual_blocks": 1,
-    "perceptual__taps": ("relu1_2",),
-}
 
 
 @pytest.mark.parametrize("preset", ["paper", "released"])
@@ -51,7 +42,7 @@ def test_the_papers_step_is_10_5_tera_operations():
 
 
 def test_gradients_that_nothing_needs_are_not_counted():
-    config = problem.configure("paper", 4, "float32", 4, **NARROW)
+    config = problem.configure("paper", 4, "float32", 4, **TINY)
     macs = {
         (part, direction): sum(
             one.macs
@@ -97,7 +88,7 @@ def test_the_jaxpr_is_walked_through_gradients_and_loops():
 
 
 def test_what_is_run_is_of_the_networks():
-    config = problem.configure("released", 4, "float32", 4, **NARROW)
+    config = problem.configure("released", 4, "float32", 4, **TINY)
     run = tracing.run_macs(config)
     plain = roofline.closed_form(config)
     for part in counting.PARTS:  # padding and folding add to it
@@ -107,7 +98,7 @@ def test_what_is_run_is_of_the_networks():
 
 
 def test_floors_are_of_the_slower_of_computing_and_moving():
-    config = problem.configure("paper", 4, "float32", 4, **NARROW)
+    config = problem.configure("paper", 4, "float32", 4, **TINY)
     passes = counting.passes(config)
     fast = {"peak": {"float32": 1e30}, "bandwidth": 1e9}
     floors = roofline.floors(config, fast)
@@ -126,7 +117,7 @@ def test_floors_are_of_the_slower_of_computing_and_moving():
 
 def test_the_floors_table_names_its_device():
     device = roofline.DEVICES["h200"]
-    result = roofline.count(["paper"], [4], ["bfloat16"], device, channels=4, **NARROW)
+    result = roofline.count(["paper"], [4], ["bfloat16"], device, channels=4, **TINY)
     text = roofline.to_markdown(result)
     assert "NVIDIA H200, 790 TFLOP/s in bfloat16" in text
     assert "assumed" in text

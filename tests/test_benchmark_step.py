@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from benchmarks import accelerator, contenders, counting, problem, profiling, train
+from benchmarks.accelerator import TINY
 from benchmarks.profiling import Kernel
-from tests.test_benchmark_counts import NARROW
 
 without_torch = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None, reason="torch is not installed"
 )
-TWO_TAPS = {**NARROW, "perceptual__taps": ("relu1_2", "relu2_1")}
+TWO_TAPS = {**TINY, "perceptual__taps": ("relu1_2", "relu2_1")}
 
 
 def make(way, batch=3):
@@ -83,7 +83,7 @@ def test_the_program_takes_the_steps_of_the_released_way(x64):
 
 
 def test_another_first_loss_is_no_contender():
-    config = problem.configure("paper", 2, "float32", 4, **NARROW)
+    config = problem.configure("paper", 2, "float32", 4, **TINY)
     contenders._check_first_loss(config, "Fused", 1.001, 1.0)
     contenders._check_first_loss(config, "AsReleased", 2.0, 1.0)  # of other statistics
     with pytest.raises(RuntimeError, match="Fused: the first step's loss is 2, ours 1"):

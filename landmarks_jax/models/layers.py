@@ -150,7 +150,10 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps `[B, H, W, I]` to `[B, H / stride, W / stride, features]`, and zeros to `lanes`."""
+        """Maps `[B, H, W, I]` to `[B, H / stride, W / stride, features]`, and zeros to `lanes`.
+
+        7 x 7 with stride 1 wants sides that are multiples of 4, 4 x 4 with stride 2 even ones.
+        """
         inputs = self.inputs or x.shape[-1]
         init = uniform_fan_in(inputs * self.size**2)
         param_dtype = at_least_float32(self.dtype)
