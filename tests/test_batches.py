@@ -55,8 +55,10 @@ def seen(config, feed, steps, start=0):
     ]
 
 
-@pytest.mark.parametrize("crop", ["center", "box"])
-@pytest.mark.parametrize("names", [("one",), ("one", "other", "one"), ("other", "one", "other")])
+@pytest.mark.parametrize(
+    ("names", "crop"),
+    [(("one",), "box"), (("one", "other", "one"), "center"), (("other", "one", "other"), "box")],
+)
 def test_resident_photos_make_the_batches_that_are_sent(folders, names, crop, monkeypatch):
     """Over several epochs, none of them a whole number of batches, and begun anywhere."""
     monkeypatch.setattr(batches, "PIECE", 3 * 20 * 20 * 3)  # bytes: some canvases at a time
@@ -64,7 +66,7 @@ def test_resident_photos_make_the_batches_that_are_sent(folders, names, crop, mo
     feed = open_feed(config)
     count = sum(COUNTS[name] for name in names)
     assert (len(feed), len(feed.folders)) == (count, len(set(names)))
-    sent = {start: seen(config, feed, 12 - start, start) for start in (0, 1, 5)}
+    sent = {start: seen(config, feed, 12 - start, start) for start in (0, 5)}
     sent[10**9] = seen(config, feed, 2, 10**9)  # times the batch it is more than an int32
     config.data.resident = True
     for start, wanted in sent.items():

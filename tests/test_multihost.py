@@ -13,9 +13,11 @@ import pytest
 
 from benchmarks import projection, scaling
 from landmarks_jax import cli
+from landmarks_jax.data import order, prepared, sources
+from landmarks_jax.data.feed import framing_of
 from landmarks_jax.errors import ConfigError, LostError
 from landmarks_jax.training.checkpoints import FOLDER
-from tests.running import command, finish, flags
+from tests.running import command, finish, flags, narrow
 
 STEPS = scaling.STEPS + 4  # a checkpoint is saved after scaling.STEPS, and at the end
 X64 = {"JAX_ENABLE_X64": "1"}
@@ -140,11 +142,15 @@ def test_a_signal_to_one_ends_both_after_the_same_step(curves, folder, tmp_path)
 
 
 # What processes tell each other: texts, an error of one, facts that differ, a folder of one's own.
+# And the rows of a batch that each has, sent there or gathered of all photos.
 TOLD = """
 import json, os, sys
 from pathlib import Path
+import jax, numpy as np
+from landmarks_jax.data.feed import open_feed
 from landmarks_jax.errors import DataError, UserError
-from landmarks_jax.training import agreement, processes
+from landmarks_jax.training import agreement, batches, processes, sharding
+from tests.running import narrow
 process, folder = int(sys.argv[1]), Path(sys.argv[2])
 agreement.SHARED_SECONDS, processes.HEARTBEAT_SECONDS = 0.5, 10
 told = {}
@@ -168,6 +174,13 @@ with processes.joined(multihost=True):
     (folder / f"own{process}").write_text(str(process))
     attempt("shared", agreement.check_shared, folder / "shared")
     attempt("own", agreement.check_shared, folder / f"own{process}")
+    config = narrow(data__source="prepared", data__roots=(sys.argv[3],), train__batch_size=4)
+    mesh, feed = sharding.make_mesh(), open_feed(config)
+    gather = jax.jit(lambda photos, step: batches.gather(photos, step, mesh))
+    for config.data.resident in (False, True):
+        given = next(batches.batches(config, feed, mesh, 3))
+        (rows,) = gather(given, np.int32(3)).canvases.addressable_shards
+        told[type(given).__name__] = np.asarray(rows.data).mean((1, 2, 3)).tolist()
     print(json.dumps(told), flush=True)
     if process == 1:
         raise UserError("only one of\\nthem")
@@ -175,12 +188,17 @@ with processes.joined(multihost=True):
 
 
 def test_what_one_process_knows_all_are_told(tmp_path):
+    config = narrow(data__num_synthetic=7)
+    canvases, photos = tmp_path / "canvases", sources.open_source(config.data)
+    prepared.prepare(photos, framing_of(config), canvases)
+    wanted = prepared.PreparedCanvases(str(canvases)).canvases.mean((1, 2, 3))
+    wanted = wanted[order.batch_rows(config.seed, 7, 4, 3)].tolist()
     # They find each other as they would under SLURM.
     slurm = {"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
     slurm["JAX_COORDINATOR_PORT"] = str(scaling.free_port())
     both = [
         command(
-            *(str(process), str(tmp_path)),
+            *(str(process), str(tmp_path), str(canvases)),
             code=TOLD,
             **slurm,
             SLURM_PROCID=str(process),
@@ -191,6 +209,8 @@ def test_what_one_process_knows_all_are_told(tmp_path):
     ended = [finish(process) for process in both]
     told = [json.loads(out.splitlines()[-1]) for _, out, _ in ended]
     assert [one["first"] for one in told] == [True, False]
+    for kind in ("Batch", "Resident"):
+        assert told[0][kind] + told[1][kind] == wanted
     for one in told:
         assert one["gathered"] == ["process 0", "process 1"]
         assert one["same"] is None
