@@ -81,8 +81,8 @@ def convolve_7x7(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
     With cells of 4 x 4 pixels folded into channels it is a 3 x 3 convolution from 16I to 16O
     channels whose kernel is the plain one at sixteen offsets. That triples the arithmetic, but
-    three input or output channels at full resolution leave a CPU's lanes and a tensor core empty:
-    it runs twice as fast where the output has three channels.
+    three input or output channels at full resolution leave a CPU's lanes and a tensor core empty
+    (docs/performance.md).
     """
     _, _, i, o = kernel.shape
     # Output phase p reads rows p - 3 ... p + 3 of its cell; the cells -1, 0 and 1 begin at row -4.
