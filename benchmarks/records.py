@@ -123,6 +123,11 @@ def mib(sizes: Mapping[str, int | None]) -> dict[str, float]:
     return {name: round(size / memory.MIB, 1) for name, size in sizes.items() if size is not None}
 
 
+def peak_resident_mib() -> float:
+    """The most that this process has had in memory so far, in MiB; 0 where nobody says."""
+    return round((memory.host_peak() or 0) / memory.MIB, 1)
+
+
 def resident() -> int | None:
     """What this process has in memory now, in bytes; None where the system does not say."""
     try:

@@ -26,7 +26,6 @@ from benchmarks import contenders, counting, records
 from benchmarks.contenders import TORCH
 from benchmarks.problem import PRESETS, configure, make_problem
 from benchmarks.records import OURS
-from landmarks_jax.training import memory
 
 FEWEST = 5  # rounds of a cell
 
@@ -114,7 +113,7 @@ def measure(
         "matmul_gflops": {dtype: round(peak / 1e9, 1) for dtype, peak in peaks.items()},
         "loss_differences": checked,
         "left_out": left_out,
-        **records.mib({"peak_rss_mib": memory.host_peak()}),
+        "peak_rss_mib": records.peak_resident_mib(),
         "rows": rows,
     }
 
