@@ -1,9 +1,9 @@
 """The memory benchmark: what it measures of a narrow configuration, and its table."""
 
 from benchmarks import memory
-from tests.test_benchmark_counts import NARROW
+from benchmarks.accelerator import TINY
 
-FIELDS = {name.replace("__", "."): value for name, value in NARROW.items()}
+FIELDS = {name.replace("__", "."): value for name, value in TINY.items()}
 FIELDS |= {"model.generator_channels": 2, "train.batch_size": 4}
 
 
