@@ -14,15 +14,25 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
-from benchmarks import counting, detector, endurance, profiling, records, roofline, train
+from benchmarks import (
+    arguments,
+    counting,
+    detector,
+    endurance,
+    profiling,
+    records,
+    roofline,
+    train,
+)
 from benchmarks.problem import PAPER_STEPS, configure
 from benchmarks.records import OURS
+from landmarks_jax.errors import UserError
 
 PRESETS = {64: "paper", 32: "released"}
 EAGER, COMPILED = ("released", "fused"), ("released-compiled", "fused-compiled")
@@ -145,14 +155,35 @@ def run_stage(name: str, out: Path, scale: Scale) -> None:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     jax.config.update("jax_compilation_cache_dir", str(out / "compiled"))
     start = time.perf_counter()
-    found = STAGES[name].run(scale)
+    found = STAGES[name].run(scale) | {"tiny": scale == SMALL}
     found["stage_seconds"] = round(time.perf_counter() - start, 1)
     part = out / f"{name}.json.part"
     part.write_text(json.dumps(found, indent=1) + "\n")
     part.replace(out / f"{name}.json")
 
 
-def run_stages(out: Path, names: list[str], minutes: float, *, tiny: bool) -> dict[str, str]:
+def check_folder(out: Path, *, tiny: bool) -> None:
+    """Refuses stages that cannot be read, or were tried with the other size of networks.
+
+    Raises:
+      UserError: naming the file.
+    """
+    for name in STAGES:
+        path = out / f"{name}.json"
+        try:
+            found = json.loads(path.read_text())
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: cannot be read ({error}); remove it") from error
+        if not isinstance(found, dict):
+            raise UserError(f"{path}: is no stage's result; remove it")
+        if found.get("tiny", False) != tiny:
+            how = "without" if tiny else "with"
+            raise UserError(f"{path}: was measured {how} --tiny; name another folder by --out")
+
+
+def run_stages(out: Path, names: Sequence[str], minutes: float, *, tiny: bool) -> dict[str, str]:
     """Runs what has no JSON yet, in order, while there is time.
 
     Returns:
@@ -165,8 +196,8 @@ def run_stages(out: Path, names: list[str], minutes: float, *, tiny: bool) -> di
         if (out / f"{name}.json").exists():
             continue
         left = end - time.monotonic()
-        if not tiny and STAGES[name].seconds > left:
-            left_out[name] = f"would not fit into the {left:.0f} s left"
+        if left <= 0 or (not tiny and STAGES[name].seconds > left):
+            left_out[name] = f"would not fit into the {max(left, 0):.0f} s left"
             continue
         command = [sys.executable, "-m", "benchmarks.accelerator", "--out", str(out)]
         command += ["--stage", name, *(["--tiny"] if tiny else [])]
@@ -297,22 +328,26 @@ def main() -> int:
       The exit code: 1 where a stage has no JSON.
     """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder of the JSON files")
-    parser.add_argument("--minutes", type=float, default=60.0, help="that all may take")
-    parser.add_argument("--stages", default=",".join(STAGES), help="which, in which order")
+    parser.add_argument(
+        "--out", type=arguments.out_folder, required=True, help="folder of the JSON files"
+    )
+    parser.add_argument("--minutes", type=arguments.amount, default=60.0, help="for all")
+    every = ",".join(STAGES)
+    which = arguments.names(STAGES)
+    parser.add_argument("--stages", type=which, default=every, help="which, in which order")
     parser.add_argument("--tiny", action="store_true", help="tiny networks: to try the command")
     parser.add_argument("--stage", choices=tuple(STAGES), help="this one, in this process")
     given = parser.parse_args()
     if given.stage:
         run_stage(given.stage, given.out, SMALL if given.tiny else FULL)
         return 0
-    names = given.stages.split(",")
-    if not set(names) <= set(STAGES):
-        parser.error(f"--stages: of {', '.join(STAGES)}")
-    left_out = run_stages(given.out, names, given.minutes, tiny=given.tiny)
+    # This process computes nothing: a GPU's memory is its stages'.
+    jax.config.update("jax_platforms", "cpu")
+    check_folder(given.out, tiny=given.tiny)
+    left_out = run_stages(given.out, given.stages, given.minutes, tiny=given.tiny)
     print(write_summary(given.out, left_out, tiny=given.tiny))
     return 1 if left_out else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    arguments.run(main)

@@ -13,7 +13,6 @@ import argparse
 import importlib.util
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -21,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from benchmarks import records
+from benchmarks import arguments, records
 from benchmarks.records import OURS
 from configs import base
 from landmarks_jax.detector import ViewDetector, build_detector
@@ -199,17 +198,25 @@ def to_markdown(result: dict[str, Any]) -> str:
 def main() -> None:
     """Measures, and writes the JSON with its table beside it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, help="JSON file; the table gets the ending .md")
-    parser.add_argument("--widths", default="paper,small", help="of paper, small")
-    parser.add_argument("--batches", default="1,8,64,256", help="views at once")
-    parser.add_argument("--dtypes", help="float32, bfloat16; default: bfloat16 too on a GPU")
-    given = parser.parse_args()
-    dtypes = given.dtypes or records.default_dtypes()
-    result = measure(
-        given.widths.split(","), [int(n) for n in given.batches.split(",")], dtypes.split(",")
+    parser.add_argument(
+        "--out", type=arguments.out_file, help="JSON file; the table gets the ending .md"
     )
+    parser.add_argument(
+        "--widths", type=arguments.names(WIDTHS), default="paper,small", help="by commas"
+    )
+    parser.add_argument(
+        "--batches", type=arguments.counts(1), default="1,8,64,256", help="views at once"
+    )
+    parser.add_argument(
+        "--dtypes",
+        type=arguments.names(records.DTYPES),
+        default=records.default_dtypes(),
+        help=", ".join(records.DTYPES),
+    )
+    given = parser.parse_args()
+    result = measure(given.widths, given.batches, given.dtypes)
     records.write(given.out, result, to_markdown(result))
 
 
 if __name__ == "__main__":
-    main()
+    arguments.run(main)

@@ -29,11 +29,12 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 
-from benchmarks import records
+from benchmarks import arguments, records
 from configs import faces, faces_cpu
 from landmarks_jax.data import files, parallel, prepared, sources
 from landmarks_jax.data.feed import Feed, framing_of, open_feed
 from landmarks_jax.data.synthetic import SyntheticFaces
+from landmarks_jax.errors import DataError
 from landmarks_jax.training import batches, reports, sharding
 
 # The configurations whose canvases are timed: 160 and 60 pixels a side.
@@ -52,6 +53,8 @@ Stage = Callable[[], float]
 def link_photos(source: Path, count: int, folder: Path) -> None:
     """Links to the first `count` pictures of a folder."""
     found = files.usable_files([str(source)])[0]
+    if len(found) < SLOW:
+        raise DataError(f"--photos {source}: {len(found)} pictures, and it takes {SLOW} at least")
     for i, file in enumerate(found[:count]):
         (folder / f"{i:06d}{Path(file.path).suffix}").symlink_to(Path(file.path).resolve())
 
@@ -272,14 +275,20 @@ def to_markdown(result: dict[str, Any]) -> str:
 def main() -> None:
     """Measures, and writes the JSON with its table beside it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, help="JSON file; the table gets the ending .md")
+    parser.add_argument(
+        "--out", type=arguments.out_file, help="JSON file; the table gets the ending .md"
+    )
     parser.add_argument("--photos", type=Path, help="a folder of pictures; default: embedded faces")
-    parser.add_argument("--count", type=int, default=2048, help="photos, the first ones")
-    parser.add_argument("--rounds", type=int, default=7, help="rounds, after one that warms up")
-    parser.add_argument("--steps", type=int, default=60, help="steps of the runs; 0 makes none")
+    parser.add_argument(
+        "--count", type=arguments.count(SLOW), default=2048, help="photos, the first ones"
+    )
+    parser.add_argument(
+        "--rounds", type=arguments.count(2), default=7, help="rounds, after one that warms up"
+    )
+    parser.add_argument(
+        "--steps", type=arguments.count(0), default=60, help="steps of the runs; 0 makes none"
+    )
     given = parser.parse_args()
-    if given.count < SLOW:
-        parser.error(f"--count {given.count}: at least {SLOW}")
     if given.steps == 1:
         parser.error("--steps 1: 0 or more than 1; what comes first only warms up")
     with tempfile.TemporaryDirectory() as folder:
@@ -289,4 +298,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    arguments.run(main)

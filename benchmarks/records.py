@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from landmarks_jax.training import memory
 
 OURS = "landmarks_jax"
+DTYPES = ("float32", "bfloat16")
 # Rounds go on for so many seconds, and so often at least and at most.
 SECONDS, FEWEST, MOST = 12.0, 3, 50
 # Of what is multiplied and copied to find a machine's rates: side of a matrix, bytes.
@@ -106,8 +107,10 @@ def why_no_torch() -> str | None:
     """Why PyTorch cannot run on the kind of device that JAX uses here; None where it can."""
     if importlib.util.find_spec("torch") is None:
         return "torch is not installed"
-    import torch  # noqa: PLC0415
-
+    try:
+        import torch  # noqa: PLC0415
+    except (ImportError, OSError) as error:
+        return f"torch cannot be imported ({error})"
     if jax.default_backend() == "gpu" and not torch.cuda.is_available():
         return "this torch sees no GPU"
     return None

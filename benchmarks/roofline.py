@@ -13,14 +13,13 @@ batch norm to passes of its own, what these move comes on top (`library`). What 
 import argparse
 from collections import defaultdict
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
-from benchmarks import counting, records, tracing
-from benchmarks.problem import PAPER_STEPS, configure
+from benchmarks import arguments, counting, records, tracing
+from benchmarks.problem import PAPER_STEPS, PRESETS, configure
 
 # Rates in operations and bytes a second. Not of this machine: what a file says by them is assumed.
 DEVICES: dict[str, dict[str, Any]] = {
@@ -217,23 +216,28 @@ def _xla(counts: dict[str, Any], ways: list[str], part: str) -> list[str]:
 def main() -> None:
     """Counts, and writes the JSON with its tables beside it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, help="JSON file; the tables get the ending .md")
-    parser.add_argument("--presets", default="paper,released")
-    parser.add_argument("--batches", default="32,256", help="photos a step")
-    parser.add_argument("--dtypes", default="bfloat16,float32", help="of bfloat16, float32")
+    parser.add_argument(
+        "--out", type=arguments.out_file, help="JSON file; the tables get the ending .md"
+    )
+    parser.add_argument("--presets", type=arguments.names(PRESETS), default="paper,released")
+    parser.add_argument(
+        "--batches", type=arguments.counts(2), default="32,256", help="photos a step"
+    )
+    parser.add_argument(
+        "--dtypes", type=arguments.names(_BYTES), default="bfloat16,float32", help="by commas"
+    )
     parser.add_argument("--device", default="here", choices=("here", *DEVICES), help="whose rates")
     parser.add_argument("--compiled", action="store_true", help="count what XLA compiles here, too")
     given = parser.parse_args()
-    dtypes = given.dtypes.split(",")
     result = count(
-        given.presets.split(","),
-        [int(n) for n in given.batches.split(",")],
-        dtypes,
-        measured(dtypes) if given.device == "here" else DEVICES[given.device],
+        given.presets,
+        given.batches,
+        given.dtypes,
+        measured(given.dtypes) if given.device == "here" else DEVICES[given.device],
         compiled=given.compiled,
     )
     records.write(given.out, result, to_markdown(result))
 
 
 if __name__ == "__main__":
-    main()
+    arguments.run(main)

@@ -22,7 +22,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from benchmarks import projection, records, roofline
+from benchmarks import arguments, projection, records, roofline
 from configs import base
 from landmarks_jax import caches, objective
 from landmarks_jax.training import batches, loop, processes, program, reports, sharding
@@ -260,7 +260,9 @@ def to_markdown(result: dict[str, Any]) -> str:
 def main() -> None:
     """Measures, and writes the JSON with its tables beside it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, help="JSON file; the tables get the ending .md")
+    parser.add_argument(
+        "--out", type=arguments.out_file, help="JSON file; the tables get the ending .md"
+    )
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     for name in ("steps", "process", "processes", "port"):
         parser.add_argument(f"--{name}", type=int, default=0, help=argparse.SUPPRESS)
@@ -278,4 +280,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    arguments.run(main)

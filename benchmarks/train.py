@@ -13,7 +13,6 @@ weights, views and auxiliaries, and for the two ways the two `bn_groups`.
 
 import argparse
 import gc
-import json
 import os
 import sys
 from collections.abc import Iterable
@@ -22,10 +21,11 @@ from typing import Any
 
 import jax
 
-from benchmarks import contenders, counting, records
+from benchmarks import arguments, contenders, counting, records
 from benchmarks.contenders import TORCH
 from benchmarks.problem import PRESETS, configure, make_problem
 from benchmarks.records import OURS
+from landmarks_jax.errors import UserError
 from landmarks_jax.training import memory
 
 FEWEST = 5  # rounds of a cell
@@ -194,6 +194,30 @@ def compare(stored: dict[str, Any], fresh: dict[str, Any], tolerance: float) -> 
     return worse
 
 
+def read_stored(path: Path) -> dict[str, Any]:
+    """Reads an earlier result that can be measured again here.
+
+    Raises:
+      UserError: it cannot be read, is of another kind of device, or there is no PyTorch here.
+    """
+    result = arguments.stored(path, "benchmarks.train")
+    cell = {"channels", "dtype", "batch", "contender", "over_ours"}
+    head = {"preset", "fields", "steps_a_round", "seconds", "device", "rows"}
+    rows = result.get("rows")
+    if not head <= set(result) or not rows or not all(cell <= set(row) for row in rows):
+        raise UserError(f"{path}: is not whole; measure it again with --out in place of --check")
+    cpu = jax.default_backend() == "cpu"
+    if cpu != result["device"].endswith("cpu"):
+        raise UserError(
+            f"{path}: was measured on {result['device']}, and here is {jax.devices()[0]}; compare "
+            "on the same kind of device"
+        )
+    why = records.why_no_torch()
+    if why is not None:
+        raise UserError(f"--check {path}: compares ratios to PyTorch, and {why}")
+    return result
+
+
 def measure_again(stored: dict[str, Any]) -> dict[str, Any]:
     """Times the cells of an earlier result once more."""
     rows = stored["rows"]
@@ -221,33 +245,57 @@ def main() -> int:
     jax.config.update("jax_enable_compilation_cache", False)
     gpu = jax.default_backend() == "gpu"
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, help="JSON file; the table gets the ending .md")
+    parser.add_argument(
+        "--out", type=arguments.out_file, help="JSON file; the table gets the ending .md"
+    )
     parser.add_argument("--preset", default="released", choices=tuple(PRESETS))
-    parser.add_argument("--widths", default="32", help="c of the generator: 32, 64")
-    parser.add_argument("--batches", default="32,256" if gpu else "8", help="photos a step")
-    parser.add_argument("--dtypes", default=records.default_dtypes(), help="float32, bfloat16")
-    parser.add_argument("--contenders", default="released,fused", help=", ".join(TORCH))
-    parser.add_argument("--steps", type=int, default=10 if gpu else 1, help="steps a round")
-    parser.add_argument("--seconds", type=float, default=120.0, help="of a cell's rounds")
+    parser.add_argument(
+        "--widths", type=arguments.counts(1), default="32", help="c of the generator: 32, 64"
+    )
+    photos = "32,256" if gpu else "8"
+    parser.add_argument("--batches", type=arguments.counts(2), default=photos, help="photos a step")
+    parser.add_argument(
+        "--dtypes",
+        type=arguments.names(records.DTYPES),
+        default=records.default_dtypes(),
+        help=", ".join(records.DTYPES),
+    )
+    parser.add_argument(
+        "--contenders",
+        type=arguments.names(TORCH, none=True),
+        default="released,fused",
+        help=", ".join(TORCH),
+    )
+    steps = 10 if gpu else 1
+    parser.add_argument("--steps", type=arguments.count(1), default=steps, help="steps a round")
+    parser.add_argument(
+        "--seconds", type=arguments.amount, default=120.0, help="of a cell's rounds"
+    )
     parser.add_argument("--check", type=Path, help="an earlier JSON: measure its cells, compare")
     parser.add_argument(
-        "--tolerance", type=float, default=0.15, help="share of a ratio that --check lets go"
+        "--tolerance",
+        type=arguments.amount,
+        default=0.15,
+        help="share of a ratio that --check lets go",
     )
     given = parser.parse_args()
     if given.check:
-        stored = json.loads(given.check.read_text())
+        stored = read_stored(given.check)
         result = measure_again(stored)
         worse = compare(stored, result, given.tolerance)
     else:
         cells = [
-            (int(channels), dtype, int(batch))
-            for channels in given.widths.split(",")
-            for dtype in given.dtypes.split(",")
-            for batch in given.batches.split(",")
+            (channels, dtype, batch)
+            for channels in given.widths
+            for dtype in given.dtypes
+            for batch in given.batches
         ]
-        flags = [flag for flag in given.contenders.split(",") if flag]
         result = measure(
-            given.preset, cells, flags, steps_a_round=given.steps, seconds=given.seconds
+            given.preset,
+            cells,
+            given.contenders,
+            steps_a_round=given.steps,
+            seconds=given.seconds,
         )
         worse = []
     records.write(given.out, result, to_markdown(result))
@@ -257,4 +305,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    arguments.run(main)

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
@@ -16,6 +17,7 @@ from landmarks_jax import cli
 from landmarks_jax.data import order, prepared, sources
 from landmarks_jax.data.feed import framing_of
 from landmarks_jax.errors import ConfigError, LostError
+from landmarks_jax.training import processes
 from landmarks_jax.training.checkpoints import FOLDER
 from tests.running import command, finish, flags, narrow
 
@@ -241,6 +243,19 @@ def test_what_one_process_knows_all_are_told(tmp_path):
 def test_a_place_that_cannot_be(place, message):
     with pytest.raises(ConfigError, match=message):
         cli._check_place(*place)
+
+
+def test_a_coordinator_that_cannot_be_is_refused_at_once():
+    with socket.socket() as taken:
+        taken.bind(("0.0.0.0", 0))
+        taken.listen()
+        place = f"localhost:{taken.getsockname()[1]}"
+        with pytest.raises(ConfigError, match=f"{place}: process 0 cannot listen on port .*in use"):
+            processes.check_coordinator(place, 0)
+        processes.check_coordinator(place, 1)
+    processes.check_coordinator(place, 0)
+    with pytest.raises(ConfigError, match=r"knows no host nowhere\.invalid"):
+        processes.check_coordinator("nowhere.invalid:8476", 1)
 
 
 def test_flags_that_do_not_go_together_are_one_line_before_jax_is_loaded(tmp_path):

@@ -2,9 +2,11 @@
 
 import contextlib
 import ctypes
+import errno
 import logging
 import os
 import signal
+import socket
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -49,7 +51,13 @@ def joined(
         yield
         return
     name = "this process" if process_id is None else f"process {process_id} of {num_processes}"
-    with _abort_explained(lambda: f"{name}: could not join the others within {JOIN_SECONDS} s"):
+    if coordinator is not None:
+        check_coordinator(coordinator, process_id)
+    at = "" if coordinator is None else f" at --coordinator={coordinator}"
+    advice = "start all of them within that time, where they can reach process 0"
+    with _abort_explained(
+        lambda: f"{name}: could not join the others{at} within {JOIN_SECONDS} s; {advice}"
+    ):
         _join(coordinator, num_processes, process_id)
     try:
         name = _name()  # waits until all have found their devices
@@ -61,6 +69,39 @@ def joined(
             jax.distributed.shutdown()
     except BaseException as error:
         _end(error, name)
+
+
+def check_coordinator(coordinator: str, process_id: int | None) -> None:
+    """Refuses what would take JAX minutes to find out, or end it by a fault of memory.
+
+    Args:
+      coordinator: `host:port` of process 0.
+      process_id: which process this is; the first must be able to listen on that port.
+
+    Raises:
+      ConfigError: nobody knows the host, or the port cannot be listened on.
+    """
+    host, _, port = coordinator.rpartition(":")
+    try:
+        socket.getaddrinfo(host.strip("[]"), port)
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(
+            f"--coordinator={coordinator}: this machine knows no host {host} ({error}); name the "
+            "machine of process 0, or its address"
+        ) from error
+    if process_id != 0:
+        return
+    for family, everywhere in ((socket.AF_INET6, "::"), (socket.AF_INET, "0.0.0.0")):
+        try:
+            with socket.socket(family) as listener:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                listener.bind((everywhere, int(port)))
+        except OSError as error:
+            if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                raise ConfigError(
+                    f"--coordinator={coordinator}: process 0 cannot listen on port {port} "
+                    f"({error.strerror}); give all processes another one"
+                ) from error
 
 
 def _join(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
