@@ -58,21 +58,32 @@ def configuration(dtype: str, steps: int = STEPS) -> ConfigDict:
 
 
 def curves(
-    folder: Path, layouts: Iterable[str] = tuple(LAYOUTS), steps: int = STEPS
+    folder: Path,
+    layouts: Iterable[str] = tuple(LAYOUTS),
+    steps: int = STEPS,
+    *,
+    count: bool = False,
 ) -> dict[str, dict[str, list[float]]]:
     """The losses of every step, by layout and arithmetic; the runs' folders stay in `folder`.
+
+    Args:
+      folder: where runs go.
+      layouts: names of `LAYOUTS`.
+      steps: of each run.
+      count: also compile a step once more to count how often its devices wait for each other.
 
     Raises:
       RuntimeError: a process failed.
     """
     found: dict[str, dict[str, list[float]]] = {}
     for layout in layouts:
-        count, devices = LAYOUTS[layout]
+        number, devices = LAYOUTS[layout]
         port = free_port()
         started = []
-        for process in range(count):
+        for process in range(number):
             given = ["--child", str(folder / layout), "--steps", str(steps)]
-            given += ["--process", str(process), "--processes", str(count), "--port", str(port)]
+            given += ["--process", str(process), "--processes", str(number), "--port", str(port)]
+            given += ["--count"] * (count and devices > 1)
             flags = f"--xla_force_host_platform_device_count={devices}"
             environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
             environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # compiling is what takes the time
@@ -108,13 +119,13 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def child(folder: Path, steps: int, place: Mapping[str, Any]) -> None:
-    """One of a layout's processes: trains in either arithmetic."""
+def child(folder: Path, steps: int, place: Mapping[str, Any], *, count: bool) -> None:
+    """One of a layout's processes: trains in either arithmetic, and counts if asked."""
     with processes.joined(**place):
         for dtype in DTYPES:
             jax.config.update("jax_enable_x64", dtype == "float64")
             loop.train(configuration(dtype, steps), folder / dtype)
-            if dtype == "float32" and jax.local_device_count() > 1:
+            if dtype == "float32" and count:
                 (folder / _COUNTS).write_text(json.dumps(count_all_reduces(configuration(dtype))))
 
 
@@ -156,7 +167,7 @@ def differences(found: Mapping[str, Mapping[str, list[float]]]) -> dict[str, dic
 
 def measure(folder: Path) -> dict[str, Any]:
     """Everything; plain JSON, the source of `to_markdown`."""
-    found = curves(folder)
+    found = curves(folder, count=True)
     counts = json.loads((folder / "1 process, 8 devices" / _COUNTS).read_text())
     per_norm = counts["all_reduces"] / counts["batch_norms"]
     peak = roofline.DEVICES[projection.DEVICE]
@@ -266,13 +277,14 @@ def main() -> None:
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     for name in ("steps", "process", "processes", "port"):
         parser.add_argument(f"--{name}", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--count", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
         place: dict[str, Any] = {"multihost": given.processes > 1}
         if place["multihost"]:
             place |= {"coordinator": f"localhost:{given.port}", "process_id": given.process}
             place["num_processes"] = given.processes
-        return child(given.child, given.steps, place)
+        return child(given.child, given.steps, place, count=given.count)
     caches.keep_compilations()
     with tempfile.TemporaryDirectory() as folder:
         result = measure(Path(folder))
