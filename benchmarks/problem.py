@@ -109,8 +109,12 @@ def _random_variables(config: ConfigDict, networks: objective.Networks) -> dict[
 
 def first_state(problem: Problem) -> states.TrainState:
     """The state before the first step, on the device."""
-    kept = {**problem.variables, "averaged": {}, "tap_means": {}, "core": {}}
-    return states.restarted_state(problem.config, kept, 0, mesh())
+    config = problem.config
+    shapes = states.abstract_state(config, problem.networks, mesh()).tap_means
+    means = jax.tree.map(lambda mean: np.zeros(mean.shape, mean.dtype), shapes)
+    averaged = problem.variables["params"] if config.optimizer.ema_decay else {}
+    kept = {**problem.variables, "averaged": averaged, "tap_means": means, "core": {}}
+    return states.restarted_state(config, kept, 0, mesh())
 
 
 def draw_views(problem: Problem, step: int = 0) -> tuple[Any, Any, Any]:

@@ -5,6 +5,8 @@ from benchmarks.accelerator import TINY
 
 FIELDS = {name.replace("__", "."): value for name, value in TINY.items()}
 FIELDS |= {"model.generator_channels": 2, "train.batch_size": 4}
+# What the state of some configurations holds besides.
+FIELDS |= {"perceptual.balance": True, "optimizer.ema_decay": 0.9}
 
 
 def test_a_configurations_memory_is_planned_and_does_not_grow():
