@@ -2,6 +2,7 @@
 
 from benchmarks import memory
 from benchmarks.accelerator import TINY
+from tests.benchmarking import HEAD
 
 FIELDS = {name.replace("__", "."): value for name, value in TINY.items()}
 FIELDS |= {"model.generator_channels": 2, "train.batch_size": 4}
@@ -22,7 +23,6 @@ def test_a_configurations_memory_is_planned_and_does_not_grow():
 def test_the_table_shows_what_was_planned_and_held():
     row = {"config": "paper", "batch": 4, "dtype": "float32", "host_peak_mib": [990.0, 1000.4]}
     plan = {"arguments": 10.4, "temporary": 2000.0, "device_peak": 3000.2}
-    head = {"command": "c", "versions": {}, "python": "3", "device": "d", "machine": "m"}
-    text = memory.to_markdown({**head, "rows": [{**row, "planned_mib": plan}]})
+    text = memory.to_markdown({**HEAD, "rows": [{**row, "planned_mib": plan}]})
     assert "| `paper` | 4 | float32 | 10 | 2,000 | 1,000 | 3,000 |" in text
     assert "grew by 10 MiB" in text

@@ -11,6 +11,7 @@ import pytest
 from benchmarks import accelerator, contenders, counting, problem, profiling, train
 from benchmarks.accelerator import TINY
 from benchmarks.profiling import Kernel
+from tests.benchmarking import HEAD
 
 without_torch = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None, reason="torch is not installed"
@@ -127,11 +128,8 @@ def result(*ratios):
     rows = [row("landmarks_jax", 1.0)]
     rows += [row(name, ratio) for name, ratio in zip(names, ratios, strict=False)]
     return {
+        **HEAD,
         "command": "python -m benchmarks.train",
-        "versions": {"jax": "1"},
-        "python": "3",
-        "device": "d",
-        "machine": "m",
         "preset": "released",
         "matmul_gflops": {"float32": 200.0},
         "loss_differences": {"32": {"AsReleased": 1e-7, "Fused": 2e-6}},
@@ -206,9 +204,8 @@ def test_stages_go_on_where_they_were_and_stop_in_time(tmp_path, monkeypatch):
         return subprocess.CompletedProcess(command, int(name == "steps_64"))
 
     machine = {"peak": {"bfloat16": 8e14, "float32": 4e14}, "bandwidth": 4e12}
-    head = {"command": "c", "versions": {}, "python": "3", "device": "d", "machine": "m"}
     trained = row("landmarks_jax", 1.0, channels=64, dtype="bfloat16", batch=32)
-    stages = {"machine": machine | head, "train_64_bfloat16_32": {"rows": [trained]}}
+    stages = {"machine": machine | HEAD, "train_64_bfloat16_32": {"rows": [trained]}}
     monkeypatch.setattr(accelerator.subprocess, "run", run)
     (tmp_path / "machine.json").write_text(json.dumps(stages["machine"]))
     names = ["machine", "train_64_bfloat16_32", "steps_64", "detector"]

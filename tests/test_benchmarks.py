@@ -10,6 +10,7 @@ import pytest
 from benchmarks import detector as benchmark
 from benchmarks import records
 from landmarks_jax.detector import ViewDetector
+from tests.benchmarking import HEAD
 from tests.running import ROOT
 
 RESULTS = sorted((ROOT / "docs" / "results" / "benchmarks").glob("*.json"))
@@ -59,11 +60,7 @@ def test_the_table_compares_with_the_fastest_other():
         for name, time in (("landmarks_jax", 4.0), ("PyTorch", 5.0), ("ONNX Runtime", 2.0))
     ]
     result = {
-        "command": "c",
-        "versions": {},
-        "python": "3",
-        "device": "d",
-        "machine": "m",
+        **HEAD,
         "matmul_gflops": {"float32": 100.0},
         "left_out": {},
         "rows": rows,

@@ -9,6 +9,7 @@ import pytest
 from benchmarks import input as benchmark
 from landmarks_jax.data import parallel, prepared, sources
 from landmarks_jax.data.feed import framing_of
+from tests.benchmarking import HEAD
 from tests.running import narrow
 
 
@@ -81,11 +82,7 @@ def test_the_table_says_what_bounds_the_photos():
         return {"canvas": 60, "stage": stage, "threads": threads, "photos_per_second": rates}
 
     result = {
-        "command": "c",
-        "versions": {},
-        "python": "3",
-        "device": "d",
-        "machine": "m",
+        **HEAD,
         "photos": {"count": 9, "of": "--photos", "height": 218.0, "width": 178.0, "bytes": 2048},
         "batch": 32,
         "rows": [

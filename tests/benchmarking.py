@@ -1,0 +1,4 @@
+"""What the tests of benchmarks share."""
+
+# What stands at the head of every result, as `records.surroundings` gives it.
+HEAD = {"command": "c", "versions": {}, "python": "3", "device": "d", "machine": "m"}
