@@ -1,0 +1,35 @@
+"""XLA's options for a processor: what they change, and that the detector is compiled with them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks import detector as benchmark
+from landmarks_jax import compiling
+from landmarks_jax.detector import ViewDetector
+from landmarks_jax.models.convolutions import convolve
+
+pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="options of a processor")
+
+
+def test_convolutions_are_xlas_own_and_barriers_stay():
+    def loss(kernel):
+        x = jax.nn.relu(2.0 * jnp.ones((2, 8, 8, 16)) + kernel[0, 0, 0, 0])
+        return (convolve(x, kernel, 1) ** 2).sum()
+
+    lowered = jax.jit(jax.grad(loss)).lower(jnp.ones((3, 3, 16, 16)))
+    compiled = lowered.compile(compiler_options=compiling.compiler_options()).as_text()
+    assert "ynn" not in compiled
+    assert "opt-barrier(" in compiled
+    # Not because this JAX has neither.
+    assert "opt-barrier(" not in lowered.compile().as_text()
+
+
+def test_the_detector_is_compiled_with_them(narrow_config, filled, monkeypatch):
+    config = narrow_config(compute_dtype="float32")
+    variables = filled(benchmark.build_detector(config), (1, 32, 32, 3), use_running_average=True)
+    monkeypatch.setattr(compiling, "compiler_options", lambda: {"xla_of_no_use": ""})
+    detector = ViewDetector(config, variables)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="No such compile option"):
+        detector(np.zeros((1, 32, 32, 3), np.uint8))
