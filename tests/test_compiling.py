@@ -1,11 +1,13 @@
-"""XLA's options for a processor: what they change, and that the detector is compiled with them."""
+"""XLA's options for a processor: what they change; detector and step are compiled with them."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks import contenders, problem
 from benchmarks import detector as benchmark
+from benchmarks.accelerator import TINY
 from landmarks_jax import compiling
 from landmarks_jax.detector import ViewDetector
 from landmarks_jax.models.convolutions import convolve
@@ -33,3 +35,10 @@ def test_the_detector_is_compiled_with_them(narrow_config, filled, monkeypatch):
     detector = ViewDetector(config, variables)
     with pytest.raises(jax.errors.JaxRuntimeError, match="No such compile option"):
         detector(np.zeros((1, 32, 32, 3), np.uint8))
+
+
+def test_the_step_is_compiled_with_them(monkeypatch):
+    config = problem.configure("released", 2, "float32", 2, **TINY)
+    monkeypatch.setattr(compiling, "compiler_options", lambda: {"xla_of_no_use": ""})
+    with pytest.raises(jax.errors.JaxRuntimeError, match="No such compile option"):
+        contenders.Ours(problem.make_problem(config), 1)
