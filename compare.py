@@ -8,8 +8,8 @@ their mean in a row too. With --out, DIR gets compare.md, compare.csv and compar
 
 from absl import flags
 
-from landmarks_jax import cli
-from landmarks_jax.errors import UserError
+from landmarks_jax.cli import entry
+from landmarks_jax.system.errors import UserError
 
 _OUT = flags.DEFINE_string("out", None, "A folder for the tables as Markdown, CSV and JSON.")
 
@@ -19,10 +19,10 @@ def main(arguments: list[str]) -> None:
     if not arguments:
         raise UserError("give the folders of runs, RUN RUN ...; --help says more")
     # Only now, so that --help and a wrong flag answer at once.
-    from landmarks_jax.comparing import command  # noqa: PLC0415
+    from landmarks_jax.studies import compare_runs  # noqa: PLC0415
 
-    print(command.compare_runs(arguments, _OUT.value))
+    print(compare_runs.compare_runs(arguments, _OUT.value))
 
 
 if __name__ == "__main__":
-    cli.run(main, positional=True)
+    entry.run(main, positional=True)

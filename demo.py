@@ -14,8 +14,8 @@ from pathlib import Path
 
 from absl import flags
 
-from landmarks_jax import cli
-from landmarks_jax.errors import UserError
+from landmarks_jax.cli import entry
+from landmarks_jax.system.errors import UserError
 
 _PORT = flags.DEFINE_integer("port", 8000, "Where to serve; 0 takes any free port.")
 _BUILD = flags.DEFINE_string("build", None, "Make the page as this folder, and serve nothing.")
@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> None:
     if len(arguments) > 1:
         raise UserError(f"unknown argument {arguments[1]!r}; one DETECTOR is shown at a time")
     # Only now, so that --help and a wrong flag answer at once.
-    from landmarks_jax.demo import server, site  # noqa: PLC0415
+    from landmarks_jax.inference.browser import server, site  # noqa: PLC0415
 
     detector = arguments[0] if arguments else "faces"
     if _BUILD.value is None:
@@ -38,4 +38,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, positional=True)
+    entry.run(main, positional=True)

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from absl import flags
 
-from landmarks_jax import cli
-from landmarks_jax.errors import UserError
+from landmarks_jax.cli import entry
+from landmarks_jax.system.errors import UserError
 
 _OUT = flags.DEFINE_string("out", None, "The folder of results.", required=True)
 _BOXES = flags.DEFINE_string(
@@ -60,15 +60,15 @@ def main(arguments: list[str]) -> int:
     if _CAMERA.value is not None and _BOXES.value is not None:
         raise UserError("--boxes goes with files, not with --camera")
     # Only now, so that --help and a wrong flag answer at once.
-    from landmarks_jax.detecting import command  # noqa: PLC0415
-    from landmarks_jax.detecting.job import Options  # noqa: PLC0415
+    from landmarks_jax.inference.media import run_detection  # noqa: PLC0415
+    from landmarks_jax.inference.media.job import Options  # noqa: PLC0415
 
     options = Options(_DRAW.value, _NUMBERS.value, _LABELLED.value, _TRAILS.value, _SMOOTH.value)
     detector, *inputs = arguments
     out = Path(_OUT.value)
     if _CAMERA.value is None:
-        return command.detect_files(detector, inputs, out, options, _BOXES.value)
-    return command.detect_camera(
+        return run_detection.detect_files(detector, inputs, out, options, _BOXES.value)
+    return run_detection.detect_camera(
         detector,
         _CAMERA.value,
         out,
@@ -79,4 +79,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main, positional=True)
+    entry.run(main, positional=True)

@@ -11,18 +11,18 @@ from pathlib import Path
 
 from absl import flags
 
-from landmarks_jax import cli
+from landmarks_jax.cli import entry
 
 _WORKDIR = flags.DEFINE_string("workdir", "runs/quickstart", "The run's folder.")
-_FACES = cli.define_faces()
+_FACES = entry.define_faces()
 
 
 def main() -> None:
     """Evaluates."""
     # Only now, so that --help and a wrong flag answer at once.
-    from landmarks_jax import evaluate  # noqa: PLC0415
+    from landmarks_jax.evaluation import run_evaluation  # noqa: PLC0415
 
-    table = evaluate.evaluate_run(
+    table = run_evaluation.evaluate_run(
         Path(_WORKDIR.value),
         **_FACES(),
         command=sys.argv,
@@ -31,4 +31,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    entry.run(main)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from absl import flags
 
-from landmarks_jax import cli
+from landmarks_jax.cli import entry
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run to pack: its folder.")
 _DETECTOR = flags.DEFINE_string("detector", None, "Or a packed file, or a shipped one's name.")
@@ -26,15 +26,15 @@ _PHOTOS = flags.DEFINE_string(
     "photos", None, "A sentence on the photos of training and their terms, for the card."
 )
 _REGRESSOR = flags.DEFINE_bool("regressor", True, "Pack a regressor to labelled points.")
-_FACES = cli.define_faces()
+_FACES = entry.define_faces()
 
 
 def main() -> None:
     """Exports."""
     # Only now, so that --help and a wrong flag answer at once.
-    from landmarks_jax import export  # noqa: PLC0415
+    from landmarks_jax.cli import exporting  # noqa: PLC0415
 
-    written = export.export(
+    written = exporting.export(
         Path(_OUT.value),
         workdir=_WORKDIR.value,
         detector=_DETECTOR.value,
@@ -50,4 +50,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    entry.run(main)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from absl import flags
 
-from landmarks_jax import cli
+from landmarks_jax.cli import entry
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
 _OUT = flags.DEFINE_string("out", None, "The folder for the files.", required=True)
@@ -18,14 +18,14 @@ _OUT = flags.DEFINE_string("out", None, "The folder for the files.", required=Tr
 def main() -> None:
     """Writes the handover."""
     # Only now, so that --help and a wrong flag answer at once.
-    from landmarks_jax import evaluate  # noqa: PLC0415
-    from landmarks_jax.training import checkpoints, handover  # noqa: PLC0415
+    from landmarks_jax.evaluation import run_evaluation  # noqa: PLC0415
+    from landmarks_jax.training import checkpoints, run_transfer  # noqa: PLC0415
 
     workdir = Path(_WORKDIR.value)
-    restored = evaluate.restore(workdir, checkpoints.read_config(workdir))
-    for path in handover.write(restored, workdir, Path(_OUT.value)):
+    restored = run_evaluation.restore(workdir, checkpoints.read_config(workdir))
+    for path in run_transfer.write(restored, workdir, Path(_OUT.value)):
         print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB")
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    entry.run(main)

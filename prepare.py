@@ -11,7 +11,7 @@ there they are a folder of photos like any other.
 from absl import flags
 from ml_collections import config_flags
 
-from landmarks_jax import cli
+from landmarks_jax.cli import entry
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The configuration whose data it is.")
 _OUT = flags.DEFINE_string("out", None, "The folder to make.", required=True)
@@ -31,16 +31,17 @@ def main() -> None:
     """Prepares."""
     from landmarks_jax import config as configuration  # noqa: PLC0415
     from landmarks_jax import crops  # noqa: PLC0415
-    from landmarks_jax.data import feed, prepared, shrink, sources  # noqa: PLC0415
-    from landmarks_jax.errors import ConfigError  # noqa: PLC0415
+    from landmarks_jax.data import loader, prepared, shrink  # noqa: PLC0415
+    from landmarks_jax.data.sources import registry  # noqa: PLC0415
+    from landmarks_jax.system.errors import ConfigError  # noqa: PLC0415
 
     configuration.validate(_CONFIG.value)
     crops.check(_CONFIG.value)
     if _SHRINK.value and _CONFIG.value.objective.task == "pose":
         raise ConfigError("--shrink: a folder of photos has no joints; prepare without it")
-    framing = feed.framing_of(_CONFIG.value)
-    source = sources.open_source(_CONFIG.value.data)
-    print(sources.summary(source))
+    framing = loader.framing_of(_CONFIG.value)
+    source = registry.open_source(_CONFIG.value.data)
+    print(registry.summary(source))
     if _SHRINK.value:
         size = shrink.shrink(source, _OUT.value, _SHRINK.value, _QUALITY.value)
         print(f"{_OUT.value}: {len(source)} photos, {size / 2**20:.1f} MiB")
@@ -51,4 +52,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     flags.mark_flag_as_required("config")
-    cli.run(main)
+    entry.run(main)

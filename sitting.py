@@ -14,7 +14,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from landmarks_jax import cli
+from landmarks_jax.cli import entry
 
 _START = time.monotonic()
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The configuration.")
@@ -35,15 +35,15 @@ _PHOTOS = flags.DEFINE_multi_string(
 _CANVASES = flags.DEFINE_string(
     "canvases", "prepared", "With --photos: the folder that keeps their prepared form."
 )
-_HANDOVER = cli.define_handover()
+_HANDOVER = entry.define_handover()
 
 
 def main() -> int:
     """Trains, hands over, evaluates."""
     # Only now, so that --help and a wrong flag answer at once.
-    from landmarks_jax import sitting  # noqa: PLC0415
+    from landmarks_jax.studies import timed_session  # noqa: PLC0415
 
-    return sitting.sit(
+    return timed_session.sit(
         _CONFIG.value,
         Path(_WORKDIR.value),
         Path(_OUT.value),
@@ -59,4 +59,4 @@ def main() -> int:
 
 if __name__ == "__main__":
     flags.mark_flag_as_required("config")
-    cli.run(main)
+    entry.run(main)

@@ -12,23 +12,23 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from landmarks_jax import cli
+from landmarks_jax.cli import entry
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The configuration.")
 _WORKDIR = flags.DEFINE_string("workdir", "runs/quickstart", "The run's folder.")
-_HANDOVER = cli.define_handover()
-_MULTIHOST = cli.define_multihost()
+_HANDOVER = entry.define_handover()
+_MULTIHOST = entry.define_multihost()
 
 
 def main() -> int:
     """Trains."""
     place, workdir = _MULTIHOST(), Path(_WORKDIR.value)
     # Only now, so that --help and a wrong flag answer at once.
-    from landmarks_jax.training import loop, processes  # noqa: PLC0415
+    from landmarks_jax.training import distributed, loop  # noqa: PLC0415
 
-    with processes.joined(**place):
+    with distributed.joined(**place):
         return loop.train(_CONFIG.value, workdir, handover=_HANDOVER())
 
 
 if __name__ == "__main__":
-    cli.run(main, default_config="configs/quickstart.py")
+    entry.run(main, default_config="configs/quickstart.py")

@@ -32,7 +32,7 @@ from benchmarks import (
 )
 from benchmarks.problem import PAPER_STEPS, configure
 from benchmarks.records import OURS
-from landmarks_jax.errors import UserError
+from landmarks_jax.system.errors import UserError
 
 PRESETS = {64: "paper", 32: "released"}
 EAGER, COMPILED = ("released", "fused"), ("released-compiled", "fused-compiled")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from landmarks_jax.errors import UserError, tell
+from landmarks_jax.system.errors import UserError, tell
 
 
 def names(known: Collection[str], *, none: bool = False) -> Callable[[str], tuple[str, ...]]:

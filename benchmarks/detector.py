@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 from benchmarks import arguments, records
 from benchmarks.records import OURS
 from configs import base
-from landmarks_jax.detector import ViewDetector, build_detector
+from landmarks_jax.inference.detector import ViewDetector, build_detector
 
 # Name -> side of the views, channels, depth of the hourglass.
 WIDTHS = {"paper": (128, 256, 4), "small": (64, 64, 3)}
@@ -101,14 +101,16 @@ def _onnx(config: ConfigDict, variables: dict[str, Any]) -> Contender | str:
             return f"{module} is not installed"
     import onnxruntime  # noqa: PLC0415
 
-    from landmarks_jax import graphs, packed  # noqa: PLC0415  (not on every GPU machine)
+    from landmarks_jax.inference import graph_export, packed_file  # noqa: PLC0415  (not on every GPU machine)
 
     gpu = jax.default_backend() == "gpu"
     provider = "CUDAExecutionProvider" if gpu else "CPUExecutionProvider"
     if provider not in onnxruntime.get_available_providers():
         return f"this onnxruntime has no {provider}"
-    content = packed.Packed(packed.needed_fields(config), variables, None, {"point_names": []})
-    session = onnxruntime.InferenceSession(graphs.to_onnx(content), providers=[provider])
+    content = packed_file.Packed(
+        packed_file.needed_fields(config), variables, None, {"point_names": []}
+    )
+    session = onnxruntime.InferenceSession(graph_export.to_onnx(content), providers=[provider])
     return lambda views: session.run(["landmarks"], {"views": views})[0]
 
 

@@ -31,10 +31,12 @@ from PIL import Image
 
 from benchmarks import arguments, records
 from configs import faces, faces_cpu
-from landmarks_jax.data import files, parallel, prepared, sources
-from landmarks_jax.data.feed import Feed, framing_of, open_feed
-from landmarks_jax.data.synthetic import SyntheticFaces
-from landmarks_jax.errors import DataError
+from landmarks_jax.data import photo_files, prepared
+from landmarks_jax.data.loader import Feed, framing_of, open_feed
+from landmarks_jax.data.sources import registry
+from landmarks_jax.data.sources.synthetic import SyntheticFaces
+from landmarks_jax.system import parallel
+from landmarks_jax.system.errors import DataError
 from landmarks_jax.training import batches, reports, sharding
 
 # The configurations whose canvases are timed: 160 and 60 pixels a side.
@@ -52,7 +54,7 @@ Stage = Callable[[], float]
 
 def link_photos(source: Path, count: int, folder: Path) -> None:
     """Links to the first `count` pictures of a folder."""
-    found = files.usable_files([str(source)])[0]
+    found = photo_files.usable_files([str(source)])[0]
     if len(found) < SLOW:
         raise DataError(f"--photos {source}: {len(found)} pictures, and it takes {SLOW} at least")
     for i, file in enumerate(found[:count]):
@@ -103,13 +105,13 @@ def stages(name: str, photos: Path, canvases: Path) -> dict[tuple[str, int], Sta
     """What is timed, by its name and its number of threads (0: not ours to say)."""
     config = config_of(name, photos)
     config.train.batch_size = BATCH
-    source, frame = sources.open_source(config.data), framing_of(config)
+    source, frame = registry.open_source(config.data), framing_of(config)
     decoded = [source.photo(i) for i in range(SLOW)]
     nothing = np.zeros((0, 2), np.float32)
     works: dict[str, Callable[[int], Any]] = {
         "decode": source.photo,
         "resize": lambda i: frame.cut(decoded[i], nothing),
-        "decode and resize": lambda i: sources.cut_photo(source, frame, i),
+        "decode and resize": lambda i: registry.cut_photo(source, frame, i),
     }
     found: dict[tuple[str, int], Stage] = {}
     for work, threads in itertools.product(works, sorted({1, parallel.num_threads()})):
@@ -196,7 +198,7 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
         link_photos(given.photos, given.count, photos)
     else:
         draw_photos(given.count, photos)
-    opened = sources.open_source(config_of("faces", photos).data)
+    opened = registry.open_source(config_of("faces", photos).data)
     if len(opened) < SLOW:
         raise SystemExit(f"error: --photos {given.photos}: {len(opened)}, at least {SLOW} needed")
     sizes = [opened.photo(i).shape[:2] for i in range(min(100, len(opened)))]
@@ -205,7 +207,7 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     for name in CONFIGS:
         config = config_of(name, photos)
         canvases = folder / name
-        prepared.prepare(sources.open_source(config.data), framing_of(config), canvases)
+        prepared.prepare(registry.open_source(config.data), framing_of(config), canvases)
         rows += time_stages(name, photos, canvases, given.rounds)
     waits = [
         wait_of(kind, photos, folder / "faces_cpu", given.steps, folder)

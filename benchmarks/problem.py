@@ -17,7 +17,7 @@ from landmarks_jax.training import state as states
 from landmarks_jax.training import step as steps
 from landmarks_jax.training.batches import batch_shapes
 from landmarks_jax.training.step import Frozen
-from landmarks_jax.weights import vgg as vgg_weights
+from landmarks_jax.weights import vgg_weights
 
 PRESETS = {"paper": paper, "released": released}
 PAPER_STEPS = 85_000  # of the paper's training

@@ -24,8 +24,9 @@ from ml_collections import ConfigDict
 
 from benchmarks import arguments, projection, records, roofline
 from configs import base
-from landmarks_jax import caches, objective
-from landmarks_jax.training import batches, loop, processes, program, reports, sharding
+from landmarks_jax import objective
+from landmarks_jax.system import cache
+from landmarks_jax.training import batches, distributed, loop, program, reports, sharding
 from landmarks_jax.training import state as states
 
 # Processes, and simulated devices of each.
@@ -121,7 +122,7 @@ def free_port() -> int:
 
 def child(folder: Path, steps: int, place: Mapping[str, Any], *, count: bool) -> None:
     """One of a layout's processes: trains in either arithmetic, and counts if asked."""
-    with processes.joined(**place):
+    with distributed.joined(**place):
         for dtype in DTYPES:
             jax.config.update("jax_enable_x64", dtype == "float64")
             loop.train(configuration(dtype, steps), folder / dtype)
@@ -285,7 +286,7 @@ def main() -> None:
             place |= {"coordinator": f"localhost:{given.port}", "process_id": given.process}
             place["num_processes"] = given.processes
         return child(given.child, given.steps, place, count=given.count)
-    caches.keep_compilations()
+    cache.keep_compilations()
     with tempfile.TemporaryDirectory() as folder:
         result = measure(Path(folder))
     return records.write(given.out, result, to_markdown(result))

@@ -12,8 +12,8 @@ from jax.interpreters import partial_eval
 from ml_collections import ConfigDict
 
 from landmarks_jax import objective
-from landmarks_jax.compiling import compiler_options
 from landmarks_jax.models import vgg as vggs
+from landmarks_jax.system.compiler import compiler_options
 from landmarks_jax.training import state as states
 from landmarks_jax.training import step as steps
 from landmarks_jax.training.batches import batch_shapes

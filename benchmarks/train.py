@@ -25,7 +25,7 @@ from benchmarks import arguments, contenders, counting, records
 from benchmarks.contenders import TORCH
 from benchmarks.problem import PRESETS, configure, make_problem
 from benchmarks.records import OURS
-from landmarks_jax.errors import UserError
+from landmarks_jax.system.errors import UserError
 from landmarks_jax.training import memory
 
 FEWEST = 5  # rounds of a cell

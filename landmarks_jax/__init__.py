@@ -7,7 +7,7 @@ them.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from landmarks_jax.portable import LandmarkDetector, Landmarks, load_detector
+    from landmarks_jax.inference.api import LandmarkDetector, Landmarks, load_detector
 
 __version__ = "0.1.0"
 __all__ = ["LandmarkDetector", "Landmarks", "load_detector"]
@@ -17,6 +17,6 @@ def __getattr__(name: str) -> Any:
     """Imports JAX and Flax at the first use of what needs them."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from landmarks_jax import portable  # noqa: PLC0415
+    from landmarks_jax.inference import api  # noqa: PLC0415
 
-    return getattr(portable, name)
+    return getattr(api, name)

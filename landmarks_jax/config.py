@@ -9,12 +9,12 @@ import jax
 from ml_collections import ConfigDict
 
 from landmarks_jax.data.framing import CROPS
-from landmarks_jax.data.mpii import NUM_JOINTS
-from landmarks_jax.data.pts import NUM_POINTS, NUM_REDUCED
-from landmarks_jax.data.sources import PARTS, SOURCES
-from landmarks_jax.errors import ConfigError
+from landmarks_jax.data.sources.mpii import NUM_JOINTS
+from landmarks_jax.data.sources.pts import NUM_POINTS, NUM_REDUCED
+from landmarks_jax.data.sources.registry import PARTS, SOURCES
 from landmarks_jax.models.vgg import NETWORKS, TAPS
 from landmarks_jax.objective import COMPOSITIONS
+from landmarks_jax.system.errors import ConfigError
 
 # What may differ between sittings of one run: how long, how often, and where things lie.
 FREE_FIELDS = (

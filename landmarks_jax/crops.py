@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from landmarks_jax import config as configuration
 from landmarks_jax import geometry
-from landmarks_jax.errors import ConfigError
+from landmarks_jax.system.errors import ConfigError
 
 # What the box of the points decides alone, and the value that leaves it to the box.
 _BY_THE_BOX = {"scale_range": (1.0, 1.0), "scale_std": 0.0, "shift_std": 0.0}

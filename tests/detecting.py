@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from landmarks_jax import detector, packed
-from landmarks_jax.evaluation.regression import LinearMap
+from landmarks_jax.inference import detector, packed_file
+from landmarks_jax.inference.linear_map import LinearMap
 from tests.running import narrow
 
 NAMES = ("left eye", "nose")
@@ -23,10 +23,10 @@ def write_detector(path: Path, filled, *, crop: str = "center", regressor: bool 
     rng = np.random.default_rng(0)
     linear = LinearMap(rng.normal(0, 0.5, (4, 6)), rng.normal(0, 0.1, 6), rng.normal(0, 0.1, 4))
     summary = {"point_names": list(NAMES)} if regressor else {}
-    content = packed.Packed(
-        packed.needed_fields(config), variables, linear if regressor else None, summary
+    content = packed_file.Packed(
+        packed_file.needed_fields(config), variables, linear if regressor else None, summary
     )
-    packed.write(path, content)
+    packed_file.write(path, content)
     return path
 
 

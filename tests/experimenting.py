@@ -5,7 +5,7 @@ from pathlib import Path
 
 from configs import paper
 from landmarks_jax import config as configuration
-from landmarks_jax.experiments.cells import CELLS, Base, config_of, folder_of
+from landmarks_jax.studies.cells import CELLS, Base, config_of, folder_of
 
 NOTE = "perceptual loss of Caffe VGG-16, 3 taps (relu1_2, relu2_2, relu3_3)"
 

@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from landmarks_jax import detector, packed
-from landmarks_jax.evaluation.regression import LinearMap
+from landmarks_jax.inference import detector, packed_file
+from landmarks_jax.inference.linear_map import LinearMap
 
 NUM_LANDMARKS, NUM_LABELLED = 3, 2
 
 
-def make(narrow_config, filled, **changes) -> packed.Packed:
+def make(narrow_config, filled, **changes) -> packed_file.Packed:
     """A detector of 16 x 16 views and three landmarks; `changes` as `data__crop="box"`."""
     sizes = {"compute_dtype": "float32", "data__canvas_size": 20, "views__size": 16}
     config = narrow_config(**{**sizes, **changes})
@@ -25,7 +25,7 @@ def make(narrow_config, filled, **changes) -> packed.Packed:
         matrix, rng.normal(size=2 * NUM_LANDMARKS), rng.normal(size=2 * NUM_LABELLED)
     )
     summary = {"point_names": ["left eye", "right eye"], "scores": [{"forward": 12.5}]}
-    return packed.Packed(packed.needed_fields(config), variables, regressor, summary)
+    return packed_file.Packed(packed_file.needed_fields(config), variables, regressor, summary)
 
 
 def scene(height: int, width: int, seed: int = 0) -> np.ndarray:

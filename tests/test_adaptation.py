@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from landmarks_jax import adaptation, objective
-from landmarks_jax.detector import build_detector
+from landmarks_jax import objective
+from landmarks_jax.inference.detector import build_detector
+from landmarks_jax.models import adaptation
 from landmarks_jax.training import state as states
 from tests.running import narrow
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy import io
 
-from landmarks_jax.data import aflw
-from landmarks_jax.errors import DataError
+from landmarks_jax.data.sources import aflw
+from landmarks_jax.system.errors import DataError
 from tests import datasets
 
 

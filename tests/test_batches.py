@@ -11,9 +11,10 @@ import jax
 import numpy as np
 import pytest
 
-from landmarks_jax.data import prepared, sources
-from landmarks_jax.data.feed import framing_of, open_feed
-from landmarks_jax.errors import ConfigError
+from landmarks_jax.data import prepared
+from landmarks_jax.data.loader import framing_of, open_feed
+from landmarks_jax.data.sources import registry
+from landmarks_jax.system.errors import ConfigError
 from landmarks_jax.training import batches, checkpoints, loop, memory, reports, sharding
 from tests.running import command, finish, flags, narrow
 
@@ -31,7 +32,7 @@ def prepare_folders(tmp_path_factory):
             config = narrow(data__crop=crop)
             config.data.num_synthetic, config.data.synthetic_seed = count, seed
             made[crop, name] = str(tmp_path_factory.mktemp(crop) / name)
-            source = sources.open_source(config.data)
+            source = registry.open_source(config.data)
             prepared.prepare(source, framing_of(config), made[crop, name])
     return made
 
@@ -225,7 +226,7 @@ SPREAD = """
 import sys
 sys.modules["tensorflow"] = None
 import jax, numpy as np
-from landmarks_jax.data.feed import open_feed
+from landmarks_jax.data.loader import open_feed
 from landmarks_jax.training import batches, sharding
 from tests.running import narrow
 

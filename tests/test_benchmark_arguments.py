@@ -7,7 +7,7 @@ from argparse import ArgumentTypeError
 import pytest
 
 from benchmarks import accelerator, arguments, records, train
-from landmarks_jax.errors import UserError
+from landmarks_jax.system.errors import UserError
 from tests.running import ROOT
 
 STORED = ROOT / "docs" / "results" / "benchmarks" / "train_cpu.json"

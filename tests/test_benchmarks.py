@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import detector as benchmark
 from benchmarks import records
-from landmarks_jax.detector import ViewDetector
+from landmarks_jax.inference.detector import ViewDetector
 from tests.benchmarking import HEAD
 from tests.running import ROOT
 

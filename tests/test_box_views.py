@@ -12,9 +12,9 @@ from PIL import Image
 
 from configs import base
 from landmarks_jax import geometry, objective, views
+from landmarks_jax.data.box_canvas import Surroundings
 from landmarks_jax.data.framing import Framing, stretch
-from landmarks_jax.data.surroundings import Surroundings
-from landmarks_jax.errors import ConfigError, DataError
+from landmarks_jax.system.errors import ConfigError, DataError
 from tests.test_views import warp_by_scipy
 
 SIZE = 32

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from landmarks_jax import caches
+from landmarks_jax.system import cache as caches
 from tests.running import command, finish
 
 

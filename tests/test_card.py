@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from landmarks_jax import card, packed
-from landmarks_jax.evaluation.regression import LinearMap
+from landmarks_jax.inference import card, packed_file
+from landmarks_jax.inference.linear_map import LinearMap
 from tests.running import ROOT, narrow
 
 SHIPPED = sorted((ROOT / "landmarks_jax" / "pretrained").glob("*.safetensors"))
@@ -45,7 +45,7 @@ SUMMARY = {
 def content():
     variables = {"params": {"a": np.zeros((3, 3, 2, 70)), "b": np.zeros(70)}, "batch_stats": {}}
     regressor = LinearMap(np.zeros((4, 6)), np.zeros(6), np.zeros(4))
-    return packed.Packed(packed.needed_fields(narrow()), variables, regressor, SUMMARY)
+    return packed_file.Packed(packed_file.needed_fields(narrow()), variables, regressor, SUMMARY)
 
 
 def test_a_card_says_what_the_file_says(content):
@@ -97,7 +97,9 @@ def test_a_card_says_what_is_not_known(content):
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
 def test_the_card_of_a_shipped_detector_is_made_from_its_file(path):
-    assert (CARDS / f"{path.stem}.md").read_text() == card.markdown(packed.read(path), path.stem)
+    assert (CARDS / f"{path.stem}.md").read_text() == card.markdown(
+        packed_file.read(path), path.stem
+    )
 
 
 def test_every_card_has_its_detector():

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from landmarks_jax.data import celeba, celeba_tfds, feed, framing, mafl, prepared, sources
-from landmarks_jax.errors import ConfigError, DataError
+from landmarks_jax.data import framing, loader, prepared
+from landmarks_jax.data.sources import celeba, celeba_tfds, mafl, registry
+from landmarks_jax.system.errors import ConfigError, DataError
 from tests import datasets
 from tests.running import ROOT, command, finish, narrow
 
@@ -119,7 +120,7 @@ def test_the_real_photos_are_read_less_mafls_test_photos(monkeypatch):
     source = celeba.CelebaPhotos(str(REAL), [str(listed)])
     assert (len(source), source.num_points) == (5_965, 0)
     assert "34 photos left out by the 1,000 ids" in source.summary
-    canvas, _ = sources.cut_photo(source, framing.Framing(160, 128, "center"), 0)
+    canvas, _ = registry.cut_photo(source, framing.Framing(160, 128, "center"), 0)
     assert canvas.shape == (160, 160, 3)
     assert source.photo(0).shape == (218, 178, 3)
 
@@ -269,17 +270,17 @@ def test_records_are_the_official_photos_under_their_names(official, records):
         np.testing.assert_array_equal(source.points(i), photos.points(i))
     assert source.points(0).dtype == np.float32
     # A run from one may go on from the other.
-    assert sources.source_digest(source) == sources.source_digest(photos)
+    assert registry.source_digest(source) == registry.source_digest(photos)
 
 
 @pytest.mark.usefixtures("small")
 def test_mafls_test_photos_are_left_out_of_the_records(records, tmp_path):
     lists = datasets.mafl(tmp_path, [1], [2, 9, 14, 20])
     data = {"roots": (str(records),), "exclude": (str(lists / "testing.txt"),), "source": "celeb_a"}
-    source = sources.open_source(types.SimpleNamespace(**data, part="all"))
+    source = registry.open_source(types.SimpleNamespace(**data, part="all"))
     assert numbers(source) == [n for n in range(1, 21) if n not in (2, 9, 14, 20)]
     assert "4 photos left out by the 4 ids" in source.summary
-    train = sources.open_source(types.SimpleNamespace(**data, part="train"))
+    train = registry.open_source(types.SimpleNamespace(**data, part="train"))
     assert numbers(train) == [n for n in range(1, 13) if n not in (2, 9)]
 
 
@@ -287,7 +288,7 @@ def test_mafls_test_photos_are_left_out_of_the_records(records, tmp_path):
 def test_records_are_read_without_tensorflow(records):
     code = f"""
 import sys
-from landmarks_jax.data import celeba_tfds
+from landmarks_jax.data.sources import celeba_tfds
 celeba_tfds.RANGES = {RANGES}
 source = celeba_tfds.CelebaRecords({str(records)!r})
 print(len(source), source.photo(3).shape, "tensorflow" in sys.modules)
@@ -359,14 +360,14 @@ def test_records_of_another_number_are_refused(records):
 def test_batches_and_canvases_are_those_of_the_official_files(official, records, tmp_path):
     """The records, the photos and the prepared form of the records: byte for byte the same."""
     config = narrow(data__crop="box", data__source="celeba", data__roots=(str(official),))
-    streamed = feed.open_feed(config).batches(seed=1, batch_size=8)
+    streamed = loader.open_feed(config).batches(seed=1, batch_size=8)
     config.data.source, config.data.roots = "celeb_a", (str(records),)
     prepared.prepare(
-        sources.open_source(config.data), feed.framing_of(config), tmp_path / "prepared"
+        registry.open_source(config.data), loader.framing_of(config), tmp_path / "prepared"
     )
-    read = feed.open_feed(config).batches(seed=1, batch_size=8)
+    read = loader.open_feed(config).batches(seed=1, batch_size=8)
     config.data.source, config.data.roots = "prepared", (str(tmp_path / "prepared"),)
-    kept = feed.open_feed(config).batches(seed=1, batch_size=8)
+    kept = loader.open_feed(config).batches(seed=1, batch_size=8)
     for _ in range(3):
         for one, two, three in zip(
             *(batch.values() for batch in (next(streamed), next(read), next(kept))), strict=True

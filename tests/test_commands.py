@@ -9,13 +9,19 @@ import jax
 import numpy as np
 import pytest
 
-from landmarks_jax import evaluate
 from landmarks_jax.data import prepared
-from landmarks_jax.data.folder import FolderPhotos
 from landmarks_jax.data.framing import Framing
-from landmarks_jax.data.mtfl import MtflFaces
-from landmarks_jax.data.synthetic import SyntheticFaces
-from landmarks_jax.errors import ConfigError, DataError, UserError, WeightsError, WorkdirError
+from landmarks_jax.data.sources.folder import FolderPhotos
+from landmarks_jax.data.sources.mtfl import MtflFaces
+from landmarks_jax.data.sources.synthetic import SyntheticFaces
+from landmarks_jax.evaluation import run_evaluation
+from landmarks_jax.system.errors import (
+    ConfigError,
+    DataError,
+    UserError,
+    WeightsError,
+    WorkdirError,
+)
 from landmarks_jax.training import loop, sharding
 from landmarks_jax.training import state as states
 from tests.running import ROOT, command, finish, flags, narrow, shrink, write_photos, write_vgg
@@ -143,7 +149,9 @@ def test_evaluation_writes_json_tables_curve_and_page(trained, capsys):
 def test_evaluation_on_the_users_own_lists(trained, tmp_path):
     workdir, _ = trained
     fit, score = mtfl(tmp_path / "fit", 14), mtfl(tmp_path / "score", 6)
-    table = evaluate.evaluate_run(workdir, fit=str(fit), score=str(score), crops=("tight", "box"))
+    table = run_evaluation.evaluate_run(
+        workdir, fit=str(fit), score=str(score), crops=("tight", "box")
+    )
     assert "| faces to faces | tight | 3 |" in table
     assert "| faces to faces | box | 3 |" in table
 
@@ -153,7 +161,7 @@ def test_evaluation_on_the_users_own_lists(trained, tmp_path):
         folder = tmp_path / f"{name}-prepared"
         prepared.prepare(MtflFaces(str(path)), Framing(20, 16, "tight"), folder)
         folders.append(str(folder))
-    again = evaluate.evaluate_run(workdir, fit=folders[0], score=folders[1], crops=("tight",))
+    again = run_evaluation.evaluate_run(workdir, fit=folders[0], score=folders[1], crops=("tight",))
 
     def headline(markdown: str) -> str:
         row = next(line for line in markdown.splitlines() if "| tight | 3 | this detector" in line)
@@ -172,7 +180,7 @@ def test_aflw_protocols_have_both_crops(trained, tmp_path):
     for name in ("training", "testing", "dev_fit", "dev_score"):
         (folder / f"{name}.txt").write_text((folder / "faces.txt").read_text())
     for protocol in ("aflw-995", "aflw-dev"):
-        table = evaluate.evaluate_run(workdir, protocol_names=[protocol], aflw=str(folder))
+        table = run_evaluation.evaluate_run(workdir, protocol_names=[protocol], aflw=str(folder))
         assert f"| {protocol} | center |" in table
         assert f"| {protocol} | box |" in table
         assert "not comparable" in table
@@ -340,7 +348,7 @@ def test_evaluation_refuses_what_it_cannot_score(trained, tmp_path):
     ]
     for arguments, options, kind, part in refusals:
         with pytest.raises(kind, match=re.escape(part)):
-            evaluate.evaluate_run(*arguments, **options)
+            run_evaluation.evaluate_run(*arguments, **options)
     (tmp_path / "config.json").write_text((workdir / "config.json").read_text())
     with pytest.raises(WorkdirError, match="no checkpoint yet"):
-        evaluate.evaluate_run(tmp_path)
+        run_evaluation.evaluate_run(tmp_path)

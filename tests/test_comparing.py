@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from landmarks_jax import config as configuration
-from landmarks_jax import evaluate
-from landmarks_jax.comparing import command as comparing
-from landmarks_jax.comparing import runs as runs_module
-from landmarks_jax.errors import WorkdirError
-from landmarks_jax.evaluation.groups import FIVE_POINTS
+from landmarks_jax.evaluation import run_evaluation
+from landmarks_jax.evaluation.breakdown import FIVE_POINTS
 from landmarks_jax.evaluation.protocols import LabelledSet, Protocol
 from landmarks_jax.evaluation.protocols import evaluate as score
+from landmarks_jax.studies import compare_runs as comparing
+from landmarks_jax.studies import runs as runs_module
+from landmarks_jax.system.errors import WorkdirError
 from landmarks_jax.training import checkpoints, reports
 from tests.running import command, finish, narrow
 
@@ -82,7 +82,7 @@ def test_files_are_named_as_training_and_evaluation_write_them():
     assert runs_module.CONFIG_FILE == checkpoints.CONFIG_FILE
     assert runs_module.RUN_FILE == checkpoints.RUN_FILE
     assert runs_module.METRICS_FILE == reports.METRICS_FILE
-    assert runs_module.FOLDER == evaluate.FOLDER
+    assert runs_module.FOLDER == run_evaluation.FOLDER
 
 
 def test_rows_of_runs_seeds_and_controls(parts, tmp_path):

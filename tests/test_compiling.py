@@ -8,9 +8,9 @@ import pytest
 from benchmarks import contenders, problem
 from benchmarks import detector as benchmark
 from benchmarks.accelerator import TINY
-from landmarks_jax import compiling
-from landmarks_jax.detector import ViewDetector
+from landmarks_jax.inference.detector import ViewDetector
 from landmarks_jax.models.convolutions import convolve
+from landmarks_jax.system import compiler
 
 pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="options of a processor")
 
@@ -21,7 +21,7 @@ def test_convolutions_are_xlas_own_and_barriers_stay():
         return (convolve(x, kernel, 1) ** 2).sum()
 
     lowered = jax.jit(jax.grad(loss)).lower(jnp.ones((3, 3, 16, 16)))
-    compiled = lowered.compile(compiler_options=compiling.compiler_options()).as_text()
+    compiled = lowered.compile(compiler_options=compiler.compiler_options()).as_text()
     assert "ynn" not in compiled
     assert "opt-barrier(" in compiled
     # Not because this JAX has neither.
@@ -31,7 +31,7 @@ def test_convolutions_are_xlas_own_and_barriers_stay():
 def test_the_detector_is_compiled_with_them(narrow_config, filled, monkeypatch):
     config = narrow_config(compute_dtype="float32")
     variables = filled(benchmark.build_detector(config), (1, 32, 32, 3), use_running_average=True)
-    monkeypatch.setattr(compiling, "compiler_options", lambda: {"xla_of_no_use": ""})
+    monkeypatch.setattr(compiler, "compiler_options", lambda: {"xla_of_no_use": ""})
     detector = ViewDetector(config, variables)
     with pytest.raises(jax.errors.JaxRuntimeError, match="No such compile option"):
         detector(np.zeros((1, 32, 32, 3), np.uint8))
@@ -39,6 +39,6 @@ def test_the_detector_is_compiled_with_them(narrow_config, filled, monkeypatch):
 
 def test_the_step_is_compiled_with_them(monkeypatch):
     config = problem.configure("released", 2, "float32", 2, **TINY)
-    monkeypatch.setattr(compiling, "compiler_options", lambda: {"xla_of_no_use": ""})
+    monkeypatch.setattr(compiler, "compiler_options", lambda: {"xla_of_no_use": ""})
     with pytest.raises(jax.errors.JaxRuntimeError, match="No such compile option"):
         contenders.Ours(problem.make_problem(config), 1)

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from configs import base
 from landmarks_jax import config as configuration
-from landmarks_jax.errors import ConfigError
+from landmarks_jax.system.errors import ConfigError
 
 CONFIGS = sorted(
     path.stem

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.linalg import orthogonal_procrustes
 
-from landmarks_jax.errors import DataError
 from landmarks_jax.evaluation import consistency
+from landmarks_jax.system.errors import DataError
 
 FACE = np.array([[-0.2, -0.2], [0.2, -0.2], [0, 0.02], [-0.15, 0.2], [0.15, 0.2]])
 PLACES = np.array([[0.0, -0.4], [0.3, 0.1], [-0.02, 0.05], [0.5, -0.6]])

@@ -10,10 +10,12 @@ from PIL import Image
 
 from configs import best, mpii_pretrain, paper, released
 from landmarks_jax import config as configuration
-from landmarks_jax import crops, evaluate
-from landmarks_jax.data import prepared, sources
-from landmarks_jax.data.feed import framing_of
-from landmarks_jax.errors import ConfigError, DataError, WorkdirError
+from landmarks_jax import crops
+from landmarks_jax.data import prepared
+from landmarks_jax.data.loader import framing_of
+from landmarks_jax.data.sources import registry
+from landmarks_jax.evaluation import run_evaluation
+from landmarks_jax.system.errors import ConfigError, DataError, WorkdirError
 from landmarks_jax.training import checkpoints, loop
 from landmarks_jax.training import step as steps
 from tests.running import narrow
@@ -108,7 +110,7 @@ def test_box_views_train_alike_from_photos_prepared_and_resident(
     assert row["equivariance"] > 0
     assert all(np.isfinite(list(row.values())))
 
-    prepared.prepare(sources.open_labelled(str(table)), framing_of(config), tmp_path / "made")
+    prepared.prepare(registry.open_labelled(str(table)), framing_of(config), tmp_path / "made")
     config.data.source, config.data.roots = "prepared", (str(tmp_path / "made"),)
     config.train.picture_every = 0
     assert loop.train(config, tmp_path / "read") == 0
@@ -122,12 +124,14 @@ def test_box_views_train_alike_from_photos_prepared_and_resident(
     config.data.resident = False
 
     with pytest.raises(ConfigError, match="evaluation cuts its own, so name the list"):
-        evaluate.open_faces(config, fit=str(tmp_path / "made"), score=str(table), crops=("box",))
+        run_evaluation.open_faces(
+            config, fit=str(tmp_path / "made"), score=str(table), crops=("box",)
+        )
 
     # A run of upright boxes, from before there were box views, does not go on with others.
     record = tmp_path / "read" / checkpoints.RUN_FILE
     run = json.loads(record.read_text())
-    digest = sources.source_digest(sources.open_labelled(str(table)))
+    digest = registry.source_digest(registry.open_labelled(str(table)))
     assert run["data_digest"] != digest
     record.write_text(json.dumps(run | {"data_digest": digest}))
     config.train.steps = 3

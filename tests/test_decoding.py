@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from landmarks_jax.data import decoding
-from landmarks_jax.errors import DataError
+from landmarks_jax.system.errors import DataError
 
 
 def oriented(path, tag):

@@ -11,13 +11,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from landmarks_jax import detector, load_detector, packed, palette
+from landmarks_jax import load_detector
 from landmarks_jax.data.decoding import decode
 from landmarks_jax.data.framing import stretch
-from landmarks_jax.data.synthetic import SyntheticFaces
-from landmarks_jax.demo import server, vendor
-from landmarks_jax.errors import WeightsError
-from landmarks_jax.evaluation.regression import LinearMap
+from landmarks_jax.data.sources.synthetic import SyntheticFaces
+from landmarks_jax.inference import detector
+from landmarks_jax.inference import packed_file as packed
+from landmarks_jax.inference.browser import server, vendor
+from landmarks_jax.inference.linear_map import LinearMap
+from landmarks_jax.system import palette
+from landmarks_jax.system.errors import WeightsError
 from tests import browsing
 from tests.browsing import Page
 from tests.running import command, finish

@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from landmarks_jax import detector, graphs, packed
-from landmarks_jax.demo import server, site, vendor
-from landmarks_jax.errors import ConfigError, WeightsError, WorkdirError
-from landmarks_jax.evaluation.regression import LinearMap
+from landmarks_jax.inference import detector, graph_export
+from landmarks_jax.inference import packed_file as packed
+from landmarks_jax.inference.browser import server, site, vendor
+from landmarks_jax.inference.linear_map import LinearMap
+from landmarks_jax.system.errors import ConfigError, WeightsError, WorkdirError
 from tests.running import command, finish
 
 
@@ -137,7 +138,7 @@ def packed_file(tmp_path, narrow_config, filled, monkeypatch):
     (runtime / "ort.js").write_text("// runtime")
     monkeypatch.setattr(vendor, "runtime", lambda: runtime)
     monkeypatch.setattr(
-        graphs, "to_onnx", lambda content, precision: f"ONNX of {precision}".encode()
+        graph_export, "to_onnx", lambda content, precision: f"ONNX of {precision}".encode()
     )
     return path
 
@@ -224,7 +225,7 @@ def test_the_page_is_shown_until_it_is_ended(tmp_path, number):
     # A shell's background job, and what it starts, begins with Ctrl-C ignored.
     code = """
 import pathlib, signal
-from landmarks_jax.demo import server, site
+from landmarks_jax.inference.browser import server, site
 signal.signal(signal.SIGINT, signal.default_int_handler)
 def build(detector, folder):
     folder.mkdir()

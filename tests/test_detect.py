@@ -13,13 +13,14 @@ import pytest
 from PIL import Image
 
 from landmarks_jax import load_detector
-from landmarks_jax.data import decoding, parallel
-from landmarks_jax.detecting import batches, command, pictures
-from landmarks_jax.detecting.drawing import colors
-from landmarks_jax.detecting.inputs import find_inputs
-from landmarks_jax.detecting.job import Options
-from landmarks_jax.detecting.results import Results
-from landmarks_jax.errors import DataError, UserError, WeightsError
+from landmarks_jax.data import decoding
+from landmarks_jax.inference.media import run_detection, still_images, view_batches
+from landmarks_jax.inference.media.drawing import colors
+from landmarks_jax.inference.media.inputs import find_inputs
+from landmarks_jax.inference.media.job import Options
+from landmarks_jax.inference.media.result_files import Results
+from landmarks_jax.system import parallel
+from landmarks_jax.system.errors import DataError, UserError, WeightsError
 from tests.detecting import (
     NAMES,
     confidence,
@@ -48,13 +49,13 @@ def detector(packed_file):
 @pytest.fixture
 def detect(detector, monkeypatch, tmp_path):
     """`detect_files` in batches of four with one detector, compiled once for this file."""
-    monkeypatch.setattr(command, "load_detector", lambda name: detector)
-    monkeypatch.setattr(batches, "batch_size", lambda: 4)
+    monkeypatch.setattr(run_detection, "load_detector", lambda name: detector)
+    monkeypatch.setattr(view_batches, "batch_size", lambda: 4)
 
     def run(*arguments, boxes=None, out=tmp_path / "out", **options):
         names = [str(argument) for argument in arguments]
         boxes = None if boxes is None else str(boxes)
-        return command.detect_files("narrow", names, out, Options(**options), boxes)
+        return run_detection.detect_files("narrow", names, out, Options(**options), boxes)
 
     return run
 
@@ -111,7 +112,7 @@ def test_a_folder_of_pictures_of_many_kinds(detect, detector, tmp_path, capsys, 
 @pytest.mark.parametrize("kept", [0, 1 << 20])
 def test_drawn_pictures_have_the_landmarks_colours(detect, tmp_path, monkeypatch, kept):
     """Whether the pixels were kept or the picture was read again."""
-    monkeypatch.setattr(pictures, "_KEPT_BYTES", kept)
+    monkeypatch.setattr(still_images, "_KEPT_BYTES", kept)
     pixels = noise(0, 300, 200)
     path = save(tmp_path / "a.png", pixels)
     assert detect(path) == 0
@@ -293,11 +294,11 @@ def test_what_the_detector_cannot_do_is_said_before_anything_is_written(filled, 
     photo, out = save(tmp_path / "a.png", noise(0)), tmp_path / "out"
     boxed = write_detector(tmp_path / "boxed.lmk", filled, crop="box", regressor=False)
     with pytest.raises(DataError, match="needs --boxes"):
-        command.detect_files(str(boxed), [str(photo)], out, Options())
+        run_detection.detect_files(str(boxed), [str(photo)], out, Options())
     with pytest.raises(DataError, match="predicts no labelled points"):
-        command.detect_files(str(boxed), [str(photo)], out, Options(labelled=True))
+        run_detection.detect_files(str(boxed), [str(photo)], out, Options(labelled=True))
     with pytest.raises(WeightsError, match="cannot be read as a packed detector"):
-        command.detect_files(str(photo), [str(photo)], out, Options())
+        run_detection.detect_files(str(photo), [str(photo)], out, Options())
     assert not out.exists()
 
 

@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 
 from landmarks_jax import load_detector
-from landmarks_jax.detecting import batches, command, videos
-from landmarks_jax.detecting.job import Options
-from landmarks_jax.detecting.results import Results
-from landmarks_jax.detecting.smoothing import OneEuro
-from landmarks_jax.errors import DataError
+from landmarks_jax.inference.media import run_detection, videos, view_batches
+from landmarks_jax.inference.media.job import Options
+from landmarks_jax.inference.media.result_files import Results
+from landmarks_jax.inference.media.smoothing import OneEuro
+from landmarks_jax.system.errors import DataError
 from tests.detecting import noise, points, read_skipped, read_table, write_detector
 
 if importlib.util.find_spec("av") is None:
@@ -36,8 +36,8 @@ def detector(tmp_path_factory, filled):
 @pytest.fixture
 def out(detector, monkeypatch, tmp_path):
     """The folder of results, where detectors are the narrow one and batches have four views."""
-    monkeypatch.setattr(command, "load_detector", lambda name: detector)
-    monkeypatch.setattr(batches, "batch_size", lambda: 4)
+    monkeypatch.setattr(run_detection, "load_detector", lambda name: detector)
+    monkeypatch.setattr(view_batches, "batch_size", lambda: 4)
     return tmp_path / "out"
 
 
@@ -74,7 +74,9 @@ def read_video(path):
 
 
 def run(out, *paths, boxes=None, **options):
-    return command.detect_files("narrow", [str(p) for p in paths], out, Options(**options), boxes)
+    return run_detection.detect_files(
+        "narrow", [str(p) for p in paths], out, Options(**options), boxes
+    )
 
 
 def test_every_frame_is_found_where_the_detector_finds_it(out, detector, tmp_path):
@@ -277,7 +279,7 @@ def test_without_pyav_pictures_are_done_and_videos_named(out, tmp_path, monkeypa
     with pytest.raises(DataError, match=r"a\.mkv: videos and cameras need PyAV: install .*`video`"):
         run(out, path)
     with pytest.raises(DataError, match="need PyAV"):
-        command.detect_camera("narrow", "0", out, Options())
+        run_detection.detect_camera("narrow", "0", out, Options())
     assert not out.exists()
     Image.fromarray(FRAMES[0]).save(tmp_path / "b.png")
     assert run(out, tmp_path) == 1
@@ -287,7 +289,7 @@ def test_without_pyav_pictures_are_done_and_videos_named(out, tmp_path, monkeypa
 
 def test_whatever_pyav_opens_can_be_the_camera(out, detector, tmp_path, capsys):
     path = write_video(tmp_path / "a.mkv")
-    assert command.detect_camera("narrow", str(path), out, Options(), seconds=0.55) == 0
+    assert run_detection.detect_camera("narrow", str(path), out, Options(), seconds=0.55) == 0
     rows = read_table(out)
     assert {row["file"] for row in rows} == {f"camera {path}"}
     assert [float(row["time"]) for row in rows] == [0, 0.1, 0.2, 0.3, 0.4, 0.5]
@@ -309,7 +311,7 @@ def test_ctrl_c_ends_a_camera_that_has_no_end(out, monkeypatch):
 
     monkeypatch.setattr(Results, "add", add_and_press)
     source = "testsrc=size=64x48:rate=10"
-    assert command.detect_camera("narrow", source, out, Options(), device="lavfi") == 0
+    assert run_detection.detect_camera("narrow", source, out, Options(), device="lavfi") == 0
     count = len(read_table(out))
     assert 5 <= count <= 5 + 20 * len(os.sched_getaffinity(0))
     frames, _, rate, _ = read_video(out / "drawn" / "camera.mp4")
@@ -324,11 +326,11 @@ def test_a_missing_camera_is_an_error(out, camera, monkeypatch):
         pytest.skip("this PyAV has no cameras of Linux")
     monkeypatch.setattr("sys.platform", "linux")
     with pytest.raises(DataError, match=r"cannot be opened as a camera \(No such file"):
-        command.detect_camera("narrow", camera, out, Options())
+        run_detection.detect_camera("narrow", camera, out, Options())
     monkeypatch.setattr("sys.platform", "plan9")
     if camera != "nowhere.mkv":
         with pytest.raises(DataError, match="no numbers on plan9; name the source"):
-            command.detect_camera("narrow", camera, out, Options())
+            run_detection.detect_camera("narrow", camera, out, Options())
 
 
 def test_a_camera_that_has_no_frame_yet_is_asked_again(tmp_path, monkeypatch):

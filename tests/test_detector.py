@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from landmarks_jax import detector, keypoints
+from landmarks_jax import keypoints
+from landmarks_jax.inference import detector
 
 VIEWS = np.random.default_rng(0).integers(0, 256, (35, 16, 16, 3), np.uint8)
 

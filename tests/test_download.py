@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 
-from landmarks_jax.errors import WeightsError
+from landmarks_jax.system.errors import WeightsError
 from landmarks_jax.weights.download import VGG, Published, download
 
 CONTENT = np.random.default_rng(0).bytes(300_000)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from landmarks_jax.detecting.drawing import Marks, colors, draw, radius
-from landmarks_jax.palette import landmark_colors
+from landmarks_jax.inference.media.drawing import Marks, colors, draw, radius
+from landmarks_jax.system.palette import landmark_colors
 
 GREY = np.full((120, 160, 3), 128, np.uint8)
 POINTS = np.array([[30.2, 40.4], [100.0, 80.0], [150.6, 20.5]])

@@ -6,8 +6,8 @@ import pytest
 
 from configs import paper, released
 from landmarks_jax import geometry
-from landmarks_jax.experiments import dry_run
-from landmarks_jax.experiments.cells import CELLS, Base, cells_of, config_of
+from landmarks_jax.studies import dry_run
+from landmarks_jax.studies.cells import CELLS, Base, cells_of, config_of
 from tests.experimenting import base_of
 from tests.running import shrink
 

@@ -10,10 +10,9 @@ from ml_collections import config_flags
 
 from configs import mpii_pretrain, paper
 from landmarks_jax import config as configuration
-from landmarks_jax.errors import ConfigError, WorkdirError
-from landmarks_jax.evaluation import labelled
-from landmarks_jax.experiments import runner, status
-from landmarks_jax.experiments.cells import (
+from landmarks_jax.evaluation import labelled_faces
+from landmarks_jax.studies import runner, status
+from landmarks_jax.studies.cells import (
     CELLS,
     TABLES,
     Base,
@@ -23,6 +22,7 @@ from landmarks_jax.experiments.cells import (
     config_of,
     folder_of,
 )
+from landmarks_jax.system.errors import ConfigError, WorkdirError
 from landmarks_jax.training import checkpoints, loop
 from tests.experimenting import base_of, result_of, write_run
 from tests.running import ROOT
@@ -115,8 +115,8 @@ def test_protocols_have_their_crops():
     assert status.keys_of(("mafl", "synthetic")) == [
         ("mafl", "center"), ("mafl", "box"), ("synthetic", "center")]  # fmt: skip
     config = base_of(eval__num_fit=2, eval__num_score=2).config
-    opened = labelled.open_protocols("synthetic", config)
-    assert tuple(part.crop for part in opened) == labelled.crops_of("synthetic")
+    opened = labelled_faces.open_protocols("synthetic", config)
+    assert tuple(part.crop for part in opened) == labelled_faces.crops_of("synthetic")
     with pytest.raises(ConfigError, match="--protocol 'lfw'"):
         status.keys_of(("lfw",))
 

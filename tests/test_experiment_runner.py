@@ -14,10 +14,10 @@ import pytest
 
 from landmarks_jax.data import prepared
 from landmarks_jax.data.framing import Framing
-from landmarks_jax.data.synthetic import SyntheticFaces
-from landmarks_jax.experiments import command, runner
-from landmarks_jax.experiments.cells import OWN_FIELDS, Base, cells_of
-from landmarks_jax.interrupts import Interrupt
+from landmarks_jax.data.sources.synthetic import SyntheticFaces
+from landmarks_jax.studies import paper_tables, runner
+from landmarks_jax.studies.cells import OWN_FIELDS, Base, cells_of
+from landmarks_jax.system.signals import Interrupt
 from tests.running import ROOT, finish, flags, narrow, write_vgg
 from tests.running import command as start
 
@@ -63,7 +63,7 @@ def words(tmp_path):
     given = [flag for flag in flags(config) if not flag.startswith(own)]
     return config, [
         "-m",
-        "landmarks_jax.experiments",
+        "landmarks_jax.cli.reproduce",
         "train",
         "--config=configs/quickstart.py",
         "--cells=baseline-k10,vgg19-k10",
@@ -113,7 +113,7 @@ def test_a_killed_runner_is_gone_on_with_and_a_failing_cell_is_not_the_end(
     )
     assert runner.plan(jobs).splitlines() == [f"{run}: finished", "0 of 1 runs to do"]
     assert runner.run_all(jobs) == 0
-    markdown = command.write_tables(
+    markdown = paper_tables.write_tables(
         base, str(runs), tables=(), protocols=("synthetic",), cells=("baseline-k10", "vgg19-k10")
     )
     forward = result["results"]["running"]["forward"][-1]["mean"]
@@ -195,14 +195,14 @@ def test_commands_that_end_well_and_leave_nothing_are_a_failure(tmp_path, capsys
     ],
 )
 def test_commands_fail_with_one_line(words, message):
-    code, out, err = finish(start("-m", "landmarks_jax.experiments", *words))
+    code, out, err = finish(start("-m", "landmarks_jax.cli.reproduce", *words))
     assert (code, out) == (2, "")
     assert err.startswith(message)
     assert len(err.splitlines()) == 1
 
 
 def test_a_reader_that_has_enough_leaves_no_trace():
-    process = start("-m", "landmarks_jax.experiments", "table", "--table=1", "--runs=/nowhere")
+    process = start("-m", "landmarks_jax.cli.reproduce", "table", "--table=1", "--runs=/nowhere")
     process.stdout.close()  # as `head` does
     err = process.stderr.read()
     process.stderr.close()

@@ -8,10 +8,16 @@ from statistics import stdev
 
 import pytest
 
-from landmarks_jax.errors import ConfigError, WorkdirError
-from landmarks_jax.experiments import beside, command, ordering, published, written
-from landmarks_jax.experiments.cells import CELLS, TABLES
-from landmarks_jax.weights.vgg import VggWeights
+from landmarks_jax.studies import (
+    ordering,
+    other_errors,
+    paper_tables,
+    published_numbers,
+    render,
+)
+from landmarks_jax.studies.cells import CELLS, TABLES
+from landmarks_jax.system.errors import ConfigError, WorkdirError
+from landmarks_jax.weights.vgg_weights import VggWeights
 from tests.experimenting import NOTE, base_of, entries, result_of, write_run
 from tests.running import ROOT
 
@@ -32,7 +38,7 @@ PAPER = {  # the paper's Tables I and III, read again
 def made(tmp_path, base, *, tables=(), cells=(), seeds=(), protocols=("aflw-995",)):
     """The JSON of a table of `tmp_path / "runs"`; its other forms are made from it."""
     out = tmp_path / "out"
-    command.write_tables(base, str(tmp_path / "runs"), tables=tables, cells=cells, seeds=seeds,
+    paper_tables.write_tables(base, str(tmp_path / "runs"), tables=tables, cells=cells, seeds=seeds,
                          protocols=protocols, out=str(out))  # fmt: skip
     (path,) = out.glob("*.json")
     return json.loads(path.read_text())
@@ -59,20 +65,24 @@ def ablation(tmp_path):
 
 
 def test_published_numbers_are_the_papers():
-    rows = (*published.TABLE_1, *published.TABLE_3)
+    rows = (*published_numbers.TABLE_1, *published_numbers.TABLE_3)
     assert {row.cell: (row.mafl, row.aflw) for row in rows if row.cell} == PAPER
     for row in rows:
         if row.cell:
             assert row.num_landmarks == CELLS[row.cell].num_landmarks
-    assert len(published.TABLE_1) == 21
-    assert sum(row.mafl or 0 for row in published.TABLE_1) == pytest.approx(82.24)
-    assert sum(row.aflw or 0 for row in published.TABLE_1) == pytest.approx(114.33)
-    assert published.TABLE_1[3] == published.Published("Thewlis [28]", None, 5.83, 8.80)
-    assert [row.mafl for row in published.LATER] == [3.19, 3.50, 2.19, 2.09]
+    assert len(published_numbers.TABLE_1) == 21
+    assert sum(row.mafl or 0 for row in published_numbers.TABLE_1) == pytest.approx(82.24)
+    assert sum(row.aflw or 0 for row in published_numbers.TABLE_1) == pytest.approx(114.33)
+    assert published_numbers.TABLE_1[3] == published_numbers.Published(
+        "Thewlis [28]", None, 5.83, 8.80
+    )
+    assert [row.mafl for row in published_numbers.LATER] == [3.19, 3.50, 2.19, 2.09]
     # At N = all Table II agrees with Table I.
-    (ours,) = [values for name, values in published.TABLE_2.items() if name.startswith("Ours")]
+    (ours,) = [
+        values for name, values in published_numbers.TABLE_2.items() if name.startswith("Ours")
+    ]
     assert ours[-1] == 3.08
-    assert published.TABLE_2["Sanchez [12], K = 10"][-1] == 3.99
+    assert published_numbers.TABLE_2["Sanchez [12], K = 10"][-1] == 3.99
 
 
 def test_an_ablation_has_means_deviations_and_the_commands_of_what_is_missing(tmp_path, ablation):
@@ -119,7 +129,7 @@ def test_an_ablation_has_means_deviations_and_the_commands_of_what_is_missing(tm
 
     runs = f"--config configs/paper.py --runs {tmp_path / 'runs'}"
     rest = "--protocol aflw-995 --config.train.steps=400"
-    start = "python -m landmarks_jax.experiments train --cells"
+    start = "python -m landmarks_jax.cli.reproduce train --cells"
     whys = {entry["cell"]: (entry["why"], entry["command"]) for entry in table["missing"]}
     assert list(whys) == ["baseline-k10", "cycle-k10", "pixel-only-k10", "perceptual-only-k10"]
     assert whys["baseline-k10"] == (
@@ -190,8 +200,8 @@ def test_notes_say_the_network_the_faces_and_the_terms_that_are_not_the_papers(t
         (VggWeights({}, None, None, "torchvision", ("relu1_2", "relu2_2", "relu3_3", "relu4_3")),
          "torchvision VGG-16, 4 taps"),
     ):  # fmt: skip
-        assert beside.perceptual_of({"notes": weights.notes()}, "digest") == words
-    assert beside.perceptual_of({"notes": []}, "") == "none"
+        assert other_errors.perceptual_of({"notes": weights.notes()}, "digest") == words
+    assert other_errors.perceptual_of({"notes": []}, "") == "none"
 
 
 def test_table_1_and_3_have_all_published_rows_in_order(tmp_path):
@@ -205,7 +215,7 @@ def test_table_1_and_3_have_all_published_rows_in_order(tmp_path):
         "mafl, center", "mafl, box", "aflw, center", "aflw, box"]  # fmt: skip
     rows = [row["labels"][:2] for row in main["rows"] if row["kind"] == "published"]
     printed = [[row.method, str(row.num_landmarks or "-")]
-               for row in (*published.TABLE_1, *published.LATER)]  # fmt: skip
+               for row in (*published_numbers.TABLE_1, *published_numbers.LATER)]  # fmt: skip
     assert rows == printed
     assert [n["mean"] for n in numbers_of(main, "all-k50")[2:]] == [2, 3, 4, 5]
     assert [entry["cell"] for entry in table["missing"]] == list(TABLES["1"][:-1])
@@ -229,7 +239,7 @@ def test_table_2_is_over_the_number_of_labels(tmp_path):
     main, controls = table["grids"][:2]
     assert [row["labels"][0] for row in main["rows"]] == [
         "1", "5", "10", "100", "500", "1000", "5000", "all"]  # fmt: skip
-    for column, values in enumerate(published.TABLE_2.values()):
+    for column, values in enumerate(published_numbers.TABLE_2.values()):
         found = [row["numbers"][column] for row in main["rows"]]
         assert tuple(number and number["mean"] for number in found) == values
     ten = numbers_of(main, "10")[4]
@@ -244,7 +254,7 @@ def test_table_2_is_over_the_number_of_labels(tmp_path):
         "all-k10, aflw-995, center, running statistics", "running")  # fmt: skip
     assert numbers_of(main, "10")[5] is None  # no batch statistics were measured
     assert [n and n["mean"] for n in numbers_of(controls, "10")] == [30.0, 26.0] * 2
-    text = written.to_markdown(table)
+    text = render.to_markdown(table)
     assert "| 10 | 8.49 | 7.13 | 7.19 | 7.09 | 20.50 ± 2.05 (± 0.71) | - |" in text
     assert "our numbers at N = 1 are a control" in text
 
@@ -269,7 +279,7 @@ def test_every_form_says_the_same(tmp_path, ablation):
     for text, start, separator in ((markdown, "| ", " | "), (latex, "", " & ")):
         for grid in table["grids"]:
             for row in grid["rows"]:
-                cells = [written.number_text(n, c)
+                cells = [render.number_text(n, c)
                          for n, c in zip(row["numbers"], grid["columns"], strict=True)]  # fmt: skip
                 words = [*row["labels"], *cells]
                 if text is latex:
@@ -286,7 +296,10 @@ def test_every_form_says_the_same(tmp_path, ablation):
     assert (line["mean"], line["std"], line["seeds"], line["values"], line["kind"]) == (
         "11.2", "0.2828", "0; 1", "11.0; 11.4", "measured")  # fmt: skip
     sources = {line["source"] for line in lines if line["kind"] == "published"}
-    assert sources == {f"{published.PAPER}, Table I", f"{published.PAPER}, Table III"}
+    assert sources == {
+        f"{published_numbers.PAPER}, Table I",
+        f"{published_numbers.PAPER}, Table III",
+    }
     missing = [line for line in lines if line["command"]]
     assert {line["cell"] for line in missing} == {entry["cell"] for entry in table["missing"]}
     assert not any(line["mean"] for line in missing)
@@ -296,7 +309,7 @@ def test_latex_is_whole_and_escaped(tmp_path, ablation):
     table = made(tmp_path, ablation, tables=("ablation",))
     table["notes"].append(r"50 % & #1 {a_b} $x ~ ^ \cmd")
     table["notes"].append("--out <a|b>")
-    latex = written.to_latex(table)
+    latex = render.to_latex(table)
     assert r"\par -{}-out $<$a$|$b$>$" in latex
     assert (
         r"50 \% \& \#1 \{a\_b\} \$x \textasciitilde{} \textasciicircum{} \textbackslash{}cmd"
@@ -330,14 +343,14 @@ def test_what_cannot_be_collected_is_refused(tmp_path, ablation):
     runs = str(tmp_path / "runs")
     asked = {"tables": (), "cells": ("all-k10",), "protocols": ("aflw-995",)}
     with pytest.raises(ConfigError, match=r"name a --table \(1, 2, 3, ablation\) or --cells"):
-        command.write_tables(ablation, runs, tables=(), cells=(), protocols=("aflw-995",))
+        paper_tables.write_tables(ablation, runs, tables=(), cells=(), protocols=("aflw-995",))
     changed = base_of(train__steps=400, views__shift_std=0.1)
     with pytest.raises(WorkdirError, match=r"config.views.shift_std = 0.04, the cell wants 0.1"):
-        command.write_tables(changed, runs, **asked)
+        paper_tables.write_tables(changed, runs, **asked)
     file = tmp_path / "file"
     file.write_text("")
     with pytest.raises(WorkdirError, match=f"--out {file}: cannot be written"):
-        command.write_tables(ablation, runs, **asked, out=str(file))
+        paper_tables.write_tables(ablation, runs, **asked, out=str(file))
     # Seeds asked for stand in for those that are there.
     table = made(tmp_path, ablation, cells=("all-k10",), seeds=(1, 7))
     assert numbers_of(table["grids"][0], "all-k10", "10", "measured, running statistics")[3][
@@ -351,7 +364,7 @@ def test_what_cannot_be_collected_is_refused(tmp_path, ablation):
         path = tmp_path / "runs" / "all-k10-seed1" / "evaluation" / "damaged.json"
         path.write_text(json.dumps({"format": 1, **damaged}))
         with pytest.raises(WorkdirError, match=r"damaged\.json: is no evaluation of format 1"):
-            command.write_tables(ablation, runs, **asked)
+            paper_tables.write_tables(ablation, runs, **asked)
 
 
 def test_tables_in_documents_are_made_from_their_json_and_name_no_machines_places():
@@ -361,9 +374,9 @@ def test_tables_in_documents_are_made_from_their_json_and_name_no_machines_place
         if "grids" not in table:
             continue
         for ending, make in (
-            ("md", written.to_markdown),
-            ("tex", written.to_latex),
-            ("csv", written.to_csv),
+            ("md", render.to_markdown),
+            ("tex", render.to_latex),
+            ("csv", render.to_csv),
         ):
             assert path.with_suffix(f".{ending}").read_text() == make(table), path
         commands = [entry["command"] for entry in table["missing"]]

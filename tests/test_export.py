@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from landmarks_jax import detector, graphs, packed, portable
-from landmarks_jax.data import framing, sources
-from landmarks_jax.data.synthetic import SyntheticFaces
-from landmarks_jax.errors import ConfigError, WeightsError
+from landmarks_jax.data import framing
+from landmarks_jax.data.sources import registry
+from landmarks_jax.data.sources.synthetic import SyntheticFaces
+from landmarks_jax.inference import api, detector, graph_export, packed_file
+from landmarks_jax.system.errors import ConfigError, WeightsError
 from tests import packing
 from tests.running import ROOT
 
@@ -73,7 +74,9 @@ def wanted(content):
 @pytest.fixture(scope="module")
 def onnx_files(content):
     find_onnx()
-    return {precision: graphs.to_onnx(content, precision) for precision in packed.PRECISIONS}
+    return {
+        precision: graph_export.to_onnx(content, precision) for precision in packed_file.PRECISIONS
+    }
 
 
 ALONE = """
@@ -95,8 +98,8 @@ np.savez("found.npz", **results)
 
 def test_stablehlo_runs_in_a_process_without_this_package(content, wanted, tmp_path):
     sizes = {}
-    for precision in packed.PRECISIONS:
-        graph = graphs.to_stablehlo(content, precision)
+    for precision in packed_file.PRECISIONS:
+        graph = graph_export.to_stablehlo(content, precision)
         (tmp_path / precision).write_bytes(graph)
         sizes[precision] = len(graph)
     np.save(tmp_path / "views.npy", VIEWS)
@@ -123,7 +126,7 @@ def test_stablehlo_runs_in_a_process_without_this_package(content, wanted, tmp_p
     assert sizes["float16"] < sizes["float32"]
 
 
-@pytest.mark.parametrize("precision", packed.PRECISIONS)
+@pytest.mark.parametrize("precision", packed_file.PRECISIONS)
 def test_onnx_runs_in_its_runtime(onnx_files, wanted, precision):
     import onnxruntime  # noqa: PLC0415
 
@@ -179,21 +182,21 @@ def test_onnx_keeps_its_kernels_in_the_precision(onnx_files, content):
 def test_a_detector_of_bfloat16_is_exported_in_float32(content, wanted):
     config = content.config.copy_and_resolve_references().unlock()
     config.compute_dtype = "bfloat16"
-    function = graphs.view_function(dataclasses.replace(content, config=config.lock()))
+    function = graph_export.view_function(dataclasses.replace(content, config=config.lock()))
     found = jax.jit(function)(VIEWS)
     for name in NAMES:
         np.testing.assert_allclose(found[name], wanted["float32"][name], atol=EXACT)
 
 
 def test_without_a_regressor_there_are_no_labelled_points(content):
-    function = graphs.view_function(dataclasses.replace(content, regressor=None))
+    function = graph_export.view_function(dataclasses.replace(content, regressor=None))
     assert set(jax.eval_shape(function, VIEWS)) == {"landmarks", "confidence"}
 
 
 def test_weights_that_do_not_fit_are_refused(content):
     wide = jax.tree.map(lambda a: np.asarray(a) * 1e6, content.variables)
     wide = dataclasses.replace(content, variables=wide)
-    for convert in (graphs.to_stablehlo, graphs.to_onnx):
+    for convert in (graph_export.to_stablehlo, graph_export.to_onnx):
         with pytest.raises(WeightsError, match="not finite in float16"):
             convert(wide, "float16")
 
@@ -201,7 +204,7 @@ def test_weights_that_do_not_fit_are_refused(content):
 def test_a_missing_converter_is_named(content, monkeypatch):
     monkeypatch.setitem(sys.modules, "jax2onnx", None)
     with pytest.raises(ConfigError, match=r"ONNX files: jax2onnx is not installed.*`export`"):
-        graphs.to_onnx(content)
+        graph_export.to_onnx(content)
 
 
 def code_of(document):
@@ -239,11 +242,11 @@ def test_the_documented_programs_find_what_the_detector_finds(
     rng = np.random.default_rng(3)
     Image.fromarray(rng.integers(0, 256, (30, 44, 3), np.uint8)).save("photo.jpg")
     Path("detector.onnx").write_bytes(onnx_files["float32"])
-    Path("detector.stablehlo").write_bytes(graphs.to_stablehlo(content))
+    Path("detector.stablehlo").write_bytes(graph_export.to_stablehlo(content))
     names = {}
     for block in code_of(DOCUMENT):
         exec(block, names)
-    found = portable.LandmarkDetector(content)(names["picture"])
+    found = api.LandmarkDetector(content)(names["picture"])
     # A grey level here or there moves a point of random weights by as much.
     np.testing.assert_allclose(names["pixels"], found.landmarks, atol=0.05)
     assert names["labels"] == POINTS
@@ -254,7 +257,7 @@ def test_the_documented_programs_find_what_the_detector_finds(
 def photos(view_size):
     """Views of real photos where they are at hand, else of drawn faces."""
     listed = ROOT / "data" / "aflw" / "dev_score.txt"
-    source = sources.open_labelled(str(listed)) if listed.is_file() else SyntheticFaces(0, 48, 80)
+    source = registry.open_labelled(str(listed)) if listed.is_file() else SyntheticFaces(0, 48, 80)
     return np.stack(
         [
             framing.stretch(photo, (0, 0, *photo.shape[1::-1]), view_size)
@@ -268,7 +271,7 @@ def test_every_form_of_a_shipped_detector_on_photos(path):
     find_onnx()
     import onnxruntime  # noqa: PLC0415
 
-    content = packed.read(path)
+    content = packed_file.read(path)
     views = photos(content.config.views.size)
     wanted = jitted(content, views)
     pixel = content.config.views.size / 2
@@ -276,9 +279,9 @@ def test_every_form_of_a_shipped_detector_on_photos(path):
         ("float32", EXACT, EXACT),
         ("float16", 0.1 / pixel, 0.01 / pixel),
     ):
-        graph = jax.export.deserialize(bytearray(graphs.to_stablehlo(content, precision)))
+        graph = jax.export.deserialize(bytearray(graph_export.to_stablehlo(content, precision)))
         session = onnxruntime.InferenceSession(
-            graphs.to_onnx(content, precision), providers=["CPUExecutionProvider"]
+            graph_export.to_onnx(content, precision), providers=["CPUExecutionProvider"]
         )
         for found in (
             graph.call(views),

@@ -7,8 +7,11 @@ import jax
 import numpy as np
 import pytest
 
-from landmarks_jax import detector, evaluate, export, graphs, objective, packed
-from landmarks_jax.errors import ConfigError, DataError, WeightsError, WorkdirError
+from landmarks_jax import objective
+from landmarks_jax.cli import exporting
+from landmarks_jax.evaluation import run_evaluation
+from landmarks_jax.inference import detector, graph_export, packed_file
+from landmarks_jax.system.errors import ConfigError, DataError, WeightsError, WorkdirError
 from landmarks_jax.training import checkpoints, sharding
 from landmarks_jax.training import state as states
 from tests.running import command, finish, narrow
@@ -56,11 +59,11 @@ def detector_file(run, tmp_path_factory):
 
 
 def test_a_run_is_packed_with_its_regressor_and_scores(run, detector_file):
-    content = packed.read(detector_file)
+    content = packed_file.read(detector_file)
     config = checkpoints.read_config(run)
-    trained = evaluate.trained_variables(evaluate.restore(run, config).state)
+    trained = run_evaluation.trained_variables(run_evaluation.restore(run, config).state)
     jax.tree.map(np.testing.assert_array_equal, dict(content.variables), trained)
-    assert content.config == packed.needed_fields(config)
+    assert content.config == packed_file.needed_fields(config)
     summary = content.summary
     assert summary["notes"] == ["a note"]
     assert summary["provenance"]["command"].startswith("python export.py --workdir=")
@@ -70,7 +73,7 @@ def test_a_run_is_packed_with_its_regressor_and_scores(run, detector_file):
     assert (score["fit"]["faces"], score["score"]["faces"]) == (12, 10)
 
     # The error, by hand from the file.
-    (protocol,) = evaluate.open_faces(config)
+    (protocol,) = run_evaluation.open_faces(config)
     views = detector.ViewDetector(content.config, content.variables)
     missed = content.regressor(views(protocol.score.views)) - protocol.score.points
     eyes = protocol.score.points[:, 0] - protocol.score.points[:, 1]
@@ -86,8 +89,8 @@ def test_the_card_is_written_beside_it(detector_file):
 
 def test_a_packed_file_is_converted(detector_file, tmp_path):
     out = tmp_path / "new" / "half.safetensors"
-    export.export(out, detector=str(detector_file), precision="float16")
-    whole, half = packed.read(detector_file), packed.read(out)
+    exporting.export(out, detector=str(detector_file), precision="float16")
+    whole, half = packed_file.read(detector_file), packed_file.read(out)
     assert half.summary == whole.summary
 
     def check(full, rounded):
@@ -98,7 +101,7 @@ def test_a_packed_file_is_converted(detector_file, tmp_path):
     np.testing.assert_array_equal(half.regressor.matrix, whole.regressor.matrix)
 
     graph = tmp_path / "half.stablehlo"
-    line = export.export(graph, detector=str(out), form="stablehlo", regressor=False)
+    line = exporting.export(graph, detector=str(out), form="stablehlo", regressor=False)
     assert "stablehlo, float32" in line
     assert line.endswith("3 landmarks, 0 labelled points")
     exported = jax.export.deserialize(bytearray(graph.read_bytes()))
@@ -112,10 +115,10 @@ def test_a_run_without_labelled_faces(run, tmp_path):
     checkpoints.claim(missing, config, data_digest="", weights_digest="", notes=[], hardware=[])
     out = tmp_path / "out.safetensors"
     with pytest.raises(DataError, match=r"/no/aflw/training\.txt.*--noregressor$"):
-        export.export(out, workdir=str(missing))
+        exporting.export(out, workdir=str(missing))
     assert not out.exists()
-    export.export(out, workdir=str(run), regressor=False)
-    content = packed.read(out)
+    exporting.export(out, workdir=str(run), regressor=False)
+    content = packed_file.read(out)
     assert content.regressor is None
     assert (content.summary["scores"], content.summary["point_names"]) == ([], [])
 
@@ -135,7 +138,7 @@ def test_what_does_not_go_together_is_refused(run, tmp_path):
     out = tmp_path / "out"
     for options, kind, part in refusals:
         with pytest.raises(kind, match=re.escape(part)) as refused:
-            export.export(out, **options)
+            exporting.export(out, **options)
         assert "\n" not in str(refused.value)
         assert not out.exists()
 
@@ -150,16 +153,16 @@ def test_a_file_is_written_whole_or_not_at_all(detector_file, tmp_path, monkeypa
     for name in ("os.replace", "os.fdopen"):
         with monkeypatch.context() as patch:
             patch.setattr(name, breaks)
-            patch.setattr(graphs, "to_stablehlo", lambda *_: b"after")
+            patch.setattr(graph_export, "to_stablehlo", lambda *_: b"after")
             with pytest.raises(KeyboardInterrupt):
-                export.export(out, detector=str(detector_file), form="stablehlo")
+                exporting.export(out, detector=str(detector_file), form="stablehlo")
         assert [path.name for path in tmp_path.iterdir()] == ["out.stablehlo"]
         assert out.read_bytes() == b"before"
     with pytest.raises(WeightsError, match="cannot be written"):
-        export.export(detector_file / "below", detector=str(detector_file))
+        exporting.export(detector_file / "below", detector=str(detector_file))
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(WeightsError, match="pipe: cannot be written"):
-        export.export(tmp_path / "pipe", detector=str(detector_file))
+        exporting.export(tmp_path / "pipe", detector=str(detector_file))
     assert (tmp_path / "pipe").is_fifo()
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from landmarks_jax.data import mtfl, pts, sources
-from landmarks_jax.errors import DataError
+from landmarks_jax.data.sources import mtfl, pts, registry
+from landmarks_jax.system.errors import DataError
 from tests import datasets
 
 # Lines as the owners publish them, but for the names.
@@ -40,7 +40,7 @@ def test_lists_with_attributes_hold_x_before_y(listed):
 
 def test_lists_with_a_box_hold_pairs(listed):
     listed.write_text(f"{BOXED}\n")
-    source = sources.open_labelled(str(listed))
+    source = registry.open_labelled(str(listed))
     expected = [[106.25, 107.75], [146.75, 112.25], [125.25, 142.75], [105.25, 157.75]]
     np.testing.assert_allclose(source.points(0), [*expected, [139.75, 161.75]], rtol=1e-6)
     assert source.name(0) == "lfw_5590/a.jpg"
@@ -103,7 +103,7 @@ def test_five_points_are_made_of_68(tmp_path):
             *(points[i, j] for j in (30, 48, 54)),
         ]
         np.testing.assert_allclose(five.points(i), by_hand, rtol=1e-5)
-    np.testing.assert_array_equal(sources.open_labelled(str(tmp_path)).points(2), five.points(2))
+    np.testing.assert_array_equal(registry.open_labelled(str(tmp_path)).points(2), five.points(2))
 
 
 def test_photos_without_points_are_left_out_and_counted(tmp_path):

@@ -9,12 +9,14 @@ import pytest
 from PIL import Image
 from scipy.optimize import linear_sum_assignment
 
-from landmarks_jax import evaluate, objective, palette, qualitative
+from landmarks_jax import objective
 from landmarks_jax.data.framing import Framing
-from landmarks_jax.data.synthetic import SyntheticFaces
-from landmarks_jax.detector import ViewDetector
-from landmarks_jax.errors import ConfigError, DataError, WorkdirError
-from landmarks_jax.evaluation import consistency, labelled, plots
+from landmarks_jax.data.sources.synthetic import SyntheticFaces
+from landmarks_jax.evaluation import consistency, labelled_faces, run_evaluation
+from landmarks_jax.inference.detector import ViewDetector
+from landmarks_jax.studies import faces_figure
+from landmarks_jax.system import figures, palette
+from landmarks_jax.system.errors import ConfigError, DataError, WorkdirError
 from landmarks_jax.training import checkpoints, sharding
 from landmarks_jax.training import state as states
 from tests import datasets
@@ -61,13 +63,13 @@ def runs(tmp_path_factory):
 @pytest.mark.parametrize("count", [1, 10, 30, 50])
 def test_points_are_matched_as_scipy_matches_them(count):
     first, second = np.random.default_rng(count).normal(size=(2, count, 2))
-    partners = qualitative.matched(first, second)
+    partners = faces_figure.matched(first, second)
     distances = np.linalg.norm(first[:, None] - second, axis=-1)
     rows, columns = linear_sum_assignment(distances)
     np.testing.assert_array_equal(partners[columns], rows)
     # The same points in another order find themselves.
     order = np.random.default_rng(0).permutation(count)
-    np.testing.assert_array_equal(qualitative.matched(first, first[order]), order)
+    np.testing.assert_array_equal(faces_figure.matched(first, first[order]), order)
 
 
 def measured(*spreads):
@@ -113,7 +115,7 @@ def figure():
 
 
 def test_the_table_ranks_each_runs_points_and_compares_those_of_one_colour(figure):
-    text = qualitative.to_markdown(figure)
+    text = faces_figure.to_markdown(figure)
     lines = text.splitlines()
     for line in (
         "### Consistency: synthetic, center crop, K = 3",
@@ -136,7 +138,7 @@ def test_the_table_ranks_each_runs_points_and_compares_those_of_one_colour(figur
 
 def test_the_picture_has_rows_for_each_run_in_the_first_ones_colours(figure):
     views = np.stack([np.full((16, 16, 3), 90, np.uint8), np.full((16, 16, 3), 200, np.uint8)])
-    page = plots.to_array(qualitative.page(figure, views, tile=160))
+    page = figures.to_array(faces_figure.page(figure, views, tile=160))
     assert page.shape[1] == 560
     left, heading = (560 - 2 * 164 + 4) // 2, 4 + 26
     colors = np.rint(255 * palette.landmark_colors(3)).astype(int)
@@ -155,26 +157,28 @@ def test_the_picture_has_rows_for_each_run_in_the_first_ones_colours(figure):
 
 def test_the_command_makes_picture_table_and_json(runs, tmp_path):
     out = tmp_path / "new" / "figure.png"
-    started = command("-m", "landmarks_jax.figure", *runs, f"--out={out}", "--faces=3", "--tile=32")
+    started = command(
+        "-m", "landmarks_jax.cli.figure", *runs, f"--out={out}", "--faces=3", "--tile=32"
+    )
     code, printed, err = finish(started)
     assert code == 0, err
     figure = json.loads(out.with_suffix(".json").read_text())
-    assert out.with_suffix(".md").read_text() == qualitative.to_markdown(figure)
+    assert out.with_suffix(".md").read_text() == faces_figure.to_markdown(figure)
     assert printed.strip() == out.with_suffix(".md").read_text().strip()
     assert figure["shown"] == [0, 4, 7]
     assert figure["notes"] == ["trained with the center crop, without annotation", "a note"]
     assert [run["composition"] for run in figure["runs"]] == ["baseline", "all"]
-    assert figure["provenance"]["command"].startswith("python -m landmarks_jax.figure ")
+    assert figure["provenance"]["command"].startswith("python -m landmarks_jax.cli.figure ")
 
     # Again, from the runs' weights and the faces themselves.
     config = checkpoints.read_config(tmp_path / runs[0])
-    (protocol,) = evaluate.open_faces(config)
+    (protocol,) = run_evaluation.open_faces(config)
     labels = protocol.score.points
     frame = consistency.frames(labels)
     eyes = np.linalg.norm(labels[:, 0] - labels[:, 1], axis=-1)
     for folder, run in zip(runs, figure["runs"], strict=True):
-        state = evaluate.restore(tmp_path / folder, config).state
-        found = ViewDetector(config, evaluate.trained_variables(state))(protocol.score.views)
+        state = run_evaluation.restore(tmp_path / folder, config).state
+        found = ViewDetector(config, run_evaluation.trained_variables(state))(protocol.score.views)
         wanted = consistency.of_landmarks(found, frame)
         assert run["consistency"]["rms"] == pytest.approx(wanted["rms"], abs=1e-3)
         np.testing.assert_allclose(run["landmarks"], found[[0, 4, 7]], atol=2e-5)
@@ -183,7 +187,7 @@ def test_the_command_makes_picture_table_and_json(runs, tmp_path):
         assert run["spread"] == pytest.approx(100 * np.mean(pairs), abs=1e-2)
         assert (run["steps"], run["training_minutes"]) == (7, 1.5)
     views = protocol.score.views[figure["shown"]]
-    page = plots.to_array(qualitative.page(figure, views, tile=32))
+    page = figures.to_array(faces_figure.page(figure, views, tile=32))
     with Image.open(out) as picture:
         np.testing.assert_array_equal(np.asarray(picture), page)
 
@@ -195,14 +199,14 @@ def test_faces_are_of_one_protocol_in_the_crop_of_the_training(tmp_path):
         "protocol_names": ["mafl"],
     }
     for crop, chosen in (("center", "center"), ("box", "box"), ("tight", "center")):
-        protocol = qualitative._open_faces(narrow(data__crop=crop), places)
+        protocol = faces_figure._open_faces(narrow(data__crop=crop), places)
         assert (protocol.name, protocol.crop) == ("mafl", chosen)
     # Lists of one's own need no faces to fit on.
     write_photos(tmp_path, 2)
     lines = [f"{i:06d}.jpg,{10 + i},9,20,9,15,20" for i in (1, 2)]
     table = tmp_path / "mine.csv"
     table.write_text("\n".join(["file,x1,y1,x2,y2,x3,y3", *lines, ""]))
-    protocol = qualitative._open_faces(narrow(), {"score": str(table), "crops": ["tight"]})
+    protocol = faces_figure._open_faces(narrow(), {"score": str(table), "crops": ["tight"]})
     assert (protocol.crop, len(protocol.score.views)) == ("tight", 2)
     assert protocol.score.points[0, 0, 0] == pytest.approx(2 * 11.5 / 30 - 1)
 
@@ -226,11 +230,11 @@ def test_what_cannot_be_shown_is_one_line(runs, tmp_path):
     ]
     for folders, faces, kind, message in refused:
         with pytest.raises(kind, match=message):
-            qualitative.write(folders, out, faces)
+            faces_figure.write(folders, out, faces)
     with pytest.raises(ConfigError, match=r"--out .*figure\.md: .* ends in \.png"):
-        qualitative.write(runs, tmp_path / "figure.md", {})
+        faces_figure.write(runs, tmp_path / "figure.md", {})
     assert not list(tmp_path.glob("figure*"))
-    code, printed, err = finish(command("-m", "landmarks_jax.figure", runs[0], "/nowhere"))
+    code, printed, err = finish(command("-m", "landmarks_jax.cli.figure", runs[0], "/nowhere"))
     assert (code, printed) == (2, "")
     assert err == "error: /nowhere: is no run of train.py, it has no config.json\n"
 
@@ -238,14 +242,14 @@ def test_what_cannot_be_shown_is_one_line(runs, tmp_path):
 def test_the_figure_in_the_documents_is_made_from_its_json():
     folder = ROOT / "docs" / "results" / "figure"
     figure = json.loads((folder / "figure.json").read_text())
-    assert (folder / "figure.md").read_text() == qualitative.to_markdown(figure)
+    assert (folder / "figure.md").read_text() == faces_figure.to_markdown(figure)
     # Of people there is no picture in the repository.
     assert figure["protocol"] == "synthetic"
     assert [run["composition"] for run in figure["runs"]] == ["baseline", "all"]
     assert len({run["steps"] for run in figure["runs"]}) == 1
-    frame, faces = Framing(72, 48, "center"), SyntheticFaces(labelled.SCORE_SEED, 1000, 72)
+    frame, faces = Framing(72, 48, "center"), SyntheticFaces(labelled_faces.SCORE_SEED, 1000, 72)
     views = np.stack([frame.central_view(faces.photo(row)[None])[0] for row in figure["shown"]])
-    page = plots.to_array(qualitative.page(figure, views))
+    page = figures.to_array(faces_figure.page(figure, views))
     path = folder / "figure.png"
     assert path.stat().st_size < 1_000_000
     with Image.open(path) as picture:

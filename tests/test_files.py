@@ -5,8 +5,9 @@ import logging
 import pytest
 from PIL import Image
 
-from landmarks_jax.data import decoding, files, folder, lists
-from landmarks_jax.errors import ConfigError, DataError
+from landmarks_jax.data import decoding, lists, photo_files
+from landmarks_jax.data.sources import folder
+from landmarks_jax.system.errors import ConfigError, DataError
 
 
 @pytest.fixture(autouse=True)
@@ -53,26 +54,26 @@ def test_each_file_is_decoded_once_until_it_changes(tmp_path, monkeypatch):
     decoded = []
     real = decoding.decode
     monkeypatch.setattr(decoding, "decode", lambda path: decoded.append(path) or real(path))
-    first, _ = files.usable_files([root])
+    first, _ = photo_files.usable_files([root])
     assert len(decoded) == 4
-    assert files.usable_files([root])[0] == first
+    assert photo_files.usable_files([root])[0] == first
     assert len(decoded) == 6  # the two that could not be read are looked at again
     save(tmp_path / "pets" / "corrupt.jpg")
-    assert len(files.usable_files([root])[0]) == 3
+    assert len(photo_files.usable_files([root])[0]) == 3
     assert len(decoded) == 8
 
 
 def test_a_damaged_or_unwritable_cache_does_no_harm(tmp_path, monkeypatch, caplog):
     root = str(make_folder(tmp_path / "pets"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    expected = files.usable_files([root])
+    expected = photo_files.usable_files([root])
     (kept,) = (tmp_path / "cache" / "landmarks_jax").iterdir()
     kept.write_text('{"version": 1')
-    assert files.usable_files([root]) == expected
+    assert photo_files.usable_files([root]) == expected
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with caplog.at_level(logging.WARNING):
-        assert files.usable_files([root]) == expected
+        assert photo_files.usable_files([root]) == expected
 
 
 def test_overlapping_roots_and_links_give_each_file_once(tmp_path):
@@ -82,7 +83,7 @@ def test_overlapping_roots_and_links_give_each_file_once(tmp_path):
     (tmp_path / "more" / "again.jpg").symlink_to(root / "b.jpg")
     save(tmp_path / "more" / "new.jpg")
     roots = [str(root), str(root / "sub"), str(tmp_path / "more")]
-    found, note = files.usable_files(roots)
+    found, note = photo_files.usable_files(roots)
     assert [file.name for file in found] == ["pets/b.jpg", "pets/sub/a.PNG", "more/new.jpg"]
     assert "2 files reached twice" in note
 

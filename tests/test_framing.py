@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from landmarks_jax import geometry
-from landmarks_jax.data import framing, sources
-from landmarks_jax.errors import ConfigError, DataError
+from landmarks_jax.data import framing
+from landmarks_jax.data.sources import registry
+from landmarks_jax.system.errors import ConfigError, DataError
 
 NO_POINTS = np.zeros((0, 2), np.float32)
 DATA = Path(os.environ.get("LANDMARKS_JAX_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -136,7 +137,7 @@ def test_mean_shape_of_aflw_scores_the_known_error(crop, expected, tmp_path, mon
 
 
 def _aflw_points(frame: framing.Framing, name: str) -> np.ndarray:
-    return sources.load_all(sources.open_labelled(str(DATA / "aflw" / name)), frame)[1]
+    return registry.load_all(registry.open_labelled(str(DATA / "aflw" / name)), frame)[1]
 
 
 @pytest.mark.parametrize(

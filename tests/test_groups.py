@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from landmarks_jax.evaluation.groups import FIVE_POINTS, breakdown, tilts, turns
+from landmarks_jax.evaluation.breakdown import FIVE_POINTS, breakdown, tilts, turns
 
 # Eyes one unit apart, x to the right, y down, z towards the camera.
 HEAD = np.array([[-0.5, 0, 0], [0.5, 0, 0], [0, 0.6, 0.5], [-0.4, 1.0, -0.1], [0.4, 1.0, -0.1]])

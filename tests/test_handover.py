@@ -14,9 +14,10 @@ import pytest
 import safetensors.numpy
 
 from configs import faces
-from landmarks_jax import evaluate, objective
-from landmarks_jax.errors import WorkdirError
-from landmarks_jax.training import checkpoints, handover, loop, restart, sharding
+from landmarks_jax import objective
+from landmarks_jax.evaluation import run_evaluation
+from landmarks_jax.system.errors import WorkdirError
+from landmarks_jax.training import checkpoints, loop, restart, run_transfer, sharding
 from landmarks_jax.training import state as states
 from tests.running import command, finish, narrow, write_vgg
 
@@ -39,8 +40,8 @@ def train_one(tmp_path_factory):
 
 
 def write(workdir: Path, out: Path) -> Path:
-    restored = evaluate.restore(workdir, checkpoints.read_config(workdir))
-    handover.write(restored, workdir, out)
+    restored = run_evaluation.restore(workdir, checkpoints.read_config(workdir))
+    run_transfer.write(restored, workdir, out)
     return out
 
 
@@ -75,7 +76,7 @@ def test_networks_are_kept_with_kernels_in_float16(trained, handed):
     workdir, config = trained
     state = leaves(workdir, config)
     kept = {name for name in state if not name.startswith(("opt_state", "step"))}
-    read = handover.read(handed)
+    read = run_transfer.read(handed)
     assert read.arrays.keys() == kept
     prefixes = {name.split("/")[0] for name in kept}
     assert prefixes == {"params", "batch_stats", "averaged", "tap_means"}
@@ -99,34 +100,34 @@ def test_networks_are_kept_with_kernels_in_float16(trained, handed):
 
 def test_what_float16_cannot_hold_stays_float32(trained, tmp_path):
     workdir, config = trained
-    restored = evaluate.restore(workdir, config)
+    restored = run_evaluation.restore(workdir, config)
     kernel = np.array([[1e5, 1 / 3]], np.float32)
     variance = np.array([1e9], np.float32)
     state = restored.state.replace(
         params={"kernel": kernel}, batch_stats={"var": variance}, averaged={}, tap_means={}
     )
-    handover.write(restored._replace(state=state), workdir, tmp_path)
-    read = handover.read(tmp_path).arrays
+    run_transfer.write(restored._replace(state=state), workdir, tmp_path)
+    read = run_transfer.read(tmp_path).arrays
     assert read.keys() == {"params/kernel", "batch_stats/var"}
     np.testing.assert_array_equal(read["params/kernel"], kernel)
     np.testing.assert_array_equal(read["batch_stats/var"], variance)
     state = state.replace(params={"kernel": kernel * np.inf})
     with pytest.raises(WorkdirError, match="params/kernel is not finite"):
-        handover.write(restored._replace(state=state), workdir, tmp_path / "other")
+        run_transfer.write(restored._replace(state=state), workdir, tmp_path / "other")
 
 
 def test_no_file_is_larger_than_may_be(trained, handed, tmp_path, monkeypatch):
-    whole = handover.read(handed).arrays
+    whole = run_transfer.read(handed).arrays
     assert len(list(handed.glob("networks-*"))) == 1
-    monkeypatch.setattr(handover, "MOST_BYTES", 30_000)
+    monkeypatch.setattr(run_transfer, "MOST_BYTES", 30_000)
     parts = list(write(trained[0], tmp_path / "parts").glob("networks-*"))
     assert len(parts) > 3
     assert max(path.stat().st_size for path in parts) <= 30_000
-    again = handover.read(tmp_path / "parts").arrays
+    again = run_transfer.read(tmp_path / "parts").arrays
     assert again.keys() == whole.keys()
     for name, array in whole.items():
         np.testing.assert_array_equal(again[name], array)
-    monkeypatch.setattr(handover, "MOST_BYTES", 500)
+    monkeypatch.setattr(run_transfer, "MOST_BYTES", 500)
     with pytest.raises(WorkdirError, match=r"kernel takes .* a file of a handover holds 500"):
         write(trained[0], tmp_path / "none")
 
@@ -138,10 +139,10 @@ def test_the_papers_widths_take_a_few_files_of_15_mib():
     networks = objective.build_networks(config)
     like = states.abstract_state(config, networks, sharding.make_mesh())
     arrays = {
-        name: handover.stored(np.ones(leaf.shape, leaf.dtype), name)
-        for name, leaf in handover.by_name(handover.networks_of(like)).items()
+        name: run_transfer.stored(np.ones(leaf.shape, leaf.dtype), name)
+        for name, leaf in run_transfer.by_name(run_transfer.networks_of(like)).items()
     }
-    sizes = [len(safetensors.numpy.save(part)) for part in handover.split(arrays)]
+    sizes = [len(safetensors.numpy.save(part)) for part in run_transfer.split(arrays)]
     assert len(sizes) <= 4
     assert 0.97 * 15 * 2**20 < max(sizes) <= 15 * 2**20
     # 15.3 million parameters, twice, two bytes each.
@@ -149,7 +150,7 @@ def test_the_papers_widths_take_a_few_files_of_15_mib():
 
 
 def edit(folder: Path, **fields) -> None:
-    path = folder / handover.MANIFEST
+    path = folder / run_transfer.MANIFEST
     path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
 
@@ -196,7 +197,7 @@ def test_another_run_is_refused_by_name(trained, handed, tmp_path):
 
     config = trained[1]
     networks = objective.build_networks(config)
-    read = handover.read(handed)
+    read = run_transfer.read(handed)
     digest = read.run["weights_digest"]
     restart.check(read, config, networks, digest)
     name = "batch_stats/detector/block1/norm1/mean"
@@ -212,25 +213,25 @@ def test_writing_again_replaces_and_a_cut_leaves_the_one_before(
     trained, handed, tmp_path, monkeypatch
 ):
     workdir, config = trained
-    restored = evaluate.restore(workdir, config)
+    restored = run_evaluation.restore(workdir, config)
     before = {path.name for path in handed.iterdir()}
     doubled = restored.state.replace(params=jax.tree.map(lambda a: 2 * a, restored.state.params))
     other = restored._replace(state=doubled, step=7)
 
-    real = handover.packed.replace_file
+    real = run_transfer.files.write_file
 
-    def killed(path, data):
-        if path.name == handover.MANIFEST:
+    def killed(path, data, error):
+        if path.name == run_transfer.MANIFEST:
             raise KeyboardInterrupt
-        real(path, data)
+        real(path, data, error)
 
-    monkeypatch.setattr(handover.packed, "replace_file", killed)
+    monkeypatch.setattr(run_transfer.files, "write_file", killed)
     with pytest.raises(KeyboardInterrupt):
-        handover.write(other, workdir, handed)
-    assert handover.read(handed).step == 3
-    monkeypatch.setattr(handover.packed, "replace_file", real)
-    written = handover.write(other, workdir, handed)
-    assert handover.read(handed).step == 7
+        run_transfer.write(other, workdir, handed)
+    assert run_transfer.read(handed).step == 3
+    monkeypatch.setattr(run_transfer.files, "write_file", real)
+    written = run_transfer.write(other, workdir, handed)
+    assert run_transfer.read(handed).step == 7
     assert {path.name for path in handed.iterdir()} == {path.name for path in written}
     assert len(before & {path.name for path in written}) == 2  # handover.json and the metrics
 
@@ -290,13 +291,13 @@ def test_a_restart_keeps_the_networks_and_the_counts_and_forgets_the_optimiser(
     vgg, note = checkpoints.read_notes(new)
     assert vgg.startswith("perceptual loss")
     assert note.startswith("restarted, not resumed, at step 3 after")
-    run = handover.read(write(new, tmp_path / "next")).run
+    run = run_transfer.read(write(new, tmp_path / "next")).run
     assert [entry["step"] for entry in run["restarts"]] == [3]
 
 
 def test_other_photos_are_said(trained, handed):
     _, config = trained
-    read = handover.read(handed)
+    read = run_transfer.read(handed)
     same, other = (
         restart.restarts(read, config, digest)[-1].note()
         for digest in (read.run["data_digest"], "another")
@@ -310,7 +311,7 @@ def test_photos_decoded_there_may_be_prepared_here(trained, handed):
     _, config = trained
     prepared = config.copy_and_resolve_references()
     prepared.data.source = "prepared"
-    read = handover.read(handed)
+    read = run_transfer.read(handed)
     networks = objective.build_networks(config)
     restart.check(read, prepared, networks, read.run["weights_digest"])
 
@@ -363,7 +364,7 @@ def test_the_command_writes_a_handover(trained, tmp_path):
     out = tmp_path / "out"
     code, printed, err = finish(command("handover.py", f"--workdir={workdir}", f"--out={out}"))
     assert code == 0, err
-    assert handover.read(out).step == 3
+    assert run_transfer.read(out).step == 3
     assert {line.split(":")[0] for line in printed.splitlines()} == set(map(str, out.iterdir()))
     lines = gzip.decompress(next(out.glob("metrics-*")).read_bytes()).decode().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3]

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from landmarks_jax import images
 from landmarks_jax.data import decoding
 from landmarks_jax.data.framing import Framing
-from landmarks_jax.errors import DataError
+from landmarks_jax.inference import images
+from landmarks_jax.system.errors import DataError
 from tests import packing
 
 CENTER = Framing(20, 16, "center")

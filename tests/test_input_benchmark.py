@@ -7,8 +7,10 @@ from types import SimpleNamespace
 import pytest
 
 from benchmarks import input as benchmark
-from landmarks_jax.data import parallel, prepared, sources
-from landmarks_jax.data.feed import framing_of
+from landmarks_jax.data import prepared
+from landmarks_jax.data.loader import framing_of
+from landmarks_jax.data.sources import registry
+from landmarks_jax.system import parallel
 from tests.benchmarking import HEAD
 from tests.running import narrow
 
@@ -29,7 +31,7 @@ def test_every_stage_gives_photos(tmp_path):
     benchmark.link_photos(drawn, 8, photos)
     assert [path.name for path in sorted(photos.iterdir())][-1] == "000007.jpg"
     config = benchmark.config_of("faces_cpu", photos)
-    source = sources.open_source(config.data)
+    source = registry.open_source(config.data)
     assert source.photo(0).shape == (218, 178, 3)
     prepared.prepare(source, framing_of(config), canvases)
     rows = benchmark.time_stages("faces_cpu", photos, canvases, rounds=2)

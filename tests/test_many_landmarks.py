@@ -9,14 +9,16 @@ import jax
 import numpy as np
 import pytest
 
-from landmarks_jax import card, detector, graphs, load_detector, packed, palette
-from landmarks_jax.comparing import rows as comparing
-from landmarks_jax.comparing import written
-from landmarks_jax.comparing.runs import Run
-from landmarks_jax.demo import site
-from landmarks_jax.detecting import drawing, results
-from landmarks_jax.evaluation import consistency, plots, protocols, tables
-from landmarks_jax.evaluation.regression import LinearMap
+from landmarks_jax import load_detector
+from landmarks_jax.evaluation import consistency, protocols, score_tables
+from landmarks_jax.inference import card, detector, graph_export, packed_file
+from landmarks_jax.inference.browser import site
+from landmarks_jax.inference.linear_map import LinearMap
+from landmarks_jax.inference.media import drawing, result_files
+from landmarks_jax.studies import comparison as comparing
+from landmarks_jax.studies import comparison_document
+from landmarks_jax.studies.runs import Run
+from landmarks_jax.system import figures, palette
 from landmarks_jax.training import reports
 from landmarks_jax.training.preview import Preview
 from tests import packing
@@ -105,7 +107,7 @@ def test_consistency_is_each_landmarks_own(k):
 def test_tables_have_every_landmark(k):
     result = result_of(k)
     scores = result["results"]["running"]
-    lines = tables.to_markdown([result]).splitlines()
+    lines = score_tables.to_markdown([result]).splitlines()
     for i, (backward, point) in enumerate(
         zip(scores["backward"][-1]["per_point"], scores["consistency"]["per_point"], strict=True)
     ):
@@ -114,7 +116,7 @@ def test_tables_have_every_landmark(k):
         (line,) = [text for text in lines if text.startswith(f"| discovered {i} |")]
         assert line.split(" | ")[1].startswith(f"{point['rms']:.2f} (median {point['median']:.2f}")
     assert f"| toy | center | {k} | this detector (running statistics) |" in "\n".join(lines)
-    read = list(csv.DictReader(io.StringIO(tables.to_csv(result))))
+    read = list(csv.DictReader(io.StringIO(score_tables.to_csv(result))))
     of_points = [
         line for line in read if line["quantity"] == "consistency" and line["row"] == "running"
     ]
@@ -136,14 +138,16 @@ def test_compared_with_a_run_of_other_landmarks(k):
     assert row["consistency"] == [
         runs[0].results["toy", "center"]["results"]["running"]["consistency"]["rms"]
     ]
-    assert f"| k{k} | {k} | 0 | {row['forward'][0]:.2f} |" in written.to_markdown(comparison)
+    assert f"| k{k} | {k} | 0 | {row['forward'][0]:.2f} |" in comparison_document.to_markdown(
+        comparison
+    )
 
 
 def test_pages_show_and_number_every_landmark(k):
     colors = np.rint(255 * palette.landmark_colors(k)).astype(int)
     places = grid(k, 0.18) - 0.81
     views = np.full((1, 16, 16, 3), 90, np.uint8)
-    page = plots.to_array(plots.landmark_page(views, places[None]))
+    page = figures.to_array(figures.landmark_page(views, places[None]))
     left, top = (560 - 164 + 4) // 2, 4
     pixels = (places + 1) * 80 + (left, top)
     for color, (x, y) in zip(colors, pixels.astype(int), strict=True):
@@ -197,8 +201,8 @@ def test_results_have_columns_of_every_landmark(k, tmp_path):
     rng = np.random.default_rng(0)
     landmarks, confidence = rng.uniform(0, 99, (k, 2)), rng.uniform(0, 1, k)
     smooth = rng.uniform(0, 99, (k, 2))
-    with results.Results(tmp_path, k, (), smooth=True) as files:
-        files.add(results.Row("a.png", 0, 0.0, None, landmarks, confidence, None, smooth))
+    with result_files.Results(tmp_path, k, (), smooth=True) as files:
+        files.add(result_files.Row("a.png", 0, 0.0, None, landmarks, confidence, None, smooth))
     (row,) = csv.DictReader(io.StringIO((tmp_path / "landmarks.csv").read_text()))
     assert len(row) == 4 + 3 * k + 2 * k
     for i in range(k):
@@ -213,7 +217,7 @@ def test_packed_exported_and_shown_on_the_page(k, narrow_config, filled, tmp_pat
     rng = np.random.default_rng(k)
     regressor = LinearMap(rng.normal(size=(4, 2 * k)), np.zeros(2 * k), np.zeros(4))
     content = dataclasses.replace(content, regressor=regressor, summary={})
-    packed.write(tmp_path / "k.safetensors", content)
+    packed_file.write(tmp_path / "k.safetensors", content)
     pictures = [packing.scene(40, 50, seed) for seed in range(2)]
     points = load_detector(tmp_path / "k.safetensors")(pictures)
     assert points.landmarks.shape == (2, k, 2)
@@ -221,12 +225,12 @@ def test_packed_exported_and_shown_on_the_page(k, narrow_config, filled, tmp_pat
     # The graphs of the exports, against the detector of the evaluation and the map by hand.
     views = np.stack([packing.scene(16, 16, seed) for seed in range(2)])
     wanted = detector.ViewDetector(content.config, content.variables)(views)
-    outputs = jax.jit(graphs.view_function(content))(views)
+    outputs = jax.jit(graph_export.view_function(content))(views)
     np.testing.assert_allclose(outputs["landmarks"], wanted, atol=1e-5)
     mapped = (wanted.reshape(2, -1) @ regressor.matrix.T).reshape(2, 2, 2)
     np.testing.assert_allclose(outputs["labelled"], mapped, atol=1e-4)
     assert np.ptp(wanted, 0).max() > 1e-3  # the points move with the picture
-    assert graphs.description(content)["num_landmarks"] == str(k)
+    assert graph_export.description(content)["num_landmarks"] == str(k)
     assert f"{k} points that were discovered" in card.markdown(content, "k")
     page = site.describe(content, "k")
     assert len(set(page["colors"])) == page["num_landmarks"] == k

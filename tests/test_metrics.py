@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from landmarks_jax.errors import ConfigError, DataError
 from landmarks_jax.evaluation import metrics
+from landmarks_jax.system.errors import ConfigError, DataError
 
 
 def test_inter_ocular_by_hand():

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from landmarks_jax.data import framing, mpii, prepared, sources
-from landmarks_jax.errors import ConfigError, DataError
+from landmarks_jax.data import framing, prepared
+from landmarks_jax.data.sources import mpii, registry
+from landmarks_jax.system.errors import ConfigError, DataError
 from tests import datasets
 from tests.datasets import mpii_person
 
@@ -74,7 +75,7 @@ def test_prepared_people_keep_what_is_not_annotated(tmp_path):
     read = prepared.PreparedCanvases(tmp_path / "prepared")
     assert read.num_points == mpii.NUM_POINTS
     for i in range(3):
-        canvas, points = sources.cut_photo(source, frame, i)
+        canvas, points = registry.cut_photo(source, frame, i)
         np.testing.assert_array_equal(read.canvases[i], canvas)
         np.testing.assert_array_equal(read.points[i], points)
     assert np.isnan(read.points[1, 1]).all()
@@ -131,7 +132,7 @@ def test_one_image_with_one_person_and_one_joint(tmp_path):
     assert len(source) == 1
     assert source.people[0].apart
     np.testing.assert_array_equal(source.people[0].joints[6], [59, 29])
-    canvas, points = sources.cut_photo(source, framing.Framing(24, 16, "center"), 0)
+    canvas, points = registry.cut_photo(source, framing.Framing(24, 16, "center"), 0)
     assert canvas.shape == (24, 24, 3)
     left, top, side = source.people[0].square
     expected = [2 * (59.5 - left) / side - 1, 2 * (29.5 - top) / side - 1]

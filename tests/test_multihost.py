@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from benchmarks import projection, scaling
-from landmarks_jax import cli
-from landmarks_jax.data import order, prepared, sources
-from landmarks_jax.data.feed import framing_of
-from landmarks_jax.errors import ConfigError, LostError
-from landmarks_jax.training import processes
+from landmarks_jax.cli import entry
+from landmarks_jax.data import prepared, sampling
+from landmarks_jax.data.loader import framing_of
+from landmarks_jax.data.sources import registry
+from landmarks_jax.system.errors import ConfigError, LostError
+from landmarks_jax.training import distributed
 from landmarks_jax.training.checkpoints import FOLDER
 from tests.running import command, finish, flags, narrow
 
@@ -149,9 +150,9 @@ TOLD = """
 import json, os, sys
 from pathlib import Path
 import jax, numpy as np
-from landmarks_jax.data.feed import open_feed
-from landmarks_jax.errors import DataError, UserError
-from landmarks_jax.training import agreement, batches, processes, sharding
+from landmarks_jax.data.loader import open_feed
+from landmarks_jax.system.errors import DataError, UserError
+from landmarks_jax.training import batches, coordination as agreement, distributed as processes, sharding
 from tests.running import narrow
 process, folder = int(sys.argv[1]), Path(sys.argv[2])
 agreement.SHARED_SECONDS, processes.HEARTBEAT_SECONDS = 0.5, 10
@@ -191,10 +192,10 @@ with processes.joined(multihost=True):
 
 def test_what_one_process_knows_all_are_told(tmp_path):
     config = narrow(data__num_synthetic=7)
-    canvases, photos = tmp_path / "canvases", sources.open_source(config.data)
+    canvases, photos = tmp_path / "canvases", registry.open_source(config.data)
     prepared.prepare(photos, framing_of(config), canvases)
     wanted = prepared.PreparedCanvases(str(canvases)).canvases.mean((1, 2, 3))
-    wanted = wanted[order.batch_rows(config.seed, 7, 4, 3)].tolist()
+    wanted = wanted[sampling.batch_rows(config.seed, 7, 4, 3)].tolist()
     # They find each other as they would under SLURM.
     slurm = {"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
     slurm["JAX_COORDINATOR_PORT"] = str(scaling.free_port())
@@ -242,7 +243,7 @@ def test_what_one_process_knows_all_are_told(tmp_path):
 )
 def test_a_place_that_cannot_be(place, message):
     with pytest.raises(ConfigError, match=message):
-        cli._check_place(*place)
+        entry._check_place(*place)
 
 
 def test_a_coordinator_that_cannot_be_is_refused_at_once():
@@ -251,11 +252,11 @@ def test_a_coordinator_that_cannot_be_is_refused_at_once():
         taken.listen()
         place = f"localhost:{taken.getsockname()[1]}"
         with pytest.raises(ConfigError, match=f"{place}: process 0 cannot listen on port .*in use"):
-            processes.check_coordinator(place, 0)
-        processes.check_coordinator(place, 1)
-    processes.check_coordinator(place, 0)
+            distributed.check_coordinator(place, 0)
+        distributed.check_coordinator(place, 1)
+    distributed.check_coordinator(place, 0)
     with pytest.raises(ConfigError, match=r"knows no host nowhere\.invalid"):
-        processes.check_coordinator("nowhere.invalid:8476", 1)
+        distributed.check_coordinator("nowhere.invalid:8476", 1)
 
 
 def test_flags_that_do_not_go_together_are_one_line_before_jax_is_loaded(tmp_path):

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from landmarks_jax import config as configuration
-from landmarks_jax import evaluate
-from landmarks_jax.data import aflw, framing, mafl, pts, sources
-from landmarks_jax.errors import ConfigError, DataError
-from landmarks_jax.evaluation import metrics
+from landmarks_jax.data import framing
+from landmarks_jax.data.sources import aflw, mafl, pts, registry
+from landmarks_jax.evaluation import metrics, run_evaluation
+from landmarks_jax.system.errors import ConfigError, DataError
 from tests import datasets
 from tests.running import narrow
 
@@ -25,7 +25,7 @@ def test_mafl_has_center_and_box_views_of_celeba(tmp_path):
         "celeba": str(datasets.celeba(tmp_path / "celeba", (6, 1, 1))),
         "mafl": str(datasets.mafl(tmp_path / "mafl", [4, 1, 6, 2], [8, 3])),
     }
-    center, box = evaluate.open_faces(narrow(), ["mafl"], **places)
+    center, box = run_evaluation.open_faces(narrow(), ["mafl"], **places)
     assert [(p.name, p.crop) for p in (center, box)] == [("mafl", "center"), ("mafl", "box")]
     for protocol, frame in (
         (center, framing.Framing(20, 16, "center")),
@@ -52,7 +52,7 @@ def test_mafl_as_released_fits_without_three(tmp_path):
     (root / "list_landmarks_align_celeba.txt").write_text("\n".join(lines))
     lists = datasets.mafl(tmp_path / "mafl", ids, [2, 31524])
     places = {"celeba": str(root), "mafl": str(lists), "mafl_as_released": True}
-    for protocol in evaluate.open_faces(narrow(), ["mafl"], **places):
+    for protocol in run_evaluation.open_faces(narrow(), ["mafl"], **places):
         assert len(protocol.fit.views) == 2
         assert len(protocol.score.views) == 2  # scored faces are never dropped
         assert protocol.fit.name == "MAFL training, as released"
@@ -60,7 +60,7 @@ def test_mafl_as_released_fits_without_three(tmp_path):
 
 def test_aflw_has_whole_and_box_views(tmp_path):
     root = datasets.aflw(tmp_path / "aflw", train=5, test=3)
-    center, box = evaluate.open_faces(narrow(), ["aflw"], aflw_release=str(root))
+    center, box = run_evaluation.open_faces(narrow(), ["aflw"], aflw_release=str(root))
     assert [(p.name, p.crop) for p in (center, box)] == [("aflw", "center"), ("aflw", "box")]
     source = aflw.AflwFaces(str(root), "train")
     for i in range(5):
@@ -76,7 +76,9 @@ def test_folders_with_pts_files_fit_and_score(num_points, tmp_path):
     points = datasets.pts(tmp_path / "fit", 5)
     datasets.pts(tmp_path / "score", 3)
     options = {"fit": str(tmp_path / "fit"), "score": str(tmp_path / "score")}
-    (protocol,) = evaluate.open_faces(narrow(), **options, crops=("tight",), pts_points=num_points)
+    (protocol,) = run_evaluation.open_faces(
+        narrow(), **options, crops=("tight",), pts_points=num_points
+    )
     assert protocol.fit.points.shape == (5, num_points, 2)
     # Whichever points are scored, errors are in distances between the middles of the eyes.
     scale = np.array([50, 48])
@@ -97,7 +99,7 @@ def test_what_cannot_be_opened_is_named(tmp_path):
     ]
     for options, kind, part in refusals:
         with pytest.raises(kind, match=re.escape(part)):
-            evaluate.open_faces(narrow(), **options)
+            run_evaluation.open_faces(narrow(), **options)
 
 
 def test_views_are_those_of_the_canvases(tmp_path):
@@ -105,8 +107,8 @@ def test_views_are_those_of_the_canvases(tmp_path):
     source = pts.PtsFaces([str(tmp_path)])
     for crop in framing.CROPS:
         frame = framing.Framing(20, 16, crop)
-        canvases, points = sources.load_all(source, frame)
-        views, in_view = sources.load_views(source, frame)
+        canvases, points = registry.load_all(source, frame)
+        views, in_view = registry.load_views(source, frame)
         np.testing.assert_array_equal(views, frame.central_view(canvases))
         np.testing.assert_array_equal(in_view, frame.points_in_view(points))
 
@@ -121,4 +123,4 @@ def test_runs_from_before_these_fields_are_evaluated_as_ever():
     assert not list(configuration.differences(read, config))
     assert read.eval.to_dict() == config.eval.to_dict()
     with pytest.raises(DataError, match=r"/no/output"):
-        evaluate.open_faces(read, ["aflw"], aflw_release="/no")
+        run_evaluation.open_faces(read, ["aflw"], aflw_release="/no")

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from landmarks_jax.data import order
-from landmarks_jax.errors import ConfigError
+from landmarks_jax.data import sampling
+from landmarks_jax.system.errors import ConfigError
 
 MASK = 2**64 - 1
 
@@ -28,36 +28,36 @@ def philox(counter: list[int], key: list[int]) -> list[int]:
 def test_permutation_sorts_philox_bits(seed, epoch):
     bits = [word for i in range(5) for word in philox([i + 1, 0, 0, 0], [seed & MASK, epoch])]
     expected = sorted(range(18), key=bits.__getitem__)
-    assert order.permutation(seed, 18, epoch).tolist() == expected
+    assert sampling.permutation(seed, 18, epoch).tolist() == expected
 
 
 def test_rows_are_slices_of_the_concatenated_epochs():
-    endless = np.concatenate([order.permutation(5, 7, epoch) for epoch in range(9)])
+    endless = np.concatenate([sampling.permutation(5, 7, epoch) for epoch in range(9)])
     assert all(sorted(epoch) == list(range(7)) for epoch in endless.reshape(9, 7))
     assert len({tuple(epoch) for epoch in endless.reshape(9, 7)}) > 1
     for start, stop in [(0, 7), (3, 3), (5, 30), (20, 63)]:
-        np.testing.assert_array_equal(order.rows(5, 7, start, stop), endless[start:stop])
+        np.testing.assert_array_equal(sampling.rows(5, 7, start, stop), endless[start:stop])
 
 
 def test_a_batch_larger_than_the_set_repeats_photos():
-    assert sorted(order.batch_rows(0, 3, 9, step=4)) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert sorted(sampling.batch_rows(0, 3, 9, step=4)) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
 
 
 @pytest.mark.parametrize("processes", [1, 2, 4])
 def test_processes_share_each_batch(processes):
     shares = [
-        order.batch_rows(1, 11, 8, 6, process_index=p, process_count=processes)
+        sampling.batch_rows(1, 11, 8, 6, process_index=p, process_count=processes)
         for p in range(processes)
     ]
-    np.testing.assert_array_equal(np.concatenate(shares), order.rows(1, 11, 48, 56))
+    np.testing.assert_array_equal(np.concatenate(shares), sampling.rows(1, 11, 48, 56))
 
 
 def test_a_batch_that_cannot_be_shared_is_an_error():
     with pytest.raises(ConfigError, match=r"config.train.batch_size = 6: .* 4 processes"):
-        order.batch_rows(0, 10, 6, 0, process_index=0, process_count=4)
+        sampling.batch_rows(0, 10, 6, 0, process_index=0, process_count=4)
     with pytest.raises(ConfigError, match=r"config.train.batch_size = 0"):
-        order.batch_rows(0, 10, 0, 0)
+        sampling.batch_rows(0, 10, 0, 0)
     with pytest.raises(ValueError, match="process 2 of 2"):
-        order.batch_rows(0, 10, 4, 0, process_index=2, process_count=2)
+        sampling.batch_rows(0, 10, 4, 0, process_index=2, process_count=2)
     with pytest.raises(ValueError, match="at least one photo"):
-        order.rows(0, 0, 0, 1)
+        sampling.rows(0, 0, 0, 1)

@@ -7,11 +7,13 @@ import jax
 import numpy as np
 import pytest
 
-from landmarks_jax import evaluate, objective, pack, packed, portable
-from landmarks_jax.data.synthetic import SyntheticFaces
-from landmarks_jax.detector import ViewDetector
-from landmarks_jax.errors import ConfigError, DataError, WorkdirError
+from landmarks_jax import objective
+from landmarks_jax.data.sources.synthetic import SyntheticFaces
+from landmarks_jax.evaluation import pack_run, run_evaluation
 from landmarks_jax.evaluation.protocols import LabelledSet, Protocol
+from landmarks_jax.inference import api, packed_file
+from landmarks_jax.inference.detector import ViewDetector
+from landmarks_jax.system.errors import ConfigError, DataError, WorkdirError
 from landmarks_jax.training import checkpoints, sharding
 from landmarks_jax.training import state as states
 from tests import datasets
@@ -59,19 +61,19 @@ def protocols(run):
         return LabelledSet(views, rng.uniform(-1, 1, (count, 4, 2)), name)
 
     noise = Protocol("noise", "tight", faces(9, "nine"), faces(3, "three"))
-    return [*evaluate.open_faces(run[1], ["synthetic"]), noise]
+    return [*run_evaluation.open_faces(run[1], ["synthetic"]), noise]
 
 
 @pytest.fixture(scope="module")
 def find(run):
     """The run's detector, without the packing."""
     _, config, state = run
-    return ViewDetector(config, evaluate.trained_variables(state))
+    return ViewDetector(config, run_evaluation.trained_variables(state))
 
 
 @pytest.fixture(scope="module")
 def content(run, protocols):
-    return pack.pack_run(run[0], protocols, ["export.py", "--workdir", "a run"])
+    return pack_run.pack_run(run[0], protocols, ["export.py", "--workdir", "a run"])
 
 
 def test_the_averaged_parameters_are_packed(run, content):
@@ -81,11 +83,11 @@ def test_the_averaged_parameters_are_packed(run, content):
         "batch_stats": state.batch_stats["detector"],
     }
     jax.tree.map(np.testing.assert_array_equal, dict(content.variables), wanted)
-    assert content.config == packed.needed_fields(config)
+    assert content.config == packed_file.needed_fields(config)
     plain = dataclasses.replace(state, averaged={})
     jax.tree.map(
         np.testing.assert_array_equal,
-        evaluate.trained_variables(plain),
+        run_evaluation.trained_variables(plain),
         {"params": state.params["detector"], "batch_stats": state.batch_stats["detector"]},
     )
 
@@ -162,8 +164,8 @@ def test_scores_by_their_definition(find, content, protocols):
 
 def test_a_packed_run_finds_what_the_run_found(find, content, protocols, tmp_path):
     """From the checkpoint to the file, and from the photo of a face to its labelled points."""
-    packed.write(tmp_path / "a", content)
-    detector = portable.load_detector(tmp_path / "a")
+    packed_file.write(tmp_path / "a", content)
+    detector = api.load_detector(tmp_path / "a")
     faces = SyntheticFaces(2**31 + 1, 9, 20)
     photos = np.stack([faces.photo(i) for i in range(9)])
     normalised = find(protocols[0].score.views)
@@ -177,31 +179,31 @@ def test_a_packed_run_finds_what_the_run_found(find, content, protocols, tmp_pat
 
 
 def test_without_labelled_faces_there_is_no_regressor(run, tmp_path):
-    content = pack.pack_run(run[0], [])
+    content = pack_run.pack_run(run[0], [])
     assert content.regressor is None
     assert content.summary["scores"] == content.summary["point_names"] == []
-    packed.write(tmp_path / "a", content, "float16")
-    assert packed.read(tmp_path / "a").regressor is None
+    packed_file.write(tmp_path / "a", content, "float16")
+    assert packed_file.read(tmp_path / "a").regressor is None
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(WorkdirError, match=re.escape(str(tmp_path))):
-        pack.pack_run(tmp_path, [])
+        pack_run.pack_run(tmp_path, [])
 
 
 def test_opening_faces_leaves_the_configuration_as_it_is():
     config = narrow()
     before = config.to_dict()
     with pytest.raises(DataError, match="/nowhere/training"):
-        evaluate.open_faces(config, ["aflw-995"], aflw="/nowhere")
+        run_evaluation.open_faces(config, ["aflw-995"], aflw="/nowhere")
     assert config.to_dict() == before
-    assert [p.name for p in evaluate.open_faces(config)] == list(config.eval.protocols)
+    assert [p.name for p in run_evaluation.open_faces(config)] == list(config.eval.protocols)
     for options in ({"fit": "a.csv"}, {"crops": ("box",)}, {"protocol_names": ["aflw-1"]}):
         with pytest.raises(ConfigError, match="--"):
-            evaluate.open_faces(config, **options)
+            run_evaluation.open_faces(config, **options)
     config.eval.protocols = ()
     with pytest.raises(ConfigError, match=r"config.eval.protocols = \(\)"):
-        evaluate.open_faces(config)
+        run_evaluation.open_faces(config)
 
 
 @pytest.mark.parametrize(
@@ -216,4 +218,4 @@ def test_the_regressor_is_for_the_views_of_the_runs_crop(crop, order, tmp_path):
     config = narrow(data__crop=crop)
     workdir = tmp_path / "run"
     checkpoints.claim(workdir, config, data_digest="", weights_digest="", notes=[], hardware=())
-    assert [protocol.crop for protocol in pack.open_faces(workdir, places)] == order
+    assert [protocol.crop for protocol in pack_run.open_faces(workdir, places)] == order

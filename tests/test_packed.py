@@ -13,9 +13,9 @@ import pytest
 import safetensors
 import safetensors.numpy
 
-from landmarks_jax import packed, portable
-from landmarks_jax.errors import WeightsError
-from landmarks_jax.evaluation.regression import LinearMap
+from landmarks_jax.inference import api, packed_file
+from landmarks_jax.inference.linear_map import LinearMap
+from landmarks_jax.system.errors import WeightsError
 from tests import packing
 
 
@@ -28,7 +28,7 @@ def content(narrow_config, filled):
 def data(content, tmp_path_factory):
     """The bytes of a good file."""
     path = tmp_path_factory.mktemp("packed") / "good.safetensors"
-    packed.write(path, content)
+    packed_file.write(path, content)
     return path.read_bytes()
 
 
@@ -50,14 +50,14 @@ def forge(path, data, *, arrays=None, sign=True, **texts):
     new_arrays = {**old_arrays, **(arrays or {})}
     new_arrays = {name: array for name, array in new_arrays.items() if array is not None}
     if sign:
-        new_texts["sha256"] = packed._digest(new_texts, new_arrays)
+        new_texts["sha256"] = packed_file._digest(new_texts, new_arrays)
     path.write_bytes(safetensors.numpy.save(new_arrays, new_texts))
 
 
 def refusal(path) -> str:
     """The one line with which a file is refused."""
     with pytest.raises(WeightsError) as refused:
-        packed.read(path)
+        packed_file.read(path)
     message = str(refused.value)
     assert message.startswith(f"{path}: ")
     assert "\n" not in message
@@ -66,8 +66,8 @@ def refusal(path) -> str:
 
 
 def test_float32_comes_back_exactly(content, tmp_path):
-    packed.write(tmp_path / "a", content)
-    back = packed.read(tmp_path / "a")
+    packed_file.write(tmp_path / "a", content)
+    back = packed_file.read(tmp_path / "a")
     assert back.config.to_dict() == {
         "compute_dtype": "float32",
         "data": {"canvas_size": 20, "crop": "center"},
@@ -86,8 +86,8 @@ def test_float32_comes_back_exactly(content, tmp_path):
 
 
 def test_float16_halves_the_kernels_and_nothing_else(content, data, tmp_path):
-    packed.write(tmp_path / "half", content, "float16")
-    back = packed.read(tmp_path / "half")
+    packed_file.write(tmp_path / "half", content, "float16")
+    back = packed_file.read(tmp_path / "half")
     weights = flat(content.variables)
     saved = 0
     for name, array in flat(back.variables).items():
@@ -103,8 +103,8 @@ def test_float16_halves_the_kernels_and_nothing_else(content, data, tmp_path):
         np.testing.assert_array_equal(getattr(back.regressor, name), array)
 
     pictures = [packing.scene(128, 128, seed) for seed in range(4)]
-    whole = portable.LandmarkDetector(content)(pictures)
-    half = portable.LandmarkDetector(back)(pictures)
+    whole = api.LandmarkDetector(content)(pictures)
+    half = api.LandmarkDetector(back)(pictures)
     assert whole.landmarks.std(0).max() > 1
     np.testing.assert_allclose(half.landmarks, whole.landmarks, atol=0.05)  # pixels of 128
     np.testing.assert_allclose(half.confidence, whole.confidence, atol=0.01)
@@ -125,11 +125,14 @@ def test_the_file_is_plain_safetensors_and_says_what_it_is(content, data, tmp_pa
 
 
 def test_without_a_regressor_and_in_float64(content, narrow_config, tmp_path):
-    assert packed.needed_fields(narrow_config()).compute_dtype == "float32"
-    assert packed.needed_fields(narrow_config(compute_dtype="bfloat16")).compute_dtype == "bfloat16"
+    assert packed_file.needed_fields(narrow_config()).compute_dtype == "float32"
+    assert (
+        packed_file.needed_fields(narrow_config(compute_dtype="bfloat16")).compute_dtype
+        == "bfloat16"
+    )
     wide = jax.tree.map(lambda array: array.astype(np.float64), dict(content.variables))
-    packed.write(tmp_path / "a", replace(content, variables=wide, regressor=None, summary={}))
-    back = packed.read(str(tmp_path / "a"))
+    packed_file.write(tmp_path / "a", replace(content, variables=wide, regressor=None, summary={}))
+    back = packed_file.read(str(tmp_path / "a"))
     assert back.regressor is None
     assert back.summary == {}
     jax.tree.map(np.testing.assert_array_equal, back.variables, dict(content.variables))
@@ -277,34 +280,34 @@ def test_what_cannot_be_kept_is_not_written(name, value, problem, content, tmp_p
     path = tmp_path / "a.safetensors"
     path.write_text("what was there")
     with pytest.raises(WeightsError, match=f"^{re.escape(str(path))}: [^\n]*{problem}"):
-        packed.write(path, changed(content, name, value), "float16")
+        packed_file.write(path, changed(content, name, value), "float16")
     assert path.read_text() == "what was there"
     assert os.listdir(tmp_path) == [path.name]
 
 
 def test_large_values_fit_where_they_are_not_halved(content, tmp_path):
     big = changed(content, "params/head/bias", 1e5)
-    packed.write(tmp_path / "a", big, "float16")
-    assert packed.read(tmp_path / "a").variables["params"]["head"]["bias"][0] == 1e5
-    packed.write(tmp_path / "a", changed(content, "params/head/kernel", 1e5), "float32")
+    packed_file.write(tmp_path / "a", big, "float16")
+    assert packed_file.read(tmp_path / "a").variables["params"]["head"]["bias"][0] == 1e5
+    packed_file.write(tmp_path / "a", changed(content, "params/head/kernel", 1e5), "float32")
 
 
 def test_a_regressor_that_does_not_fit_is_not_written(content, tmp_path):
     wrong = replace(content, regressor=LinearMap(np.zeros((4, 8)), np.zeros(8), np.zeros(4)))
     with pytest.raises(WeightsError, match=r"matrix has the shape \(4, 8\)"):
-        packed.write(tmp_path / "a", wrong)
+        packed_file.write(tmp_path / "a", wrong)
     unnamed = replace(content, summary={"point_names": ["left eye"]})
     with pytest.raises(WeightsError, match=r"regressor/matrix has the shape"):
-        packed.write(tmp_path / "a", unnamed)
+        packed_file.write(tmp_path / "a", unnamed)
     with pytest.raises(ValueError, match="precision 'int8': must be one of float32, float16"):
-        packed.write(tmp_path / "a", content, "int8")
+        packed_file.write(tmp_path / "a", content, "int8")
     assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("failing", ["replace", "chmod"])
 def test_a_file_is_written_whole_or_not_at_all(failing, content, tmp_path, monkeypatch):
     path = tmp_path / "deep" / "a.safetensors"
-    packed.write(path, content)
+    packed_file.write(path, content)
     data = path.read_bytes()
 
     def fail(*_):
@@ -314,11 +317,11 @@ def test_a_file_is_written_whole_or_not_at_all(failing, content, tmp_path, monke
         patched.setattr(os, failing, fail)
         line = f"^{re.escape(str(path))}: cannot be written \\(No space left on device\\)$"
         with pytest.raises(WeightsError, match=line):
-            packed.write(path, replace(content, summary={}))
+            packed_file.write(path, replace(content, summary={}))
     assert path.read_bytes() == data
     assert os.listdir(path.parent) == [path.name]
-    packed.write(path, replace(content, summary={}))
-    assert packed.read(path).summary == {}
+    packed_file.write(path, replace(content, summary={}))
+    assert packed_file.read(path).summary == {}
 
 
 def test_places_that_cannot_be_written_are_named(content, tmp_path):
@@ -326,5 +329,5 @@ def test_places_that_cannot_be_written_are_named(content, tmp_path):
     (tmp_path / "folder").mkdir()
     for path in (tmp_path / "file" / "a", tmp_path / "folder"):
         with pytest.raises(WeightsError, match=f"^{re.escape(str(path))}: cannot be written"):
-            packed.write(path, content)
+            packed_file.write(path, content)
     assert sorted(os.listdir(tmp_path)) == ["file", "folder"]

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from landmarks_jax.data import framing, partial, prepared, sources
-from landmarks_jax.data.surroundings import Frame, Surroundings
-from landmarks_jax.data.synthetic import SyntheticFaces
-from landmarks_jax.errors import DataError
+from landmarks_jax.data import framing, prepared, prepared_writer
+from landmarks_jax.data.box_canvas import Frame, Surroundings
+from landmarks_jax.data.sources import registry
+from landmarks_jax.data.sources.synthetic import SyntheticFaces
+from landmarks_jax.system.errors import DataError
 
 COUNT = 9
 FRAME = Surroundings(16, 40.0, 0.7, 0.04)
@@ -25,7 +26,7 @@ FRAME = Surroundings(16, 40.0, 0.7, 0.04)
 def make_photos(tmp_path, monkeypatch) -> Path:
     """Nine photos with three points each, and their table."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(partial, "_KEEP_EVERY", 2)
+    monkeypatch.setattr(prepared_writer, "_KEEP_EVERY", 2)
     rng = np.random.default_rng(0)
     lines = ["file,x1,y1,x2,y2,x3,y3"]
     (tmp_path / "photos").mkdir()
@@ -49,7 +50,7 @@ def contents(folder: Path) -> dict[str, str]:
 def whole(table: Path, name: str = "whole") -> dict[str, str]:
     """What an undisturbed call writes."""
     out = table.parent / name
-    prepared.prepare(sources.open_labelled(str(table)), FRAME, out)
+    prepared.prepare(registry.open_labelled(str(table)), FRAME, out)
     assert set(contents(out)) == {"canvases.npy", "points.npy", "names.json", "manifest.json"}
     return contents(out)
 
@@ -60,7 +61,7 @@ class Stop(BaseException):
 
 def stopped(table: Path, out: Path, at: int, frame: Frame = FRAME) -> None:
     """A call that is stopped at a photo."""
-    source = sources.open_labelled(str(table))
+    source = registry.open_labelled(str(table))
     real = source.photo
 
     def photo(index):
@@ -76,7 +77,7 @@ def stopped(table: Path, out: Path, at: int, frame: Frame = FRAME) -> None:
 
 def cut_again(table: Path, out: Path) -> list[int]:
     """The photos that the next call decodes."""
-    source = sources.open_labelled(str(table))
+    source = registry.open_labelled(str(table))
     real, seen = source.photo, []
     source.photo = lambda index: seen.append(index) or real(index)  # type: ignore[method-assign]
     prepared.prepare(source, FRAME, out)
@@ -99,7 +100,7 @@ def test_a_stopped_preparation_goes_on_where_it_was(table, caplog):
 
 def test_a_photo_that_broke_stops_it_and_its_repair_goes_on(table):
     expected = whole(table)
-    source = sources.open_labelled(str(table))
+    source = registry.open_labelled(str(table))
     picture = table.parent / "photos" / "4.png"
     good = picture.read_bytes()
     picture.write_bytes(b"broken since")
@@ -179,20 +180,20 @@ def test_drawn_faces_of_another_seed_are_other_photos(table):
     faces = SyntheticFaces(2, 6, 24)
     prepared.prepare(faces, frame, out)
     np.testing.assert_array_equal(
-        prepared.PreparedCanvases(out).canvases, sources.load_all(faces, frame)[0]
+        prepared.PreparedCanvases(out).canvases, registry.load_all(faces, frame)[0]
     )
 
 
 def test_two_processes_do_not_write_one_folder(table):
     pytest.importorskip("fcntl")
     out = table.parent / "out"
-    source = sources.open_labelled(str(table))
+    source = registry.open_labelled(str(table))
     real = source.photo
 
     def photo(index):
         if index == 0:
             with pytest.raises(DataError, match=r"another process is writing it"):
-                prepared.prepare(sources.open_labelled(str(table)), FRAME, out)
+                prepared.prepare(registry.open_labelled(str(table)), FRAME, out)
         return real(index)
 
     source.photo = photo  # type: ignore[method-assign]
@@ -204,8 +205,10 @@ def test_two_processes_do_not_write_one_folder(table):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from landmarks_jax.data import parallel, partial, prepared, sources
-from landmarks_jax.data.surroundings import Surroundings
+from landmarks_jax.data import prepared, prepared_writer as partial
+from landmarks_jax.data.sources import registry as sources
+from landmarks_jax.system import parallel
+from landmarks_jax.data.box_canvas import Surroundings
 
 table, folder = Path(sys.argv[1]), Path(sys.argv[2])
 frame = Surroundings(16, 40.0, 0.7, 0.04)

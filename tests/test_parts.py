@@ -10,9 +10,9 @@ import pytest
 
 from landmarks_jax import config as configuration
 from landmarks_jax import objective
-from landmarks_jax.errors import ConfigError
 from landmarks_jax.models import vgg
-from landmarks_jax.training import parts, pose
+from landmarks_jax.system.errors import ConfigError
+from landmarks_jax.training import accumulation, pose
 from landmarks_jax.training import state as training_state
 from landmarks_jax.training import step as training_step
 
@@ -101,8 +101,8 @@ def test_a_row_sees_the_same_in_any_part(narrow_config):
     canvases = np.random.default_rng(1).integers(0, 256, (16, 10, 10, 3), np.uint8)
     draw = jax.jit(partial(training_step.draw, jax.random.key(3), 2, config=config))
     whole = draw(canvases)
-    cut = parts.split(canvases, 2)
-    np.testing.assert_array_equal(parts.first(canvases, 2), cut[0])
+    cut = accumulation.split(canvases, 2)
+    np.testing.assert_array_equal(accumulation.first(canvases, 2), cut[0])
     auxiliaries = []
     for part in range(2):
         drawn = draw(cut[part], part=part)

@@ -12,8 +12,8 @@ import pytest
 if importlib.util.find_spec("tensorflow") is None:
     pytest.skip("the pipeline needs the extra `train`", allow_module_level=True)
 
-from landmarks_jax.data import framing, order, pipeline
-from landmarks_jax.errors import ConfigError, DataError
+from landmarks_jax.data import framing, pipeline, sampling
+from landmarks_jax.system.errors import ConfigError, DataError
 
 FRAME = framing.Framing(12, 8, "center")
 
@@ -44,7 +44,7 @@ class Photos:
 
 def expected(step, batch_size, seed=3, **share):
     source = Photos()
-    rows = order.batch_rows(seed, len(source), batch_size, step, **share)
+    rows = sampling.batch_rows(seed, len(source), batch_size, step, **share)
     cut = [FRAME.cut(source.photo(row), source.points(row)) for row in rows]
     return [np.stack(arrays) for arrays in zip(*cut, strict=True)]
 

@@ -11,11 +11,12 @@ import pytest
 from PIL import Image
 
 import landmarks_jax
-from landmarks_jax import detector as detectors
-from landmarks_jax import images, packed, portable
-from landmarks_jax.data import decoding, sources
+from landmarks_jax.data import decoding
 from landmarks_jax.data.framing import Framing
-from landmarks_jax.errors import DataError, WeightsError
+from landmarks_jax.data.sources import registry
+from landmarks_jax.inference import api, images, packed_file
+from landmarks_jax.inference import detector as detectors
+from landmarks_jax.system.errors import DataError, WeightsError
 from tests import packing
 from tests.running import ROOT, command, finish
 
@@ -30,7 +31,7 @@ PICTURES = [packing.scene(*size, seed) for seed, size in enumerate(SIZES)]
 @pytest.fixture(scope="module")
 def path(narrow_config, filled, tmp_path_factory):
     path = tmp_path_factory.mktemp("packed") / "narrow.safetensors"
-    packed.write(path, packing.make(narrow_config, filled))
+    packed_file.write(path, packing.make(narrow_config, filled))
     return path
 
 
@@ -167,8 +168,8 @@ def test_points_are_those_of_the_views_of_training(detector):
 
 def test_without_a_regressor_there_are_no_labelled_points(narrow_config, filled):
     content = packing.make(narrow_config, filled)
-    bare = packed.Packed(content.config, content.variables, None, {})
-    detector = portable.LandmarkDetector(bare)
+    bare = packed_file.Packed(content.config, content.variables, None, {})
+    detector = api.LandmarkDetector(bare)
     assert (detector.regressor, detector.point_names) == (None, ())
     assert detector(PICTURES[0]).labelled is None
     assert detector(PICTURES[:2]).labelled is None
@@ -291,7 +292,7 @@ def test_bad_input_is_named_in_one_line(pictures, boxes, message, detector):
 
 def test_a_detector_of_boxes_needs_them(narrow_config, filled, detector):
     content = packing.make(narrow_config, filled, data__crop="box")
-    boxed = portable.LandmarkDetector(content)
+    boxed = api.LandmarkDetector(content)
     with pytest.raises(DataError, match="it needs boxes, x0 y0 x1 y1 for each image"):
         boxed(PICTURES)
     boxes = [(1, 2, 16, 17)] * len(PICTURES)
@@ -300,7 +301,7 @@ def test_a_detector_of_boxes_needs_them(narrow_config, filled, detector):
 
 
 def test_names_of_detectors_that_come_with_the_package(path, tmp_path, monkeypatch):
-    monkeypatch.setattr(portable, "_SHIPPED", tmp_path / "pretrained")
+    monkeypatch.setattr(api, "_SHIPPED", tmp_path / "pretrained")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(WeightsError, match=r"^faces: no such file; .* come none$"):
         landmarks_jax.load_detector()
@@ -311,8 +312,8 @@ def test_names_of_detectors_that_come_with_the_package(path, tmp_path, monkeypat
     # A folder of pictures, or another file, of that name does not stand in the way.
     (tmp_path / "faces").mkdir()
     assert landmarks_jax.load_detector("faces").num_landmarks == 3
-    assert portable.find("faces") == shipped
-    assert portable.find(os.path.join(".", "faces")) == tmp_path.__class__("faces")
+    assert api.find("faces") == shipped
+    assert api.find(os.path.join(".", "faces")) == tmp_path.__class__("faces")
     with pytest.raises(WeightsError, match=r"^faces: is a folder"):
         landmarks_jax.load_detector("./faces")
     for missing in ("cats", tmp_path / "cats.safetensors", "cats" * 100):
@@ -347,14 +348,14 @@ def photos():
     """Real faces, and of each its size."""
     if not (AFLW / "testing.txt").is_file():
         pytest.skip(f"no AFLW faces at {AFLW}")
-    faces = sources.open_labelled(str(AFLW / "testing.txt"))
+    faces = registry.open_labelled(str(AFLW / "testing.txt"))
     return [faces.photo(i) for i in range(0, 160, 10)]
 
 
 @pytest.fixture(scope="module")
 def best(detector):
     """The detector that comes with the package, once there is one."""
-    shipped = sorted(portable._SHIPPED.glob("*.safetensors"))
+    shipped = sorted(api._SHIPPED.glob("*.safetensors"))
     return landmarks_jax.load_detector(shipped[0].stem) if shipped else detector
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from landmarks_jax import keypoints
-from landmarks_jax.data import mpii
-from landmarks_jax.errors import ConfigError, DataError
-from landmarks_jax.evaluation import pose as scoring
+from landmarks_jax.data.sources import mpii
+from landmarks_jax.evaluation import pckh as scoring
+from landmarks_jax.system.errors import ConfigError, DataError
 from landmarks_jax.training import pose
 from tests import datasets
 

@@ -12,9 +12,10 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
-from landmarks_jax.data import feed, framing, order, prepared, sources
-from landmarks_jax.data.surroundings import Surroundings
-from landmarks_jax.errors import ConfigError, DataError
+from landmarks_jax.data import framing, loader, prepared, sampling
+from landmarks_jax.data.box_canvas import Surroundings
+from landmarks_jax.data.sources import registry
+from landmarks_jax.system.errors import ConfigError, DataError
 
 FRAME = Surroundings(16, 40.0, 0.7, 0.04)  # canvases of 36 pixels
 VIEWS = {"size": 16, "rotation_limit": 40.0, "margin": 0.7, "margin_std": 0.04}
@@ -50,31 +51,31 @@ def config_of(photos: Path, **data) -> ConfigDict:
 
 def write(photos: Path) -> Path:
     out = photos.parent / "deep" / "prepared"
-    prepared.prepare(sources.open_labelled(str(photos)), FRAME, out)
+    prepared.prepare(registry.open_labelled(str(photos)), FRAME, out)
     return out
 
 
 def test_prepared_canvases_are_those_of_the_photos(photos):
-    source = sources.open_labelled(str(photos))
-    canvases, points = sources.load_all(source, FRAME)
+    source = registry.open_labelled(str(photos))
+    canvases, points = registry.load_all(source, FRAME)
     found = prepared.PreparedCanvases(write(photos))
     assert isinstance(found.canvases, np.memmap)
     np.testing.assert_array_equal(found.canvases, canvases)
     np.testing.assert_array_equal(found.points, points)
     assert found.names() == [source.name(i) for i in range(9)]
-    assert found.digest == sources.source_digest(source)
+    assert found.digest == registry.source_digest(source)
     assert (found.framing, found.num_points, len(found)) == (FRAME, 3, 9)
     assert "9 photos of" in found.summary
 
 
 def test_photos_without_points_can_be_prepared(photos):
     frame = framing.Framing(12, 8, "tight")
-    source = sources.open_source(
+    source = registry.open_source(
         config_of(photos, landmarks="", roots=(str(photos.parent / "photos"),)).data
     )
     prepared.prepare(source, frame, photos.parent / "out")
     batch = next(
-        feed.PreparedFeed([prepared.PreparedCanvases(photos.parent / "out")]).batches(
+        loader.PreparedFeed([prepared.PreparedCanvases(photos.parent / "out")]).batches(
             seed=0, batch_size=4
         )
     )
@@ -86,13 +87,13 @@ def test_photos_without_points_can_be_prepared(photos):
 def test_batches_follow_the_order(photos):
     found = prepared.PreparedCanvases(write(photos))
     share = {"process_index": 1, "process_count": 2}
-    batches = feed.PreparedFeed([found]).batches(seed=4, batch_size=6, start_step=3, **share)
+    batches = loader.PreparedFeed([found]).batches(seed=4, batch_size=6, start_step=3, **share)
     for step in (3, 4, 5):
-        rows, batch = order.batch_rows(4, 9, 6, step, **share), next(batches)
+        rows, batch = sampling.batch_rows(4, 9, 6, step, **share), next(batches)
         np.testing.assert_array_equal(batch["canvas"], found.canvases[rows])
         np.testing.assert_array_equal(batch["points"], found.points[rows])
     with pytest.raises(ConfigError, match=r"config.train.batch_size = 5"):
-        feed.PreparedFeed([found]).batches(seed=0, batch_size=5, process_count=2)
+        loader.PreparedFeed([found]).batches(seed=0, batch_size=5, process_count=2)
 
 
 READ_BATCHES = """
@@ -100,7 +101,7 @@ import sys
 sys.modules["tensorflow"] = sys.modules["tensorflow_datasets"] = None
 import numpy as np
 from ml_collections import ConfigDict
-from landmarks_jax.data import feed
+from landmarks_jax.data import loader as feed
 views = {"size": 16, "rotation_limit": 40.0, "margin": 0.7, "margin_std": 0.04}
 config = ConfigDict({"data": {"source": "prepared", "roots": (sys.argv[1],), "crop": "box",
                               "canvas_size": 20, "resident": False}, "views": views})
@@ -118,7 +119,7 @@ def test_without_tensorflow_the_batches_equal_the_pipelines(photos):
     command = [sys.executable, "-W", "error", "-c", READ_BATCHES, str(write(photos)), str(copy)]
     subprocess.run(command, check=True, timeout=60)
     read = np.load(copy)
-    from_photos = feed.open_feed(config_of(photos))
+    from_photos = loader.open_feed(config_of(photos))
     batches = from_photos.batches(seed=2, batch_size=4, start_step=1)
     for i in range(5):
         batch = next(batches)
@@ -127,18 +128,18 @@ def test_without_tensorflow_the_batches_equal_the_pipelines(photos):
 
 
 def test_a_feed_says_the_same_from_photos_and_prepared(photos):
-    first = feed.open_feed(config_of(photos))
-    second = feed.open_feed(config_of(photos, source="prepared", roots=(str(write(photos)),)))
+    first = loader.open_feed(config_of(photos))
+    second = loader.open_feed(config_of(photos, source="prepared", roots=(str(write(photos)),)))
     assert (len(first), first.num_points, first.digest) == (9, 3, second.digest)
     # Crop `box` was another cut once; a run from then must not go on.
-    source = sources.open_labelled(str(photos))
-    upright = feed.PhotoFeed(source, framing.Framing(20, 16, "box"))
-    assert first.digest != upright.digest == sources.source_digest(source)
+    source = registry.open_labelled(str(photos))
+    upright = loader.PhotoFeed(source, framing.Framing(20, 16, "box"))
+    assert first.digest != upright.digest == registry.source_digest(source)
     assert (len(second), second.num_points) == (9, 3)
     with pytest.raises(ConfigError, match=r"resident = True: wants .* 'prepared', not 'folder'"):
-        feed.open_feed(config_of(photos, resident=True))
+        loader.open_feed(config_of(photos, resident=True))
     with pytest.raises(ConfigError, match="wants the folders"):
-        feed.open_feed(config_of(photos, source="prepared"))
+        loader.open_feed(config_of(photos, source="prepared"))
 
 
 @pytest.mark.parametrize(
@@ -162,7 +163,7 @@ def test_another_framing_names_the_field(made, wanted, message, photos):
         framing.Framing(*frame) if isinstance(frame[-1], str) else Surroundings(*frame)
         for frame in (made, wanted)
     )
-    prepared.prepare(sources.open_labelled(str(photos)), made, photos.parent / "made")
+    prepared.prepare(registry.open_labelled(str(photos)), made, photos.parent / "made")
     found = prepared.PreparedCanvases(photos.parent / "made")
     found.require(made)
     assert found.framing == made
@@ -247,7 +248,7 @@ def test_the_command_prepares_a_config(photos):
 
 def test_several_folders_are_one_set_and_a_folder_named_twice_counts_twice(photos):
     folder = (str(photos.parent / "photos"),)
-    source = sources.open_source(config_of(photos, landmarks="", roots=folder).data)
+    source = registry.open_source(config_of(photos, landmarks="", roots=folder).data)
     roots = {}
     for crop in ("center", "tight"):
         roots[crop] = str(photos.parent / crop)
@@ -255,37 +256,37 @@ def test_several_folders_are_one_set_and_a_folder_named_twice_counts_twice(photo
     config = config_of(
         photos, source="prepared", crop="center", roots=(roots["center"], *[roots["tight"]] * 2)
     )
-    opened = feed.open_feed(config)
+    opened = loader.open_feed(config)
     center, tight = (prepared.PreparedCanvases(roots[crop]) for crop in ("center", "tight"))
     wanted = np.concatenate([center.canvases, tight.canvases, tight.canvases])
     assert (len(opened), opened.num_points) == (27, 0)
     batches = opened.batches(seed=5, batch_size=9, start_step=2)
     for step in (2, 3, 4):
         batch = next(batches)
-        np.testing.assert_array_equal(batch["canvas"], wanted[order.batch_rows(5, 27, 9, step)])
+        np.testing.assert_array_equal(batch["canvas"], wanted[sampling.batch_rows(5, 27, 9, step)])
         assert batch["points"].shape == (9, 0, 2)
     assert opened.digest != center.digest
     assert opened.summary == f"{center.summary}; {tight.summary} (2 times)"
 
 
 def test_several_folders_of_box_views_keep_their_points(photos):
-    source, roots = sources.open_labelled(str(photos)), []
+    source, roots = registry.open_labelled(str(photos)), []
     for name in ("one", "two"):
         roots.append(str(photos.parent / name))
         prepared.prepare(source, FRAME, roots[-1])
-    opened = feed.open_feed(config_of(photos, source="prepared", roots=tuple(roots)))
+    opened = loader.open_feed(config_of(photos, source="prepared", roots=tuple(roots)))
     assert (len(opened), opened.num_points) == (18, 3)
-    canvases, points = sources.load_all(source, FRAME)
-    batch, rows = next(opened.batches(seed=1, batch_size=12)), order.batch_rows(1, 18, 12, 0) % 9
+    canvases, points = registry.load_all(source, FRAME)
+    batch, rows = next(opened.batches(seed=1, batch_size=12)), sampling.batch_rows(1, 18, 12, 0) % 9
     np.testing.assert_array_equal(batch["canvas"], canvases[rows])
     np.testing.assert_array_equal(batch["points"], points[rows])
     two = photos.with_name("two.csv")
     two.write_text("\n".join(line.rpartition(",")[0].rpartition(",")[0]
                              for line in photos.read_text().splitlines()))  # fmt: skip
-    prepared.prepare(sources.open_labelled(str(two)), FRAME, photos.parent / "fewer")
+    prepared.prepare(registry.open_labelled(str(two)), FRAME, photos.parent / "fewer")
     roots[1] = str(photos.parent / "fewer")
     with pytest.raises(ConfigError, match=r"same points of every photo, but .*one has 3, .* has 2"):
-        feed.open_feed(config_of(photos, source="prepared", roots=tuple(roots)))
+        loader.open_feed(config_of(photos, source="prepared", roots=tuple(roots)))
 
 
 @pytest.mark.parametrize(
@@ -303,19 +304,19 @@ def test_points_without_a_box_are_refused_before_the_first_photo_is_cut(
     if "more" in message:
         lines[8] = f"photos/7.png,{points}"
     photos.write_text("\n".join(lines))
-    source = sources.open_labelled(str(photos))
+    source = registry.open_labelled(str(photos))
     monkeypatch.setattr(source, "photo", lambda _: pytest.fail("decoded"))
     with pytest.raises(DataError, match=message):
-        feed.PhotoFeed(source, FRAME)
+        loader.PhotoFeed(source, FRAME)
     with pytest.raises(DataError, match=message):
         prepared.prepare(source, FRAME, photos.parent / "out")
-    feed.PhotoFeed(source, framing.Framing(20, 16, "center"))
+    loader.PhotoFeed(source, framing.Framing(20, 16, "center"))
 
 
 def test_folders_that_do_not_go_together_are_refused(photos):
     folder = (str(photos.parent / "photos"),)
-    plain = sources.open_source(config_of(photos, landmarks="", roots=folder).data)
-    labelled = sources.open_labelled(str(photos))
+    plain = registry.open_source(config_of(photos, landmarks="", roots=folder).data)
+    labelled = registry.open_labelled(str(photos))
     made = {}
     for name, source, frame in (
         ("center", plain, framing.Framing(20, 16, "center")),
@@ -334,4 +335,4 @@ def test_folders_that_do_not_go_together_are_refused(photos):
     ):
         roots = tuple(made[name] for name in names)
         with pytest.raises(ConfigError, match=message):
-            feed.open_feed(config_of(photos, source="prepared", crop=crop, roots=roots))
+            loader.open_feed(config_of(photos, source="prepared", crop=crop, roots=roots))

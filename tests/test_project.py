@@ -1,6 +1,7 @@
 """The project itself: checks are clean, documents are true, imports go one way, files are small."""
 
 import ast
+import graphlib
 import importlib.util
 import json
 import os
@@ -12,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from landmarks_jax.comparing import written
-from landmarks_jax.evaluation import tables
+from landmarks_jax.evaluation import score_tables
+from landmarks_jax.studies import comparison_document
 from tests.running import ROOT, command, finish
 
 PACKAGE = ROOT / "landmarks_jax"
@@ -235,50 +236,90 @@ def below(*rooms: str) -> set[str]:
 
 def test_heavy_libraries_have_one_importer_each_and_pytorch_none():
     assert importers("tensorflow") == {"data/pipeline.py"}
-    assert importers("tensorflow_datasets") == {"data/celeba_tfds.py"}
-    assert importers("scipy") == {"data/matlab.py"}
+    assert importers("tensorflow_datasets") == {"data/sources/celeba_tfds.py"}
+    assert importers("scipy") == {"data/sources/matlab.py"}
     assert importers("orbax") == {"training/checkpoints.py"}
-    assert importers("av") == {"detecting/videos.py"}
+    assert importers("av") == {"inference/media/videos.py"}
     assert not importers("torch", "torchvision")
 
 
-def test_imports_go_one_way():
-    training = importers("landmarks_jax.training", "landmarks_jax.evaluate")
-    users = {"adopt.py", "evaluate.py", "pack.py", "qualitative.py", "sitting.py"}
-    assert training <= below("training/") | users | {"experiments/dry_run.py"}
-    assert not importers("jax", "flax", "landmarks_jax.models") & below("data/")
-    rooms = ("errors", "geometry", "caches", "data")
-    lower = {f"landmarks_jax.{room}" for room in rooms}
-    for name in below("data/"):
-        own = {i for i in imports_of(PACKAGE / name) if i.startswith("landmarks_jax.")}
-        assert {".".join(i.split(".")[:2]) for i in own} <= lower, name
-    data = importers("landmarks_jax.data")
-    wiring = {"cli.py", "evaluate.py", "config.py", "images.py", "packed.py", "portable.py"}
-    wiring |= {"sitting.py"}
-    assert data <= below("data/", "evaluation/", "training/", "detecting/") | wiring
-    assert importers("landmarks_jax.detecting") <= below("detecting/")
-    assert importers("landmarks_jax.comparing") <= below("comparing/", "experiments/")
-    assert importers("landmarks_jax.experiments") <= below("experiments/")
-    assert not importers("landmarks_jax.objective") & below("models/", "weights/", "evaluation/")
-    above = ("objective", "config", "detector", "evaluation", "weights")
-    lowest = below("models/", "geometry.py", "keypoints.py", "views.py", "errors.py")
-    assert not importers(*(f"landmarks_jax.{room}" for room in above)) & lowest
+# What each room may import of the others: docs/architecture.md.
+NUMERIC = {"system", "geometry", "keypoints", "views", "models"}
+ROOMS = {
+    "system": set(),
+    "geometry": set(),
+    "keypoints": {"geometry"},
+    "views": {"geometry"},
+    "models": {"system"},
+    "objective": NUMERIC,
+    "data": {"system", "geometry"},
+    "weights": {"system", "models"},
+    "inference": {*NUMERIC, "data"},
+    "config": {*NUMERIC, "objective", "data"},
+    "crops": {"system", "geometry", "config"},
+    "training": {*NUMERIC, "objective", "data", "weights", "inference", "config", "crops"},
+    "evaluation": {*NUMERIC, "objective", "data", "inference", "config", "crops", "training"},
+    "studies": {*NUMERIC, "objective", "data", "inference", "config", "crops", "training"}
+    | {"evaluation"},
+}
+
+
+def room_of(name: str) -> str:
+    """The room, or the module of the root, of a dotted name below the package."""
+    return name.removeprefix("landmarks_jax.").split(".")[0]
+
+
+def own_imports(path: Path) -> set[str]:
+    """The package's modules that a file imports."""
+    modules = {".".join(p.relative_to(ROOT).with_suffix("").parts) for p in MODULES}
+    return {name for name in imports_of(path) if name in modules}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_imports_go_one_way(room):
+    for path in MODULES:
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        if room_of(name) == room:
+            assert {room_of(other) for other in own_imports(path)} <= ROOMS[room] | {room}, path
+
+
+def test_every_room_has_a_direction():
+    names = {room_of(".".join(p.relative_to(ROOT).with_suffix("").parts)) for p in MODULES}
+    assert names - {"__init__", "cli"} == ROOMS.keys()
+
+
+def test_inference_and_studies_take_only_what_they_need_of_data():
+    assert not importers("landmarks_jax.data.sources") & below("inference/")
+    assert not importers("jax", "flax") & below("data/")
+
+
+def test_no_import_circle():
+    graph = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): own_imports(path)
+        for path in MODULES
+    }
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
+def test_no_two_modules_have_the_same_name():
+    stems = [path.stem for path in MODULES if path.stem not in ("__init__", "__main__")]
+    assert len(stems) == len(set(stems))
 
 
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
-        ("landmarks_jax.detector", "tensorflow optax orbax matplotlib tensorboardX"),
-        ("landmarks_jax.portable", "tensorflow optax orbax matplotlib landmarks_jax.config"),
+        ("landmarks_jax.inference.detector", "tensorflow optax orbax matplotlib tensorboardX"),
+        ("landmarks_jax.inference.api", "tensorflow optax orbax matplotlib landmarks_jax.config"),
         (
-            "landmarks_jax.detecting.command",
+            "landmarks_jax.inference.media.run_detection",
             "tensorflow optax orbax matplotlib tensorboardX tqdm av",
         ),
         ("landmarks_jax.evaluation.consistency", "jax flax tensorflow optax orbax matplotlib"),
-        ("landmarks_jax.comparing.command", "tensorflow optax orbax matplotlib tensorboardX"),
-        ("landmarks_jax.experiments.command", "tensorflow optax orbax matplotlib tensorboardX"),
-        ("landmarks_jax.experiments.runner", "tensorflow optax orbax matplotlib tensorboardX"),
-        ("landmarks_jax.data.feed", "jax flax tensorflow tensorflow_datasets scipy matplotlib"),
+        ("landmarks_jax.studies.compare_runs", "tensorflow optax orbax matplotlib tensorboardX"),
+        ("landmarks_jax.studies.paper_tables", "tensorflow optax orbax matplotlib tensorboardX"),
+        ("landmarks_jax.studies.runner", "tensorflow optax orbax matplotlib tensorboardX"),
+        ("landmarks_jax.data.loader", "jax flax tensorflow tensorflow_datasets scipy matplotlib"),
     ],
 )
 def test_importing_loads_no_more_than_it_needs(module, absent):
@@ -294,18 +335,12 @@ def test_files_are_small_and_named_after_their_concern():
     assert not [path for path in lines if path.stem in ("util", "utils", "helpers", "misc")]
 
 
-def test_the_architecture_names_every_module():
-    text = (ROOT / "docs" / "architecture.md").read_text()
-    modules = [path for path in MODULES if path.stem != "__init__"]
-    assert not [path.name for path in modules if path.name not in text]
-
-
 @pytest.mark.parametrize("run", ["quickstart", "faces_cpu", "best_cpu"])
 def test_tables_in_documents_are_made_from_the_json(run):
     folder = ROOT / "docs" / "results" / run
     results = [json.loads(path.read_text()) for path in sorted(folder.glob("*-*.json"))]
     results.sort(key=lambda result: result["crop"] != "center")
-    table = tables.to_markdown(results)
+    table = score_tables.to_markdown(results)
     assert (folder / "table.md").read_text() == table
     headline = table.split("###")[1]
     rows = [line for line in headline.splitlines() if line.startswith("|")]
@@ -320,5 +355,5 @@ def test_tables_in_documents_are_made_from_the_json(run):
 def test_comparisons_in_documents_are_made_from_their_json(name):
     folder = ROOT / "docs" / "results" / name
     comparison = json.loads((folder / "compare.json").read_text())
-    assert written.to_markdown(comparison) == (folder / "compare.md").read_text()
-    assert written.to_csv(comparison) == (folder / "compare.csv").read_text()
+    assert comparison_document.to_markdown(comparison) == (folder / "compare.md").read_text()
+    assert comparison_document.to_csv(comparison) == (folder / "compare.csv").read_text()

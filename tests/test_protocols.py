@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
-from landmarks_jax.errors import ConfigError, DataError
-from landmarks_jax.evaluation.groups import FIVE_POINTS
+from landmarks_jax.evaluation.breakdown import FIVE_POINTS
 from landmarks_jax.evaluation.protocols import LabelledSet, Protocol, evaluate
+from landmarks_jax.system.errors import ConfigError, DataError
 
 _PAIRS = [(i, j) for i in range(10) for j in range(i)]
 

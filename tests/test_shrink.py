@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from landmarks_jax.data import framing, shrink, sources
-from landmarks_jax.data.folder import FolderPhotos
-from landmarks_jax.errors import DataError
+from landmarks_jax.data import framing, shrink
+from landmarks_jax.data.sources import registry
+from landmarks_jax.data.sources.folder import FolderPhotos
+from landmarks_jax.system.errors import DataError
 from tests.running import command, finish, write_photos
 
 
@@ -85,8 +86,8 @@ def test_points_move_with_the_pixels(tmp_path):
         f"photos/00000{i + 1}.jpg,{','.join(map(str, p.ravel()))}" for i, p in enumerate(points)
     ]
     (tmp_path / "table.csv").write_text("\n".join(lines))
-    shrink.shrink(sources.open_labelled(str(tmp_path / "table.csv")), tmp_path / "out", 20)
-    small = sources.open_labelled(str(tmp_path / "out" / shrink.POINTS))
+    shrink.shrink(registry.open_labelled(str(tmp_path / "table.csv")), tmp_path / "out", 20)
+    small = registry.open_labelled(str(tmp_path / "out" / shrink.POINTS))
     assert small.photo(0).shape == (15, 20, 3)
     with (tmp_path / "out" / shrink.POINTS).open() as file:
         assert next(csv.reader(file)) == ["file", "x1", "y1", "x2", "y2"]

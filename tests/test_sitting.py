@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from landmarks_jax import sitting
-from landmarks_jax.data import feed, prepared
-from landmarks_jax.data.surroundings import Surroundings
-from landmarks_jax.errors import ConfigError, DataError
-from landmarks_jax.training import checkpoints, handover, loop
+from landmarks_jax.data import loader, prepared
+from landmarks_jax.data.box_canvas import Surroundings
+from landmarks_jax.studies import timed_session
+from landmarks_jax.system.errors import ConfigError, DataError
+from landmarks_jax.training import checkpoints, loop, run_transfer
 from tests.running import command, finish, flags, narrow, write_photos
 
 BLOCKED = """
@@ -57,7 +57,7 @@ def test_sittings_go_on_from_each_other_without_tensorflow(tmp_path, capsys):
     code, printed, err = finish(command(*arguments, code=BLOCKED))
     assert code == 0, err
     assert "| aflw-dev | center | 3 | this detector" in printed
-    assert handover.read(out / "handover").step == 2
+    assert run_transfer.read(out / "handover").step == 2
     (folder,) = canvases.iterdir()
     assert len(prepared.PreparedCanvases(folder)) == 11  # and one left out
     with zipfile.ZipFile(out / "results.zip") as file:
@@ -74,9 +74,9 @@ def test_sittings_go_on_from_each_other_without_tensorflow(tmp_path, capsys):
         "photos": [str(tmp_path / "photos")],
         "canvases": canvases,
     }
-    assert sitting.sit(config, workdir, out, start=time.monotonic(), **options) == 0
+    assert timed_session.sit(config, workdir, out, start=time.monotonic(), **options) == 0
     assert (folder / "manifest.json").stat().st_mtime_ns == made
-    read = handover.read(out / "handover")
+    read = run_transfer.read(out / "handover")
     assert (read.step, read.run["restarts"]) == (4, [])
     metrics = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in metrics] == [1, 2, 3, 4]
@@ -87,10 +87,13 @@ def test_sittings_go_on_from_each_other_without_tensorflow(tmp_path, capsys):
     config.eval.protocols = ("aflw-dev",)
     capsys.readouterr()
     start = time.monotonic()
-    assert sitting.sit(config, new, tmp_path / "next", start=start, handed=handed, **options) == 0
+    assert (
+        timed_session.sit(config, new, tmp_path / "next", start=start, handed=handed, **options)
+        == 0
+    )
     table = capsys.readouterr().out
     assert table.count("Note: restarted, not resumed, at step 4") == table.count("### ") == 9
-    again = handover.read(tmp_path / "next" / "handover")
+    again = run_transfer.read(tmp_path / "next" / "handover")
     assert (again.step, len(again.run["restarts"])) == (4, 1)
     assert again.arrays.keys() == read.arrays.keys()
     for name, array in read.arrays.items():  # rounded once, they are not rounded again
@@ -102,7 +105,7 @@ def test_other_photos_and_other_cuts_have_canvases_of_their_own(tmp_path):
     config, photos, canvases = narrow(), tmp_path / "photos", tmp_path / "canvases"
 
     def roots(config=config):
-        made = sitting.on_canvases(config, [str(photos)], canvases)
+        made = timed_session.on_canvases(config, [str(photos)], canvases)
         assert made.data.source == "prepared"
         return made.data.roots
 
@@ -123,15 +126,15 @@ def test_box_crops_take_the_points_that_came_with_the_photos(tmp_path):
     lines = ["file,x1,y1,x2,y2", *(f"00000{i}.jpg,8,9,20,{20 + i}" for i in (1, 2, 3))]
     (tmp_path / "photos" / "points.csv").write_text("\n".join(lines))
     config = narrow(data__crop="box")
-    made = sitting.on_canvases(config, [str(tmp_path / "photos")], tmp_path / "canvases")
+    made = timed_session.on_canvases(config, [str(tmp_path / "photos")], tmp_path / "canvases")
     found = prepared.PreparedCanvases(made.data.roots[0])
-    assert (found.num_points, found.framing) == (2, feed.framing_of(config))
+    assert (found.num_points, found.framing) == (2, loader.framing_of(config))
     assert isinstance(found.framing, Surroundings)
     other = narrow(data__crop="box", views__margin=0.8)
-    assert sitting.on_canvases(
+    assert timed_session.on_canvases(
         other, [str(tmp_path / "photos")], tmp_path / "canvases"
     ).data.roots != (made.data.roots)
-    assert sitting.on_canvases(
+    assert timed_session.on_canvases(
         narrow(), [str(tmp_path / "photos")], tmp_path / "canvases"
     ).data.roots != (made.data.roots)
 
@@ -140,7 +143,7 @@ def test_missing_labelled_faces_cost_no_training(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "train", lambda *_, **__: pytest.fail("trained"))
     config = narrow(eval__protocols=("aflw-dev",), eval__aflw="/nowhere")
     with pytest.raises(DataError, match="/nowhere"):
-        sitting.sit(
+        timed_session.sit(
             config, tmp_path / "run", tmp_path / "out", start=time.monotonic(), minutes=1, reserve=0
         )
 
@@ -155,16 +158,18 @@ def test_a_sitting_that_is_stopped_hands_over_and_evaluates_nothing(tmp_path, mo
         return 143
 
     monkeypatch.setattr(loop, "train", stopped)
-    monkeypatch.setattr(sitting.evaluate, "evaluate_run", lambda *_, **__: pytest.fail("evaluated"))
+    monkeypatch.setattr(
+        timed_session.evaluate, "evaluate_run", lambda *_, **__: pytest.fail("evaluated")
+    )
     config = narrow(train__steps=1)
-    assert sitting.sit(config, workdir, out, start=1000.0, minutes=9, reserve=2) == 143
+    assert timed_session.sit(config, workdir, out, start=1000.0, minutes=9, reserve=2) == 143
     assert deadlines == [1000 + 7 * 60]
-    assert handover.read(out / "handover").step == checkpoints.newest(workdir) == 1
+    assert run_transfer.read(out / "handover").step == checkpoints.newest(workdir) == 1
     assert not (out / "results.zip").exists()
     (workdir / "pictures").mkdir()
     for step in (5, 70, 8):
         (workdir / "pictures" / f"step-{step:06d}.png").touch()
-    names = zipfile.ZipFile(io.BytesIO(sitting.results(workdir))).namelist()
+    names = zipfile.ZipFile(io.BytesIO(timed_session.results(workdir))).namelist()
     picture = "pictures/step-000070.png"
     assert sorted(names) == ["config.json", "metrics.jsonl", picture, "run.json"]
 
@@ -174,9 +179,9 @@ def test_folders_of_another_crop_stand_beside_and_count_as_often_as_named(tmp_pa
     write_photos(tmp_path / "faces", 2)
     faces = f"{tmp_path / 'faces'}:tight"
     named = [str(tmp_path / "photos"), faces, faces]
-    made = sitting.on_canvases(narrow(), named, tmp_path / "canvases")
+    made = timed_session.on_canvases(narrow(), named, tmp_path / "canvases")
     center, tight, again = made.data.roots
     assert tight == again
     assert prepared.PreparedCanvases(center).framing.crop == "center"
     assert prepared.PreparedCanvases(tight).framing.crop == "tight"
-    assert len(feed.open_feed(made)) == 3 + 2 + 2
+    assert len(loader.open_feed(made)) == 3 + 2 + 2

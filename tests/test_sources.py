@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from landmarks_jax.data import celeba, folder, framing, mtfl, sources
-from landmarks_jax.errors import ConfigError, DataError
+from landmarks_jax.data import framing
+from landmarks_jax.data.sources import celeba, folder, mtfl, registry
+from landmarks_jax.system.errors import ConfigError, DataError
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +32,7 @@ def test_a_landmarks_table_gives_its_photos_in_its_order(tmp_path):
         save(tmp_path / name)
     table = tmp_path / "points.csv"
     table.write_text("file,x1,y1,x2,y2\nsub/b.jpg,1,2,3.5,4\na.jpg,5,6,7,8\n")
-    source = sources.open_labelled(str(table))
+    source = registry.open_labelled(str(table))
     assert names(source) == ["sub/b.jpg", "a.jpg"]
     assert source.num_points == 2
     assert source.points(0).tolist() == [[1, 2], [3.5, 4]]
@@ -64,7 +65,7 @@ def test_mistakes_in_a_landmarks_table_are_named(text, message, tmp_path):
     save(tmp_path / "turned.png", exif=exif)
     (tmp_path / "points.csv").write_text(text)
     with pytest.raises(DataError, match=message):
-        sources.open_labelled(str(tmp_path / "points.csv"))
+        registry.open_labelled(str(tmp_path / "points.csv"))
 
 
 def test_mtfl_lists_hold_all_x_before_all_y(tmp_path):
@@ -137,11 +138,11 @@ def data_config(**fields):
 
 def test_open_source_follows_the_config(tmp_path):
     root = make_celeba(tmp_path)
-    assert len(sources.open_source(data_config(roots=(str(root),)))) == 3
-    assert sources.open_source(data_config(source="celeba", roots=(str(root),))).num_points == 5
-    faces = sources.open_source(data_config(source="synthetic"))
+    assert len(registry.open_source(data_config(roots=(str(root),)))) == 3
+    assert registry.open_source(data_config(source="celeba", roots=(str(root),))).num_points == 5
+    faces = registry.open_source(data_config(source="synthetic"))
     assert (len(faces), faces.num_points, faces.photo(0).shape) == (7, 5, (32, 32, 3))
-    assert "7 photos" in sources.summary(faces)
+    assert "7 photos" in registry.summary(faces)
 
 
 @pytest.mark.parametrize(
@@ -162,21 +163,21 @@ def test_open_source_follows_the_config(tmp_path):
 )
 def test_open_source_names_the_field_that_cannot_work(fields, message):
     with pytest.raises(ConfigError, match=message):
-        sources.open_source(data_config(**fields))
+        registry.open_source(data_config(**fields))
 
 
 def test_open_labelled_wants_a_list(tmp_path):
     with pytest.raises(DataError, match="no such list"):
-        sources.open_labelled(str(tmp_path))
+        registry.open_labelled(str(tmp_path))
     (tmp_path / "a.mat").write_text("")
     with pytest.raises(DataError, match=r"a .csv table or a .txt list"):
-        sources.open_labelled(str(tmp_path / "a.mat"))
+        registry.open_labelled(str(tmp_path / "a.mat"))
 
 
 def test_load_all_is_cut_in_order_and_names_a_photo_that_broke(tmp_path):
     source = celeba.CelebaPhotos(str(make_celeba(tmp_path)))
     frame = framing.Framing(20, 16, "box")
-    canvases, points = sources.load_all(source, frame)
+    canvases, points = registry.load_all(source, frame)
     assert canvases.shape == (3, 20, 20, 3)
     for i in range(3):
         canvas, moved = frame.cut(source.photo(i), source.points(i))
@@ -184,11 +185,11 @@ def test_load_all_is_cut_in_order_and_names_a_photo_that_broke(tmp_path):
         np.testing.assert_array_equal(points[i], moved)
     (tmp_path / celeba.FOLDER / "000002.jpg").write_bytes(b"broken since")
     with pytest.raises(DataError, match=r"000002.jpg: cannot be read as a picture"):
-        sources.load_all(source, frame)
+        registry.load_all(source, frame)
     os.remove(tmp_path / celeba.LANDMARKS)
     os.remove(tmp_path / celeba.FOLDER / "000002.jpg")
     with pytest.raises(ConfigError, match="crop = 'box' needs annotated points and 2 photos of"):
-        sources.load_all(celeba.CelebaPhotos(str(tmp_path)), frame)
+        registry.load_all(celeba.CelebaPhotos(str(tmp_path)), frame)
 
 
 def test_digest_follows_the_list_of_photos_and_not_its_place(tmp_path):
@@ -196,9 +197,9 @@ def test_digest_follows_the_list_of_photos_and_not_its_place(tmp_path):
         for name in ("a.jpg", "b.jpg"):
             save(tmp_path / parent / "photos" / name)
     first, second = (
-        sources.source_digest(folder.FolderPhotos([str(tmp_path / parent / "photos")]))
+        registry.source_digest(folder.FolderPhotos([str(tmp_path / parent / "photos")]))
         for parent in ("one", "two")
     )
     assert first == second
     save(tmp_path / "two" / "photos" / "c.jpg")
-    assert sources.source_digest(folder.FolderPhotos([str(tmp_path / "two" / "photos")])) != first
+    assert registry.source_digest(folder.FolderPhotos([str(tmp_path / "two" / "photos")])) != first

@@ -10,13 +10,23 @@ import jax
 import numpy as np
 import pytest
 
-from landmarks_jax import adopt, evaluate, objective, pack, packed, qualitative, sitting
-from landmarks_jax.detector import ViewDetector
-from landmarks_jax.errors import ConfigError, UserError, WorkdirError
-from landmarks_jax.evaluation import pose
-from landmarks_jax.training import checkpoints, handover, loop, sharding, starts, trained
+from landmarks_jax import objective
+from landmarks_jax.evaluation import pack_run, pckh, run_evaluation
+from landmarks_jax.inference import packed_file
+from landmarks_jax.inference.detector import ViewDetector
+from landmarks_jax.studies import faces_figure, timed_session
+from landmarks_jax.system.errors import ConfigError, UserError, WorkdirError
+from landmarks_jax.training import (
+    checkpoints,
+    import_published,
+    init_from,
+    loop,
+    restoring,
+    run_transfer,
+    sharding,
+)
 from landmarks_jax.training import state as states
-from landmarks_jax.weights import published
+from landmarks_jax.weights import published_networks
 from tests import datasets
 from tests.running import command, finish, flags, narrow, shrink
 from tests.test_training import rows
@@ -68,7 +78,7 @@ def core(tmp_path_factory):
 def kernels(workdir):
     """The 3 x 3 kernels of a pretraining's checkpoint, by path, and its whole detector."""
     config = checkpoints.read_config(workdir)
-    variables = jax.device_get(states.trained_variables(trained.restore(workdir, config).state))
+    variables = jax.device_get(states.trained_variables(restoring.restore(workdir, config).state))
     flat = flax.traverse_util.flatten_dict(variables["params"])
     return {path: leaf for path, leaf in flat.items() if leaf.shape[:2] == (3, 3)}, variables
 
@@ -95,7 +105,7 @@ def test_pretraining_tells_pckh_and_is_scored(core):
         assert 0 < row["loss"] < 10
     assert (run / "pictures" / "step-000002.png").stat().st_size > 5_000
     assert checkpoints.read_run(run)["start"] == {"mode": "scratch"}
-    out = evaluate.evaluate_run(run)
+    out = run_evaluation.evaluate_run(run)
     folder = run / "evaluation"
     result = json.loads((folder / "mpii.json").read_text())
     assert set(result["results"]) == {"running", "batch", "untrained", "mean_pose"}
@@ -107,8 +117,8 @@ def test_pretraining_tells_pckh_and_is_scored(core):
     assert (folder / "mpii-people.png").stat().st_size > 5_000
 
     # The headline again, from the detector's own maps.
-    people = pose.open_people(config)
-    variables = states.trained_variables(trained.restore(run, config).state)
+    people = pckh.open_people(config)
+    variables = states.trained_variables(restoring.restore(run, config).state)
     maps = ViewDetector(config, variables).find(people.views)["heatmaps"]
     cells = maps.reshape(2, 16, 16).argmax(1)
     middles = (2 * np.stack([cells % 4, cells // 4], -1) + 1) / 4 - 1
@@ -120,14 +130,14 @@ def test_pretraining_tells_pckh_and_is_scored(core):
     np.testing.assert_allclose(np.array(joints, float), share, atol=0.01)
 
     with pytest.raises(ConfigError, match=r"aflw-995: .* is a run on joints, which mpii alone"):
-        evaluate.evaluate_run(run, protocol_names=["aflw-995"])
+        run_evaluation.evaluate_run(run, protocol_names=["aflw-995"])
     refused = r"run: is a run on joints and cannot be packed; eval\.py scores it"
     with pytest.raises(WorkdirError, match=refused):
-        pack.open_faces(run, {})
+        pack_run.open_faces(run, {})
     with pytest.raises(WorkdirError, match=refused):
-        pack.pack_run(run, [])  # as --noregressor does
+        pack_run.pack_run(run, [])  # as --noregressor does
     with pytest.raises(WorkdirError, match=r"run: is a run on joints and cannot be shown"):
-        qualitative.write([str(run), str(run.parent)], run / "figure.png", {})
+        faces_figure.write([str(run), str(run.parent)], run / "figure.png", {})
 
 
 class CutOffError(BaseException):
@@ -166,23 +176,23 @@ def adapted(core, tmp_path_factory):
     config = adapting(core[0])
     said: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(starts._LOGGER, "info", lambda text, *values: said.append(text % values))
+        patch.setattr(init_from._LOGGER, "info", lambda text, *values: said.append(text % values))
         patch.setattr(checkpoints.Checkpoints, "save", cut_off(checkpoints.Checkpoints.save))
         with pytest.raises(CutOffError):
             loop.train(config, workdir)
     assert said[0].startswith(f"adapted by projections from the detector of {core[0]} (step 2, tr")
-    state = trained.restore(workdir, config).state
+    state = restoring.restore(workdir, config).state
     counts = [
         sum(leaf.size for leaf in jax.tree.leaves(tree))
         for tree in (state.params["detector"], state.core)
     ]
     assert said[0].endswith("weights {:,} train and {:,} are frozen".format(*counts))
-    states_seen = [trained.restore(workdir, config)]
+    states_seen = [restoring.restore(workdir, config)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(starts, "_read", lambda config: pytest.fail("the core is read again"))
+        patch.setattr(init_from, "_read", lambda config: pytest.fail("the core is read again"))
         watched = watch_core(patch)
         assert loop.train(config, workdir) == 0
-    states_seen.append(trained.restore(workdir, config))
+    states_seen.append(restoring.restore(workdir, config))
     return workdir, config, states_seen, watched
 
 
@@ -234,8 +244,8 @@ def test_the_first_state_is_the_core_with_a_new_head(core, adapted):
     run, config, *_ = adapted
     mesh = sharding.make_mesh()
     networks = objective.build_networks(config)
-    start = starts.find(config, run.parent / "other", None)
-    state = starts.begin(start, config, zeros(config, mesh), mesh)
+    start = init_from.find(config, run.parent / "other", None)
+    state = init_from.begin(start, config, zeros(config, mesh), mesh)
     _, variables = kernels(core[0])
     found = states.trained_variables(state)
     views = np.random.default_rng(0).uniform(0, 1, (2, 16, 16, 3)).astype(np.float32)
@@ -271,11 +281,11 @@ def zeros(config, mesh):
 
 def test_a_handover_keeps_the_core_to_the_bit(core, adapted, tmp_path, caplog):
     run, config, (_, late), _ = adapted
-    handover.write(late, run, tmp_path / "handed")
-    arrays = handover.read(tmp_path / "handed").arrays
+    run_transfer.write(late, run, tmp_path / "handed")
+    arrays = run_transfer.read(tmp_path / "handed").arrays
     assert arrays["params/detector/block1/conv1/projection"].dtype == np.float16
     assert loop.train(config, tmp_path / "new", handover=tmp_path / "handed") == 0
-    restarted = trained.restore(tmp_path / "new", config)
+    restarted = restoring.restore(tmp_path / "new", config)
     assert restarted.step == 4
     assert_same_bytes(flat_core(restarted.state), kernels(core[0])[0])
     old, new = (checkpoints.read_run(folder) for folder in (run, tmp_path / "new"))
@@ -286,8 +296,8 @@ def test_a_handover_keeps_the_core_to_the_bit(core, adapted, tmp_path, caplog):
 def test_export_folds_the_projections_into_a_plain_smaller_file(adapted, tmp_path):
     run, config, (_, late), _ = adapted
     path = tmp_path / "detector.safetensors"
-    packed.write(path, pack.pack_run(run, []))
-    content = packed.read(path)
+    packed_file.write(path, pack_run.pack_run(run, []))
+    content = packed_file.read(path)
     names = {p[-1] for p in flax.traverse_util.flatten_dict(dict(content.variables["params"]))}
     assert names == {"kernel", "bias", "scale"}
     detector = late.state.params["detector"]
@@ -295,7 +305,7 @@ def test_export_folds_the_projections_into_a_plain_smaller_file(adapted, tmp_pat
     unfolded = sizes[0] + sum(leaf.nbytes for leaf in jax.tree.leaves(late.state.core))
     assert sum(leaf.nbytes for leaf in jax.tree.leaves(content.variables["params"])) < unfolded
     views = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), np.uint8)
-    ours = evaluate.detectors_of(config, late.state)
+    ours = run_evaluation.detectors_of(config, late.state)
     found = ViewDetector(content.config, content.variables)(views)
     np.testing.assert_allclose(found, ours["running"](views), atol=1e-5)
     assert content.summary["notes"] == checkpoints.read_notes(run)
@@ -310,7 +320,7 @@ def test_fine_tuning_by_the_commands(core, tmp_path):
     assert code == 0, err
     assert f"fine-tuned from the detector of {core[0]}" in err
     assert "are frozen" not in err
-    state = trained.restore(tmp_path, config).state
+    state = restoring.restore(tmp_path, config).state
     assert state.core == {}
     _, variables = kernels(core[0])
     found = flax.traverse_util.flatten_dict(jax.device_get(state.params["detector"]))
@@ -326,12 +336,12 @@ def test_fine_tuning_by_the_commands(core, tmp_path):
 def test_a_published_file_is_a_core(tmp_path):
     config = narrow(init__mode="adapt", init__core=str(CORE_FILE), data__canvas_size=40)
     config.views.size, config.model.hourglass_depth = 32, 2
-    start = starts.find(config, tmp_path, None)
+    start = init_from.find(config, tmp_path, None)
     assert start.record["source"] == "a published PyTorch file"
     mesh = sharding.make_mesh()
-    state = starts.begin(start, config, zeros(config, mesh), mesh)
+    state = init_from.begin(start, config, zeros(config, mesh), mesh)
     found = flax.traverse_util.flatten_dict(jax.device_get(states.trained_variables(state)))
-    wanted = flax.traverse_util.flatten_dict(published.read_detector(CORE_FILE).variables)
+    wanted = flax.traverse_util.flatten_dict(published_networks.read_detector(CORE_FILE).variables)
     for path, leaf in wanted.items():
         if path[:2] != ("params", "head"):
             np.testing.assert_array_equal(found[path], leaf)
@@ -376,7 +386,7 @@ def test_what_cannot_start_is_said_before_anything_slow(
 
 def test_a_run_that_starts_from_scratch_tells_no_start(tmp_path):
     config = narrow()
-    assert starts.find(config, tmp_path, None).notes() == []
+    assert init_from.find(config, tmp_path, None).notes() == []
     claim = {"data_digest": "", "weights_digest": "", "notes": [], "hardware": []}
     checkpoints.claim(tmp_path, config, **claim)
     assert checkpoints.read_run(tmp_path)["start"] == {"mode": "converted"}
@@ -394,7 +404,7 @@ def test_a_run_does_not_begin_anew_from_another_core(core, tmp_path):
         hardware=[],
     )
     with pytest.raises(ConfigError, match=r"is not what it was when .* was begun"):
-        starts.find(config, tmp_path, None)
+        init_from.find(config, tmp_path, None)
 
 
 def test_converted_networks_are_not_gone_on_with_but_handed_over_and_started_from(
@@ -402,15 +412,15 @@ def test_converted_networks_are_not_gone_on_with_but_handed_over_and_started_fro
 ):
     run = tmp_path / "run"
     config = narrow(views__size=32, data__canvas_size=40, **SMALL)
-    config = adopt.adopt(run, config, detector=CORE_FILE)
+    config = import_published.adopt(run, config, detector=CORE_FILE)
     with pytest.raises(WorkdirError, match=r"no training to go on with; .*init\.mode=finetune"):
         loop.train(config, run)
-    handover.write(trained.restore(run, config), run, tmp_path / "handed")
-    start = starts.find(config, tmp_path / "other", handover.read(tmp_path / "handed"))
+    run_transfer.write(restoring.restore(run, config), run, tmp_path / "handed")
+    start = init_from.find(config, tmp_path / "other", run_transfer.read(tmp_path / "handed"))
     assert start.notes() == ["trained on from published networks, converted from PyTorch"]
     finetuned = config.copy_and_resolve_references().unlock()
     finetuned.init.mode, finetuned.init.core = "finetune", str(run)
-    assert starts.find(finetuned, tmp_path / "other", None).record["source"].startswith("step 0")
+    assert init_from.find(finetuned, tmp_path / "other", None).record["source"].startswith("step 0")
 
 
 def test_a_sitting_on_joints_refuses_what_it_could_not_use(tmp_path, monkeypatch):
@@ -418,10 +428,10 @@ def test_a_sitting_on_joints_refuses_what_it_could_not_use(tmp_path, monkeypatch
     config = pretraining("nowhere")
     options = {"start": 0.0, "minutes": 1, "reserve": 0}
     with pytest.raises(ConfigError, match="folders of photos have no joints"):
-        sitting.sit(config, tmp_path / "run", tmp_path, photos=["p"], **options)
+        timed_session.sit(config, tmp_path / "run", tmp_path, photos=["p"], **options)
     config.eval.protocols = ("aflw-995",)
     with pytest.raises(ConfigError, match=r"--protocol aflw-995: .* is a run on joints"):
-        sitting.sit(config, tmp_path / "run", tmp_path, **options)
+        timed_session.sit(config, tmp_path / "run", tmp_path, **options)
 
 
 def test_what_joints_cannot_be_trained_with(core):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from landmarks_jax import geometry
-from landmarks_jax.data.faces import canvas, model
-from landmarks_jax.data.synthetic import SyntheticFaces
+from landmarks_jax.data.sources.synthetic import SyntheticFaces
+from landmarks_jax.data.synthetic_faces import canvas, face_model
 
 LEFT_EYE, RIGHT_EYE, NOSE, LEFT_MOUTH, RIGHT_MOUTH = range(5)
 
@@ -24,7 +24,7 @@ def brightness(photo: np.ndarray) -> np.ndarray:
     return photo.astype(np.float32).mean(-1)
 
 
-def plain(face: model.Face) -> bool:
+def plain(face: face_model.Face) -> bool:
     """Whether both eyes of a face are in full sight, and its skin is lighter than its pupils."""
     return (
         face.glasses == "none"
@@ -47,7 +47,7 @@ def test_one_face_is_the_same_in_any_order_and_instance():
 def test_the_stream_stays_what_it_was():
     # Recorded from this program: a change of the stream makes other faces of every seed, and
     # results of before and after it cannot be compared.
-    face = model.sample(seed=1, index=2)
+    face = face_model.sample(seed=1, index=2)
     points = SyntheticFaces(seed=1, count=3, size=80).points(2)
     assert face.hair_style == "short"
     expected = [
@@ -125,9 +125,9 @@ def test_the_mean_shape_is_a_poor_guess(landmarks):
 
 
 def test_what_is_random_varies():
-    faces = [model.sample(0, i) for i in range(300)]
-    assert {face.hair_style for face in faces} == set(model.HAIR_STYLES)
-    assert {face.occlusion for face in faces} == set(model.OCCLUSIONS)
+    faces = [face_model.sample(0, i) for i in range(300)]
+    assert {face.hair_style for face in faces} == set(face_model.HAIR_STYLES)
+    assert {face.occlusion for face in faces} == set(face_model.OCCLUSIONS)
     assert {face.glasses for face in faces} == {"none", "clear", "dark"}
     assert len({face.beard for face in faces}) == 5
     assert 0.15 < np.mean([face.occlusion != "none" for face in faces]) < 0.35
@@ -138,7 +138,7 @@ def test_what_is_random_varies():
 def test_pupils_are_drawn_at_the_eye_landmarks():
     size = 160
     faces = SyntheticFaces(seed=2, count=400, size=size)
-    chosen = [i for i in range(400) if plain(model.sample(2, i))][:25]
+    chosen = [i for i in range(400) if plain(face_model.sample(2, i))][:25]
     assert len(chosen) == 25
     for i in chosen:
         grey, points = brightness(faces.photo(i)), faces.points(i)
@@ -157,7 +157,7 @@ def test_the_mouth_is_drawn_between_its_corners():
     chosen = [
         i
         for i in range(400)
-        if plain(face := model.sample(2, i)) and face.beard == "none" and face.pitch < 0.15
+        if plain(face := face_model.sample(2, i)) and face.beard == "none" and face.pitch < 0.15
     ][:15]
     assert len(chosen) == 15
     for i in chosen:
@@ -176,14 +176,14 @@ def test_the_mouth_is_drawn_between_its_corners():
 
 
 def test_the_middle_of_the_head_is_where_its_projection_says():
-    head = model.Head(model.sample(0, 0))
+    head = face_model.Head(face_model.sample(0, 0))
     back = geometry.apply(head.from_picture, head.picture(np.zeros(3))[None])
     np.testing.assert_allclose(back, np.zeros((1, 2)), atol=1e-6)
 
 
 def test_the_turn_is_a_rotation_towards_the_yaw():
-    face = model.sample(0, 0)
-    head = model.Head(face)
+    face = face_model.sample(0, 0)
+    head = face_model.Head(face)
     np.testing.assert_allclose(head.turn @ head.turn.T, np.eye(3), atol=1e-6)
     nose = (head.turn @ np.array([0, 0, 1]))[0]
     assert np.sign(nose) == np.sign(face.yaw)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from landmarks_jax import palette
-from landmarks_jax.evaluation import plots, tables
-from landmarks_jax.evaluation.groups import FIVE_POINTS
+from landmarks_jax.evaluation import plots, score_tables
+from landmarks_jax.evaluation.breakdown import FIVE_POINTS
+from landmarks_jax.system import figures, palette
 
 
 def _entry(n, mean, std, per_point):
@@ -78,7 +78,7 @@ def result():
 
 
 def test_headline(result):
-    lines = tables.to_markdown([result]).splitlines()
+    lines = score_tables.to_markdown([result]).splitlines()
     for line in (
         "| Protocol | Crop | K |  | Forward | Backward | Spread | Equivariance |",
         "| aflw-995 | center | 1 | this detector (running statistics) "
@@ -93,7 +93,7 @@ def test_headline(result):
 
 
 def test_table_over_n_and_over_points(result):
-    lines = tables.to_markdown([result]).splitlines()
+    lines = score_tables.to_markdown([result]).splitlines()
     for line in (
         "### Over the number of labelled faces: aflw-995, center crop, K = 1",
         "| N | this detector (running statistics) | untrained detector | mean shape |",
@@ -123,7 +123,7 @@ def groups():
 
 def test_table_over_pose_and_size(result, groups):
     result["groups"] = groups
-    text = tables.to_markdown([result])
+    text = score_tables.to_markdown([result])
     for line in (
         "### By pose and size: aflw-995, center crop, K = 1",
         "| Faces | Limits | Number | this detector (running statistics) | mean shape |",
@@ -134,9 +134,9 @@ def test_table_over_pose_and_size(result, groups):
         assert line in text.splitlines()
     assert "the nose's offset" in text
     result["groups"] = groups[1:]
-    assert "the nose's offset" not in tables.to_markdown([result])
+    assert "the nose's offset" not in score_tables.to_markdown([result])
 
-    rows = list(csv.DictReader(io.StringIO(tables.to_csv(result | {"groups": groups}))))
+    rows = list(csv.DictReader(io.StringIO(score_tables.to_csv(result | {"groups": groups}))))
     (frontal,) = [r for r in rows if r["point"] == "frontal" and r["row"] == "running"]
     assert frontal["quantity"] == "forward_by_turn"
     assert (frontal["mean"], frontal["faces"]) == ("4.567", "3")
@@ -145,19 +145,21 @@ def test_table_over_pose_and_size(result, groups):
 
 
 def test_an_older_result_of_five_points_says_that_it_has_no_groups(result):
-    assert "older" not in tables.to_markdown([result])
+    assert "older" not in score_tables.to_markdown([result])
     result["point_names"] = list(FIVE_POINTS)
     for scores in result["results"].values():
         for entry in scores["forward"]:
             entry["per_point"] = [1.0] * 5
-    assert "pose and size are not in this result, which is older" in tables.to_markdown([result])
-    assert "forward_by" not in tables.to_csv(result)
+    assert "pose and size are not in this result, which is older" in score_tables.to_markdown(
+        [result]
+    )
+    assert "forward_by" not in score_tables.to_csv(result)
 
 
 def test_every_table_names_its_crop_and_carries_the_notes(result):
     result["notes"] = ["Caffe VGG-16, 3 taps"]
     box = copy.deepcopy(result) | {"crop": "box"}
-    sections = tables.to_markdown([result, box]).split("### ")[1:]
+    sections = score_tables.to_markdown([result, box]).split("### ")[1:]
     assert len(sections) == 5
     for section, crops in zip(sections, ("center box", *["center"] * 2, *["box"] * 2), strict=True):
         assert section.count("Note: Caffe VGG-16, 3 taps") == 1
@@ -186,7 +188,7 @@ def consistent(result):
 
 
 def test_consistency_beside_the_other_errors(consistent, result):
-    text = tables.to_markdown([consistent])
+    text = score_tables.to_markdown([consistent])
     for line in (
         "| Protocol | Crop | K |  | Forward | Backward | Consistency | Spread | Equivariance |",
         "| aflw-995 | center | 1 | this detector (running statistics) "
@@ -203,16 +205,16 @@ def test_consistency_beside_the_other_errors(consistent, result):
     assert "The labelled points themselves have 4.32," in text
     assert "standing still in the view, 21.80." in text
     # Beside an older result, which has none, and says nothing of it alone.
-    both = tables.to_markdown([result, consistent]).splitlines()
+    both = score_tables.to_markdown([result, consistent]).splitlines()
     assert (
         "| aflw-995 | center | 1 | this detector (running statistics) "
         "| 6.20 | 9.88 | - | 71.23 | 1.23 (1 left out) |"
     ) in both
     assert sum(line.startswith("### Consistency") for line in both) == 1
-    assert "onsistency" not in tables.to_markdown([result])
-    assert "consistency" not in tables.to_csv(result)
+    assert "onsistency" not in score_tables.to_markdown([result])
+    assert "consistency" not in score_tables.to_csv(result)
 
-    rows = list(csv.DictReader(io.StringIO(tables.to_csv(consistent))))
+    rows = list(csv.DictReader(io.StringIO(score_tables.to_csv(consistent))))
     read = {
         (r["row"], r["quantity"], r["point"]): r["mean"]
         for r in rows
@@ -227,11 +229,11 @@ def test_consistency_beside_the_other_errors(consistent, result):
 
 def test_nothing_compared_is_a_dash(result):
     result["results"]["running"]["equivariance"]["error"] = None
-    assert "| - (1 left out) |" in tables.to_markdown([result])
+    assert "| - (1 left out) |" in score_tables.to_markdown([result])
 
 
 def test_csv_reads_back(result):
-    rows = list(csv.DictReader(io.StringIO(tables.to_csv(result))))
+    rows = list(csv.DictReader(io.StringIO(score_tables.to_csv(result))))
 
     def pick(**wanted):
         return [row for row in rows if wanted.items() <= row.items()]
@@ -285,7 +287,7 @@ def test_page_shows_views_and_points_in_their_places(tmp_path):
     views = np.full((3, 32, 32, 3), 90, np.uint8)
     views[1] = 200
     landmarks = np.tile([[[-0.5, 0.0], [0.5, 0.5]]], (3, 1, 1))
-    page = plots.to_array(plots.landmark_page(views, landmarks, columns=2))
+    page = figures.to_array(figures.landmark_page(views, landmarks, columns=2))
     # Two columns of 160 and a gap of 4, in the middle of 560 pixels; no title; a head of 4.
     left = (560 - 2 * 164 + 4) // 2
     assert page.shape[1] == 560
@@ -296,7 +298,7 @@ def test_page_shows_views_and_points_in_their_places(tmp_path):
     np.testing.assert_array_equal(page[4 + 80, left + 40], first)
     np.testing.assert_array_equal(page[4 + 120, left + 164 + 120], second)
     path = tmp_path / "page.png"
-    plots.save(plots.landmark_page(views, landmarks, columns=2), path)
+    figures.save(figures.landmark_page(views, landmarks, columns=2), path)
     np.testing.assert_array_equal(np.asarray(Image.open(path)), page)
 
 
@@ -304,7 +306,9 @@ def test_page_prints_captions_on_their_views():
     views = np.full((2, 32, 32, 3), 90, np.uint8)
     points = np.tile([[[0.5, 0.5]]], (2, 1, 1))
     bare, page = (
-        plots.to_array(plots.landmark_page(views, points, captions=captions, columns=2)).astype(int)
+        figures.to_array(figures.landmark_page(views, points, captions=captions, columns=2)).astype(
+            int
+        )
         for captions in ((), ("1.0", "123.4"))
     )
     left = (560 - 2 * 164 + 4) // 2
@@ -323,8 +327,8 @@ def test_page_prints_captions_on_their_views():
 def test_page_has_a_second_row_for_the_regression():
     views = np.full((2, 32, 32, 3), 90, np.uint8)
     points = np.tile([[[-0.5, 0.0]]], (2, 1, 1))
-    page = plots.to_array(
-        plots.landmark_page(views, points, predicted=points + 0.5, labels=points, columns=2)
+    page = figures.to_array(
+        figures.landmark_page(views, points, predicted=points + 0.5, labels=points, columns=2)
     )
     left = (560 - 2 * 164 + 4) // 2
     np.testing.assert_array_equal(page[4 + 164 + 120, left + 80], [255, 212, 0])
@@ -335,13 +339,13 @@ def test_page_has_a_second_row_for_the_regression():
 @pytest.mark.parametrize(("k", "p"), [(1, 1), (50, 68)])
 def test_page_takes_few_and_many_points(k, p):
     rng = np.random.default_rng(0)
-    page = plots.landmark_page(
+    page = figures.landmark_page(
         rng.integers(0, 256, (1, 16, 16, 3), dtype=np.uint8),
         rng.uniform(-1, 1, (1, k, 2)),
         predicted=rng.uniform(-1, 1, (1, p, 2)),
         labels=rng.uniform(-1, 1, (1, p, 2)),
         title="a title " * 20,
     )
-    first = plots.to_array(page)
-    np.testing.assert_array_equal(first, plots.to_array(page))
+    first = figures.to_array(page)
+    np.testing.assert_array_equal(first, figures.to_array(page))
     assert first.shape[1] == 560

@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 
 from configs import released
-from landmarks_jax import adopt, evaluate, load_detector, pack, packed
-from landmarks_jax.errors import WeightsError, WorkdirError
+from landmarks_jax import load_detector
+from landmarks_jax.evaluation import pack_run, run_evaluation
+from landmarks_jax.inference import packed_file
 from landmarks_jax.keypoints import soft_argmax
 from landmarks_jax.models.generator import Generator
 from landmarks_jax.models.hourglass import Detector
-from landmarks_jax.training import checkpoints
-from landmarks_jax.weights import published
+from landmarks_jax.system.errors import WeightsError, WorkdirError
+from landmarks_jax.training import checkpoints, import_published
+from landmarks_jax.weights import published_networks
 from tests.pickling import tensor, zipped
 from tests.running import ROOT, command, finish
 
@@ -53,13 +55,13 @@ def scores_of(network, views):
 
 
 def test_a_plain_detector(made):
-    network = published.read_detector(made.folder / "core.pth")
+    network = published_networks.read_detector(made.folder / "core.pth")
     assert network.sizes == {"num_landmarks": 3, "detector_channels": 8, "hourglass_depth": 2}
     np.testing.assert_allclose(scores_of(network, made.views), made.core, atol=TOLERANCE)
 
 
 def test_an_adapted_detector_with_its_core(made):
-    network = published.read_detector(made.folder / "fan.pth", made.folder / "core.pth")
+    network = published_networks.read_detector(made.folder / "fan.pth", made.folder / "core.pth")
     scores = scores_of(network, made.views)
     assert made.folded.std() > 0.1
     assert np.abs(made.folded - made.core).mean() > 0.01
@@ -73,7 +75,7 @@ def test_an_adapted_detector_with_its_core(made):
 
 @pytest.mark.parametrize("mistake", ["same_padding", "other_epsilon", "other_variances"])
 def test_each_mistake_would_move_every_landmark(made, mistake):
-    network = published.read_detector(made.folder / "fan.pth", made.folder / "core.pth")
+    network = published_networks.read_detector(made.folder / "fan.pth", made.folder / "core.pth")
     landmarks = np.asarray(soft_argmax(scores_of(network, made.views), 10.0))
     cells = (landmarks + 1) / 2 * made.folded.shape[1] - 0.5
     np.testing.assert_allclose(cells, made.cells, atol=4 * TOLERANCE)
@@ -82,7 +84,7 @@ def test_each_mistake_would_move_every_landmark(made, mistake):
 
 
 def test_a_generator(made):
-    network = published.read_generator(made.folder / "gen.pth")
+    network = published_networks.read_generator(made.folder / "gen.pth")
     assert network.sizes == {"num_landmarks": 3, "generator_channels": 2, "residual_blocks": 1}
     module = Generator(2, 1)
     run = jax.jit(functools.partial(module.apply, use_running_average=True))
@@ -102,7 +104,7 @@ def config():
 def run(tmp_path_factory, config):
     """The folder of a run that was converted from the stored files."""
     workdir = tmp_path_factory.mktemp("runs") / "published"
-    adopt.adopt(
+    import_published.adopt(
         workdir,
         config,
         detector=STORED / "fan.pth",
@@ -123,10 +125,10 @@ def test_the_run_that_is_made(run, config):
         "residual_blocks": 1,
     }
     assert read.objective == config.objective
-    restored = evaluate.restore(run, read)
+    restored = run_evaluation.restore(run, read)
     assert (restored.step, restored.seconds) == (0, 0.0)
-    detector = published.read_detector(STORED / "fan.pth", STORED / "core.pth").variables
-    generator = published.read_generator(STORED / "gen.pth").variables
+    detector = published_networks.read_detector(STORED / "fan.pth", STORED / "core.pth").variables
+    generator = published_networks.read_generator(STORED / "gen.pth").variables
     for part in ("params", "batch_stats"):
         wanted = {"detector": detector[part], "generator": generator[part]}
         jax.tree.map(np.testing.assert_array_equal, getattr(restored.state, part), wanted)
@@ -137,7 +139,7 @@ def test_the_run_that_is_made(run, config):
 
 
 def test_the_packed_detector_of_that_run(tmp_path, run):
-    packed.write(tmp_path / "x.safetensors", pack.pack_run(run, []))
+    packed_file.write(tmp_path / "x.safetensors", pack_run.pack_run(run, []))
     detector = load_detector(tmp_path / "x.safetensors")
     with np.load(STORED / "outputs.npz") as outputs:
         views, cells = outputs["views"], outputs["cells"]
@@ -150,23 +152,23 @@ def test_the_packed_detector_of_that_run(tmp_path, run):
 def test_a_detector_alone(tmp_path, config):
     config = config.copy_and_resolve_references()
     config.model.generator_channels, config.model.residual_blocks = 1, 1
-    sized = adopt.adopt(tmp_path / "run", config, detector=STORED / "core.pth")
+    sized = import_published.adopt(tmp_path / "run", config, detector=STORED / "core.pth")
     assert sized.model.generator_channels == config.model.generator_channels
     assert "no generator was converted" in checkpoints.read_notes(tmp_path / "run")[1]
-    assert evaluate.restore(tmp_path / "run", sized).step == 0
+    assert run_evaluation.restore(tmp_path / "run", sized).step == 0
 
 
 def test_a_folder_that_holds_a_run(run, config):
     with pytest.raises(WorkdirError, match="holds a run already"):
-        adopt.adopt(run, config, detector=STORED / "core.pth")
+        import_published.adopt(run, config, detector=STORED / "core.pth")
 
 
 def test_networks_of_different_trainings(tmp_path, config, monkeypatch):
-    other = published.read_generator(STORED / "gen.pth")
+    other = published_networks.read_generator(STORED / "gen.pth")
     other.sizes["num_landmarks"] = 5
-    monkeypatch.setattr(published, "read_generator", lambda path: other)
+    monkeypatch.setattr(published_networks, "read_generator", lambda path: other)
     with pytest.raises(WeightsError, match="finds 3 landmarks and the generator takes 5"):
-        adopt.adopt(
+        import_published.adopt(
             tmp_path / "run", config, detector=STORED / "core.pth", generator=STORED / "gen.pth"
         )
     assert not (tmp_path / "run").exists()
@@ -174,23 +176,23 @@ def test_networks_of_different_trainings(tmp_path, config, monkeypatch):
 
 def test_the_core_is_needed_where_the_detector_is_adapted_and_only_there():
     with pytest.raises(WeightsError, match=r"fan\.pth: is adapted .*--core"):
-        published.read_detector(STORED / "fan.pth")
+        published_networks.read_detector(STORED / "fan.pth")
     with pytest.raises(WeightsError, match=r"core\.pth: is not adapted.*drop --core"):
-        published.read_detector(STORED / "core.pth", STORED / "core.pth")
+        published_networks.read_detector(STORED / "core.pth", STORED / "core.pth")
     with pytest.raises(WeightsError, match=r"gen\.pth: conv2\.conv1\.weight is missing, so it is"):
-        published.read_detector(STORED / "fan.pth", STORED / "gen.pth")
+        published_networks.read_detector(STORED / "fan.pth", STORED / "gen.pth")
 
 
 @pytest.fixture
 def changed(monkeypatch):
     """Reads a detector of the stored files with arrays replaced, or left out where None."""
-    plain = published.read_state_dict(STORED / "core.pth")
+    plain = published_networks.read_state_dict(STORED / "core.pth")
 
     def read(**changes):
         state = plain | {key.replace("__", "."): array for key, array in changes.items()}
         state = {key: array for key, array in state.items() if array is not None}
-        monkeypatch.setattr(published, "read_state_dict", lambda path: state)
-        return published.read_detector("x.pth")
+        monkeypatch.setattr(published_networks, "read_state_dict", lambda path: state)
+        return published_networks.read_detector("x.pth")
 
     return read
 
@@ -221,19 +223,19 @@ def test_detectors_that_do_not_fit(changed, changes, said):
 
 def test_projections_that_do_not_fit(changed):
     with pytest.raises(WeightsError, match=r"holds both conv2\.conv1\.W and conv2\.conv1\.w"):
-        published.fold(
+        published_networks.fold(
             {"conv2.conv1.W": np.eye(2), "conv2.conv1.weight": np.zeros(1)},
             "x.pth",
             STORED / "core.pth",
         )
     with pytest.raises(WeightsError, match=r"W has the shape \(5, 5\)"):
-        published.fold({"conv2.conv1.W": np.eye(5)}, "x.pth", STORED / "core.pth")
+        published_networks.fold({"conv2.conv1.W": np.eye(5)}, "x.pth", STORED / "core.pth")
 
 
 def test_the_command(tmp_path):
     shutil.copy(STORED / "core.pth", tmp_path / "model_34.fan.pth")
     (tmp_path / "other.pth").write_bytes(zipped({"a": tensor()}))
-    module = ("-m", "landmarks_jax.weights.torch_checkpoint", f"--workdir={tmp_path / 'run'}")
+    module = ("-m", "landmarks_jax.cli.convert_checkpoint", f"--workdir={tmp_path / 'run'}")
     right = command(
         *module, f"--detector={tmp_path}/model_34.fan.pth", f"--generator={STORED}/gen.pth"
     )

@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 
-from landmarks_jax.errors import WeightsError
+from landmarks_jax.system.errors import WeightsError
 from landmarks_jax.weights.torch_file import read_state_dict
 from tests.pickling import (
     NUMBERS,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from landmarks_jax import objective
-from landmarks_jax.errors import ConfigError, WorkdirError
+from landmarks_jax.system.errors import ConfigError, WorkdirError
 from landmarks_jax.training import loop, reports, sharding
 from landmarks_jax.training import state as states
 from landmarks_jax.training.checkpoints import Checkpoints

@@ -8,9 +8,9 @@ import jax
 import numpy as np
 import pytest
 
-from landmarks_jax.errors import WeightsError
 from landmarks_jax.models import vgg
-from landmarks_jax.weights.vgg import digest_of_layers, load_vgg
+from landmarks_jax.system.errors import WeightsError
+from landmarks_jax.weights.vgg_weights import digest_of_layers, load_vgg
 
 DATA = Path(os.environ.get("LANDMARKS_JAX_DATA", Path(__file__).parents[2] / "shared" / "data"))
 

@@ -7,10 +7,10 @@ import jax
 import numpy as np
 import pytest
 
-from landmarks_jax.errors import WeightsError
 from landmarks_jax.models import vgg
-from landmarks_jax.weights import vgg_files
-from landmarks_jax.weights.vgg import layer_key, load_vgg
+from landmarks_jax.system.errors import WeightsError
+from landmarks_jax.weights import vgg_import
+from landmarks_jax.weights.vgg_weights import layer_key, load_vgg
 from tests.pickling import tensor, zipped
 from tests.running import command, finish
 
@@ -56,8 +56,8 @@ def features(path, network, images, *, normalize=True):
 
 @pytest.mark.parametrize("network", vgg.NETWORKS)
 def test_torchvision_numbers_its_layers_so(network):
-    assert " ".join(vgg_files.places_of(network)) == PLACES[network]
-    assert tuple(vgg_files.places_of(network).values()) == vgg.LAYERS[network]
+    assert " ".join(vgg_import.places_of(network)) == PLACES[network]
+    assert tuple(vgg_import.places_of(network).values()) == vgg.LAYERS[network]
 
 
 @needs_torch
@@ -84,7 +84,7 @@ def test_features_are_those_of_pytorchs_layers(tmp_path, images, network, zip_fo
         state = {f"module.{key}": tensor for key, tensor in state.items()}
     torch.save(state, tmp_path / "x.pth", _use_new_zipfile_serialization=zip_format)
 
-    assert vgg_files.convert(tmp_path / "x.pth", tmp_path / "x.npz") == network
+    assert vgg_import.convert(tmp_path / "x.pth", tmp_path / "x.npz") == network
     for normalize in (True, False):
         weights, found = features(tmp_path / "x.npz", network, images, normalize=normalize)
         assert (weights.convention, weights.network) == ("torchvision", network)
@@ -128,7 +128,7 @@ def keras_network(keras, network, layers):
 def test_features_are_those_of_keras_vgg19(tmp_path, images, keras):
     model = keras_network(keras, "vgg19", layers_of("vgg19"))
     model.save(tmp_path / "x.h5")
-    assert vgg_files.convert(tmp_path / "x.h5", tmp_path / "x.npz") == "vgg19"
+    assert vgg_import.convert(tmp_path / "x.h5", tmp_path / "x.npz") == "vgg19"
     weights, found = features(tmp_path / "x.npz", "vgg19", images)
     assert weights.convention == "caffe"
     assert weights.notes()[0].startswith("perceptual loss of Caffe VGG-19, 4 taps")
@@ -156,7 +156,7 @@ def test_the_layouts_of_keras_files(tmp_path, keras):
                 file[f"{block}/{block}_{short}_1:0"] = layers[f"{block}_{kind}"]
         file["fc1/fc1_W_1:0"] = np.zeros((5, 4), np.float32)
     for path in (tmp_path / "new.weights.h5", tmp_path / "old.h5"):
-        found = vgg_files.read_keras(path)
+        found = vgg_import.read_keras(path)
         assert found.keys() == layers.keys()
         for key, wanted in layers.items():
             np.testing.assert_array_equal(found[key], wanted)
@@ -173,7 +173,7 @@ def h5(path, layers):
 
 def test_what_the_file_says_of_itself(tmp_path):
     path = h5(tmp_path / "some.h5", layers_of("vgg16"))
-    vgg_files.convert(path, tmp_path / "vgg.npz")
+    vgg_import.convert(path, tmp_path / "vgg.npz")
     with np.load(tmp_path / "vgg.npz") as file:
         said = {key: file[key].item() for key in file.files if not key.startswith("block")}
     assert said.pop("source").startswith("some.h5 (SHA-256 ")
@@ -191,7 +191,7 @@ def test_other_networks_of_pytorch(tmp_path, numbers, said):
     state = {f"features.{number}.weight": one for number in numbers.split()}
     (tmp_path / "x.pth").write_bytes(zipped(state))
     with pytest.raises(WeightsError, match=said):
-        vgg_files.convert(tmp_path / "x.pth", tmp_path / "x.npz")
+        vgg_import.convert(tmp_path / "x.pth", tmp_path / "x.npz")
 
 
 @pytest.mark.parametrize(
@@ -209,10 +209,10 @@ def test_layers_that_do_not_make_a_network(tmp_path, change, said):
     shapes = vgg.parameter_shapes("vgg16", vgg.TAPS["vgg16"])
     layers = {layer_key(key): np.zeros(shape, np.float32) for key, shape in shapes.items()}
     path = tmp_path / "x.h5"
-    assert vgg_files.check_layers(layers, path) == "vgg16"
+    assert vgg_import.check_layers(layers, path) == "vgg16"
     changed = {key: array for key, array in (layers | change).items() if array is not None}
     with pytest.raises(WeightsError, match=said) as error:
-        vgg_files.check_layers(changed, path)
+        vgg_import.check_layers(changed, path)
     assert str(error.value).startswith(f"{path}: ")
 
 
@@ -225,7 +225,7 @@ def test_the_command(tmp_path):
         [f"--file={path}", "--download=vgg16", f"--out={out}"],
         [f"--file={path}", "--out=vgg16.h5"],
     )
-    started = [command("-m", "landmarks_jax.weights.vgg", *arguments) for arguments in commands]
+    started = [command("-m", "landmarks_jax.cli.convert_vgg", *arguments) for arguments in commands]
     converted, download, both, ending = [finish(process) for process in started]
     assert converted[0] == 0, converted[2]
     assert f"{out}: vgg16 from {path}" in converted[1]

@@ -6,7 +6,7 @@ import os
 import numpy as np
 from PIL import Image
 
-from landmarks_jax.errors import DataError
+from landmarks_jax.system.errors import DataError
 
 _ORIENTATION = 0x0112  # the EXIF tag
 _UPRIGHT = 1

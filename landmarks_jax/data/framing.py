@@ -23,7 +23,7 @@ import math
 import numpy as np
 from PIL import Image
 
-from landmarks_jax.errors import ConfigError, DataError
+from landmarks_jax.system.errors import ConfigError, DataError
 
 CROPS = ("center", "tight", "box")
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from landmarks_jax.data import files
-from landmarks_jax.errors import DataError
+from landmarks_jax.data import photo_files
+from landmarks_jax.system.errors import DataError
 
 
 def read_lines(path: str) -> Iterator[tuple[str, str]]:
@@ -35,7 +35,7 @@ def cells(line: str, place: str) -> list[str]:
 def photo_id(name: str) -> str:
     """What a photo is matched by: its file name without folders and a picture's extension."""
     base = name.replace("\\", "/").rsplit("/", 1)[-1]
-    return os.path.splitext(base)[0] if files.is_picture(base) else base
+    return os.path.splitext(base)[0] if photo_files.is_picture(base) else base
 
 
 def _listed(line: str) -> str:
@@ -48,7 +48,9 @@ def _listed(line: str) -> str:
     return name if labelled else line
 
 
-def leave_out(photos: Sequence[files.PhotoFile], lists: Sequence[str]) -> tuple[list[int], str]:
+def leave_out(
+    photos: Sequence[photo_files.PhotoFile], lists: Sequence[str]
+) -> tuple[list[int], str]:
     """Finds the photos that remain without those that lists name.
 
     An entry matches by name whatever the folder or the picture format: a photo of a test set must
@@ -67,8 +69,8 @@ def leave_out(photos: Sequence[files.PhotoFile], lists: Sequence[str]) -> tuple[
     named = {photo_id(_listed(line)) for path in lists for _, line in read_lines(path)}
     kept = [i for i, photo in enumerate(photos) if photo_id(photo.name) not in named]
     if not kept:
-        raise DataError(f"{files.some(lists)}: nothing is left of the {len(photos):,} photos")
-    names = files.some(lists)
+        raise DataError(f"{photo_files.some(lists)}: nothing is left of the {len(photos):,} photos")
+    names = photo_files.some(lists)
     return kept, f"{len(photos) - len(kept):,} photos left out by the {len(named):,} ids of {names}"
 
 
@@ -121,7 +123,7 @@ def _header_width(place: str, header: list[str]) -> int:
     return len(header)
 
 
-def locate(entries: Sequence[tuple[str, str]], roots: Sequence[str]) -> list[files.PhotoFile]:
+def locate(entries: Sequence[tuple[str, str]], roots: Sequence[str]) -> list[photo_files.PhotoFile]:
     """Finds the photos a list names, each in the first folder that has it.
 
     Args:
@@ -134,17 +136,17 @@ def locate(entries: Sequence[tuple[str, str]], roots: Sequence[str]) -> list[fil
         path = next((path for path in paths if os.path.isfile(path)), None)
         if path is None:
             raise DataError(f"{place}: no such photo {paths[0]}")
-        found.append(files.PhotoFile(path, name))
+        found.append(photo_files.PhotoFile(path, name))
     return found
 
 
-def check_labelled(photos: Sequence[files.PhotoFile], root: str) -> None:
+def check_labelled(photos: Sequence[photo_files.PhotoFile], root: str) -> None:
     """Raises `DataError` unless every labelled photo can be read and is stored upright.
 
     Labels count the pixels of the file as stored. Where a viewer would turn the photo, nobody can
     tell which way up it was labelled.
     """
-    for photo, verdict in zip(photos, files.inspect(photos, root), strict=True):
+    for photo, verdict in zip(photos, photo_files.inspect(photos, root), strict=True):
         if verdict.problem:
             raise DataError(
                 f"{photo.path}: {verdict.problem}; it is in the list of labelled photos"

@@ -17,9 +17,11 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 import numpy as np
 import tensorflow as tf
 
-from landmarks_jax.data import order, parallel, sources
-from landmarks_jax.data.surroundings import Frame
-from landmarks_jax.errors import DataError
+from landmarks_jax.data import sampling
+from landmarks_jax.data.box_canvas import Frame
+from landmarks_jax.data.sources import registry
+from landmarks_jax.system import parallel
+from landmarks_jax.system.errors import DataError
 
 for _kind in ("GPU", "TPU"):  # JAX's; TensorFlow would take all of a GPU's memory
     tf.config.set_visible_devices([], _kind)
@@ -30,7 +32,7 @@ _PREFETCH = 2  # batches ready ahead of the consumer
 
 
 def batches(
-    source: sources.Source,
+    source: registry.Source,
     frame: Frame,
     *,
     seed: int,
@@ -57,13 +59,13 @@ def batches(
     Raises:
       DataError: a photo can no longer be read; the message names it.
     """
-    frame.check_points(source.num_points, sources.summary(source))
-    share = order.local_batch_size(batch_size, process_count)
+    frame.check_points(source.num_points, registry.summary(source))
+    share = sampling.local_batch_size(batch_size, process_count)
     failures: list[DataError] = []
 
     def rows_of(step: np.ndarray) -> np.ndarray:
         place = {"process_index": process_index, "process_count": process_count}
-        return order.batch_rows(seed, len(source), batch_size, int(step), **place)
+        return sampling.batch_rows(seed, len(source), batch_size, int(step), **place)
 
     photos = tf.data.Dataset.range(start_step, _LAST_STEP)
     photos = photos.map(_plainly(lambda step: tf.numpy_function(rows_of, [step], tf.int64)))
@@ -85,13 +87,13 @@ _plainly = tf.autograph.experimental.do_not_convert
 
 
 def _loader(
-    source: sources.Source, frame: Frame, failures: list[DataError]
+    source: registry.Source, frame: Frame, failures: list[DataError]
 ) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
     """The graph from a photo's number to its canvas; `failures` grows by what went wrong."""
 
     def cut(row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         try:
-            return sources.cut_photo(source, frame, int(row))
+            return registry.cut_photo(source, frame, int(row))
         except DataError as error:
             failures.append(error)  # TensorFlow passes on the text of an exception alone
             raise

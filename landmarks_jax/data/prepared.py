@@ -17,10 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from landmarks_jax.data import partial, sources, whole
+from landmarks_jax.data import prepared_writer
+from landmarks_jax.data.box_canvas import Frame, Surroundings
 from landmarks_jax.data.framing import Framing
-from landmarks_jax.data.surroundings import Frame, Surroundings
-from landmarks_jax.errors import ConfigError, DataError
+from landmarks_jax.data.sources import registry
+from landmarks_jax.system import files
+from landmarks_jax.system.errors import ConfigError, DataError
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -51,7 +53,7 @@ def _fields(frame: Frame) -> dict[str, str]:
     return _FRAMING_FIELDS if isinstance(frame, Framing) else _SURROUNDINGS_FIELDS
 
 
-def prepare(source: sources.Source, frame: Frame, out: str | os.PathLike[str]) -> None:
+def prepare(source: registry.Source, frame: Frame, out: str | os.PathLike[str]) -> None:
     """Writes a source's canvases to a new folder, whole or not at all.
 
     Where an earlier call did not come to its end, the same call goes on from there.
@@ -65,17 +67,17 @@ def prepare(source: sources.Source, frame: Frame, out: str | os.PathLike[str]) -
       ConfigError: the crop needs points and the source has none.
       DataError: the folder is there already, a photo cannot be read, or its points have no box.
     """
-    sources.check(source, frame)
+    registry.check(source, frame)
     names = [source.name(i) for i in range(len(source))]
-    digest = sources.names_digest(names, source.num_points)
+    digest = registry.names_digest(names, source.num_points)
     framed = {field: getattr(frame, field) for field in ("canvas_size", *_fields(frame))}
     made_of = {"format_version": FORMAT_VERSION, "names_digest": digest, **framed}
-    with whole.resumable_folder(Path(out)) as folder:
-        partial.write_rows(source, frame, folder, made_of)
+    with files.resumable_folder(Path(out)) as folder:
+        prepared_writer.write_rows(source, frame, folder, made_of)
         (folder / "names.json").write_text(json.dumps(names))
         manifest = {
             "format_version": FORMAT_VERSION,
-            "source": sources.summary(source),
+            "source": registry.summary(source),
             "count": len(source),
             "num_points": source.num_points,
             **framed,
@@ -84,8 +86,8 @@ def prepare(source: sources.Source, frame: Frame, out: str | os.PathLike[str]) -
         }
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
         for name in ("names.json", MANIFEST):
-            partial.sync(folder / name)
-    (Path(out) / partial.PROGRESS).unlink(missing_ok=True)
+            prepared_writer.sync(folder / name)
+    (Path(out) / prepared_writer.PROGRESS).unlink(missing_ok=True)
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:

@@ -12,7 +12,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from landmarks_jax.data import files, parallel, sources, whole
+from landmarks_jax.data import photo_files
+from landmarks_jax.data.sources import registry
+from landmarks_jax.system import files as whole
+from landmarks_jax.system import parallel
 
 POINTS = "points.csv"
 
@@ -29,7 +32,7 @@ def small_names(names: Iterable[str]) -> list[str]:
         # A name with a leading dot would not be found again; `..` would leave the folder.
         parts = [part.lstrip(".") for part in PurePosixPath(name).parts if part != "/"]
         path = "/".join(part for part in parts if part)
-        stem = os.path.splitext(path)[0] if files.is_picture(path) else path
+        stem = os.path.splitext(path)[0] if photo_files.is_picture(path) else path
         place, number = f"{stem}.webp", 1
         while place.casefold() in taken:  # some file systems do not tell a from A
             number += 1
@@ -40,7 +43,7 @@ def small_names(names: Iterable[str]) -> list[str]:
 
 
 def shrink(
-    source: sources.Source, out: str | os.PathLike[str], side: int, quality: int = 50
+    source: registry.Source, out: str | os.PathLike[str], side: int, quality: int = 50
 ) -> int:
     """Writes small copies of a source's photos to a new folder, whole or not at all.
 

@@ -31,8 +31,8 @@ from typing import Any
 
 import numpy as np
 
-from landmarks_jax.errors import DataError
 from landmarks_jax.evaluation.metrics import FIRST_TWO, Eyes
+from landmarks_jax.system.errors import DataError
 
 
 @dataclass(frozen=True)

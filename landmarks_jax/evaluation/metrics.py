@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from landmarks_jax import geometry
-from landmarks_jax.errors import ConfigError, DataError
+from landmarks_jax.system.errors import ConfigError, DataError
 
 # uint8 views [N, S, S, 3] -> landmarks [N, K, 2], normalised.
 Detect = Callable[[np.ndarray], np.ndarray]

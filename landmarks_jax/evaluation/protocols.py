@@ -46,10 +46,10 @@ from typing import Any
 import numpy as np
 
 from landmarks_jax.data.framing import CROPS
-from landmarks_jax.errors import ConfigError, DataError
-from landmarks_jax.evaluation import consistency, groups, metrics, regression
+from landmarks_jax.evaluation import breakdown, consistency, metrics, regression
 from landmarks_jax.evaluation.metrics import Detect
 from landmarks_jax.evaluation.regression import Parts, scores_by_count
+from landmarks_jax.system.errors import ConfigError, DataError
 
 COUNTS = (1, 2, 5, 10, 100, 500, 1000, 5000)
 MIN_DRAWS = 10
@@ -189,7 +189,7 @@ def evaluate(
             "shape": np.round(frame.shape, 5).tolist(),
             "labelled": consistency.measure(frame(labels.score)),
         },
-        "groups": groups.breakdown(labels.score, eye_distance, protocol.point_names, errors),
+        "groups": breakdown.breakdown(labels.score, eye_distance, protocol.point_names, errors),
         "examples": _examples(found[headline], labels, np.unique(rows), decimals=5),
         "worst": _examples(found[headline], labels, worst, decimals=3),
     }

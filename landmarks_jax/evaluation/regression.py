@@ -12,27 +12,7 @@ from typing import Any
 import numpy as np
 
 from landmarks_jax.evaluation import metrics
-
-
-@dataclass(frozen=True)
-class LinearMap:
-    """The map `y = matrix (x - x_origin) + y_origin` between flattened sets of points.
-
-    Attributes:
-      matrix: `[2 P, 2 K]`.
-      x_origin: `[2 K]`, the training mean of the inputs, or the corner of the view.
-      y_origin: `[2 P]`, the same for the outputs.
-    """
-
-    matrix: np.ndarray
-    x_origin: np.ndarray
-    y_origin: np.ndarray
-
-    def __call__(self, points: np.ndarray) -> np.ndarray:
-        """Maps points `[N, K, 2]` to points `[N, P, 2]`, float64."""
-        mapped = (_flatten(points) - self.x_origin) @ self.matrix.T + self.y_origin
-        return mapped.reshape(len(mapped), len(self.y_origin) // 2, 2)
-
+from landmarks_jax.inference.linear_map import LinearMap, flatten
 
 # Inputs [N, K, 2] and targets [N, P, 2] to a map.
 Fitter = Callable[[np.ndarray, np.ndarray], LinearMap]
@@ -143,17 +123,9 @@ def scores_by_count(
     return scores
 
 
-def _flatten(points: np.ndarray) -> np.ndarray:
-    """Points `[N, K, 2]` as float64 rows `[N, 2 K]`."""
-    points = np.asarray(points, np.float64)
-    if points.ndim != 3 or points.shape[-1] != 2:
-        raise ValueError(f"points must be [N, K, 2], got {points.shape}")
-    return points.reshape(points.shape[0], points.shape[1] * 2)
-
-
 def _checked(X: np.ndarray, Y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Both sides as rows, one a photo."""
-    x, y = _flatten(X), _flatten(Y)
+    x, y = flatten(X), flatten(Y)
     if len(x) != len(y) or not len(x):
         raise ValueError(f"a regression needs as many inputs as targets: {len(x)} and {len(y)}")
     return x, y

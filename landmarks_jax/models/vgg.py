@@ -32,7 +32,7 @@ def max_pool(x: jax.Array) -> jax.Array:
 class Vgg(nn.Module):
     """Features of images at the taps asked for.
 
-    The parameters are read from a file (`landmarks_jax.weights.vgg`) and never trained.
+    The parameters are read from a file (`landmarks_jax.weights.vgg_weights`) and never trained.
 
     Attributes:
       network: one of `NETWORKS`.

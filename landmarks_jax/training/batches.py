@@ -17,10 +17,10 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 
-from landmarks_jax.data import feed as feeds
-from landmarks_jax.data import order
-from landmarks_jax.data.feed import Feed, PreparedFeed
-from landmarks_jax.errors import ConfigError
+from landmarks_jax.data import loader as feeds
+from landmarks_jax.data import sampling as order
+from landmarks_jax.data.loader import Feed, PreparedFeed
+from landmarks_jax.system.errors import ConfigError
 from landmarks_jax.training import memory, pose, sharding
 
 _LOGGER = logging.getLogger(__name__)

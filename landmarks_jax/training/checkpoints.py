@@ -12,7 +12,7 @@ import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
 from landmarks_jax import config as configuration
-from landmarks_jax.errors import ConfigError, LostError, WorkdirError
+from landmarks_jax.system.errors import ConfigError, LostError, WorkdirError
 from landmarks_jax.training.state import TrainState
 
 CONFIG_FILE = "config.json"

@@ -14,26 +14,26 @@ import numpy as np
 
 from landmarks_jax import config as configuration
 from landmarks_jax import crops, objective
-from landmarks_jax.data import feed as feeds
-from landmarks_jax.errors import ConfigError
-from landmarks_jax.interrupts import Interrupt
+from landmarks_jax.data import loader as feeds
 from landmarks_jax.objective import Networks
+from landmarks_jax.system.errors import ConfigError
+from landmarks_jax.system.signals import Interrupt
 from landmarks_jax.training import (
-    agreement,
     batches,
     checkpoints,
+    coordination,
+    distributed,
+    init_from,
     pose,
-    processes,
     restart,
     sharding,
-    starts,
 )
 from landmarks_jax.training import state as states
 from landmarks_jax.training.batches import Batch, Resident
 from landmarks_jax.training.program import Program, compile_program
 from landmarks_jax.training.reports import Interval, Reporter
 from landmarks_jax.training.step import Frozen
-from landmarks_jax.weights import vgg as vgg_weights
+from landmarks_jax.weights import vgg_weights
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -86,15 +86,15 @@ def train(
       UserError: something a user can act on; nothing slow has started, or the last checkpoint is
         named.
     """
-    with agreement.together():
+    with coordination.together():
         configuration.validate(config)
         crops.check(config)
-        agreement.check_devices()
+        coordination.check_devices()
         configuration.check_devices(config, jax.device_count())
         networks = objective.build_networks(config)
         checkpoints.check_config(workdir, config)
         handed = restart.find(workdir, handover)
-        start = starts.find(config, workdir, handed)
+        start = init_from.find(config, workdir, handed)
         frozen, weights = load_frozen(config, networks)
         weights_digest = weights.digest() if weights else ""
         if handed is not None:
@@ -109,7 +109,7 @@ def train(
         pose.check_points(config, feed.num_points, feed.summary)
         mesh = sharding.make_mesh()
         shapes = batches.shapes(config, feed, mesh)
-    agreement.check_same(
+    coordination.check_same(
         {
             "the configuration": configuration.to_json(config),
             f"the photos ({feed.summary})": feed.digest,
@@ -118,8 +118,8 @@ def train(
         }
     )
     hardware = sharding.hardware()
-    with agreement.together():
-        if processes.is_first():
+    with coordination.together():
+        if distributed.is_first():
             checkpoints.claim(
                 workdir,
                 config,
@@ -130,18 +130,18 @@ def train(
                 hardware=[*(handed.run.get("hardware", ()) if handed else ()), hardware],
                 restarts=restart.restarts(handed, config, feed.digest) if handed else None,
             )
-    agreement.check_shared(workdir / checkpoints.RUN_FILE)
+    coordination.check_shared(workdir / checkpoints.RUN_FILE)
     frozen = sharding.put_replicated(mesh, frozen)
     advice = functools.partial(_advice, workdir)
-    with checkpoints.Checkpoints(workdir) as saved, processes.watched(advice):
+    with checkpoints.Checkpoints(workdir) as saved, distributed.watched(advice):
         if handed is not None:
             restart.begin(handed, config, networks, workdir=workdir, saved=saved)
         restored = saved.restore(states.abstract_state(config, networks, mesh))
         if restored is None:
             drawn = states.start_state(config, networks, mesh)
-            restored = checkpoints.Restored(starts.begin(start, config, drawn, mesh), 0, 0.0)
+            restored = checkpoints.Restored(init_from.begin(start, config, drawn, mesh), 0, 0.0)
         if is_done(config, restored.step, restored.seconds):
-            if processes.is_first():
+            if distributed.is_first():
                 print(f"{workdir}: already trained for {restored.step} steps")
             return 0
         past = checkpoints.read_restarts(workdir)
@@ -164,7 +164,7 @@ def train(
                 minutes=config.train.minutes,
                 batch_size=config.train.batch_size,
                 seconds=restored.seconds,
-                writes=processes.is_first(),
+                writes=distributed.is_first(),
             ) as reporter,
             # Whatever reaches the device in the loop is sent there explicitly.
             jax.transfer_guard_host_to_device("disallow"),
@@ -179,7 +179,7 @@ def train(
                     saved=saved,
                     reporter=reporter,
                     interrupt=interrupt,
-                    stopping=agreement.Stopping(mesh, IN_FLIGHT),
+                    stopping=coordination.Stopping(mesh, IN_FLIGHT),
                 )
                 or interrupt.signal
             )
@@ -232,7 +232,7 @@ def run_steps(
     saved: checkpoints.Checkpoints,
     reporter: Reporter,
     interrupt: Interrupt,
-    stopping: agreement.Stopping,
+    stopping: coordination.Stopping,
 ) -> int:
     """Steps until the run is done or interrupted; the last state is always saved.
 
@@ -264,7 +264,7 @@ def run_steps(
         if len(under_way) > IN_FLIGHT:
             under_way.popleft().block_until_ready()
         # Time is what the process says that writes it down.
-        spent = processes.is_first() and out_of_time(config, reporter.seconds())
+        spent = distributed.is_first() and out_of_time(config, reporter.seconds())
         stop = stopping.decide(interrupt.signal or (_TIME_IS_UP if spent else 0))
         done = out_of_steps(config, step) or stop != 0
         checkpoint = done or step % config.train.checkpoint_every == 0

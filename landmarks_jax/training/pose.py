@@ -12,11 +12,12 @@ import jax.numpy as jnp
 import ml_collections
 from jax.typing import ArrayLike
 
-from landmarks_jax import adaptation, geometry, keypoints, views
-from landmarks_jax.data.mpii import FOUND_WITHIN, HEAD_SHARE, NUM_JOINTS, NUM_POINTS
-from landmarks_jax.errors import ConfigError
+from landmarks_jax import geometry, keypoints, views
+from landmarks_jax.data.sources.mpii import FOUND_WITHIN, HEAD_SHARE, NUM_JOINTS, NUM_POINTS
+from landmarks_jax.models import adaptation
 from landmarks_jax.objective import Networks
-from landmarks_jax.training import parts
+from landmarks_jax.system.errors import ConfigError
+from landmarks_jax.training import accumulation
 from landmarks_jax.training.state import TrainState
 
 METRICS = ("loss", "pckh", "norm_detector", "learning_rate")
@@ -84,7 +85,7 @@ def draw(
       part: which part of the batch this is, as `parts.split` cuts it; None is the whole batch.
     """
     step_key = jax.random.fold_in(key, step)
-    rows = parts.rows(len(canvases), part, config.train.accumulate)
+    rows = accumulation.rows(len(canvases), part, config.train.accumulate)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(step_key, rows)
     share = config.views.size / canvases.shape[1]
     maps = views.draw_maps(keys, config.views, view=0, view_share=share)
@@ -175,7 +176,10 @@ def preview(
     """
     part = None
     if config.train.accumulate > 1:
-        part, (canvases, points) = 0, parts.first((canvases, points), config.train.accumulate)
+        part, (canvases, points) = (
+            0,
+            accumulation.first((canvases, points), config.train.accumulate),
+        )
     drawn = draw(frozen.key, state.step, canvases, points, config, part=part)
     _, (*_, found) = loss_and_metrics(
         state.params, state, drawn, frozen, config=config, networks=networks

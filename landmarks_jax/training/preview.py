@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from landmarks_jax import adaptation, objective
+from landmarks_jax import objective
+from landmarks_jax.models import adaptation
 from landmarks_jax.objective import Networks
-from landmarks_jax.training import parts
+from landmarks_jax.training import accumulation
 from landmarks_jax.training.state import TrainState
 from landmarks_jax.training.step import Frozen, draw
 
@@ -42,7 +43,10 @@ def preview(
     """The first rows of a batch, or of its first part, as the next step would see and make them."""
     part = None
     if config.train.accumulate > 1:
-        part, (canvases, points) = 0, parts.first((canvases, points), config.train.accumulate)
+        part, (canvases, points) = (
+            0,
+            accumulation.first((canvases, points), config.train.accumulate),
+        )
     drawn = draw(frozen.key, state.step, canvases, config, points, part=part)
     first, second = drawn.pair
     made, _ = objective.reconstruct(

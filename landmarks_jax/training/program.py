@@ -8,8 +8,8 @@ import jax
 import ml_collections
 from jax.sharding import Mesh
 
-from landmarks_jax import compiling
 from landmarks_jax.objective import Networks
+from landmarks_jax.system import compiler
 from landmarks_jax.training import batches, memory, pose, sharding
 from landmarks_jax.training import preview as previews
 from landmarks_jax.training import state as states
@@ -117,7 +117,7 @@ def _compile(function: Any, *inputs: Any) -> tuple[jax.stages.Compiled, Compilat
     jax.monitoring.register_event_listener(heard)
     try:
         compiled: jax.stages.Compiled = lowered.compile(
-            compiler_options=compiling.compiler_options()
+            compiler_options=compiler.compiler_options()
         )
     finally:
         jax.monitoring.unregister_event_listener(heard)

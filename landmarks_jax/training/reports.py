@@ -18,9 +18,9 @@ from matplotlib.figure import Figure
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from landmarks_jax.errors import UserError
-from landmarks_jax.evaluation import plots
-from landmarks_jax.palette import crowding, landmark_colors
+from landmarks_jax.system import figures
+from landmarks_jax.system.errors import UserError
+from landmarks_jax.system.palette import crowding, landmark_colors
 from landmarks_jax.training import memory
 from landmarks_jax.training.pose import PosePreview
 from landmarks_jax.training.preview import Preview
@@ -199,8 +199,8 @@ class Reporter:
             return
         figure = preview_figure(fetch(preview), title=f"step {step}")
         self._pictures.mkdir(exist_ok=True)
-        plots.save(figure, self._pictures / f"step-{step:06d}.png")
-        self._board.add_image("preview", plots.to_array(figure), step, dataformats="HWC")
+        figures.save(figure, self._pictures / f"step-{step:06d}.png")
+        self._board.add_image("preview", figures.to_array(figure), step, dataformats="HWC")
 
 
 def _peaks() -> dict[str, float]:

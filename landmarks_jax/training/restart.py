@@ -13,12 +13,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from landmarks_jax import config as configuration
-from landmarks_jax.errors import WorkdirError
 from landmarks_jax.objective import Networks
-from landmarks_jax.training import checkpoints, handover, processes, reports, sharding
+from landmarks_jax.system.errors import WorkdirError
+from landmarks_jax.training import checkpoints, distributed, reports, run_transfer, sharding
 from landmarks_jax.training import state as states
 from landmarks_jax.training.checkpoints import Restart
-from landmarks_jax.training.handover import Handover
+from landmarks_jax.training.run_transfer import Handover
 
 # Besides what may differ on resuming: photos may be decoded here and prepared there.
 _FREE = ("data.source",)
@@ -38,7 +38,7 @@ def find(workdir: Path, path: Path | None) -> Handover | None:
         _LOGGER.info("going on from the checkpoint of step %d in %s%s", step, workdir, unused)
         return None
     if path is not None:
-        return handover.read(path)
+        return run_transfer.read(path)
     if checkpoints.read_restarts(workdir):
         raise WorkdirError(
             f"{workdir}: began from a handover and has no checkpoint; name it again with "
@@ -53,7 +53,7 @@ def check(handed: Handover, config: ConfigDict, networks: Networks, weights_dige
     Raises:
       WorkdirError: naming the field or the array.
     """
-    where = handed.path / handover.MANIFEST
+    where = handed.path / run_transfer.MANIFEST
     for field, before, now in configuration.differences(handed.config, config):
         if field not in _FREE:
             raise WorkdirError(
@@ -66,7 +66,9 @@ def check(handed: Handover, config: ConfigDict, networks: Networks, weights_dige
             f"{config.perceptual.weights!r} gives; name its own"
         )
     mesh = sharding.make_mesh()
-    wanted = handover.by_name(handover.networks_of(states.abstract_state(config, networks, mesh)))
+    wanted = run_transfer.by_name(
+        run_transfer.networks_of(states.abstract_state(config, networks, mesh))
+    )
     if missing := sorted(wanted.keys() - handed.arrays.keys()):
         raise WorkdirError(f"{where}: {missing[0]} is missing")
     for name, leaf in wanted.items():
@@ -77,7 +79,7 @@ def check(handed: Handover, config: ConfigDict, networks: Networks, weights_dige
 
 def restarts(handed: Handover, config: ConfigDict, data_digest: str) -> list[Restart]:
     """The restarts of a run that starts from a handover: those before, and this one."""
-    before = checkpoints.restarts_of(handed.run, handed.path / handover.MANIFEST)
+    before = checkpoints.restarts_of(handed.run, handed.path / run_transfer.MANIFEST)
     other_photos = handed.run.get("data_digest") != data_digest
     warmup_steps = states.restart_warmup_steps(config)
     return [*before, Restart(handed.step, handed.seconds, warmup_steps, other_photos)]
@@ -98,12 +100,12 @@ def begin(
     restart = checkpoints.read_restarts(workdir)[-1]
     _LOGGER.info("from the handover %s: %s", handed.path, restart.note())
     mesh = sharding.make_mesh()
-    like = handover.networks_of(states.abstract_state(config, networks, mesh))
-    names = handover.by_name(like)
+    like = run_transfer.networks_of(states.abstract_state(config, networks, mesh))
+    names = run_transfer.by_name(like)
     leaves = [np.asarray(handed.arrays[name], leaf.dtype) for name, leaf in names.items()]
     trees = jax.tree.unflatten(jax.tree.structure(like), leaves)
     event = {"step": handed.step, "seconds": round(handed.seconds, 3), "restart": restart._asdict()}
-    if processes.is_first():
+    if distributed.is_first():
         (workdir / reports.METRICS_FILE).write_text(handed.metrics + json.dumps(event) + "\n")
     state = states.restarted_state(config, trees, handed.step, mesh)
     saved.save(handed.step, state, handed.seconds)

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from landmarks_jax import adaptation
+from landmarks_jax.models import adaptation
 from landmarks_jax.objective import Networks
 from landmarks_jax.training import sharding
 

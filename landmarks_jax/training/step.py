@@ -10,9 +10,10 @@ import ml_collections
 import optax
 from jax.typing import ArrayLike
 
-from landmarks_jax import adaptation, objective, views
+from landmarks_jax import objective, views
+from landmarks_jax.models import adaptation
 from landmarks_jax.objective import Networks, Reconstruction
-from landmarks_jax.training import parts, pose
+from landmarks_jax.training import accumulation, pose
 from landmarks_jax.training.state import TrainState, learning_rate
 
 
@@ -84,7 +85,7 @@ def draw(
     views_key, auxiliary_key = jax.random.split(key)
     batch_size = canvases.shape[0]
     step_key = jax.random.fold_in(views_key, step)
-    rows = parts.rows(batch_size, part, config.train.accumulate)
+    rows = accumulation.rows(batch_size, part, config.train.accumulate)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(step_key, rows)
     if config.objective.auxiliary == "each_step":
         auxiliary_key = jax.random.fold_in(auxiliary_key, step)
@@ -201,7 +202,7 @@ def train_step(
         canvases: jax.Array,
         points: jax.Array | None,
         part: jax.Array | None = None,
-    ) -> parts.Gradient:
+    ) -> accumulation.Gradient:
         loss: Any
         if pose.is_trained(config):
             assert points is not None
@@ -212,12 +213,12 @@ def train_step(
             loss = functools.partial(loss_and_metrics, drawn=drawn)
         loss = functools.partial(loss, state=state, frozen=frozen, config=config, networks=networks)
         gradients, (metrics, *moved, _) = jax.grad(loss, has_aux=True)(state.params)
-        return parts.Gradient(gradients, metrics, *moved)
+        return accumulation.Gradient(gradients, metrics, *moved)
 
     if config.train.accumulate == 1:
         found = gradient(state, canvases, points)
     else:
-        found = parts.accumulate(gradient, state, canvases, points, config.train.accumulate)
+        found = accumulation.accumulate(gradient, state, canvases, points, config.train.accumulate)
     gradients, metrics, batch_stats, tap_means = found
     for name, part in gradients.items():
         metrics[f"norm_{name}"] = jnp.sqrt(sum(jnp.vdot(g, g) for g in jax.tree.leaves(part)))

@@ -10,7 +10,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from landmarks_jax.errors import WeightsError
+from landmarks_jax.system.errors import WeightsError
 
 _LOGGER = logging.getLogger(__name__)
 _TIMEOUT = 30  # seconds without a byte

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from landmarks_jax.errors import WeightsError
+from landmarks_jax.system.errors import WeightsError
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _VERSION = 1001

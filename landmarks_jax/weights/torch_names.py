@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import flax.traverse_util
 import numpy as np
 
-from landmarks_jax.errors import WeightsError
+from landmarks_jax.system.errors import WeightsError
 
 # Counts calls; batch norm with a momentum has no use for it.
 _IGNORED = ".num_batches_tracked"

@@ -1,0 +1,90 @@
+"""The endless order of training: (seed, step) alone says which photos a step sees.
+
+The rows of a run are the endless concatenation of one permutation of the photos an epoch. Batch
+`t` is rows `t B` to `(t + 1) B` of it, so a batch may straddle two epochs, no photo is ever
+dropped, and a resumed run goes on where it stopped without any saved state.
+"""
+
+import functools
+
+import numpy as np
+
+from landmarks_jax.system.errors import ConfigError
+
+_WORD = 2**64
+
+
+@functools.lru_cache(maxsize=2)  # a batch straddles at most two epochs but for tiny sets
+def permutation(seed: int, count: int, epoch: int) -> np.ndarray:
+    """The order of the photos in one epoch.
+
+    Sorts raw bits of the counter-based Philox4x64-10: NumPy promises those across versions and
+    machines, which it does not for `Generator.permutation`.
+
+    Args:
+      seed: any whole number; its lowest 64 bits count.
+      count: number of photos, at least 1.
+      epoch: number of the pass over the photos, from 0.
+
+    Returns:
+      `[count]` int64 photo numbers, read-only.
+    """
+    key = np.array([seed % _WORD, epoch % _WORD], np.uint64)
+    bits = np.random.Philox(key=key).random_raw(count)
+    order = np.argsort(bits, kind="stable").astype(np.int64)
+    order.setflags(write=False)
+    return order
+
+
+def rows(seed: int, count: int, start: int, stop: int) -> np.ndarray:
+    """Rows `start` to `stop` of the endless order: `[stop - start]` int64 photo numbers."""
+    if count < 1:
+        raise ValueError(f"an order needs at least one photo, got {count}")
+    if not 0 <= start <= stop:
+        raise ValueError(f"rows {start} to {stop} are no range")
+    parts = [np.zeros(0, np.int64)]
+    while start < stop:
+        epoch, offset = divmod(start, count)
+        part = permutation(seed, count, epoch)[offset : offset + stop - start]
+        parts.append(part)
+        start += len(part)
+    return np.concatenate(parts)
+
+
+def local_batch_size(batch_size: int, process_count: int) -> int:
+    """Rows of each batch that one of `process_count` processes reads."""
+    if batch_size < 1 or batch_size % process_count:
+        raise ConfigError(
+            f"config.train.batch_size = {batch_size}: must be a positive multiple of the "
+            f"{process_count} processes, which share each batch evenly"
+        )
+    return batch_size // process_count
+
+
+def batch_rows(
+    seed: int,
+    count: int,
+    batch_size: int,
+    step: int,
+    *,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> np.ndarray:
+    """The photos of this process in one step.
+
+    Args:
+      seed: seed of the order.
+      count: number of photos.
+      batch_size: rows of the global batch, over all processes.
+      step: absolute number of the step, from 0.
+      process_index: this process; it takes the `process_index`-th contiguous share.
+      process_count: number of processes.
+
+    Returns:
+      `[batch_size / process_count]` int64 photo numbers.
+    """
+    share = local_batch_size(batch_size, process_count)
+    if not 0 <= process_index < process_count:
+        raise ValueError(f"process {process_index} of {process_count}")
+    start = step * batch_size + process_index * share
+    return rows(seed, count, start, start + share)

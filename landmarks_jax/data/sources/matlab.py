@@ -1,0 +1,61 @@
+"""MATLAB's .mat files, through SciPy (of the extra `train`)."""
+
+from typing import Any
+
+import numpy as np
+
+from landmarks_jax.system.errors import DataError
+
+
+def read(path: str, names: tuple[str, ...]) -> dict[str, Any]:
+    """Reads variables of a .mat file of version 4 to 7.
+
+    Everything is an array, as in MATLAB, one number too; structs are objects with their fields as
+    attributes.
+
+    Raises:
+      DataError: the file cannot be read, or lacks a variable.
+    """
+    try:
+        from scipy import io  # noqa: PLC0415  (takes a moment, and few need it)
+
+        content = io.loadmat(path, struct_as_record=False, variable_names=names)
+    except Exception as error:  # damaged files raise anything: ValueError, TypeError, zlib.error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{path}: cannot be read as a MATLAB file ({reason})") from error
+    for name in names:
+        if name not in content:
+            raise DataError(f"{path}: has no variable {name!r}")
+    return content
+
+
+def numbers(value: Any, shape: tuple[int, ...], what: str) -> np.ndarray:
+    """A variable as finite float64 numbers of a shape; -1 stands for any size along one axis.
+
+    Raises:
+      DataError: beginning with `what`, the file and the variable.
+    """
+    array = np.asarray(value)
+    if array.dtype.kind not in "iuf":
+        raise DataError(f"{what}: holds no numbers")
+    if len(array.shape) != len(shape) or any(
+        side not in (-1, found) for side, found in zip(shape, array.shape, strict=True)
+    ):
+        wanted = " x ".join("N" if side < 0 else str(side) for side in shape)
+        raise DataError(f"{what}: is {' x '.join(map(str, array.shape))}, must be {wanted}")
+    array = array.astype(np.float64)
+    if not np.isfinite(array).all():
+        row = int(np.argwhere(~np.isfinite(array))[0, 0])
+        raise DataError(f"{what}: row {row + 1} has a number that is not finite")
+    return array
+
+
+def items(value: Any) -> list[Any]:
+    """The elements of an array, of None none."""
+    return [] if value is None else list(np.asarray(value).ravel())
+
+
+def field(struct: Any, name: str) -> Any:
+    """The one element of a struct's field; None where it is absent, empty or has several."""
+    found = items(getattr(struct, name, None))
+    return found[0] if len(found) == 1 else None

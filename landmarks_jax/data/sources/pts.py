@@ -1,0 +1,141 @@
+"""Photos with .pts files beside them, as 300-W's (Sagonas et al., ICCV Workshops 2013).
+
+A .pts file holds 68 lines `x y`, with or without the usual frame:
+
+    version: 1
+    n_points: 68
+    {
+    30.0 40.0
+    ...
+    }
+
+The annotations follow MATLAB: the centre of the first pixel is (1, 1). Here it is (0, 0), so 1 is
+taken from every coordinate.
+
+The five points of the other face sets are made from the 68 (numbered from 0): the means of the six
+points around each eye (36 to 41, 42 to 47), the tip of the nose (30) and the outer corners of the
+mouth (48, 54), all left to right as seen.
+"""
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+from landmarks_jax.data import lists, photo_files
+from landmarks_jax.data.sources import origins, photos
+from landmarks_jax.system.errors import DataError
+
+ENDING = ".pts"
+NUM_POINTS = 68
+NUM_REDUCED = 5
+# The points of each eye, among the 68 and among the five.
+EYES = {
+    NUM_POINTS: (tuple(range(36, 42)), tuple(range(42, 48))),
+    NUM_REDUCED: ((0,), (1,)),
+}
+_NOSE_TIP, _MOUTH_CORNERS = 30, (48, 54)
+
+
+class PtsFaces(photos.PhotoFiles):
+    """The photos below some folders that have a .pts file beside them."""
+
+    def __init__(
+        self,
+        roots: Sequence[str],
+        exclude: Sequence[str] = (),
+        num_points: int = NUM_REDUCED,
+    ) -> None:
+        """Finds the photos and reads their points.
+
+        Args:
+          roots: folders, searched whole.
+          exclude: list files of photos to leave out.
+          num_points: 5, made as above, or all 68.
+
+        Raises:
+          DataError: a file is malformed, lacks its photo, or no photo has one.
+        """
+        if num_points not in EYES:
+            raise ValueError(f"{num_points} points; there are {NUM_REDUCED} or {NUM_POINTS}")
+        found, annotations, bare = [], [], 0
+        for root in roots:
+            paired, others = _pairs(root)
+            found += [photo for photo, _ in paired]
+            annotations += [path for _, path in paired]
+            bare += others
+        kept, excluded = lists.leave_out(found, exclude)
+        remaining = [found[i] for i in kept]
+        points = np.stack([read(annotations[i]) for i in kept])
+        for root in roots:
+            inside = [photo for photo in remaining if photo.path.startswith(os.path.join(root, ""))]
+            lists.check_labelled(inside, root)
+        note = f"{bare:,} pictures without {ENDING} left out" if bare else ""
+        summary = f"{len(kept):,} faces of {photo_files.some(roots)}, {num_points} points each"
+        super().__init__(
+            remaining,
+            five_points(points) if num_points == NUM_REDUCED else points,
+            photos.one_line(summary, excluded, note),
+        )
+
+
+def has_points(folder: str) -> bool:
+    """Whether a .pts file lies somewhere below a folder."""
+    _, others = photo_files.list_pictures(folder)
+    return any(name.endswith(ENDING) for name in others)
+
+
+def _pairs(root: str) -> tuple[list[tuple[photo_files.PhotoFile, str]], int]:
+    """The photos with the paths of their .pts files, and how many other pictures there are."""
+    origins.need_folder(root, origins.PTS)
+    pictures, others = photo_files.list_pictures(root)
+    by_stem: dict[str, list[photo_files.PhotoFile]] = {}
+    for photo in pictures:
+        stem = os.path.splitext(os.path.relpath(photo.path, root).replace(os.sep, "/"))[0]
+        by_stem.setdefault(stem, []).append(photo)
+    pairs = []
+    for name in others:
+        if not name.endswith(ENDING):
+            continue
+        path = os.path.join(root, name)
+        photos_of = by_stem.get(name.removesuffix(ENDING), [])
+        if not photos_of:
+            raise DataError(f"{path}: no photo of that name beside it")
+        if len(photos_of) > 1:
+            names = photo_files.some([photo.name for photo in photos_of])
+            raise DataError(f"{path}: several photos of that name beside it: {names}")
+        pairs.append((photos_of[0], path))
+    if not pairs:
+        raise DataError(f"{root}: no {ENDING} file in it. Needed: {origins.PTS}")
+    return pairs, len(pictures) - len(pairs)
+
+
+def read(path: str) -> np.ndarray:
+    """Reads the 68 points `[68, 2]` float32 of a file, the centre of the first pixel at 0.
+
+    Raises:
+      DataError: a line is malformed, or their number is another.
+    """
+    points: list[np.ndarray] = []
+    for place, line in lists.read_lines(path):
+        key, colon, value = line.partition(":")
+        if line in ("{", "}") or (colon and key.strip().lower() == "version"):
+            continue
+        if colon and key.strip().lower() == "n_points":
+            if value.strip() != str(NUM_POINTS):
+                raise DataError(f"{place}: {value.strip()} points, not {NUM_POINTS}")
+            continue
+        cells = line.split()
+        if len(cells) != 2:
+            raise DataError(f"{place}: must be a point, two numbers x y")
+        points.append(lists.numbers(cells, place))
+    if len(points) != NUM_POINTS:
+        raise DataError(f"{path}: {len(points)} points, not {NUM_POINTS}")
+    return np.stack(points) - np.float32(1.0)
+
+
+def five_points(points: np.ndarray) -> np.ndarray:
+    """Eyes, tip of the nose and corners of the mouth `[..., 5, 2]` of `[..., 68, 2]`."""
+    left, right = (points[..., list(eye), :].mean(-2) for eye in EYES[NUM_POINTS])
+    rest = [points[..., i, :] for i in (_NOSE_TIP, *_MOUTH_CORNERS)]
+    return np.stack([left, right, *rest], axis=-2)

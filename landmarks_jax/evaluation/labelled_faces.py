@@ -1,0 +1,156 @@
+"""The labelled faces of each protocol, by name or from the user's own lists."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from landmarks_jax.data.framing import Framing
+from landmarks_jax.data.prepared import MANIFEST, PreparedCanvases
+from landmarks_jax.data.sources import pts, registry
+from landmarks_jax.data.sources.aflw import AflwFaces
+from landmarks_jax.data.sources.mafl import MaflFaces
+from landmarks_jax.data.sources.synthetic import SyntheticFaces
+from landmarks_jax.evaluation import pckh
+from landmarks_jax.evaluation.breakdown import FIVE_POINTS
+from landmarks_jax.evaluation.metrics import FIRST_TWO, Eyes
+from landmarks_jax.evaluation.protocols import LabelledSet, Protocol
+from landmarks_jax.system.errors import ConfigError, DataError
+
+PROTOCOLS = ("synthetic", "mafl", "aflw", "aflw-995", "aflw-dev")
+# Beyond what config.data.synthetic_seed may be: no training sees these faces.
+FIT_SEED, SCORE_SEED = 2**31, 2**31 + 1
+_AFLW_LISTS = {
+    "aflw-995": ("training.txt", "testing.txt"),
+    "aflw-dev": ("dev_fit.txt", "dev_score.txt"),
+}
+_Named = tuple[registry.Source, str]
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raises `ConfigError` where there is no protocol of a name."""
+    for name in names:
+        if name == pckh.PROTOCOL:
+            raise ConfigError(
+                f"--protocol {name!r}: scores joints, and so runs of configs/mpii_pretrain.py alone"
+            )
+        if name not in PROTOCOLS:
+            raise ConfigError(f"--protocol {name!r}: must be one of {', '.join(PROTOCOLS)}")
+
+
+def crops_of(name: str) -> tuple[str, ...]:
+    """The crops that a named protocol is scored under."""
+    return ("center",) if name == "synthetic" else ("center", "box")
+
+
+def open_protocols(name: str, config: ConfigDict) -> list[Protocol]:
+    """Reads the faces of a named protocol, once for each crop it has.
+
+    AFLW's faces are cut tightly, so that the view of the center crop is the whole photo. CelebA's
+    have room around them, and the view is the canvas's middle, as in training.
+
+    Args:
+      name: one of `PROTOCOLS`.
+      config: the run's configuration; its `eval` section says where the faces lie.
+
+    Raises:
+      ConfigError: there is no such protocol.
+      DataError: its faces are missing or malformed.
+    """
+    check_names([name])
+    side = config.views.size
+    middle = Framing(config.data.canvas_size, side, "center")
+    whole, box = (Framing(side, side, cut) for cut in ("tight", "box"))
+    fit, score = _sources_of(name, config)
+    framings = {"center": middle if name in ("synthetic", "mafl") else whole, "box": box}
+    return [
+        Protocol(
+            name,
+            crop,
+            _load(*fit, framings[crop]),
+            _load(*score, framings[crop]),
+            point_names=FIVE_POINTS,
+        )
+        for crop in crops_of(name)
+    ]
+
+
+def _sources_of(name: str, config: ConfigDict) -> tuple[_Named, _Named]:
+    """The faces that fit and those that are scored, and what to call them."""
+    places = config.eval
+    if name == "synthetic":
+        size = config.data.canvas_size
+        counts = ((FIT_SEED, places.num_fit), (SCORE_SEED, places.num_score))
+        fit, score = (SyntheticFaces(seed, count, size) for seed, count in counts)
+        return (fit, f"{len(fit)} embedded faces"), (score, f"{len(score)} embedded faces")
+    if name == "mafl":
+        released = places.mafl_as_released
+        fit_name = "MAFL training, as released" if released else "MAFL training"
+        return (
+            (MaflFaces(places.celeba, places.mafl, "train", as_released=released), fit_name),
+            (MaflFaces(places.celeba, places.mafl, "test"), "MAFL testing"),
+        )
+    if name == "aflw":
+        root = places.aflw_release
+        return (AflwFaces(root, "train"), "AFLW train"), (AflwFaces(root, "test"), "AFLW test")
+    fit_list, score_list = (Path(places.aflw) / listed for listed in _AFLW_LISTS[name])
+    return (
+        (registry.open_labelled(str(fit_list)), fit_list.name),
+        (registry.open_labelled(str(score_list)), score_list.name),
+    )
+
+
+def open_lists(fit: str, score: str, crops: Sequence[str], config: ConfigDict) -> list[Protocol]:
+    """Reads the user's own labelled faces, once for each crop.
+
+    Args:
+      fit: labelled faces that fit the regressor: a `.csv` table, a `.txt` list in MTFL's form, or
+        a prepared folder (whose crop must then be the one asked for), or a folder of photos with
+        `.pts` files beside them, of which `config.eval.pts_points` says how many points are taken.
+      score: labelled faces that are scored, likewise.
+      crops: of center, tight and box.
+      config: the run's configuration.
+
+    Raises:
+      DataError: faces are missing or malformed.
+      ConfigError: a prepared folder was cut otherwise.
+    """
+    _check_pts_points(config)
+    opened = []
+    for crop in crops:
+        fit_faces, score_faces = _open(fit, crop, config), _open(score, crop, config)
+        name = f"{fit_faces.name} to {score_faces.name}"
+        opened.append(Protocol(name, crop, fit_faces, score_faces, _eyes(fit, config)))
+    return opened
+
+
+def _check_pts_points(config: ConfigDict) -> None:
+    if config.eval.pts_points not in pts.EYES:
+        raise ConfigError(f"--pts_points {config.eval.pts_points}: must be 5 or 68")
+
+
+def _is_pts(path: str) -> bool:
+    folder = Path(path)
+    return folder.is_dir() and not (folder / MANIFEST).is_file() and pts.has_points(path)
+
+
+def _eyes(path: str, config: ConfigDict) -> Eyes:
+    """The points of the eyes: the first two, but of all 68 points the middles of both eyes."""
+    return pts.EYES[config.eval.pts_points] if _is_pts(path) else FIRST_TWO
+
+
+def _open(path: str, crop: str, config: ConfigDict) -> LabelledSet:
+    framing = Framing(config.data.canvas_size, config.views.size, crop)
+    name = Path(path).stem
+    if not (Path(path) / MANIFEST).is_file():
+        return _load(registry.open_labelled(path, config.eval.pts_points), name, framing)
+    prepared = PreparedCanvases(path)
+    prepared.require(framing)
+    if prepared.num_points == 0:
+        raise DataError(f"{path}: prepared without points; evaluation needs labelled faces")
+    views = framing.central_view(prepared.canvases)
+    return LabelledSet(views, framing.points_in_view(prepared.points), name)
+
+
+def _load(source: registry.Source, name: str, framing: Framing) -> LabelledSet:
+    return LabelledSet(*registry.load_views(source, framing), name)

@@ -1,0 +1,1 @@
+"""Many runs: comparisons, the tables of the paper, its figure."""

@@ -1,0 +1,53 @@
+"""Errors a user can act on: the message says what is wrong, where, and what to do.
+
+The entry points print the message alone, on one line, and exit with the error's code.
+"""
+
+import sys
+
+
+class UserError(Exception):
+    """What is wrong, where, and what to do about it, in one line.
+
+    Attributes:
+      exit_code: with which an entry point ends.
+    """
+
+    exit_code = 2
+
+
+class ConfigError(UserError):
+    """A config field has a value that cannot work."""
+
+
+class DataError(UserError):
+    """A file or folder of data is missing, malformed or damaged."""
+
+
+class WeightsError(UserError):
+    """A file of pretrained weights is missing, damaged or of another shape."""
+
+
+class WorkdirError(UserError):
+    """A run's folder does not fit the run, or its checkpoint cannot be read."""
+
+
+class LostError(UserError):
+    """Another process of the run is gone; the same command goes on. 75 is sysexits' "try again"."""
+
+    exit_code = 75
+
+
+def reason(error: BaseException) -> str:
+    """Why something failed, in at most 200 characters on one line, to stand inside a message.
+
+    The operating system's own words for an `OSError`, otherwise the exception's message, or its
+    class where it has none.
+    """
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return " ".join(text.split())[:200] or type(error).__name__
+
+
+def tell(message: str) -> None:
+    """Prints an error's message on standard error, on one line."""
+    print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)

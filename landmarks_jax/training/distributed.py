@@ -1,0 +1,212 @@
+"""Several processes that train one run: how they join, and how they end where one is lost."""
+
+import contextlib
+import ctypes
+import errno
+import logging
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from typing import NoReturn
+
+import jax
+
+from landmarks_jax.system.errors import ConfigError, LostError, UserError, tell
+
+# A process that was not heard of for so long is lost. Where the lost one's connections break, as on
+# a processor, the others learn of it at once.
+HEARTBEAT_SECONDS = 30
+# How long the processes wait for each other at the start, and for the last to leave at the end.
+JOIN_SECONDS, LEAVE_SECONDS = 300, 60
+# What the errors of a computation say where it failed for another process.
+_SIGNS_OF_LOSS = ("gloo", "nccl", "coordination", "heartbeat", "peer")
+
+
+@contextlib.contextmanager
+def joined(
+    *,
+    multihost: bool,
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+) -> Iterator[None]:
+    """Is one of several processes that are one run, from before JAX looks for devices.
+
+    What ends it early ends the process there and then, its message printed: the usual end of a
+    process would wait for the others, who may be gone, or wait for this one.
+
+    Args:
+      multihost: whether there are others; the rest is of no use without.
+      coordinator: `host:port` of process 0; None finds all three by the cluster's own means.
+      num_processes: how many there are.
+      process_id: which of them this is.
+
+    Raises:
+      UserError: the processes cannot be joined.
+    """
+    if not multihost:
+        yield
+        return
+    name = "this process" if process_id is None else f"process {process_id} of {num_processes}"
+    if coordinator is not None:
+        check_coordinator(coordinator, process_id)
+    at = "" if coordinator is None else f" at --coordinator={coordinator}"
+    advice = "start all of them within that time, where they can reach process 0"
+    with _abort_explained(
+        lambda: f"{name}: could not join the others{at} within {JOIN_SECONDS} s; {advice}"
+    ):
+        _join(coordinator, num_processes, process_id)
+    try:
+        name = _name()  # waits until all have found their devices
+        if not is_first():
+            logging.getLogger("landmarks_jax").setLevel(logging.WARNING)
+        with watched(lambda: "start every process again"):
+            yield
+            sys.stdout.flush()
+            jax.distributed.shutdown()
+    except BaseException as error:
+        _end(error, name)
+
+
+def check_coordinator(coordinator: str, process_id: int | None) -> None:
+    """Refuses what would take JAX minutes to find out, or end it by a fault of memory.
+
+    Args:
+      coordinator: `host:port` of process 0.
+      process_id: which process this is; the first must be able to listen on that port.
+
+    Raises:
+      ConfigError: nobody knows the host, or the port cannot be listened on.
+    """
+    host, _, port = coordinator.rpartition(":")
+    try:
+        socket.getaddrinfo(host.strip("[]"), port)
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(
+            f"--coordinator={coordinator}: this machine knows no host {host} ({error}); name the "
+            "machine of process 0, or its address"
+        ) from error
+    if process_id != 0:
+        return
+    for family, everywhere in ((socket.AF_INET6, "::"), (socket.AF_INET, "0.0.0.0")):
+        try:
+            with socket.socket(family) as listener:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                listener.bind((everywhere, int(port)))
+        except OSError as error:
+            if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                raise ConfigError(
+                    f"--coordinator={coordinator}: process 0 cannot listen on port {port} "
+                    f"({error.strerror}); give all processes another one"
+                ) from error
+
+
+def _join(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        jax.distributed.initialize(
+            coordinator,
+            num_processes,
+            process_id,
+            initialization_timeout=JOIN_SECONDS,
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            shutdown_timeout_seconds=LEAVE_SECONDS,
+        )
+    except (RuntimeError, ValueError) as error:
+        if coordinator is None:
+            raise ConfigError(
+                f"--multihost: the others could not be found or joined ({error}); where no cluster "
+                "says who they are: --coordinator=HOST:PORT --num_processes=N --process_id=I"
+            ) from error
+        raise ConfigError(f"--coordinator={coordinator}: cannot be used ({error})") from error
+    finally:
+        # JAX takes it for its own service of notices; here `interrupts` remembers it.
+        signal.signal(signal.SIGTERM, before)
+
+
+def is_one_of_several() -> bool:
+    """Whether there are other processes; asks no device."""
+    return jax.distributed.is_initialized() and jax.process_count() > 1
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes and prints."""
+    return not is_one_of_several() or jax.process_index() == 0
+
+
+def _name() -> str:
+    return f"process {jax.process_index()} of {jax.process_count()}"
+
+
+def _lost() -> str:
+    who = "another process of the run"
+    if jax.process_count() == 2:
+        who = f"process {1 - jax.process_index()}"
+    return f"{who} ended early or cannot be reached"
+
+
+def _end(error: BaseException, name: str) -> NoReturn:
+    """Ends this process with an error's message."""
+    code = 1
+    if isinstance(error, UserError):
+        tell(f"{name}: {error}")
+        code = error.exit_code
+    elif isinstance(error, KeyboardInterrupt):
+        code = 128 + signal.SIGINT
+    else:
+        traceback.print_exception(error)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+@contextlib.contextmanager
+def watched(advice: Callable[[], str]) -> Iterator[None]:
+    """Where another process is lost within, ends with a message.
+
+    Args:
+      advice: what to do then; it must need no other process.
+
+    Raises:
+      LostError: a computation failed because another process is lost.
+    """
+    if not is_one_of_several():
+        yield
+        return
+    try:
+        with _abort_explained(lambda: f"{_name()}: {_lost()}; {advice()}"):
+            yield
+    except UserError:
+        raise
+    except Exception as error:  # JAX and Orbax have no kind of their own for it
+        if not any(sign in str(error).lower() for sign in _SIGNS_OF_LOSS):
+            raise
+        raise LostError(f"{_lost()}; {advice()}") from error
+
+
+@contextlib.contextmanager
+def _abort_explained(message: Callable[[], str]) -> Iterator[None]:
+    """Ends with a message, and `LostError`'s code, where JAX aborts the process for the others.
+
+    JAX does so from a thread of its own once it misses a process, and leaves Python no other place
+    to say a word than the signal, whose handler that thread calls.
+    """
+
+    def explain(_: int) -> None:
+        try:
+            tell(message())
+        finally:
+            os._exit(LostError.exit_code)
+
+    library = ctypes.CDLL(None)
+    library.signal.argtypes = (ctypes.c_int, ctypes.c_void_p)
+    library.signal.restype = ctypes.c_void_p
+    handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(explain)
+    before = library.signal(signal.SIGABRT, ctypes.cast(handler, ctypes.c_void_p))
+    try:
+        yield
+    finally:
+        library.signal(signal.SIGABRT, before)

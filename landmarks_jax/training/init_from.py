@@ -1,0 +1,199 @@
+"""How a run starts: from scratch, or from a core, the detector of another training.
+
+Of the core all is taken but the head, which is new: the number of landmarks is the run's own.
+`finetune` trains everything on; `adapt` freezes the 3 x 3 kernels and trains projections of them
+(paper, IV-A; see `adaptation`). A run reads its core once, when it begins; from then on it is in
+the run's own checkpoints.
+"""
+
+import dataclasses
+import hashlib
+import json
+import logging
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from landmarks_jax.models import adaptation
+from landmarks_jax.system.errors import ConfigError, UserError, WorkdirError
+from landmarks_jax.training import checkpoints, pose, restoring, sharding
+from landmarks_jax.training.run_transfer import Handover
+from landmarks_jax.training.state import TrainState, trained_variables
+from landmarks_jax.weights import published_networks
+
+_HEAD = "head"
+_SIZES = ("detector_channels", "hourglass_depth")
+_LOGGER = logging.getLogger(__name__)
+
+
+class Core(NamedTuple):
+    """A pretrained detector.
+
+    Attributes:
+      variables: `{"params", "batch_stats"}` of the plain detector, NumPy.
+      source: what it was read from, for the record.
+    """
+
+    variables: dict[str, Any]
+    source: str
+
+
+class Start(NamedTuple):
+    """How a run starts.
+
+    Attributes:
+      core: what to start from; None from scratch, and where the run has begun already.
+      record: plain JSON for the run's record: `mode`, and of a core `core`, `source`, `sha256`.
+        The mode `converted` is of networks that `adopt` read from published files.
+    """
+
+    core: Core | None
+    record: dict[str, str]
+
+    def notes(self) -> list[str]:
+        """The sentence that belongs under every table of a run that did not start from scratch."""
+        if self.record["mode"] == "scratch":
+            return []
+        if self.record["mode"] == "converted":
+            return ["trained on from published networks, converted from PyTorch"]
+        how = {"finetune": "fine-tuned", "adapt": "adapted by projections"}[self.record["mode"]]
+        core, source, sha256 = (self.record[name] for name in ("core", "source", "sha256"))
+        return [f"{how} from the detector of {core} ({source}; SHA-256 {sha256[:16]})"]
+
+
+def find(config: ConfigDict, workdir: Path, handed: Handover | None) -> Start:
+    """How a run starts, or began; reads the core where it is still to be started from.
+
+    Args:
+      config: the configuration.
+      workdir: the run's folder.
+      handed: the handover that the run restarts from, if any.
+
+    Raises:
+      ConfigError: the core cannot be used, or is not the one that the folder's run began from.
+      WorkdirError: the folder holds converted networks, which have no training to go on with.
+    """
+    scratch = {"mode": "scratch"}
+    if handed is not None:
+        return Start(None, handed.run.get("start", scratch))
+    begun = (workdir / checkpoints.RUN_FILE).exists()
+    before = checkpoints.read_run(workdir).get("start", scratch) if begun else None
+    if before is not None and checkpoints.newest(workdir) is not None:
+        if before["mode"] == "converted":
+            raise WorkdirError(
+                f"{workdir}: holds converted networks, no training to go on with; start a new run "
+                f"from their detector: --config.init.mode=finetune --config.init.core={workdir}"
+            )
+        return Start(None, before)
+    if config.init.mode == "scratch":
+        return Start(None, scratch)
+    core = _read(config)
+    record = {
+        "mode": config.init.mode,
+        "core": config.init.core,
+        "source": core.source,
+        "sha256": _digest(core),
+    }
+    if before is not None and before.get("sha256") != record["sha256"]:
+        raise ConfigError(
+            f"{_field(config)}: is not what it was when {workdir} was begun; use another --workdir"
+        )
+    return Start(core, record)
+
+
+def _field(config: ConfigDict) -> str:
+    return f"config.init.core = {config.init.core!r}"
+
+
+def _read(config: ConfigDict) -> Core:
+    """The detector of another run's newest checkpoint, or of a published file."""
+    path, field = Path(config.init.core), _field(config)
+    try:
+        if path.is_file():
+            network = published_networks.read_detector(path)
+            _check_sizes(config, network.sizes)
+            return Core(network.variables, "a published PyTorch file")
+        if not (path / checkpoints.CONFIG_FILE).is_file():
+            raise ConfigError(
+                "there is no run and no file; name the folder of a run of configs/mpii_pretrain.py "
+                "or a published PyTorch file"
+            )
+        other = checkpoints.read_config(path)
+        _check_sizes(config, {name: other.model[name] for name in _SIZES})
+        restored = restoring.restore(path, other)
+    except UserError as error:
+        raise ConfigError(f"{field}: {error}") from error
+    return Core(
+        jax.device_get(trained_variables(restored.state)),
+        f"step {restored.step:,}, trained for {other.objective.task}",
+    )
+
+
+def _check_sizes(config: ConfigDict, sizes: dict[str, int]) -> None:
+    for name in _SIZES:
+        if sizes[name] != config.model[name]:
+            raise ConfigError(
+                f"its detector has {name} {sizes[name]} and config.model.{name} is "
+                f"{config.model[name]}; they must be the same"
+            )
+
+
+def _digest(core: Core) -> str:
+    """SHA-256 over all arrays with their names."""
+    digest = hashlib.sha256()
+    for path, leaf in sorted(flax.traverse_util.flatten_dict(core.variables).items()):
+        array = np.ascontiguousarray(leaf)
+        digest.update(json.dumps([path, array.dtype.str, array.shape]).encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def begin(start: Start, config: ConfigDict, state: TrainState, mesh: Mesh) -> TrainState:
+    """The first state of a run.
+
+    Args:
+      start: how it starts.
+      config: the configuration.
+      state: the state as drawn. Of a start from a core its head and all other networks stay.
+      mesh: the devices.
+    """
+    if start.core is None:
+        paper = "; the paper starts from a human pose core, see docs/pretraining.md"
+        _LOGGER.info("starting from scratch%s", paper * (not pose.is_trained(config)))
+        return state
+    params: dict[str, Any] = start.core.variables["params"]
+    frozen: dict[str, Any] = {}
+    if config.init.mode == "adapt":
+        params, frozen = adaptation.split(params)
+
+    def taken(drawn: Any, given: Any) -> Any:
+        """The given leaves in the places and types of the drawn ones, less the head."""
+        old, new = flax.traverse_util.flatten_dict(drawn), flax.traverse_util.flatten_dict(given)
+        kept = {
+            path: leaf if path[0] == _HEAD else np.asarray(new[path], leaf.dtype)
+            for path, leaf in old.items()
+        }
+        return sharding.put_replicated(mesh, flax.traverse_util.unflatten_dict(kept))
+
+    stats = start.core.variables["batch_stats"]
+    params = {**state.params, "detector": taken(state.params["detector"], params)}
+    state = dataclasses.replace(
+        state,
+        params=params,
+        batch_stats={**state.batch_stats, "detector": taken(state.batch_stats["detector"], stats)},
+        averaged=jax.tree.map(jnp.copy, params) if state.averaged else {},
+        core=taken(state.core, frozen),
+    )
+    counts = (adaptation.num_weights(tree) for tree in (params["detector"], state.core))
+    _LOGGER.info("%s; of the detector's weights %s", start.notes()[0], _counted(*counts))
+    return state
+
+
+def _counted(training: int, frozen: int) -> str:
+    return f"{training:,} train" + f" and {frozen:,} are frozen" * bool(frozen)

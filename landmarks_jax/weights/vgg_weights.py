@@ -1,0 +1,196 @@
+"""VGG-16 and VGG-19 trained on ImageNet, read from an `.npz` into the parameters of `models.vgg`.
+
+    python -m landmarks_jax.cli.convert_vgg --download vgg16 --out data/weights/vgg16.npz
+    python -m landmarks_jax.cli.convert_vgg --file vgg16-397923af.pth --out vgg16.npz
+
+The `.npz` holds `block{b}_conv{j}_kernel` `[3, 3, in, out]` and `block{b}_conv{j}_bias` `[out]`,
+for the first layers or for all. What it says of itself besides may be absent:
+
+    convention      `caffe` (the default: what Keras ships; blue first, 0 to 255, less the means) or
+                    `torchvision` (red first, 0 to 1)
+    feature_scale   what the features are multiplied by to be of torchvision's size: 1/255 for
+                    `caffe`, 1 for `torchvision`
+    network         `vgg16` or `vgg19`
+    source          what it was made from
+    sha256          over the layers
+"""
+
+import hashlib
+import zipfile
+import zlib
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from landmarks_jax.models.vgg import LAYERS, parameter_shapes
+from landmarks_jax.system.errors import WeightsError
+
+# Of ImageNet's photos in [0, 1], red first.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+# Red first, in 0 to 255.
+CAFFE_MEAN = (123.68, 116.779, 103.939)
+# Eq. 6.
+PAPER_TAPS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
+# With what makes the features of a convention as large as torchvision's.
+FEATURE_SCALES = {"caffe": 1 / 255, "torchvision": 1.0}
+_TITLES = {"caffe": "Caffe", "torchvision": "torchvision", "vgg16": "VGG-16", "vgg19": "VGG-19"}
+
+
+class VggWeights(NamedTuple):
+    """Parameters and the preprocessing they expect.
+
+    Attributes:
+      params: `{"kernel1_1": [3, 3, in, out], "bias1_1": [out], ...}`, red first.
+      mean: `[3]`, subtracted from images in [0, 1].
+      std: `[3]`, then divided by.
+      convention: `caffe` or `torchvision`.
+      taps: what the parameters reach to.
+      network: `vgg16` or `vgg19`.
+    """
+
+    params: dict[str, np.ndarray]
+    mean: np.ndarray
+    std: np.ndarray
+    convention: str
+    taps: tuple[str, ...]
+    network: str = "vgg16"
+
+    def digest(self) -> str:
+        """A fingerprint of the numbers, in hexadecimal: a run keeps it to notice a change."""
+        sums = hashlib.sha256()
+        for name in sorted(self.params):
+            sums.update(np.ascontiguousarray(self.params[name]).tobytes())
+        sums.update(self.mean.tobytes() + self.std.tobytes())
+        return sums.hexdigest()
+
+    def notes(self) -> list[str]:
+        """What tables must say where these are not torchvision's weights at the paper's taps."""
+        taps = self.taps
+        if (self.network, self.convention, taps) == ("vgg16", "torchvision", PAPER_TAPS):
+            return []
+        name = f"{_TITLES[self.convention]} {_TITLES[self.network]}"
+        return [f"perceptual loss of {name}, {len(taps)} taps ({', '.join(taps)})"]
+
+
+def load_vgg(path: str, network: str, taps: tuple[str, ...], *, normalize: bool) -> VggWeights:
+    """Reads the layers that the taps need.
+
+    ReLU networks are homogeneous: a Caffe network fed with its input over 255, its biases over 255,
+    gives its features over 255, which are of torchvision's size. So Caffe weights are scaled here
+    (`feature_scale` 1/255) and take images in [0, 1] less the means over 255.
+
+    Args:
+      path: the `.npz` file.
+      network: `vgg16` or `vgg19`.
+      taps: names such as `relu1_2`.
+      normalize: subtract the mean (and divide by the deviation, for torchvision's weights); without
+        it the network sees the image as it is, as in the paper's released code.
+
+    Raises:
+      WeightsError: the file is missing or damaged, is of the other network, lacks a tap or has a
+        layer of another shape.
+    """
+    arrays = _read(path)
+    convention = str(arrays.get("convention", "caffe"))
+    _check(path, arrays, network, convention)
+    params = {}
+    for tap in taps:
+        for name, shape in parameter_shapes(network, (tap,)).items():
+            params[name] = _layer(arrays, name, shape, path=path, network=network, tap=tap)
+    if convention == "caffe":
+        params["kernel1_1"] = params["kernel1_1"][:, :, ::-1]
+        params = {n: a / np.float32(255) if n.startswith("bias") else a for n, a in params.items()}
+        mean, std = np.array(CAFFE_MEAN) / 255.0, np.ones(3)
+    else:
+        mean, std = np.array(IMAGENET_MEAN), np.array(IMAGENET_STD)
+    if not normalize:
+        mean, std = np.zeros(3), np.ones(3)
+    return VggWeights(
+        params, mean.astype(np.float32), std.astype(np.float32), convention, taps, network
+    )
+
+
+def _read(path: str) -> dict[str, np.ndarray]:
+    try:
+        # Opened here: NumPy leaves the file of a damaged archive open.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except FileNotFoundError:
+        raise WeightsError(
+            f"{path}: no such file; config.perceptual.weights wants VGG weights (.npz), made by "
+            "python -m landmarks_jax.cli.convert_vgg, or '' for the pixel loss alone"
+        ) from None
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        zipfile.BadZipFile,
+        TypeError,
+        zlib.error,
+        NotImplementedError,
+    ) as error:
+        raise WeightsError(f"{path}: not a readable .npz file of weights ({error})") from error
+
+
+def _check(path: str, arrays: Mapping[str, np.ndarray], network: str, convention: str) -> None:
+    """Refuses what the file says of itself where it does not fit."""
+    if convention not in FEATURE_SCALES:
+        known = ", ".join(FEATURE_SCALES)
+        raise WeightsError(f"{path}: convention {convention!r}; known are {known}")
+    scale = arrays.get("feature_scale", FEATURE_SCALES[convention])
+    if not np.array_equal(scale, FEATURE_SCALES[convention]):
+        raise WeightsError(
+            f"{path}: feature_scale {scale}, of {convention} weights it is "
+            f"{FEATURE_SCALES[convention]}"
+        )
+    # Files without the field: only VGG-19 has a fourth layer in a block.
+    said = str(arrays.get("network", "vgg19" if layer_key("kernel3_4") in arrays else network))
+    if said != network:
+        raise WeightsError(
+            f"{path}: holds {_TITLES.get(said, said)}, config.perceptual.network is {network!r}"
+        )
+    if "sha256" in arrays and str(arrays["sha256"]) != digest_of_layers(arrays):
+        raise WeightsError(f"{path}: is damaged, its checksum differs; make it again")
+
+
+def digest_of_layers(arrays: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 over the layers of a file, with their names, types and shapes."""
+    sums = hashlib.sha256()
+    for name in sorted(name for name in arrays if name.startswith("block")):
+        array = np.ascontiguousarray(arrays[name])
+        sums.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        sums.update(array.tobytes())
+    return sums.hexdigest()
+
+
+def layer_key(name: str) -> str:
+    """What the file calls a parameter of `models.vgg` such as `kernel1_2`."""
+    kind, layer = name[:-3], name[-3:]
+    return f"block{layer[0]}_conv{layer[2]}_{kind}"
+
+
+def _layer(
+    arrays: Mapping[str, np.ndarray],
+    name: str,
+    shape: tuple[int, ...],
+    *,
+    path: str,
+    network: str,
+    tap: str,
+) -> np.ndarray:
+    key = layer_key(name)
+    if key not in arrays:
+        given = [f"relu{at}" for at in LAYERS[network] if layer_key(f"bias{at}") in arrays]
+        raise WeightsError(
+            f"{path}: cannot give {tap}, {key} is not in the file; "
+            f"set config.perceptual.taps to some of: {', '.join(given) or 'none'}"
+        )
+    if arrays[key].shape != shape:
+        raise WeightsError(
+            f"{path}: {key} has shape {arrays[key].shape}, {_TITLES[network]} has {shape}"
+        )
+    if not np.all(np.isfinite(arrays[key])):
+        raise WeightsError(f"{path}: {key} holds values that are not finite")
+    return arrays[key].astype(np.float32)
