@@ -1,21 +1,36 @@
-"""How XLA is asked to compile what takes time: the training step and the detector."""
+"""XLA's compiler options for the training step and the detector."""
 
+import functools
 from typing import Any
 
 import jax
 
-
-def compiler_options() -> dict[str, Any]:
-    """XLA's options for the first device's platform, as `jax.jit` and `Lowered.compile` take them.
-
-    On a processor JAX 0.10 and later hand convolutions to YNNPACK, which takes up to twice as long
-    for forward passes as XLA's own (Eigen) and four times for the gradient of a kernel. And the
-    barriers of `models.convolutions` are taken away before XLA decides what to compute together,
-    as if there were none (docs/performance.md).
-    """
-    if jax.default_backend() != "cpu":
-        return {}
-    return {
+# Experimental options, by platform; a newer jaxlib may drop any of them.
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "cpu": {
+        # Since 0.10 JAX hands convolutions on a CPU to YNNPACK, which takes up to twice as long as
+        # XLA's own (Eigen) forward, and four times for the gradient of a kernel.
         "xla_cpu_experimental_ynn_fusion_type": "",
+        # XLA would remove the barriers of `models.convolutions` before it decides what to fuse.
         "xla_disable_hlo_passes": "cse_barrier_expander",
     }
+}
+
+
+def compiler_options() -> dict[str, Any]:
+    """The options for the default device, as `jax.jit` and `Lowered.compile` take them.
+
+    Options that the installed compiler does not accept are left out; each is tried once per
+    process, on a constant. What they bring: docs/performance.md.
+    """
+    options = _OPTIONS.get(jax.default_backend(), {})
+    return {name: value for name, value in options.items() if _is_accepted(name, value)}
+
+
+@functools.cache
+def _is_accepted(name: str, value: str) -> bool:
+    try:
+        jax.jit(lambda: 0).lower().compile(compiler_options={name: value})
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
