@@ -152,10 +152,10 @@ from pathlib import Path
 import jax, numpy as np
 from landmarks_jax.data.loader import open_feed
 from landmarks_jax.system.errors import DataError, UserError
-from landmarks_jax.training import batches, coordination as agreement, distributed as processes, sharding
+from landmarks_jax.training import batches, coordination, distributed, sharding
 from tests.running import narrow
 process, folder = int(sys.argv[1]), Path(sys.argv[2])
-agreement.SHARED_SECONDS, processes.HEARTBEAT_SECONDS = 0.5, 10
+coordination.SHARED_SECONDS, distributed.HEARTBEAT_SECONDS = 0.5, 10
 told = {}
 def attempt(name, call, *given):
     try:
@@ -163,20 +163,20 @@ def attempt(name, call, *given):
     except UserError as error:
         told[name] = f"{type(error).__name__}: {error}"
 def fail():
-    with agreement.together():
+    with coordination.together():
         if process == 1:
             raise DataError("no such folder")
-with processes.joined(multihost=True):
-    told["first"] = processes.is_first()
-    attempt("gathered", agreement.gather, f"process {process}")
+with distributed.joined(multihost=True):
+    told["first"] = distributed.is_first()
+    attempt("gathered", coordination.gather, f"process {process}")
     attempt("failed", fail)
-    attempt("same", agreement.check_same, {"this": "1", "that": "2"})
-    attempt("differ", agreement.check_same, {"this": "1", "that": str(process)})
+    attempt("same", coordination.check_same, {"this": "1", "that": "2"})
+    attempt("differ", coordination.check_same, {"this": "1", "that": str(process)})
     if process == 0:
         (folder / "shared").write_text("written")
     (folder / f"own{process}").write_text(str(process))
-    attempt("shared", agreement.check_shared, folder / "shared")
-    attempt("own", agreement.check_shared, folder / f"own{process}")
+    attempt("shared", coordination.check_shared, folder / "shared")
+    attempt("own", coordination.check_shared, folder / f"own{process}")
     config = narrow(data__source="prepared", data__roots=(sys.argv[3],), train__batch_size=4)
     mesh, feed = sharding.make_mesh(), open_feed(config)
     gather = jax.jit(lambda photos, step: batches.gather(photos, step, mesh))
