@@ -115,7 +115,7 @@ def test_what_is_missing_is_said_with_where_it_comes_from(official, tmp_path):
 
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"no CelebA photos at {REAL}")
 def test_the_real_photos_are_read_less_mafls_test_photos(monkeypatch):
-    monkeypatch.setattr(celeba.files, "inspect", lambda files, _: [fine(f) for f in files])
+    monkeypatch.setattr(celeba.photo_files, "inspect", lambda files, _: [fine(f) for f in files])
     listed = ROOT / "data" / "mafl" / "testing.txt"
     source = celeba.CelebaPhotos(str(REAL), [str(listed)])
     assert (len(source), source.num_points) == (5_965, 0)
@@ -127,7 +127,7 @@ def test_the_real_photos_are_read_less_mafls_test_photos(monkeypatch):
 
 def fine(_):
     """A verdict without decoding, which takes a while for thousands of photos."""
-    return celeba.files.Verdict("", 1)
+    return celeba.photo_files.Verdict("", 1)
 
 
 # MAFL.

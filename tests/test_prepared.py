@@ -224,7 +224,7 @@ def test_a_truncated_file_is_noticed_without_checksums(photos):
 def test_an_existing_folder_is_not_touched(photos):
     out = write(photos)
     before = (out / "manifest.json").stat().st_mtime_ns
-    with pytest.raises(DataError, match="is there already"):
+    with pytest.raises(DataError, match="exists already"):
         write(photos)
     assert (out / "manifest.json").stat().st_mtime_ns == before
 
@@ -243,7 +243,7 @@ def test_the_command_prepares_a_config(photos):
         command, cwd=root, check=False, timeout=60, capture_output=True, text=True
     )
     assert again.returncode == 2
-    assert again.stderr.splitlines()[-1].startswith(f"error: {out}: is there already")
+    assert again.stderr.splitlines()[-1].startswith(f"error: {out}: exists already")
 
 
 def test_several_folders_are_one_set_and_a_folder_named_twice_counts_twice(photos):

@@ -108,7 +108,7 @@ def test_it_is_whole_or_not_there(tmp_path):
     assert list((tmp_path / "deep").iterdir()) == []
     write_photos(tmp_path / "photos", 5)
     shrink.shrink(source, tmp_path / "deep" / "out", 16)
-    with pytest.raises(DataError, match="is there already"):
+    with pytest.raises(DataError, match="exists already"):
         shrink.shrink(source, tmp_path / "deep" / "out", 16)
 
 

@@ -10,13 +10,12 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from landmarks_jax.data import decoding
 from landmarks_jax.system import cache as caches
-from landmarks_jax.system import parallel
+from landmarks_jax.system import files, parallel
 from landmarks_jax.system.errors import DataError
 
 _ENDINGS = "bmp gif jfif jpe jpeg jpg pbm pgm png pnm ppm tga tif tiff webp"
@@ -107,15 +106,11 @@ def _read_cache(path: Path) -> dict[str, list]:
         return {}  # a cache is only ever a shortcut
 
 
-def _write_cache(path: Path, files: dict[str, list]) -> None:
-    """Replaces the cache file whole, so that two runs at once do no harm."""
+def _write_cache(path: Path, verdicts: dict[str, list]) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-            json.dump({"version": _CACHE_VERSION, "files": files}, file)
-        os.replace(file.name, path)
-    except OSError as error:
-        _LOGGER.warning("%s: the scan of the pictures could not be kept (%s)", path, error)
+        files.write_file(path, json.dumps({"version": _CACHE_VERSION, "files": verdicts}))
+    except DataError as error:
+        _LOGGER.warning("the results of scanning the images are not cached: %s", error)
 
 
 def stamp(path: str) -> list[int]:
@@ -135,19 +130,19 @@ def _inspect(path: str) -> Verdict:
     return Verdict("", orientation)
 
 
-def inspect(files: Sequence[PhotoFile], root: str) -> list[Verdict]:
+def inspect(photos: Sequence[PhotoFile], root: str) -> list[Verdict]:
     """Decodes each file below `root` once, or remembers having done so."""
     cache_path = _cache_path(root)
     cache = _read_cache(cache_path)
-    stamps = [stamp(file.path) for file in files]
-    keys = [os.path.relpath(file.path, root) for file in files]
+    stamps = [stamp(file.path) for file in photos]
+    keys = [os.path.relpath(file.path, root) for file in photos]
     # What could not be read is looked at again: the reason may have been the machine's.
     new = {
         key: i  # by name: several people may share a photo
         for i, key in enumerate(keys)
         if key not in cache or cache[key][:2] != stamps[i] or cache[key][2]
     }
-    paths = [files[i].path for i in new.values()]
+    paths = [photos[i].path for i in new.values()]
     what = f"reading the pictures of {root} once"
     found = parallel.ordered_map(_inspect, paths, what)
     for (key, i), verdict in zip(new.items(), found, strict=True):
@@ -157,11 +152,11 @@ def inspect(files: Sequence[PhotoFile], root: str) -> list[Verdict]:
     return [Verdict(*cache[key][2:]) for key in keys]
 
 
-def _without_repeats(files: Iterable[PhotoFile], seen: set[str]) -> list[PhotoFile]:
+def _without_repeats(photos: Iterable[PhotoFile], seen: set[str]) -> list[PhotoFile]:
     """The files whose real path is not in `seen`, which grows."""
     folders: dict[str, str] = {}
     kept = []
-    for file in files:
+    for file in photos:
         folder, base = os.path.split(file.path)
         if folder not in folders:
             folders[folder] = os.path.realpath(folder)
@@ -195,15 +190,15 @@ def usable_files(roots: Sequence[str]) -> tuple[list[PhotoFile], str]:
     seen: set[str] = set()
     for root in roots:
         listed, rest = list_pictures(root)
-        files = _without_repeats(listed, seen)
-        verdicts = inspect(files, root)
-        good = [file for file, verdict in zip(files, verdicts, strict=True) if not verdict.problem]
-        pairs = zip(files, verdicts, strict=True)
+        photos = _without_repeats(listed, seen)
+        verdicts = inspect(photos, root)
+        good = [file for file, verdict in zip(photos, verdicts, strict=True) if not verdict.problem]
+        pairs = zip(photos, verdicts, strict=True)
         unread = [f"{file.path} ({verdict.problem})" for file, verdict in pairs if verdict.problem]
-        if not good and len(files) == len(listed):
+        if not good and len(photos) == len(listed):
             why = f": {len(unread)} unreadable, first {unread[0]}" if unread else ""
             raise DataError(f"{root}: no usable picture in this folder{why}")
-        repeats += len(listed) - len(files)
+        repeats += len(listed) - len(photos)
         usable, others, bad = usable + good, others + rest, bad + unread
     notes = []
     if bad:

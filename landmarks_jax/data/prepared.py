@@ -9,7 +9,6 @@ It is written beside its place and renamed at the end: it is there whole or not 
 killed process leaves is gone on with; see `partial`.
 """
 
-import hashlib
 import json
 import os
 from pathlib import Path
@@ -43,11 +42,6 @@ _SURROUNDINGS_FIELDS = {
 }
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _fields(frame: Frame) -> dict[str, str]:
     """What says how canvases were cut, and the config's names for it."""
     return _FRAMING_FIELDS if isinstance(frame, Framing) else _SURROUNDINGS_FIELDS
@@ -74,7 +68,7 @@ def prepare(source: registry.Source, frame: Frame, out: str | os.PathLike[str]) 
     made_of = {"format_version": FORMAT_VERSION, "names_digest": digest, **framed}
     with files.resumable_folder(Path(out)) as folder:
         prepared_writer.write_rows(source, frame, folder, made_of)
-        (folder / "names.json").write_text(json.dumps(names))
+        files.write_file(folder / "names.json", json.dumps(names))
         manifest = {
             "format_version": FORMAT_VERSION,
             "source": registry.summary(source),
@@ -82,11 +76,9 @@ def prepare(source: registry.Source, frame: Frame, out: str | os.PathLike[str]) 
             "num_points": source.num_points,
             **framed,
             "names_digest": digest,
-            "sha256": {name: _sha256(folder / name) for name in _FILES},
+            "sha256": {name: files.sha256_of(folder / name) for name in _FILES},
         }
-        (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-        for name in ("names.json", MANIFEST):
-            prepared_writer.sync(folder / name)
+        files.write_file(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
     (Path(out) / prepared_writer.PROGRESS).unlink(missing_ok=True)
 
 
@@ -138,7 +130,7 @@ class PreparedCanvases:
         for name, expected in manifest["sha256"].items():
             if not (folder / name).is_file():
                 raise DataError(f"{folder / name}: missing: prepare the data anew")
-            if verify and _sha256(folder / name) != expected:
+            if verify and files.sha256_of(folder / name) != expected:
                 raise DataError(f"{folder / name}: damaged (checksum): prepare the data anew")
         self.framing: Frame
         if "margin" in manifest:

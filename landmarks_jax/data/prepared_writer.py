@@ -22,7 +22,7 @@ import PIL
 
 from landmarks_jax.data.box_canvas import Frame
 from landmarks_jax.data.sources import registry
-from landmarks_jax.system import parallel
+from landmarks_jax.system import files, parallel
 
 PROGRESS = "progress.json"
 CANVASES, POINTS = "canvases.npy", "points.npy"
@@ -57,19 +57,19 @@ def write_rows(
         return registry.cut_photo(source, frame, index)
 
     with (folder / CANVASES).open("ab") as canvases, (folder / POINTS).open("ab") as points:
-        files = (canvases, points)
-        for file, head, length in zip(files, heads, row_bytes, strict=True):
+        arrays = (canvases, points)
+        for file, head, length in zip(arrays, heads, row_bytes, strict=True):
             _cut_back(file, head, before * length)
         try:
             rest = range(before, count)
             for rows in parallel.ordered_map(cut, rest, "preparing", before=before):
-                for file, row in zip(files, rows, strict=True):
+                for file, row in zip(arrays, rows, strict=True):
                     file.write(np.ascontiguousarray(row).tobytes())
                 photos.add()
                 if (photos.count - before) % _KEEP_EVERY == 0:
-                    _keep(folder, files, made_of, photos)
+                    _keep(folder, arrays, made_of, photos)
         finally:
-            _keep(folder, files, made_of, photos)
+            _keep(folder, arrays, made_of, photos)
             if photos.count < count:
                 _LOGGER.info(
                     "%s: %d of %d canvases are kept; the same command goes on",
@@ -77,12 +77,6 @@ def write_rows(
                     photos.count,
                     count,
                 )
-
-
-def sync(path: Path) -> None:
-    """Brings a file's content to the disk."""
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
 
 
 class _Photos:
@@ -159,14 +153,11 @@ def _cut_back(file: BinaryIO, head: bytes, length: int) -> None:
 
 
 def _keep(
-    folder: Path, files: Sequence[BinaryIO], made_of: Mapping[str, Any], photos: _Photos
+    folder: Path, arrays: Sequence[BinaryIO], made_of: Mapping[str, Any], photos: _Photos
 ) -> None:
     """Brings the rows to the disk, then notes how many there are."""
-    for file in files:
-        file.flush()
-        os.fsync(file.fileno())
+    for array in arrays:
+        array.flush()
+        os.fsync(array.fileno())
     progress = {"made_of": made_of, "done": photos.count, "photos": photos.digest()}
-    new = folder / f"{PROGRESS}.new"
-    new.write_text(json.dumps(progress))
-    sync(new)
-    new.replace(folder / PROGRESS)
+    files.write_file(folder / PROGRESS, json.dumps(progress))

@@ -14,8 +14,7 @@ from PIL import Image
 
 from landmarks_jax.data import photo_files
 from landmarks_jax.data.sources import registry
-from landmarks_jax.system import files as whole
-from landmarks_jax.system import parallel
+from landmarks_jax.system import files, parallel
 
 POINTS = "points.csv"
 
@@ -60,7 +59,7 @@ def shrink(
       DataError: the folder is there already or cannot be written, or a photo cannot be read.
     """
     places = small_names(source.name(i) for i in range(len(source)))
-    with whole.new_folder(Path(out)) as folder:
+    with files.new_folder(Path(out)) as folder:
         for parent in {(folder / place).parent for place in places}:
             parent.mkdir(parents=True, exist_ok=True)
 

@@ -1,149 +1,178 @@
-"""Files and folders written whole or not at all, locks, digests."""
+"""Files and folders written atomically, locks, digests."""
 
 import contextlib
 import hashlib
-import importlib.util
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
 from landmarks_jax.system.errors import DataError, UserError, reason
 
+try:
+    import fcntl
+except ImportError:  # not POSIX
+    fcntl = None  # type: ignore[assignment]
+
 
 @contextlib.contextmanager
 def new_file(path: Path, error: type[UserError] = DataError) -> Iterator[IO[bytes]]:
-    """A file beside `path` to write to, which takes its place once the block has ended well.
+    """Opens a temporary file that replaces `path` if the block succeeds.
 
     Args:
-      path: the file; one that is there is replaced.
-      error: what to raise.
+      path: the file to create or replace; its folder is created.
+      error: the exception to raise.
 
     Raises:
-      UserError: of the kind `error`: the file cannot be written.
+      UserError: of the kind `error`, if the file cannot be written.
     """
     if os.path.exists(path) and not os.path.isfile(path):  # /dev/null would be replaced
         raise error(f"{path}: cannot be written (not a regular file)")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(handle, "wb") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(part, 0o666 & ~_umask())  # mkstemp makes it private
-            os.replace(part, path)
+            os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes it private
+            os.replace(temporary, path)
         except BaseException:
             with contextlib.suppress(OSError):
-                os.unlink(part)
+                os.unlink(temporary)
             raise
     except OSError as failure:
         raise error(f"{path}: cannot be written ({reason(failure)})") from failure
 
 
 def write_file(path: Path, data: bytes | str, error: type[UserError] = DataError) -> None:
-    """Writes a file whole or not at all; text as UTF-8.
+    """Writes a file atomically; text as UTF-8.
 
     Raises:
-      UserError: of the kind `error`: the file cannot be written.
+      UserError: of the kind `error`, if the file cannot be written.
     """
     with new_file(path, error) as file:
         file.write(data.encode() if isinstance(data, str) else data)
 
 
-def sha256_of(path: Path) -> str:
+def sha256_of(path: Path, error: type[UserError] = DataError) -> str:
     """The SHA-256 of a file, in hexadecimal.
 
     Raises:
-      OSError: it cannot be read.
+      UserError: of the kind `error`, if the file cannot be read.
     """
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as failure:
+        raise error(f"{path}: cannot be read ({reason(failure)})") from failure
 
 
 @contextlib.contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
-    """A folder beside `target` to write to, which becomes `target` once the block has ended well.
-
-    Args:
-      target: the folder to make; must not be there yet.
+    """Makes a temporary folder that becomes `target` if the block succeeds.
 
     Raises:
-      DataError: it is there already, or cannot be written.
+      DataError: `target` exists already or cannot be written.
     """
     _refuse_existing(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        try:
+            yield folder
+            folder.chmod(0o777 & ~_umask())  # mkdtemp makes it private
+            folder.rename(target)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:
-        raise DataError(f"{target}: cannot be made ({error})") from error
-    try:
-        yield folder
-        folder.chmod(0o777 & ~_umask())  # mkdtemp makes it private
-        folder.rename(target)
-    except OSError as error:
-        raise DataError(f"{target}: could not be written ({error})") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        raise DataError(f"{target}: cannot be written ({error})") from error
 
 
 @contextlib.contextmanager
 def resumable_folder(target: Path) -> Iterator[Path]:
-    """A folder `.NAME.partial` beside `target` that stays there until its work is done.
+    """Makes a folder `.NAME.partial` that becomes `target` if the block succeeds.
 
-    However the block ends, by an error or by the process's death, the folder and what is in it are
-    there again the next time. Once the block has ended well it becomes `target`. Only one process
-    at a time may be in it.
-
-    Args:
-      target: the folder to make; must not be there yet.
+    If it fails, or the process dies, the next call finds the folder with its files as they were
+    left. Only one process at a time can be in the block.
 
     Raises:
-      DataError: it is there already, cannot be written, or another process is at work on it.
+      DataError: `target` exists already, cannot be written, or another process is writing it.
     """
     _refuse_existing(target)
     folder = target.with_name(f".{target.name}.partial")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _claimed(folder):
-            _refuse_existing(target)  # another process may have ended just now
+        with lock(folder):
+            _refuse_existing(target)  # another process may have finished just now
+            for left_over in folder.glob(".*"):  # temporary files of a process that was killed
+                left_over.unlink()
             yield folder
             _sync(folder)
             folder.rename(target)
             _sync(target.parent)
     except OSError as error:
-        raise DataError(f"{target}: could not be written ({error})") from error
-
-
-def _refuse_existing(target: Path) -> None:
-    if os.path.lexists(target):
-        raise DataError(f"{target}: is there already; name a new folder or remove this one")
+        raise DataError(f"{target}: cannot be written ({error})") from error
 
 
 @contextlib.contextmanager
-def _claimed(folder: Path) -> Iterator[None]:
-    """Holds a folder as long as this process lives; without POSIX nothing is held."""
-    if importlib.util.find_spec("fcntl") is None:
-        yield
-        return
-    import fcntl  # noqa: PLC0415  (POSIX alone)
+def lock(
+    folder: Path,
+    error: type[UserError] = DataError,
+    wait: Callable[[], bool] = lambda: False,
+) -> Iterator[int]:
+    """Locks an existing folder against other processes that lock it.
 
+    The lock ends with the block, or when the process and all children that inherited the yielded
+    file descriptor have ended. Without POSIX, or on a file system without locks, nothing is locked.
+
+    Args:
+      folder: the folder.
+      error: the exception to raise.
+      wait: called again and again while another process holds the lock; returns whether to try
+        once more. By default the first attempt is the only one.
+
+    Yields:
+      The file descriptor that holds the lock; -1 without POSIX.
+
+    Raises:
+      UserError: of the kind `error`, if another process holds the lock.
+      OSError: the folder cannot be opened.
+    """
+    if fcntl is None:
+        yield -1
+        return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise DataError(f"{folder}: another process is writing it; wait for its end") from error
-        yield
+        while not _try_lock(handle):
+            if not wait():
+                raise error(f"{folder}: another process is working on it; wait until it ends")
+        yield handle
     finally:
         os.close(handle)
 
 
+def _try_lock(handle: int) -> bool:
+    """Whether the lock is held now, or there are no locks."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
+
+
+def _refuse_existing(target: Path) -> None:
+    if os.path.lexists(target):
+        raise DataError(f"{target}: exists already; name a new folder or remove this one")
+
+
 def _sync(folder: Path) -> None:
-    """Brings the names in a folder to the disk, where folders can be opened for that."""
+    """Flushes a folder's entries to disk, on systems that can open folders."""
     with contextlib.suppress(PermissionError):
         handle = os.open(folder, os.O_RDONLY)
         try:

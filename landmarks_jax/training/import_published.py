@@ -11,11 +11,11 @@ from ml_collections import ConfigDict
 from landmarks_jax import config as configuration
 from landmarks_jax import objective
 from landmarks_jax.models.generator import Generator
+from landmarks_jax.system import files
 from landmarks_jax.system.errors import WeightsError, WorkdirError
 from landmarks_jax.training import checkpoints, sharding
 from landmarks_jax.training import state as states
 from landmarks_jax.weights import published_networks
-from landmarks_jax.weights.download import sha256_of
 
 
 def adopt(
@@ -90,7 +90,7 @@ def _notes(detector: Path, generator: Path | None, core: Path | None) -> list[st
 
 
 def _named(path: Path) -> str:
-    return f"{path.name} (SHA-256 {sha256_of(path)[:16]})"
+    return f"{path.name} (SHA-256 {files.sha256_of(path, WeightsError)[:16]})"
 
 
 def _state(config: ConfigDict, networks: dict[str, Any]) -> states.TrainState:

@@ -1,6 +1,5 @@
 """Published files from the network: named, sized and checksummed before the first byte comes."""
 
-import hashlib
 import http.client
 import logging
 import os
@@ -10,7 +9,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from landmarks_jax.system.errors import WeightsError
+from landmarks_jax.system import files
+from landmarks_jax.system.errors import WeightsError, reason
 
 _LOGGER = logging.getLogger(__name__)
 _TIMEOUT = 30  # seconds without a byte
@@ -84,19 +84,6 @@ def download(file: Published, path: Path) -> None:
     part.replace(path)
 
 
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal.
-
-    Raises:
-      WeightsError: it cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be read ({error.strerror or error})") from error
-
-
 def _fetch(file: Published, part: Path) -> None:
     """Fills the part up to the size of the whole."""
     have = part.stat().st_size if part.exists() else 0
@@ -141,7 +128,7 @@ def _ask(url: str, start: int) -> Any:
 
 def _check(path: Path, file: Published, otherwise: str) -> None:
     size = path.stat().st_size
-    found = sha256_of(path)
+    found = files.sha256_of(path, WeightsError)
     if (size, found) != (file.size, file.sha256):
         raise WeightsError(
             f"{otherwise} ({size} bytes and SHA-256 {found}, wanted are {file.size} bytes and "
@@ -150,7 +137,8 @@ def _check(path: Path, file: Published, otherwise: str) -> None:
 
 
 def _reason(error: Exception) -> str:
-    reason: object = error
-    if isinstance(error, urllib.error.URLError) and not isinstance(error, urllib.error.HTTPError):
-        reason = error.reason
-    return " ".join(str(reason).split())[:200] or type(error).__name__
+    """Why the server did not deliver; urllib hides it in its own exception."""
+    if isinstance(error, urllib.error.HTTPError) or not isinstance(error, urllib.error.URLError):
+        return reason(error)
+    inner = error.reason
+    return reason(inner if isinstance(inner, Exception) else OSError(inner))

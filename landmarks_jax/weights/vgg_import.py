@@ -19,7 +19,6 @@ from landmarks_jax.models.vgg import LAYERS, NETWORKS, TAPS, parameter_shapes
 from landmarks_jax.system import files
 from landmarks_jax.system.errors import WeightsError
 from landmarks_jax.weights import torch_file, vgg_weights
-from landmarks_jax.weights.download import sha256_of
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _KERAS_LAYER = re.compile(r"(?:^|/)block([1-5])_conv([1-4])(?:/|$)")
@@ -50,7 +49,7 @@ def convert(path: Path, out: Path) -> str:
         "network": network,
         "convention": convention,
         "feature_scale": vgg_weights.FEATURE_SCALES[convention],
-        "source": f"{path.name} (SHA-256 {sha256_of(path)})",
+        "source": f"{path.name} (SHA-256 {files.sha256_of(path, WeightsError)})",
         "sha256": vgg_weights.digest_of_layers(layers),
     }
     data = io.BytesIO()

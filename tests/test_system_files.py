@@ -1,0 +1,168 @@
+"""Atomic files and folders, locks, digests, and the reason of an error."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from landmarks_jax.system import errors, files
+from landmarks_jax.system.errors import DataError, WeightsError
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_write_file_replaces_and_makes_folders(tmp_path):
+    path = tmp_path / "deep" / "a.json"
+    files.write_file(path, "ü")
+    assert path.read_bytes() == b"\xc3\xbc"
+    files.write_file(path, b"two")
+    assert path.read_bytes() == b"two"
+    assert names(path.parent) == ["a.json"]
+    mask = os.umask(0o022)
+    os.umask(mask)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, OSError("disk full")], ids=["stop", "disk"])
+def test_a_failing_block_leaves_the_old_file(failure, tmp_path):
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"old")
+
+    def write():
+        with files.new_file(path, WeightsError) as file:
+            file.write(b"half")
+            raise failure
+
+    expected = KeyboardInterrupt if failure is KeyboardInterrupt else WeightsError
+    with pytest.raises(expected):
+        write()
+    assert path.read_bytes() == b"old"
+    assert names(tmp_path) == ["a.bin"]
+
+
+def test_places_that_cannot_be_written_raise_the_given_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WeightsError, match=r"file/a: cannot be written \(\w"):
+        files.write_file(tmp_path / "file" / "a", "", WeightsError)
+    with pytest.raises(DataError, match=r"cannot be written \(not a regular file"):
+        files.write_file(tmp_path, "")
+
+
+def test_sha256_of_a_file(tmp_path):
+    (tmp_path / "abc").write_bytes(b"abc")
+    digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, B.1
+    assert files.sha256_of(tmp_path / "abc") == digest
+    with pytest.raises(WeightsError, match=r"none: cannot be read \(No such file or directory\)"):
+        files.sha256_of(tmp_path / "none", WeightsError)
+
+
+def test_a_new_folder_exists_only_once_it_is_complete(tmp_path):
+    target = tmp_path / "deep" / "out"
+
+    def write(fail):
+        with files.new_folder(target) as folder:
+            (folder / "a").write_text("1")
+            assert not target.exists()
+            if fail:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write(fail=True)
+    assert names(target.parent) == []
+    write(fail=False)
+    assert names(target.parent) == ["out"]
+    assert (target / "a").read_text() == "1"
+    with pytest.raises(DataError, match="out: exists already"):
+        write(fail=False)
+
+
+def test_a_resumable_folder_keeps_files_but_no_temporary_ones(tmp_path):
+    target = tmp_path / "out"
+
+    def killed():
+        with files.resumable_folder(target) as folder:
+            (folder / "a").write_text("1")
+            (folder / ".b.x7").write_text("half")  # as `new_file` leaves it when killed
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        killed()
+    assert names(tmp_path) == [".out.partial"]
+    with files.resumable_folder(target) as folder:
+        assert names(folder) == ["a"]
+        (folder / "b").write_text("2")
+    assert names(tmp_path) == ["out"]
+    assert names(target) == ["a", "b"]
+    with pytest.raises(DataError, match="exists already"), files.resumable_folder(target):
+        pass
+
+
+def test_a_locked_folder_is_refused_or_waited_for(tmp_path):
+    attempts = []
+    with files.lock(tmp_path) as handle:
+        with (
+            pytest.raises(WeightsError, match="another process"),
+            files.lock(tmp_path, WeightsError),
+        ):
+            pass
+        with (
+            pytest.raises(DataError),
+            files.lock(tmp_path, wait=lambda: attempts.append(1) or len(attempts) < 3),
+        ):
+            pass
+        inherited = os.dup(handle)  # as a child process holds it
+    assert len(attempts) == 3
+    with pytest.raises(DataError), files.lock(tmp_path):
+        pass
+
+    def release() -> bool:
+        os.close(inherited)
+        return True
+
+    with files.lock(tmp_path, wait=release):
+        pass
+
+
+def test_a_lock_ends_with_its_process(tmp_path):
+    code = (
+        "import os, sys, pathlib\n"
+        "from landmarks_jax.system import files\n"
+        "with files.lock(pathlib.Path(sys.argv[1])):\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code, tmp_path], check=False).returncode == -9
+    with files.lock(tmp_path):
+        pass
+
+
+def test_without_locks_nothing_is_locked(tmp_path, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    with files.lock(tmp_path):
+        monkeypatch.setattr(files.fcntl, "flock", flock)
+        with files.lock(tmp_path) as handle:
+            assert handle >= 0
+        monkeypatch.setattr(files, "fcntl", None)
+        with files.lock(tmp_path) as handle:
+            assert handle == -1
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "a"), "No such file or d"),
+        (ValueError("two\n  lines"), "two lines"),
+        (KeyError(), "KeyError"),
+        (ValueError("x" * 300), "x" * 200),
+    ],
+)
+def test_a_reason_is_one_short_line(error, expected):
+    text = errors.reason(error)
+    assert text.startswith(expected)
+    assert len(text) <= 200
