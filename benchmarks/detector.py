@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 
 from benchmarks import arguments, records
 from benchmarks.records import OURS
-from configs import base
+from landmarks_jax.configs import base
 from landmarks_jax.inference.detector import ViewDetector, build_detector
 
 # Name -> side of the views, channels, depth of the hourglass.

@@ -30,7 +30,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from benchmarks import arguments, records
-from configs import faces, faces_cpu
+from landmarks_jax.configs import faces, faces_cpu
 from landmarks_jax.data import photo_files, prepared
 from landmarks_jax.data.loader import Feed, framing_of, open_feed
 from landmarks_jax.data.sources import registry

@@ -34,7 +34,7 @@ def measure(name: str, fields: dict[str, Any]) -> dict[str, Any]:
     Returns:
       A row of the result; peaks in MiB, the process's after the first step and after the last.
     """
-    config = importlib.import_module(f"configs.{name}").get_config()
+    config = importlib.import_module(f"landmarks_jax.configs.{name}").get_config()
     for field, value in fields.items():
         section, _, key = field.rpartition(".")
         (config[section] if section else config)[key] = value

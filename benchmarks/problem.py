@@ -8,9 +8,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from benchmarks import tracing
-from configs import paper, released
 from landmarks_jax import config as configuration
 from landmarks_jax import objective
+from landmarks_jax.configs import paper, released
 from landmarks_jax.models import vgg as vggs
 from landmarks_jax.training import sharding
 from landmarks_jax.training import state as states

@@ -23,8 +23,8 @@ import jax
 from ml_collections import ConfigDict
 
 from benchmarks import arguments, projection, records, roofline
-from configs import base
 from landmarks_jax import objective
+from landmarks_jax.configs import base
 from landmarks_jax.system import cache
 from landmarks_jax.training import batches, distributed, loop, program, reports, sharding
 from landmarks_jax.training import state as states

@@ -13,7 +13,7 @@ this with one thing changed.
 
 from ml_collections import ConfigDict
 
-from configs import faces_cpu
+from landmarks_jax.configs import faces_cpu
 
 
 def get_config() -> ConfigDict:

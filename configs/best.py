@@ -21,7 +21,7 @@ photos packed small (docs/hardware.md):
 
 from ml_collections import ConfigDict
 
-from configs import faces
+from landmarks_jax.configs import faces
 
 
 def get_config() -> ConfigDict:

@@ -15,7 +15,7 @@ labels: 10.9 % center (mean shape 24.1), 8.1 % box (mean shape 14.8).
 
 from ml_collections import ConfigDict
 
-from configs import best
+from landmarks_jax.configs import best
 
 
 def get_config() -> ConfigDict:

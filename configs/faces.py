@@ -11,7 +11,7 @@ For one accelerator; not run to its end yet: neither its time nor its result is 
 
 from ml_collections import ConfigDict
 
-from configs import base
+from landmarks_jax.configs import base
 
 
 def get_config() -> ConfigDict:

@@ -11,7 +11,7 @@ labels: 16.4 % center (mean shape 24.1), 10.2 % box (mean shape 14.8).
 
 from ml_collections import ConfigDict
 
-from configs import faces
+from landmarks_jax.configs import faces
 
 
 def get_config() -> ConfigDict:

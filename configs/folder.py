@@ -16,7 +16,7 @@ On an accelerator, widen it as `configs/faces.py` does. With a CSV of some label
 
 from ml_collections import ConfigDict
 
-from configs import quickstart
+from landmarks_jax.configs import quickstart
 
 
 def get_config() -> ConfigDict:

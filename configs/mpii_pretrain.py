@@ -15,7 +15,7 @@ squared errors against Gaussian maps, random turns and sizes.
 
 from ml_collections import ConfigDict
 
-from configs import base
+from landmarks_jax.configs import base
 
 
 def get_config() -> ConfigDict:

@@ -19,7 +19,7 @@ otherwise. With a core (docs/pretraining.md) the paper's start is
 
 from ml_collections import ConfigDict
 
-from configs import base
+from landmarks_jax.configs import base
 
 
 def get_config() -> ConfigDict:

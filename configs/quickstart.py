@@ -8,7 +8,7 @@ held-out embedded faces with all labels: 10.5 % (mean shape 23.5, untrained 23.0
 
 from ml_collections import ConfigDict
 
-from configs import base
+from landmarks_jax.configs import base
 
 
 def get_config() -> ConfigDict:

@@ -18,7 +18,7 @@ scratch unless told otherwise. With a core (docs/pretraining.md) its start is
 
 from ml_collections import ConfigDict
 
-from configs import paper
+from landmarks_jax.configs import paper
 
 
 def get_config() -> ConfigDict:

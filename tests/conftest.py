@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import pytest
 
-from configs import base
+from landmarks_jax.configs import base
 
 
 @pytest.fixture(scope="session")

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from configs import paper
 from landmarks_jax import config as configuration
+from landmarks_jax.configs import paper
 from landmarks_jax.studies.cells import CELLS, Base, config_of, folder_of
 
 NOTE = "perceptual loss of Caffe VGG-16, 3 taps (relu1_2, relu2_2, relu3_3)"
@@ -57,7 +57,7 @@ def result_of(key, running, *, steps, batch=None, notes=(NOTE,)):
         "notes": list(notes),
         "results": results,
         "provenance": {
-            "command": "python eval.py",
+            "command": "landmarks-jax eval",
             "steps": steps,
             "training_minutes": steps / 100,
             "trained_on": ["1 x H200"],

@@ -1,5 +1,7 @@
 """Narrow runs for the end-to-end tests: configurations, photos on disk, the commands themselves."""
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
@@ -9,7 +11,8 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 
-from configs import base
+from landmarks_jax.cli.main import COMMANDS, main
+from landmarks_jax.configs import base
 
 ROOT = Path(__file__).parent.parent
 
@@ -55,9 +58,24 @@ def flags(config: ConfigDict) -> list[str]:
     return given
 
 
+def call(*arguments: str) -> tuple[int, str, str]:
+    """Runs `landmarks-jax ...` in this process: exit code, standard output and standard error."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(arguments)
+    return code, out.getvalue(), err.getvalue()
+
+
 def command(*arguments: str, code: str | None = None, **environment: str) -> subprocess.Popen[str]:
-    """Starts Python from the root of the checkout; `code` stands in for a script."""
-    start = [sys.executable, *(("-c", code) if code else ()), *arguments]
+    """Starts a process: a script or a module (`-m`), or `landmarks-jax ...`.
+
+    `code` stands in for a script.
+    """
+    if code is not None:
+        arguments = ("-c", code, *arguments)
+    elif arguments[0] in COMMANDS:
+        arguments = ("-m", "landmarks_jax", *arguments)
+    start = [sys.executable, *arguments]
     return subprocess.Popen(
         start,
         cwd=ROOT,

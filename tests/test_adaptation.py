@@ -19,7 +19,7 @@ from tests.running import narrow
 
 def shapes(**fields):
     """The state of the paper's model, its shapes alone."""
-    config = importlib.import_module("configs.paper").get_config()
+    config = importlib.import_module("landmarks_jax.configs.paper").get_config()
     config.perceptual.weights = ""
     for name, value in fields.items():
         section, _, field = name.partition("__")

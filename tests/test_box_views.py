@@ -10,8 +10,8 @@ import scipy.ndimage
 import scipy.stats
 from PIL import Image
 
-from configs import base
 from landmarks_jax import geometry, objective, views
+from landmarks_jax.configs import base
 from landmarks_jax.data.box_canvas import Surroundings
 from landmarks_jax.data.framing import Framing, stretch
 from landmarks_jax.system.errors import ConfigError, DataError

@@ -70,7 +70,7 @@ def mtfl(folder: Path, count: int = 12) -> Path:
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_shipped_configuration_trains(name, tmp_path):
-    config = importlib.import_module(f"configs.{name}").get_config()
+    config = importlib.import_module(f"landmarks_jax.configs.{name}").get_config()
     shrink(config)
     config.train.steps = 1
     config.data.num_synthetic = 16
@@ -190,8 +190,7 @@ BLOCKED = """
 import runpy, sys
 for name in ("tensorflow", "tensorflow_datasets", "keras"):
     sys.modules[name] = None
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
+runpy.run_module("landmarks_jax", run_name="__main__")
 """
 
 
@@ -202,7 +201,7 @@ def test_prepared_training_and_evaluation_without_tensorflow(tmp_path):
     config.train.steps = 3
     code, out, err = finish(
         command(
-            "prepare.py",
+            "prepare",
             "--config=configs/quickstart.py",
             *flags(config),
             f"--out={tmp_path / 'canvases'}",
@@ -214,7 +213,7 @@ def test_prepared_training_and_evaluation_without_tensorflow(tmp_path):
 
     config.data.source, config.data.roots = "prepared", (str(tmp_path / "canvases"),)
     run = tmp_path / "prepared-run"
-    blocked = command("train.py", *flags(config), f"--workdir={run}", code=BLOCKED)
+    blocked = command("train", *flags(config), f"--workdir={run}", code=BLOCKED)
     code, _, err = finish(blocked)
     assert code == 0, err
     fields = ("step", "loss", "norm_detector", "norm_generator")
@@ -227,7 +226,7 @@ def test_prepared_training_and_evaluation_without_tensorflow(tmp_path):
     ]
     assert metrics[0] == metrics[1]
     assert len(metrics[0]) == 3
-    code, out, err = finish(command("eval.py", f"--workdir={run}", code=BLOCKED))
+    code, out, err = finish(command("eval", f"--workdir={run}", code=BLOCKED))
     assert code == 0, err
     assert "| synthetic | center | 3 |" in out
 

@@ -63,7 +63,7 @@ def write_run(folder, *results, equivariance=5.0, steps=4, scored_at=4, **fields
         result["results"]["running"]["equivariance"] = {
             "error": equivariance, "compared": 9, "left_out": 0}  # fmt: skip
         result["provenance"] = {
-            "command": f"python eval.py --workdir {folder} --fit=a.csv --score b.csv",
+            "command": f"landmarks-jax eval --workdir {folder} --fit=a.csv --score b.csv",
             "steps": scored_at, "training_minutes": 0.5 * scored_at, "device": "1 x cpu",
             "trained_on": ["1 x H200", "2 processor cores (x86_64)"]}  # fmt: skip
         name = f"{result['protocol']}-{result['crop']}.json".replace(" ", "-")
@@ -156,8 +156,8 @@ def test_what_is_not_scored_names_its_command(parts, tmp_path):
     assert [(table["protocol"], table["crop"]) for table in comparison["tables"]] == [
         ("aflw-dev", "center"), ("aflw-dev", "box"), ("mine to yours", "tight")]  # fmt: skip
     box, own = ({row["name"]: row for row in t["rows"]} for t in comparison["tables"][1:])
-    assert box[b]["command"] == f"python eval.py --workdir '{b}' --protocol aflw-dev"
-    assert own[b]["command"] == f"python eval.py --workdir '{b}' --fit=a.csv --score b.csv"
+    assert box[b]["command"] == f"landmarks-jax eval --workdir '{b}' --protocol aflw-dev"
+    assert own[b]["command"] == f"landmarks-jax eval --workdir '{b}' --fit=a.csv --score b.csv"
     assert box[b]["values"] == {"steps": [4], "minutes": [2.0]}
     assert f"| {b} | 3 | 1 | not scored: `{box[b]['command']}` | - |" in markdown
     assert not [row for row in box if row.startswith("mean of")]
@@ -280,7 +280,7 @@ def test_folders_that_cannot_be_compared_are_named(parts, tmp_path):
 def test_the_command_prints_tables_and_fails_with_one_line(parts, tmp_path):
     a = write_run(tmp_path / "a", result_of(parts, 0.03))
     good, bad, none = (
-        command("compare.py", *arguments)
+        command("compare", *arguments)
         for arguments in ([a, f"--out={tmp_path / 'out'}"], [a, "/nowhere"], [])
     )
     code, out, err = finish(good)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
-from configs import base
 from landmarks_jax import config as configuration
+from landmarks_jax.configs import base
 from landmarks_jax.system.errors import ConfigError
 
 CONFIGS = sorted(
@@ -30,7 +30,7 @@ def changed(*changes):
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_shipped_configurations_are_valid(name):
-    config = importlib.import_module(f"configs.{name}").get_config()
+    config = importlib.import_module(f"landmarks_jax.configs.{name}").get_config()
     configuration.validate(config)
     with pytest.raises((AttributeError, KeyError)):
         config.no_such_field = 1
@@ -40,7 +40,7 @@ def test_shipped_configurations_are_valid(name):
 def test_views_show_the_part_of_a_picture_that_the_readme_says(name, share):
     # The README: "training looks at its middle four fifths". `folder` starts from `quickstart`,
     # whose view is of embedded faces and may change.
-    config = importlib.import_module(f"configs.{name}").get_config()
+    config = importlib.import_module(f"landmarks_jax.configs.{name}").get_config()
     assert config.views.size / config.data.canvas_size == share
 
 
@@ -151,7 +151,7 @@ def test_the_batch_is_shared_evenly_by_the_devices():
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_configuration_survives_its_file(name):
-    config = importlib.import_module(f"configs.{name}").get_config()
+    config = importlib.import_module(f"landmarks_jax.configs.{name}").get_config()
     text = configuration.to_json(config)
     back = configuration.from_json(text)
     assert isinstance(back, ConfigDict)

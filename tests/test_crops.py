@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs import best, mpii_pretrain, paper, released
 from landmarks_jax import config as configuration
 from landmarks_jax import crops
+from landmarks_jax.configs import best, mpii_pretrain, paper, released
 from landmarks_jax.data import prepared
 from landmarks_jax.data.loader import framing_of
 from landmarks_jax.data.sources import registry

@@ -76,7 +76,7 @@ def site_folder(packed_file, tmp_path_factory):
     except WeightsError as error:
         browsing.missing(str(error))
     folder = tmp_path_factory.mktemp("site") / "page"
-    code, out, err = finish(command("demo.py", str(packed_file), "--build", str(folder)))
+    code, out, err = finish(command("demo", str(packed_file), "--build", str(folder)))
     assert code == 0, err
     assert str(folder) in out
     return folder

@@ -252,7 +252,7 @@ server.show("mine", 0)
     ],
 )
 def test_the_command_refuses_in_one_line(arguments, message, tmp_path):
-    code, out, err = finish(command("demo.py", *(a.format(tmp_path) for a in arguments)))
+    code, out, err = finish(command("demo", *(a.format(tmp_path) for a in arguments)))
     assert (code, out) == (2, "")
     assert err.startswith(message)
     assert err.count("\n") == 1

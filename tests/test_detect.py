@@ -374,12 +374,12 @@ def test_the_command_itself(packed_file, detector, tmp_path):
     out = tmp_path / "out"
     glob = str(tmp_path / "*.png")
     runs = [
-        start("detect.py", str(packed_file), glob, f"--out={out}"),
-        start("detect.py", str(tmp_path / "bad.png"), glob, "--out", str(tmp_path / "out2")),
-        start("detect.py", str(packed_file), f"--out={out}"),
-        start("detect.py", str(packed_file), glob),
-        start("detect.py", str(packed_file), glob, "--out=x", "--seconds=3"),
-        start("detect.py", str(packed_file), "--out=x", "--camera=0", "--boxes=x.csv"),
+        start("detect", str(packed_file), glob, f"--out={out}"),
+        start("detect", str(tmp_path / "bad.png"), glob, "--out", str(tmp_path / "out2")),
+        start("detect", str(packed_file), f"--out={out}"),
+        start("detect", str(packed_file), glob),
+        start("detect", str(packed_file), glob, "--out=x", "--seconds=3"),
+        start("detect", str(packed_file), "--out=x", "--camera=0", "--boxes=x.csv"),
     ]
     (code, said, err), *failures = [finish(run) for run in runs]
     assert code == 1, err

@@ -4,8 +4,8 @@ import importlib
 
 import pytest
 
-from configs import paper, released
 from landmarks_jax import geometry
+from landmarks_jax.configs import paper, released
 from landmarks_jax.studies import dry_run
 from landmarks_jax.studies.cells import CELLS, Base, cells_of, config_of
 from tests.experimenting import base_of
@@ -31,7 +31,7 @@ GENERATOR = {
     ids="+".join,
 )
 def test_every_cell_of_the_presets_traces_with_the_papers_parameters(preset, names):
-    config = importlib.import_module(f"configs.{preset}").get_config()
+    config = importlib.import_module(f"landmarks_jax.configs.{preset}").get_config()
     base = Base(f"configs/{preset}.py", config, {})
     text, right = dry_run.check(cells_of((), names), base)
     assert right

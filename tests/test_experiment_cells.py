@@ -8,8 +8,8 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
-from configs import mpii_pretrain, paper
 from landmarks_jax import config as configuration
+from landmarks_jax.configs import mpii_pretrain, paper
 from landmarks_jax.evaluation import labelled_faces
 from landmarks_jax.studies import runner, status
 from landmarks_jax.studies.cells import (
@@ -69,7 +69,7 @@ def test_every_cell_is_in_a_table_and_every_preset_has_all_of_them():
     assert {name for table in ("1", "2", "3") for name in TABLES[table]} == set(CELLS)
     assert set(TABLES["ablation"]) <= set(CELLS)
     for name in ("paper", "released", "best", "best_cpu", "faces", "faces_cpu"):
-        base = base_of(importlib.import_module(f"configs.{name}").get_config())
+        base = base_of(importlib.import_module(f"landmarks_jax.configs.{name}").get_config())
         found = [configuration.to_json(config_of(cell, base, 0)) for cell in CELLS.values()]
         assert len(set(found)) == len(CELLS)
 
@@ -208,8 +208,8 @@ def test_a_plan_names_the_commands_that_are_left(tmp_path, monkeypatch):
     assert [job.folder.name for job in jobs[:5]] == [f"{n}-seed0" for n in names] + [
         "inter-k10-seed1"]  # fmt: skip
     lines = runner.plan(jobs[:4]).splitlines()
-    start = "  python train.py --config configs/paper.py --workdir"
-    score = "  python eval.py --workdir"
+    start = "  landmarks-jax train --config configs/paper.py --workdir"
+    score = "  landmarks-jax eval --workdir"
     assert lines == [
         f"{runs}/inter-k10-seed0: finished",
         f"{runs}/cycle-k10-seed0: to do",

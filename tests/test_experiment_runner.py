@@ -62,8 +62,7 @@ def words(tmp_path):
     own = tuple(f"--config.{field}=" for field in OWN_FIELDS)
     given = [flag for flag in flags(config) if not flag.startswith(own)]
     return config, [
-        "-m",
-        "landmarks_jax.cli.reproduce",
+        "reproduce",
         "train",
         "--config=configs/quickstart.py",
         "--cells=baseline-k10,vgg19-k10",
@@ -98,7 +97,7 @@ def test_a_killed_runner_is_gone_on_with_and_a_failing_cell_is_not_the_end(
     code, out, err = finish(start(*arguments))
     assert code == 1, out + err
     assert "none.npz: no such file" in err
-    failed = f"failed: {runs}/vgg19-k10-seed0: exit code 2 of python train.py --config"
+    failed = f"failed: {runs}/vgg19-k10-seed0: exit code 2 of landmarks-jax train --config"
     assert out.splitlines()[-1].startswith(failed)
     assert out.splitlines()[-2] == "1 of 2 runs finished"
     log = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -195,14 +194,14 @@ def test_commands_that_end_well_and_leave_nothing_are_a_failure(tmp_path, capsys
     ],
 )
 def test_commands_fail_with_one_line(words, message):
-    code, out, err = finish(start("-m", "landmarks_jax.cli.reproduce", *words))
+    code, out, err = finish(start("reproduce", *words))
     assert (code, out) == (2, "")
     assert err.startswith(message)
     assert len(err.splitlines()) == 1
 
 
 def test_a_reader_that_has_enough_leaves_no_trace():
-    process = start("-m", "landmarks_jax.cli.reproduce", "table", "--table=1", "--runs=/nowhere")
+    process = start("reproduce", "table", "--table=1", "--runs=/nowhere")
     process.stdout.close()  # as `head` does
     err = process.stderr.read()
     process.stderr.close()

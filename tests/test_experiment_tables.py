@@ -129,7 +129,7 @@ def test_an_ablation_has_means_deviations_and_the_commands_of_what_is_missing(tm
 
     runs = f"--config configs/paper.py --runs {tmp_path / 'runs'}"
     rest = "--protocol aflw-995 --config.train.steps=400"
-    start = "python -m landmarks_jax.cli.reproduce train --cells"
+    start = "landmarks-jax reproduce train --cells"
     whys = {entry["cell"]: (entry["why"], entry["command"]) for entry in table["missing"]}
     assert list(whys) == ["baseline-k10", "cycle-k10", "pixel-only-k10", "perceptual-only-k10"]
     assert whys["baseline-k10"] == (

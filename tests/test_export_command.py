@@ -1,4 +1,4 @@
-"""export.py as a user meets it: from a run, from a packed file, and what it refuses."""
+"""The export command as a user meets it: from a run, from a packed file, and what it refuses."""
 
 import os
 import re
@@ -45,7 +45,7 @@ def detector_file(run, tmp_path_factory):
     out = tmp_path_factory.mktemp("packed") / "small.safetensors"
     code, printed, err = finish(
         command(
-            "export.py",
+            "export",
             f"--workdir={run}",
             f"--out={out}",
             f"--card={out.with_suffix('.md')}",
@@ -66,7 +66,7 @@ def test_a_run_is_packed_with_its_regressor_and_scores(run, detector_file):
     assert content.config == packed_file.needed_fields(config)
     summary = content.summary
     assert summary["notes"] == ["a note"]
-    assert summary["provenance"]["command"].startswith("python export.py --workdir=")
+    assert summary["provenance"]["command"].startswith("landmarks-jax export --workdir=")
     assert (summary["provenance"]["steps"], summary["provenance"]["training_minutes"]) == (7, 1.5)
     assert len(summary["point_names"]) == 5
     (score,) = summary["scores"]
@@ -181,7 +181,7 @@ def test_the_command_fails_with_one_line_and_a_code(detector_file, tmp_path):
         (out, f"--workdir={tmp_path / 'none'}"): "config.json: no such file",
         (f"--detector={damaged}",): "--out",
     }
-    started = {arguments: command("export.py", *arguments) for arguments in cases}
+    started = {arguments: command("export", *arguments) for arguments in cases}
     for arguments, process in started.items():
         code, printed, err = finish(process)
         assert (code, printed) == (2, ""), arguments

@@ -157,9 +157,7 @@ def test_the_picture_has_rows_for_each_run_in_the_first_ones_colours(figure):
 
 def test_the_command_makes_picture_table_and_json(runs, tmp_path):
     out = tmp_path / "new" / "figure.png"
-    started = command(
-        "-m", "landmarks_jax.cli.figure", *runs, f"--out={out}", "--faces=3", "--tile=32"
-    )
+    started = command("figure", *runs, f"--out={out}", "--faces=3", "--tile=32")
     code, printed, err = finish(started)
     assert code == 0, err
     figure = json.loads(out.with_suffix(".json").read_text())
@@ -168,7 +166,7 @@ def test_the_command_makes_picture_table_and_json(runs, tmp_path):
     assert figure["shown"] == [0, 4, 7]
     assert figure["notes"] == ["trained with the center crop, without annotation", "a note"]
     assert [run["composition"] for run in figure["runs"]] == ["baseline", "all"]
-    assert figure["provenance"]["command"].startswith("python -m landmarks_jax.cli.figure ")
+    assert figure["provenance"]["command"].startswith("landmarks-jax figure ")
 
     # Again, from the runs' weights and the faces themselves.
     config = checkpoints.read_config(tmp_path / runs[0])
@@ -220,7 +218,7 @@ def test_what_cannot_be_shown_is_one_line(runs, tmp_path):
     checkpoints.claim(bare, config, data_digest="", weights_digest="", notes=[], hardware=())
     refused = [
         (runs[:1], {}, ConfigError, "two runs or more"),
-        ([runs[0], str(tmp_path / "empty")], {}, WorkdirError, "empty: is no run of train.py"),
+        ([runs[0], str(tmp_path / "empty")], {}, WorkdirError, "empty: not a run"),
         ([runs[0], str(bare)], {}, WorkdirError, "bare: has no checkpoint yet; train it first"),
         ([runs[0], f"{runs[0]}/"], {}, WorkdirError, "is given twice"),
         ([runs[0], box], {}, ConfigError, r"config\.data\.crop is 'center' in .* and 'box' in .*"),
@@ -234,9 +232,9 @@ def test_what_cannot_be_shown_is_one_line(runs, tmp_path):
     with pytest.raises(ConfigError, match=r"--out .*figure\.md: .* ends in \.png"):
         faces_figure.write(runs, tmp_path / "figure.md", {})
     assert not list(tmp_path.glob("figure*"))
-    code, printed, err = finish(command("-m", "landmarks_jax.cli.figure", runs[0], "/nowhere"))
+    code, printed, err = finish(command("figure", runs[0], "/nowhere"))
     assert (code, printed) == (2, "")
-    assert err == "error: /nowhere: is no run of train.py, it has no config.json\n"
+    assert err == "error: /nowhere: not a run, it has no config.json\n"
 
 
 def test_the_figure_in_the_documents_is_made_from_its_json():

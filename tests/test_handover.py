@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from configs import faces
 from landmarks_jax import objective
+from landmarks_jax.configs import faces
 from landmarks_jax.evaluation import run_evaluation
 from landmarks_jax.system.errors import WorkdirError
 from landmarks_jax.training import checkpoints, loop, restart, run_transfer, sharding
@@ -362,12 +362,12 @@ def test_a_deadline_shortens_a_sitting(trained, tmp_path):
 def test_the_command_writes_a_handover(trained, tmp_path):
     workdir, _ = trained
     out = tmp_path / "out"
-    code, printed, err = finish(command("handover.py", f"--workdir={workdir}", f"--out={out}"))
+    code, printed, err = finish(command("transfer", f"--workdir={workdir}", f"--out={out}"))
     assert code == 0, err
     assert run_transfer.read(out).step == 3
     assert {line.split(":")[0] for line in printed.splitlines()} == set(map(str, out.iterdir()))
     lines = gzip.decompress(next(out.glob("metrics-*")).read_bytes()).decode().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3]
-    code, _, err = finish(command("train.py", f"--workdir={tmp_path}", f"--handover={tmp_path}"))
+    code, _, err = finish(command("train.py", f"--workdir={tmp_path}", f"--transfer={tmp_path}"))
     assert code == 2
     assert err == f"error: {tmp_path}: no handover here (handover.json is missing)\n"

@@ -73,7 +73,7 @@ def find(run):
 
 @pytest.fixture(scope="module")
 def content(run, protocols):
-    return pack_run.pack_run(run[0], protocols, ["export.py", "--workdir", "a run"])
+    return pack_run.pack_run(run[0], protocols, ["landmarks-jax", "export", "--workdir", "a run"])
 
 
 def test_the_averaged_parameters_are_packed(run, content):
@@ -96,7 +96,7 @@ def test_the_summary_says_where_it_comes_from(content):
     summary = content.summary
     assert summary["trained_on"] == {"source": "synthetic", "crop": "center"}
     assert summary["notes"] == ["a note"]
-    assert summary["provenance"]["command"] == "python export.py --workdir 'a run'"
+    assert summary["provenance"]["command"] == "landmarks-jax export --workdir 'a run'"
     assert summary["provenance"]["steps"] == 7
     assert summary["provenance"]["training_minutes"] == 1.5
     assert re.fullmatch(r"20\d\d-\d\d-\d\d", summary["packed_on"])

@@ -235,7 +235,14 @@ def test_the_command_prepares_a_config(photos):
     flags = [f"--config.data.{field}={value}" for field, value in settings.items()]
     flags += ["--config.views.scale_std=0", "--config.views.shift_std=0"]
     out = photos.parent / "out"
-    command = [sys.executable, "prepare.py", "--config=configs/base.py", "--config.views.size=16"]
+    command = [
+        sys.executable,
+        "-m",
+        "landmarks_jax",
+        "prepare",
+        "--config=configs/base.py",
+        "--config.views.size=16",
+    ]
     command += [*flags, "--config.model.hourglass_depth=1", f"--out={out}"]
     subprocess.run(command, cwd=root, check=True, timeout=60, capture_output=True)
     assert prepared.PreparedCanvases(out).framing == FRAME

@@ -115,7 +115,7 @@ def test_it_is_whole_or_not_there(tmp_path):
 def test_the_command_packs_a_configuration(tmp_path):
     write_photos(tmp_path / "photos", 4, (40, 60))
     flags = ["--config.data.source=folder", f"--config.data.roots=('{tmp_path / 'photos'}',)"]
-    run = ["prepare.py", "--config=configs/base.py", *flags, f"--out={tmp_path / 'out'}"]
+    run = ["prepare", "--config=configs/base.py", *flags, f"--out={tmp_path / 'out'}"]
     code, out, err = finish(command(*run, "--shrink=30", "--quality=80"))
     assert code == 0, err
     assert "4 photos, 0.0 MiB" in out

@@ -20,8 +20,7 @@ BLOCKED = """
 import runpy, sys
 for name in ("tensorflow", "tensorflow_datasets", "keras"):
     sys.modules[name] = None
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
+runpy.run_module("landmarks_jax", run_name="__main__")
 """
 
 
@@ -51,13 +50,13 @@ def test_sittings_go_on_from_each_other_without_tensorflow(tmp_path, capsys):
         train__steps=2,
     )
     workdir, out, canvases = tmp_path / "run", tmp_path / "out", tmp_path / "canvases"
-    arguments = ["sitting.py", "--config=configs/quickstart.py", *flags(config), "--minutes=9"]
+    arguments = ["session", "--config=configs/quickstart.py", *flags(config), "--minutes=9"]
     arguments += [f"--photos={tmp_path / 'photos'}", f"--canvases={canvases}"]
     arguments += [f"--workdir={workdir}", f"--out={out}"]
     code, printed, err = finish(command(*arguments, code=BLOCKED))
     assert code == 0, err
     assert "| aflw-dev | center | 3 | this detector" in printed
-    assert run_transfer.read(out / "handover").step == 2
+    assert run_transfer.read(out / "transfer").step == 2
     (folder,) = canvases.iterdir()
     assert len(prepared.PreparedCanvases(folder)) == 11  # and one left out
     with zipfile.ZipFile(out / "results.zip") as file:
@@ -76,14 +75,14 @@ def test_sittings_go_on_from_each_other_without_tensorflow(tmp_path, capsys):
     }
     assert timed_session.sit(config, workdir, out, start=time.monotonic(), **options) == 0
     assert (folder / "manifest.json").stat().st_mtime_ns == made
-    read = run_transfer.read(out / "handover")
+    read = run_transfer.read(out / "transfer")
     assert (read.step, read.run["restarts"]) == (4, [])
     metrics = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in metrics] == [1, 2, 3, 4]
     assert len(list(out.rglob("*.*"))) <= 8
 
     # On another machine: a new folder, from what was handed over.
-    new, handed = tmp_path / "new", out / "handover"
+    new, handed = tmp_path / "new", out / "transfer"
     config.eval.protocols = ("aflw-dev",)
     capsys.readouterr()
     start = time.monotonic()
@@ -93,7 +92,7 @@ def test_sittings_go_on_from_each_other_without_tensorflow(tmp_path, capsys):
     )
     table = capsys.readouterr().out
     assert table.count("Note: restarted, not resumed, at step 4") == table.count("### ") == 9
-    again = run_transfer.read(tmp_path / "next" / "handover")
+    again = run_transfer.read(tmp_path / "next" / "transfer")
     assert (again.step, len(again.run["restarts"])) == (4, 1)
     assert again.arrays.keys() == read.arrays.keys()
     for name, array in read.arrays.items():  # rounded once, they are not rounded again
@@ -164,7 +163,7 @@ def test_a_sitting_that_is_stopped_hands_over_and_evaluates_nothing(tmp_path, mo
     config = narrow(train__steps=1)
     assert timed_session.sit(config, workdir, out, start=1000.0, minutes=9, reserve=2) == 143
     assert deadlines == [1000 + 7 * 60]
-    assert run_transfer.read(out / "handover").step == checkpoints.newest(workdir) == 1
+    assert run_transfer.read(out / "transfer").step == checkpoints.newest(workdir) == 1
     assert not (out / "results.zip").exists()
     (workdir / "pictures").mkdir()
     for step in (5, 70, 8):

@@ -35,7 +35,7 @@ CORE_FILE = Path(__file__).parent / "published" / "core.pth"
 
 
 def pretraining(root):
-    config = importlib.import_module("configs.mpii_pretrain").get_config()
+    config = importlib.import_module("landmarks_jax.configs.mpii_pretrain").get_config()
     shrink(config)
     config.model.num_landmarks = 16
     config.data.canvas_size = 24

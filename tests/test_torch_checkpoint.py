@@ -9,8 +9,8 @@ import jax
 import numpy as np
 import pytest
 
-from configs import released
 from landmarks_jax import load_detector
+from landmarks_jax.configs import released
 from landmarks_jax.evaluation import pack_run, run_evaluation
 from landmarks_jax.inference import packed_file
 from landmarks_jax.keypoints import soft_argmax
@@ -235,7 +235,7 @@ def test_projections_that_do_not_fit(changed):
 def test_the_command(tmp_path):
     shutil.copy(STORED / "core.pth", tmp_path / "model_34.fan.pth")
     (tmp_path / "other.pth").write_bytes(zipped({"a": tensor()}))
-    module = ("-m", "landmarks_jax.cli.convert_checkpoint", f"--workdir={tmp_path / 'run'}")
+    module = ("convert", "checkpoint", f"--workdir={tmp_path / 'run'}")
     right = command(
         *module, f"--detector={tmp_path}/model_34.fan.pth", f"--generator={STORED}/gen.pth"
     )

@@ -225,7 +225,7 @@ def test_the_command(tmp_path):
         [f"--file={path}", "--download=vgg16", f"--out={out}"],
         [f"--file={path}", "--out=vgg16.h5"],
     )
-    started = [command("-m", "landmarks_jax.cli.convert_vgg", *arguments) for arguments in commands]
+    started = [command("convert", "vgg", *arguments) for arguments in commands]
     converted, download, both, ending = [finish(process) for process in started]
     assert converted[0] == 0, converted[2]
     assert f"{out}: vgg16 from {path}" in converted[1]

@@ -9,8 +9,8 @@ import pytest
 import scipy.ndimage
 import scipy.stats
 
-from configs import base
 from landmarks_jax import geometry, views
+from landmarks_jax.configs import base
 
 warp = jax.jit(views.warp, static_argnums=2)
 FULL = np.array([-1.0, -1.0, 1.0, 1.0], np.float32)

@@ -1,1 +1,1 @@
-"""Commands."""
+"""The command `landmarks-jax`: one module a subcommand."""

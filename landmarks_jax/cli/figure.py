@@ -1,37 +1,43 @@
-"""The paper's qualitative figure: the same faces under a baseline and under the full method.
+"""Draw the same faces under several runs, as the paper's Fig. 2: a baseline and the full method.
 
-    python -m landmarks_jax.cli.figure BASELINE_RUN FULL_RUN --out figure.png
-    python -m landmarks_jax.cli.figure BASELINE_RUN FULL_RUN --protocol aflw-995 --faces 32
-    python -m landmarks_jax.cli.figure BASELINE_RUN FULL_RUN --score FACES --crop center
+landmarks-jax figure RUN RUN ... [--out FILE.png]
+landmarks-jax figure runs/baseline runs/all --protocol aflw-995 --faces 32 --out aflw.png
 
-Each run has its rows of faces, the first one at the top, and one colour a landmark. Beside the
-picture stand its table, `figure.md`, with the consistency of every landmark, and `figure.json`.
-More than two runs, such as the four compositions, are compared likewise.
+Each run gets its rows of faces, the first one at the top, and each landmark its colour. The table
+beside the image, FILE.md, gives the consistency of every landmark; FILE.json holds the numbers.
 """
 
-import sys
 from pathlib import Path
 
 from absl import flags
 
-from landmarks_jax.cli import entry
-
-_OUT = flags.DEFINE_string("out", "figure.png", "The picture; its table is written beside it.")
-_NUM_SHOWN = flags.DEFINE_integer("faces", 16, "How many faces to show.", lower_bound=1)
-_TILE = flags.DEFINE_integer("tile", 128, "Side of a face in pixels.", lower_bound=16)
-_FACES = entry.define_faces()
+from landmarks_jax.cli import shared_flags
+from landmarks_jax.cli.command import Call, Command
 
 
-def main(folders: list[str]) -> None:
-    """Makes the figure."""
-    # Only now, so that --help and a wrong flag answer at once.
+def _add_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string(
+        "out", "figure.png", "The image; its table is written beside it.", flag_values=values
+    )
+    flags.DEFINE_integer("faces", 16, "Number of faces to show.", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer(
+        "tile", 128, "Side of a face in pixels.", lower_bound=16, flag_values=values
+    )
+    shared_flags.add_labelled_faces(values)
+
+
+def _run(call: Call) -> None:
     from landmarks_jax.studies import faces_figure  # noqa: PLC0415
 
-    command = ["-m", "landmarks_jax.cli.figure", *sys.argv[1:]]
-    out = Path(_OUT.value)
-    shown = {"num_shown": _NUM_SHOWN.value, "tile": _TILE.value}
-    print(faces_figure.write(folders, out, _FACES(), **shown, command=command))
+    table = faces_figure.write(
+        call.arguments,
+        Path(call.flags.out),
+        shared_flags.labelled_faces(call.flags),
+        num_shown=call.flags.faces,
+        tile=call.flags.tile,
+        command=call.command_line,
+    )
+    print(table)
 
 
-if __name__ == "__main__":
-    entry.run(main, positional=True)
+COMMAND = Command(_run, _add_flags, arguments="RUN ...")

@@ -214,7 +214,7 @@ def open_feed(config: Any) -> Feed:
     if config.data.resident and config.data.source != "prepared":
         raise ConfigError(
             f"config.data.resident = True: wants config.data.source = 'prepared', not "
-            f"{config.data.source!r}; prepare.py makes that form"
+            f"{config.data.source!r}; `landmarks-jax prepare` makes that form"
         )
     if config.data.source == "prepared":
         return _open_prepared(config)

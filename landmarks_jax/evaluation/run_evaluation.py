@@ -62,7 +62,7 @@ def need_landmarks(workdir: Path, config: ConfigDict, wanted: str) -> None:
     """
     if config.objective.task != "landmarks":
         raise WorkdirError(
-            f"{workdir}: is a run on joints and cannot be {wanted}; eval.py scores it, and "
+            f"{workdir}: is a run on joints and cannot be {wanted}; `landmarks-jax eval` scores it, and "
             "config.init.core names it to start runs on landmarks"
         )
 
@@ -284,7 +284,7 @@ def environment(command: Sequence[str]) -> dict[str, Any]:
     """What a result was made by and on: command, versions, hardware."""
     device = jax.devices()[0]
     return {
-        "command": shlex.join(["python", *command]),
+        "command": shlex.join(command),
         "landmarks_jax": landmarks_jax.__version__,
         "python": sys.version.split()[0],
         "jax": jax.__version__,

@@ -122,14 +122,20 @@ def read(path: str | os.PathLike[str]) -> Packed:
     """
     path = Path(path)
     if os.path.isdir(path):  # os.path's answer, Path's raise, for names too long to be
-        raise WeightsError(f"{path}: is a folder; a packed detector is a file, made by export.py")
+        raise WeightsError(
+            f"{path}: is a folder; a packed detector is a file, made by `landmarks-jax export`"
+        )
     if not os.path.isfile(path):
-        raise WeightsError(f"{path}: no such file; a packed detector is made by export.py")
+        raise WeightsError(
+            f"{path}: no such file; a packed detector is made by `landmarks-jax export`"
+        )
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             texts = dict(file.metadata() or {})
             if texts.get("format") != FORMAT:
-                raise WeightsError(f"{path}: holds no packed detector; make one with export.py")
+                raise WeightsError(
+                    f"{path}: holds no packed detector; make one with `landmarks-jax export`"
+                )
             if int(texts["version"]) > VERSION:
                 raise WeightsError(
                     f"{path}: is of version {texts['version']} and this landmarks_jax reads up to "

@@ -95,7 +95,7 @@ class Base:
         if (task := self.config.objective.task) != "landmarks":
             raise ConfigError(
                 f"config.objective.task = {task!r}: the tables' cells train on landmarks; "
-                "configs/mpii_pretrain.py is trained by train.py"
+                "configs/mpii_pretrain.py is trained by `landmarks-jax train`"
             )
         if (network := self.config.perceptual.network) != "vgg16":
             raise ConfigError(

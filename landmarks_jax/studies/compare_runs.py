@@ -1,4 +1,4 @@
-"""Wiring of compare.py: runs in, tables out."""
+"""Wiring of `landmarks-jax compare`: runs in, tables out."""
 
 import json
 from collections.abc import Sequence

@@ -92,9 +92,7 @@ def _open_runs(folders: Sequence[str]) -> dict[str, ConfigDict]:
     runs: dict[str, ConfigDict] = {}
     for folder in folders:
         if not (Path(folder) / checkpoints.CONFIG_FILE).is_file():
-            raise WorkdirError(
-                f"{folder}: is no run of train.py, it has no {checkpoints.CONFIG_FILE}"
-            )
+            raise WorkdirError(f"{folder}: not a run, it has no {checkpoints.CONFIG_FILE}")
         if Path(folder).resolve() in {Path(known).resolve() for known in runs}:
             raise WorkdirError(f"{folder}: is given twice; name each run once")
         if checkpoints.newest(Path(folder)) is None:

@@ -1,4 +1,4 @@
-"""Wiring of `python -m landmarks_jax.cli.reproduce table`: runs in, tables out."""
+"""Wiring of `landmarks-jax reproduce table`: runs in, tables out."""
 
 import json
 from collections.abc import Sequence

@@ -101,7 +101,7 @@ def _of_runs(runs: Sequence[Run], results: Mapping[str, Result]) -> list[str]:
     if older:
         said.append(
             f"{', '.join(older)}: scored before errors by {BY_TURN.by} of the head were measured; "
-            "eval.py scores anew."
+            "rerun `landmarks-jax eval`."
         )
     return said
 

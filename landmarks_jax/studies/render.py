@@ -75,7 +75,7 @@ def number_text(number: Number | None, column: Column) -> str:
 
 def to_latex(table: dict[str, Any]) -> str:
     r"""A `table` for each grid, for `\input`; it needs no package."""
-    lines = [f"% {table['title']}. Made by python -m landmarks_jax.cli.reproduce table."]
+    lines = [f"% {table['title']}. Made by landmarks-jax reproduce table."]
     for grid in table["grids"]:
         alignment = "l" * len(grid["labels"]) + "r" * len(grid["columns"])
         titles = [*map(latex_text, grid["labels"])]

@@ -115,7 +115,7 @@ def making_command(
     cell: Cell, base: Base, runs: str, seeds: Sequence[int], protocols: Sequence[str]
 ) -> str:
     """The command that trains and scores a cell."""
-    words = ["python", "-m", "landmarks_jax.cli.reproduce", "train", "--cells", cell.name]
+    words = ["landmarks-jax", "reproduce", "train", "--cells", cell.name]
     words += ["--config", base.file, "--runs", runs, "--seeds", ",".join(map(str, seeds))]
     if tuple(protocols) != tuple(base.config.eval.protocols):
         words += [word for name in protocols for word in ("--protocol", name)]

@@ -18,14 +18,12 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-import landmarks_jax
 from landmarks_jax.studies import status
 from landmarks_jax.studies.cells import Base, Cell, as_flags, changes, config_of, folder_of
 from landmarks_jax.system.errors import ConfigError, UserError, WorkdirError
 from landmarks_jax.system.signals import Interrupt
 
-# The entry points lie beside the package, in a checkout.
-ROOT = Path(landmarks_jax.__file__).parent.parent
+_PROGRAM = ("-m", "landmarks_jax")
 
 
 @dataclass(frozen=True)
@@ -77,31 +75,31 @@ def jobs_of(
     status.keys_of(protocols)
     if not protocols:
         raise ConfigError("config.eval.protocols = (): name a --protocol that scores the runs")
-    train, score = (_script(name) for name in ("train.py", "eval.py"))
     named = [word for name in protocols for word in ("--protocol", name)]
     jobs = []
     for seed in seeds:
         for cell in cells:
             folder = folder_of(cell, seed, runs)
             own = {**base.overrides, **changes(cell, base, seed)}
-            start = [train, "--config", base.file, "--workdir", str(folder), *as_flags(own)]
+            start = [
+                *_PROGRAM,
+                "train",
+                "--config",
+                base.file,
+                "--workdir",
+                str(folder),
+                *as_flags(own),
+            ]
             jobs.append(
                 Job(
                     folder,
                     config_of(cell, base, seed),
                     start,
-                    [score, "--workdir", str(folder), *named],
+                    [*_PROGRAM, "eval", "--workdir", str(folder), *named],
                     tuple(protocols),
                 )
             )
     return jobs
-
-
-def _script(name: str) -> str:
-    """An entry point, named from the current folder: the command is kept with the results."""
-    if not (ROOT / name).is_file():
-        raise ConfigError(f"{ROOT / name}: no such file; run this from a checkout of the project")
-    return os.path.relpath(ROOT / name)
 
 
 def plan(jobs: Sequence[Job]) -> str:
@@ -226,7 +224,9 @@ def _try_lock(fcntl: Any, handle: int) -> bool:
 
 
 def _shown(command: Sequence[str]) -> str:
-    return shlex.join(["python", *command])
+    """A command as a user types it."""
+    own = tuple(command[:2]) == _PROGRAM
+    return shlex.join(["landmarks-jax", *command[2:]] if own else ["python", *command])
 
 
 def _say(text: str) -> None:

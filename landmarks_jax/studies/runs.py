@@ -59,7 +59,7 @@ def read_runs(folders: Sequence[str]) -> list[Run]:
         seen[path] = folder
     runs = [read_run(folder) for folder in seen.values()]
     if not any(run.results for run in runs):
-        first = shlex.join(["python", "eval.py", "--workdir", runs[0].name])
+        first = shlex.join(["landmarks-jax", "eval", "--workdir", runs[0].name])
         raise WorkdirError(f"{', '.join(seen.values())}: not scored yet; do it with `{first}`")
     return runs
 
@@ -72,7 +72,7 @@ def read_run(name: str) -> Run:
     """
     folder = Path(name)
     if not (folder / CONFIG_FILE).is_file():
-        raise WorkdirError(f"{name}: is no run of train.py, it has no {CONFIG_FILE}")
+        raise WorkdirError(f"{name}: not a run, it has no {CONFIG_FILE}")
     try:
         config = configuration.from_json((folder / CONFIG_FILE).read_text())
         seed, num_landmarks = config.seed, config.model.num_landmarks
@@ -107,7 +107,7 @@ def _read_result(path: Path) -> Result:
     known = result.get("format") == FORMAT and {"protocol", "crop"} <= result.keys()
     if not known or not isinstance(rows, dict) or not _has_errors(rows.get("running")):
         raise WorkdirError(
-            f"{path}: is no evaluation of format {FORMAT}; let eval.py write it anew, or remove it"
+            f"{path}: is no evaluation of format {FORMAT}; rerun `landmarks-jax eval`, or remove it"
         )
     return result
 
@@ -141,7 +141,7 @@ def scoring_command(run: Run, key: Key, scored: Sequence[Result]) -> str:
         of its own.
     """
     protocol, crop = key
-    start = ["python", "eval.py", "--workdir", run.name]
+    start = ["landmarks-jax", "eval", "--workdir", run.name]
     if protocol in PROTOCOLS:
         return shlex.join([*start, "--protocol", protocol])
     known = [shlex.split(r["provenance"]["command"]) for r in scored if "provenance" in r]
@@ -153,7 +153,7 @@ def scoring_command(run: Run, key: Key, scored: Sequence[Result]) -> str:
 
 
 def _without_workdir(flags: Sequence[str]) -> list[str]:
-    """Flags of eval.py less the one that names the run."""
+    """Flags of `eval` less the one that names the run."""
     kept, skip = [], False
     for flag in flags:
         name, equals, _ = flag.lstrip("-").partition("=")

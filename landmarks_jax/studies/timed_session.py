@@ -20,7 +20,7 @@ from landmarks_jax.system import files
 from landmarks_jax.system.errors import ConfigError, WorkdirError
 from landmarks_jax.training import checkpoints, loop, reports, run_transfer
 
-HANDOVER = "handover"
+HANDOVER = "transfer"
 RESULTS = "results.zip"
 
 
@@ -102,7 +102,7 @@ def on_canvases(config: ConfigDict, photos: Sequence[str], canvases: Path) -> Co
     Args:
       config: the configuration; its `data.exclude` holds. Points, which the box crop needs, are
         those of `points.csv` in the folder.
-      photos: folders of photos, such as `prepare.py --shrink` makes; `DIR:tight` cuts a folder's
+      photos: folders of photos, such as `landmarks-jax prepare --shrink` makes; `DIR:tight` cuts a folder's
         photos so, whatever the configuration's crop. One named n times counts n times.
       canvases: the folder that keeps prepared forms.
     """

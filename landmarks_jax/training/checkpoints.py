@@ -268,9 +268,7 @@ def read_config(workdir: Path) -> ConfigDict:
     except ConfigError as error:
         raise WorkdirError(f"{path}: {error}") from error
     except FileNotFoundError:
-        raise WorkdirError(
-            f"{path}: no such file; --workdir must be a folder of train.py"
-        ) from None
+        raise WorkdirError(f"{path}: no such file; --workdir must be the folder of a run") from None
     except (ValueError, OSError) as error:
         raise WorkdirError(f"{path}: cannot be read as a configuration ({error})") from error
 

@@ -1,4 +1,4 @@
-"""Published networks as a run: its folder, with a checkpoint that eval.py and export.py take."""
+"""Published networks as a run: its folder, with a checkpoint for evaluation and export."""
 
 import functools
 from pathlib import Path

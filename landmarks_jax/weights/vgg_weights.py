@@ -1,7 +1,7 @@
 """VGG-16 and VGG-19 trained on ImageNet, read from an `.npz` into the parameters of `models.vgg`.
 
-    python -m landmarks_jax.cli.convert_vgg --download vgg16 --out data/weights/vgg16.npz
-    python -m landmarks_jax.cli.convert_vgg --file vgg16-397923af.pth --out vgg16.npz
+    landmarks-jax convert vgg --download vgg16 --out data/weights/vgg16.npz
+    landmarks-jax convert vgg --file vgg16-397923af.pth --out vgg16.npz
 
 The `.npz` holds `block{b}_conv{j}_kernel` `[3, 3, in, out]` and `block{b}_conv{j}_bias` `[out]`,
 for the first layers or for all. What it says of itself besides may be absent:
@@ -120,7 +120,7 @@ def _read(path: str) -> dict[str, np.ndarray]:
     except FileNotFoundError:
         raise WeightsError(
             f"{path}: no such file; config.perceptual.weights wants VGG weights (.npz), made by "
-            "python -m landmarks_jax.cli.convert_vgg, or '' for the pixel loss alone"
+            "landmarks-jax convert vgg, or '' for the pixel loss alone"
         ) from None
     except (
         OSError,

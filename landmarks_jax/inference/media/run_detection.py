@@ -1,4 +1,4 @@
-"""What `detect.py` does: wiring only."""
+"""What `landmarks-jax detect` does: wiring only."""
 
 import contextlib
 import logging

@@ -1,0 +1,97 @@
+r"""Read published weights: a VGG network as .npz, or a PyTorch checkpoint as a run.
+
+landmarks-jax convert vgg --download vgg16 --out data/weights/vgg16.npz
+landmarks-jax convert vgg --file vgg19-dcbb9e9d.pth --out data/weights/vgg19.npz
+landmarks-jax convert checkpoint --detector model_34.fan.pth --generator model_34.gen.pth \
+    --core fan_109.pth --workdir runs/published
+
+`vgg` reads torchvision's .pth or Keras' .h5 file. `checkpoint` makes the folder of a run, which
+`landmarks-jax eval` and `export` read; its configuration is --config with the sizes of the networks
+as in the files. Adapted detectors need --core, which holds their frozen weights.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from landmarks_jax.cli.command import Call, Command
+from landmarks_jax.system.errors import ConfigError
+
+_ACTIONS = ("vgg", "checkpoint")
+
+
+def _add_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("file", None, "vgg: the .pth or .h5 file.", flag_values=values)
+    flags.DEFINE_enum(
+        "download",
+        None,
+        ("vgg16", "vgg19"),
+        "vgg: download torchvision's own file beside --out, and convert it.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "url", None, "vgg: with --download, another address of the same file.", flag_values=values
+    )
+    flags.DEFINE_string("out", None, "vgg: the .npz to write.", flag_values=values)
+    flags.DEFINE_string("workdir", None, "checkpoint: the run folder to make.", flag_values=values)
+    flags.DEFINE_string("detector", None, "checkpoint: the detector's file.", flag_values=values)
+    flags.DEFINE_string(
+        "generator", None, "checkpoint: the generator's file, if there is one.", flag_values=values
+    )
+    flags.DEFINE_string(
+        "core", None, "checkpoint: the core's file, for an adapted detector.", flag_values=values
+    )
+
+
+def _run(call: Call) -> None:
+    if len(call.arguments) != 1 or call.arguments[0] not in _ACTIONS:
+        raise ConfigError(f"say what to convert, one of {', '.join(_ACTIONS)}; --help says more")
+    if call.arguments[0] == "vgg":
+        _vgg(call.flags)
+    else:
+        _checkpoint(call.flags)
+
+
+def _vgg(values: flags.FlagValues) -> None:
+    file, network = values.file, values.download
+    if bool(file) == bool(network):
+        raise ConfigError("name what to convert: --file FILE, or --download vgg16 or vgg19")
+    if not values.out or not values.out.endswith(".npz"):
+        raise ConfigError(f"--out {values.out or ''}: name the .npz to write")
+    from landmarks_jax.weights import download, vgg_import  # noqa: PLC0415
+
+    out = Path(values.out)
+    if network:
+        published = download.VGG[network]
+        path = out.with_name(published.url.rpartition("/")[2])
+        download.download(published._replace(url=values.url or published.url), path)
+    else:
+        path = Path(file)
+    network = vgg_import.convert(path, out)
+    print(f"{out}: {network} from {path}; train with --config.perceptual.network={network}")
+
+
+def _checkpoint(values: flags.FlagValues) -> None:
+    for name in ("detector", "workdir"):
+        if not values[name].value:
+            raise ConfigError(f"--{name}: needed to convert a checkpoint; --help says more")
+    from landmarks_jax.training import import_published  # noqa: PLC0415
+
+    config = import_published.adopt(
+        Path(values.workdir),
+        values.config,
+        detector=Path(values.detector),
+        generator=Path(values.generator) if values.generator else None,
+        core=Path(values.core) if values.core else None,
+    )
+    sizes = ", ".join(f"{field} {value}" for field, value in config.model.items())
+    print(f"{values.workdir}: {sizes}; views of {config.views.size} pixels")
+
+
+COMMAND = Command(
+    _run,
+    _add_flags,
+    config="checkpoint: the configuration it was trained with.",
+    default_config="released",
+    arguments="vgg|checkpoint",
+)

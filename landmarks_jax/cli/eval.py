@@ -1,0 +1,30 @@
+"""Score a trained run; tables, curves and images go into its folder.
+
+landmarks-jax eval --workdir DIR [--protocol NAME ...]
+landmarks-jax eval --workdir runs/mine --fit some.csv --score others.csv --crop center --crop box
+
+Without arguments it scores the quickstart.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from landmarks_jax.cli import shared_flags
+from landmarks_jax.cli.command import Call, Command
+
+
+def _add_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("workdir", "runs/quickstart", "The run's folder.", flag_values=values)
+    shared_flags.add_labelled_faces(values)
+
+
+def _run(call: Call) -> None:
+    from landmarks_jax.evaluation import run_evaluation  # noqa: PLC0415
+
+    faces = shared_flags.labelled_faces(call.flags)
+    workdir = Path(call.flags.workdir)
+    print(run_evaluation.evaluate_run(workdir, **faces, command=call.command_line))
+
+
+COMMAND = Command(_run, _add_flags)

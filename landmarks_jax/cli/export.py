@@ -1,0 +1,125 @@
+"""Write a trained detector as one file: packed for this package, or a graph for other programs.
+
+landmarks-jax export --workdir DIR --out FILE [--format packed|stablehlo|onnx]
+landmarks-jax export --workdir runs/mine --noregressor --out mine.safetensors --card mine.md
+landmarks-jax export --detector mine.safetensors --format onnx --precision float16 --out mine.onnx
+
+A run is packed with the linear map to the labelled faces of its config.eval.protocols, or of those
+given by the flags of `landmarks-jax eval`; --noregressor needs no labelled faces.
+"""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from absl import flags
+
+from landmarks_jax.cli import shared_flags
+from landmarks_jax.cli.command import Call, Command
+from landmarks_jax.system.errors import ConfigError, WeightsError
+
+if TYPE_CHECKING:
+    from landmarks_jax.inference.packed_file import Packed
+
+
+def _add_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("workdir", None, "The run's folder.", flag_values=values)
+    flags.DEFINE_string(
+        "detector", None, "Or a packed file, or a shipped detector's name.", flag_values=values
+    )
+    flags.DEFINE_string("out", None, "The file to write.", flag_values=values, required=True)
+    flags.DEFINE_enum(
+        "format", "packed", ("packed", "stablehlo", "onnx"), "Its format.", flag_values=values
+    )
+    flags.DEFINE_enum(
+        "precision",
+        "float32",
+        ("float32", "float16"),
+        "Precision of the kernels in the file.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "card", None, "Write the detector's card, Markdown, to this file.", flag_values=values
+    )
+    flags.DEFINE_string(
+        "photos",
+        None,
+        "A sentence on the photos of training and their terms, for the card.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "regressor", True, "Include the linear map to labelled points.", flag_values=values
+    )
+    shared_flags.add_labelled_faces(values)
+
+
+def _run(call: Call) -> None:
+    values = call.flags
+    faces = {key: v for key, v in shared_flags.labelled_faces(values).items() if v}
+    _check(values, faces)
+    from landmarks_jax.inference import card  # noqa: PLC0415
+    from landmarks_jax.system import files  # noqa: PLC0415
+
+    content = _content(values, faces, call.command_line)
+    if values.photos is not None:
+        summary = content.summary | {"photos": values.photos}
+        content = dataclasses.replace(content, summary=summary)
+    out = Path(values.out)
+    _write(out, content, values.format, values.precision)
+    if values.card is not None:
+        text = card.markdown(content, out.stem)
+        files.write_file(Path(values.card), text.encode(), WeightsError)
+    labelled = 0 if content.regressor is None else len(content.regressor.y_origin) // 2
+    print(
+        f"{out}: {values.format}, {values.precision}, {out.stat().st_size / 2**20:.2f} MiB: views "
+        f"of {content.config.views.size} pixels, {content.config.model.num_landmarks} landmarks, "
+        f"{labelled} labelled points"
+    )
+
+
+def _check(values: flags.FlagValues, faces: dict[str, Any]) -> None:
+    if (values.workdir is None) == (values.detector is None):
+        raise ConfigError("give exactly one of --workdir, a run, and --detector, a packed file")
+    if faces and (values.detector is not None or not values.regressor):
+        raise ConfigError(
+            "labelled faces (--protocol, --aflw, --fit, --score, --crop) go with --workdir, and "
+            "without --noregressor"
+        )
+    if values.card is not None and os.path.realpath(values.card) == os.path.realpath(values.out):
+        raise ConfigError(f"--card {values.card}: also the file of --out; name another")
+
+
+def _content(
+    values: flags.FlagValues, faces: dict[str, Any], command_line: Sequence[str]
+) -> "Packed":
+    if values.workdir is not None:
+        from landmarks_jax.evaluation import pack_run  # noqa: PLC0415
+
+        workdir = Path(values.workdir)
+        protocols = pack_run.open_faces(workdir, faces) if values.regressor else []
+        return pack_run.pack_run(workdir, protocols, command_line)
+    # A packed file is converted without the training stack.
+    from landmarks_jax.inference import api, packed_file  # noqa: PLC0415
+
+    content = packed_file.read(api.find(values.detector))
+    if values.regressor:
+        return content
+    # The scores in its summary stay: they are of the discovered points.
+    summary = content.summary | {"point_names": []}
+    return dataclasses.replace(content, regressor=None, summary=summary)
+
+
+def _write(out: Path, content: "Packed", form: str, precision: str) -> None:
+    from landmarks_jax.inference import graph_export, packed_file  # noqa: PLC0415
+    from landmarks_jax.system import files  # noqa: PLC0415
+
+    if form == "packed":
+        packed_file.write(out, content, precision)
+        return
+    convert = {"stablehlo": graph_export.to_stablehlo, "onnx": graph_export.to_onnx}[form]
+    files.write_file(out, convert(content, precision), WeightsError)
+
+
+COMMAND = Command(_run, _add_flags)

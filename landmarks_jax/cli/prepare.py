@@ -1,0 +1,60 @@
+"""Decode and crop the photos of a configuration once, so that training decodes nothing.
+
+landmarks-jax prepare --config NAME --out DIR [--config.data.FIELD=value ...]
+landmarks-jax prepare --config paper --out prepared/celeba
+
+Then train with --config.data.source=prepared --config.data.roots="('DIR',)".
+
+With --shrink 160 it writes the photos themselves as small WebP files, to take to another machine;
+there they are a folder of photos like any other.
+"""
+
+from absl import flags
+
+from landmarks_jax.cli.command import Call, Command
+from landmarks_jax.system.errors import ConfigError
+
+
+def _add_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("out", None, "The folder to make.", flag_values=values, required=True)
+    flags.DEFINE_integer(
+        "shrink",
+        None,
+        "Write the photos themselves, with no side longer than this, in pixels.",
+        lower_bound=1,
+        upper_bound=16383,  # WebP's own
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "quality",
+        50,
+        "With --shrink: quality of the WebP files.",
+        lower_bound=0,
+        upper_bound=100,
+        flag_values=values,
+    )
+
+
+def _run(call: Call) -> None:
+    from landmarks_jax import config as configuration  # noqa: PLC0415
+    from landmarks_jax import crops  # noqa: PLC0415
+    from landmarks_jax.data import loader, prepared, shrink  # noqa: PLC0415
+    from landmarks_jax.data.sources import registry  # noqa: PLC0415
+
+    config, out, longest = call.flags.config, call.flags.out, call.flags.shrink
+    configuration.validate(config)
+    crops.check(config)
+    if longest and config.objective.task == "pose":
+        raise ConfigError("--shrink: a folder of photos has no joints; prepare without it")
+    framing = loader.framing_of(config)
+    source = registry.open_source(config.data)
+    print(registry.summary(source))
+    if longest:
+        size = shrink.shrink(source, out, longest, call.flags.quality)
+        print(f"{out}: {len(source)} photos, {size / 2**20:.1f} MiB")
+        return
+    prepared.prepare(source, framing, out)
+    print(f"{out}: {len(source)} canvases of {framing.canvas_size} pixels")
+
+
+COMMAND = Command(_run, _add_flags, config="The configuration whose data is prepared.")

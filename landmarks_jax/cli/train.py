@@ -1,0 +1,96 @@
+"""Train a landmark detector.
+
+landmarks-jax train --config NAME --workdir DIR [--config.SECTION.FIELD=value ...]
+landmarks-jax train --config faces_cpu --workdir runs/faces_cpu --config.train.steps=500
+
+Without arguments it trains the quickstart. Rerun the same command to resume, with a larger
+--config.train.steps or --config.train.minutes to continue. With --transfer a new run folder
+continues a run from another machine. With --multihost several processes train one run
+(docs/scaling.md).
+
+Every field of a configuration, with its unit, is in configs/base.py; any of them is set with
+--config.SECTION.FIELD=value.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from landmarks_jax.cli import shared_flags
+from landmarks_jax.cli.command import Call, Command
+from landmarks_jax.system.errors import ConfigError
+
+_PLACE = ("coordinator", "num_processes", "process_id")
+
+
+def _add_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("workdir", "runs/quickstart", "The run's folder.", flag_values=values)
+    shared_flags.add_transfer(values)
+    flags.DEFINE_bool(
+        "multihost",
+        False,
+        "This process is one of several that train one run; start each with the same command. They "
+        "find each other by themselves under SLURM, Open MPI and on cloud clusters.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "coordinator",
+        None,
+        "Elsewhere: HOST:PORT of process 0, as all can reach it; any free port.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "num_processes",
+        None,
+        "With --coordinator: the number of processes.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "process_id",
+        None,
+        "With --coordinator: the number of this process, from 0.",
+        flag_values=values,
+    )
+
+
+def _multihost(values: flags.FlagValues) -> dict[str, Any]:
+    """The flags of several processes, as keywords of `distributed.joined`.
+
+    Raises:
+      ConfigError: they do not go together.
+    """
+    place: dict[str, Any] = {name: values[name].value for name in _PLACE}
+    present = [f"--{name}" for name, value in place.items() if value is not None]
+    if present and not values.multihost:
+        raise ConfigError(f"{present[0]}: only with --multihost")
+    if present and len(present) < len(place):
+        missing = " and ".join(f"--{name}" for name in place if f"--{name}" not in present)
+        raise ConfigError(f"{present[0]}: needs {missing} as well, or none of the three")
+    if present:
+        _check_place(**place)
+    return {"multihost": values.multihost, **place}
+
+
+def _check_place(coordinator: str, num_processes: int, process_id: int) -> None:
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise ConfigError(f"--coordinator={coordinator}: must be HOST:PORT, such as node7:8476")
+    if num_processes < 1:
+        raise ConfigError(f"--num_processes={num_processes}: must be at least 1")
+    if not 0 <= process_id < num_processes:
+        raise ConfigError(f"--process_id={process_id}: must be from 0 to {num_processes - 1}")
+
+
+def _run(call: Call) -> int:
+    values = call.flags
+    place = _multihost(values)
+    from landmarks_jax.training import distributed, loop  # noqa: PLC0415
+
+    with distributed.joined(**place):
+        return loop.train(
+            values.config, Path(values.workdir), handover=shared_flags.transfer(values)
+        )
+
+
+COMMAND = Command(_run, _add_flags, config="The configuration.", default_config="quickstart")

@@ -1,0 +1,32 @@
+"""Write what is needed to continue a run on another machine: files of at most 15 MiB.
+
+landmarks-jax transfer --workdir DIR --out DIR
+landmarks-jax transfer --workdir runs/faces --out out/transfer
+
+There, `landmarks-jax train --transfer DIR` or `landmarks-jax session --transfer DIR` starts a new
+run folder from it.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from landmarks_jax.cli.command import Call, Command
+
+
+def _add_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("workdir", None, "The run's folder.", flag_values=values, required=True)
+    flags.DEFINE_string("out", None, "Folder for the files.", flag_values=values, required=True)
+
+
+def _run(call: Call) -> None:
+    from landmarks_jax.evaluation import run_evaluation  # noqa: PLC0415
+    from landmarks_jax.training import checkpoints, run_transfer  # noqa: PLC0415
+
+    workdir = Path(call.flags.workdir)
+    restored = run_evaluation.restore(workdir, checkpoints.read_config(workdir))
+    for path in run_transfer.write(restored, workdir, Path(call.flags.out)):
+        print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB")
+
+
+COMMAND = Command(_run, _add_flags)
