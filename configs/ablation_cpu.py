@@ -4,9 +4,9 @@ r"""Real photos for 500 steps, on processor cores: the base of the ablation's tr
 blocks, and a cosine over the steps, from the prepared form; every row of the ablation is
 this with one thing changed.
 
-    python prepare.py --config configs/faces_cpu.py --out prepared/celeba-60
-    python train.py --config configs/ablation_cpu.py --workdir runs/ablation_cpu/all-k10-seed0
-    python eval.py --workdir runs/ablation_cpu/all-k10-seed0
+    landmarks-jax prepare --config faces_cpu --out prepared/celeba-60
+    landmarks-jax train --config ablation_cpu --workdir runs/ablation_cpu/all-k10-seed0
+    landmarks-jax eval --workdir runs/ablation_cpu/all-k10-seed0
 
 12 minutes on one core; docs/tables.md says how all rows are made by one command.
 """

@@ -4,17 +4,17 @@ r"""What served best on real photos, at the paper's widths, for an accelerator.
 photos, unlabelled, beside the CelebA photos: heads turn there, in CelebA hardly. From the folders
 of `faces` and AFLW's under `data/aflw`:
 
-    python prepare.py --config configs/faces.py --out prepared/celeba-160
-    python prepare.py --config configs/faces.py --out prepared/aflw-160 \
+    landmarks-jax prepare --config faces --out prepared/celeba-160
+    landmarks-jax prepare --config faces --out prepared/aflw-160 \
         --config.data.roots="('data/aflw/AFLW',)" --config.data.crop=tight \
         --config.data.exclude="('data/aflw/testing.txt',)"
-    python train.py --config configs/best.py --workdir runs/best
-    python eval.py --workdir runs/best
+    landmarks-jax train --config best --workdir runs/best
+    landmarks-jax eval --workdir runs/best
 
 Not run yet: the choices were made at the size of `best_cpu`. In sittings of some minutes, from
 photos packed small (docs/hardware.md):
 
-    python sitting.py --config configs/best.py --photos packed --photos packed-aflw:tight \
+    landmarks-jax session --config best --photos packed --photos packed-aflw:tight \
         --photos packed-aflw:tight --photos packed-aflw:tight \
         --workdir runs/best --minutes 9 --out out
 """

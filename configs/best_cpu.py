@@ -2,12 +2,12 @@ r"""The best so far on real photos, small enough for two processor cores.
 
 `best` with views of 48 pixels, a narrow model and VGG-16's first two blocks:
 
-    python prepare.py --config configs/faces_cpu.py --out prepared/celeba-60
-    python prepare.py --config configs/faces_cpu.py --out prepared/aflw-60 \
+    landmarks-jax prepare --config faces_cpu --out prepared/celeba-60
+    landmarks-jax prepare --config faces_cpu --out prepared/aflw-60 \
         --config.data.roots="('data/aflw/AFLW',)" --config.data.crop=tight \
         --config.data.exclude="('data/aflw/testing.txt',)"
-    python train.py --config configs/best_cpu.py --workdir runs/best_cpu
-    python eval.py --workdir runs/best_cpu
+    landmarks-jax train --config best_cpu --workdir runs/best_cpu
+    landmarks-jax eval --workdir runs/best_cpu
 
 91 minutes on two cores that did other work besides, 110 at most. Forward error on AFLW-995 with all
 labels: 10.9 % center (mean shape 24.1), 8.1 % box (mean shape 14.8).

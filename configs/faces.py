@@ -3,8 +3,8 @@
 Face photos without annotation under `data/celeba/img_align_celeba` and `data/celeba_crops` (any
 folders do: --config.data.roots), MAFL's test ids left out, and VGG-16's first three blocks:
 
-    python train.py --config configs/faces.py --workdir runs/faces
-    python eval.py --workdir runs/faces
+    landmarks-jax train --config faces --workdir runs/faces
+    landmarks-jax eval --workdir runs/faces
 
 For one accelerator; not run to its end yet: neither its time nor its result is known.
 """

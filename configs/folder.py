@@ -1,6 +1,6 @@
 r"""Your own pictures of one kind of thing, without any annotation.
 
-    python train.py --config configs/folder.py --workdir runs/mine \
+    landmarks-jax train --config folder --workdir runs/mine \
         --config.data.roots="('path/to/pictures',)"
 
 The quickstart's narrow model, 30 minutes on two processor cores. Look at `runs/mine/pictures` while
@@ -11,7 +11,7 @@ README) they settle much sooner:
         --config.objective.equivariance_weight=5 --config.objective.separation_weight=2
 
 On an accelerator, widen it as `configs/faces.py` does. With a CSV of some labelled points,
-`eval.py --fit` and `--score` measure how well they do.
+`landmarks-jax eval --fit` and `--score` measure how well they do.
 """
 
 from ml_collections import ConfigDict

@@ -2,8 +2,8 @@
 
 MPII in the official layout under `data/mpii` (docs/datasets.md):
 
-    python train.py --config configs/mpii_pretrain.py --workdir runs/mpii
-    python eval.py --workdir runs/mpii
+    landmarks-jax train --config mpii_pretrain --workdir runs/mpii
+    landmarks-jax eval --workdir runs/mpii
 
 Then, with any other configuration, `--config.init.mode=adapt --config.init.core=runs/mpii`; see
 docs/pretraining.md. For one accelerator. Not run yet: neither its time nor its PCKh is known.

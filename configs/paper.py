@@ -3,7 +3,7 @@
 CelebA in the official layout under `data/celeba`, MAFL's lists under `data/mafl`, and all of
 VGG-16 (see README) as `data/weights/vgg16.npz`:
 
-    python train.py --config configs/paper.py --workdir runs/paper
+    landmarks-jax train --config paper --workdir runs/paper
 
 85,000 steps of 32 photos for one accelerator. Not run to its end yet: neither its time nor its
 result is known. The paper reports 3.08 % on MAFL and 6.20 % on AFLW (K = 10, box crop).

@@ -4,7 +4,7 @@ CelebA in the official layout under `data/celeba` with its landmark file (the bo
 the annotated points), MAFL's lists under `data/mafl`, and all of VGG-16 (see README) as
 `data/weights/vgg16.npz`:
 
-    python train.py --config configs/released.py --workdir runs/released
+    landmarks-jax train --config released --workdir runs/released
 
 85,000 steps of 32 photos for one accelerator. Not run to its end yet: neither its time nor its
 result is known.

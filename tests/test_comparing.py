@@ -17,7 +17,7 @@ from landmarks_jax.studies import compare_runs as comparing
 from landmarks_jax.studies import runs as runs_module
 from landmarks_jax.system.errors import WorkdirError
 from landmarks_jax.training import checkpoints, reports
-from tests.running import command, finish, narrow
+from tests.running import call, narrow
 
 FACE = np.array([[-0.2, -0.2], [0.2, -0.2], [0, 0], [-0.15, 0.2], [0.15, 0.2]])
 
@@ -255,10 +255,10 @@ def test_folders_that_cannot_be_compared_are_named(parts, tmp_path):
     path = tmp_path / "damaged" / "evaluation" / "aflw-dev-center.json"
     (tmp_path / "empty").mkdir()
     refused = [
-        ([a, str(tmp_path / "empty")], rf"{tmp_path}/empty: is no run .* config\.json"),
-        ([a, "/nowhere"], "/nowhere: is no run"),
+        ([a, str(tmp_path / "empty")], rf"{tmp_path}/empty: not a run, .* config\.json"),
+        ([a, "/nowhere"], "/nowhere: not a run"),
         ([a, f"{a}/"], f"{a}/: is given twice"),
-        ([bare], rf"{bare}: not scored yet; .*python eval\.py --workdir {bare}"),
+        ([bare], rf"{bare}: not scored yet; .*landmarks-jax eval --workdir {bare}"),
     ]
     for folders, message in refused:
         with pytest.raises(WorkdirError, match=message):
@@ -279,17 +279,16 @@ def test_folders_that_cannot_be_compared_are_named(parts, tmp_path):
 
 def test_the_command_prints_tables_and_fails_with_one_line(parts, tmp_path):
     a = write_run(tmp_path / "a", result_of(parts, 0.03))
-    good, bad, none = (
-        command("compare", *arguments)
-        for arguments in ([a, f"--out={tmp_path / 'out'}"], [a, "/nowhere"], [])
-    )
-    code, out, err = finish(good)
+    code, out, err = call("compare", a, f"--out={tmp_path / 'out'}")
     assert code == 0, err
     assert out.strip() == (tmp_path / "out" / "compare.md").read_text().strip()
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "compare.csv", "compare.json", "compare.md"]  # fmt: skip
-    for process, part in ((bad, "error: /nowhere: is no run"), (none, "error: give the folders")):
-        code, out, err = finish(process)
+    for arguments, part in (
+        ([a, "/nowhere"], "error: /nowhere: not a run"),
+        ([], "error: give the folders"),
+    ):
+        code, out, err = call("compare", *arguments)
         assert code == 2
         assert out == ""
         assert err.startswith(part)

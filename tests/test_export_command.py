@@ -8,13 +8,11 @@ import numpy as np
 import pytest
 
 from landmarks_jax import objective
-from landmarks_jax.cli import exporting
 from landmarks_jax.evaluation import run_evaluation
 from landmarks_jax.inference import detector, graph_export, packed_file
-from landmarks_jax.system.errors import ConfigError, DataError, WeightsError, WorkdirError
 from landmarks_jax.training import checkpoints, sharding
 from landmarks_jax.training import state as states
-from tests.running import command, finish, narrow
+from tests.running import call, narrow
 
 
 @pytest.fixture(scope="module")
@@ -39,20 +37,27 @@ def run(tmp_path_factory):
     return workdir
 
 
+def export(out, *arguments):
+    """Writes a file with the command; returns what it prints."""
+    code, printed, err = call("export", f"--out={out}", *arguments)
+    assert code == 0, err
+    return printed
+
+
+def refused(out, *arguments):
+    """The one line with which the command refuses."""
+    code, printed, err = call("export", f"--out={out}", *arguments)
+    assert (code, printed) == (2, ""), arguments
+    assert re.fullmatch("error: .*\n", err)
+    return err
+
+
 @pytest.fixture(scope="module")
 def detector_file(run, tmp_path_factory):
     """The run, packed by the command itself, with its card."""
     out = tmp_path_factory.mktemp("packed") / "small.safetensors"
-    code, printed, err = finish(
-        command(
-            "export",
-            f"--workdir={run}",
-            f"--out={out}",
-            f"--card={out.with_suffix('.md')}",
-            "--photos=Embedded faces, drawn as training goes.",
-        )
-    )
-    assert code == 0, err
+    photos = "--photos=Synthetic faces, drawn while training."
+    printed = export(out, f"--workdir={run}", f"--card={out.with_suffix('.md')}", photos)
     assert printed.startswith(f"{out}: packed, float32, ")
     assert printed.endswith(" MiB: views of 16 pixels, 3 landmarks, 5 labelled points\n")
     return out
@@ -66,7 +71,7 @@ def test_a_run_is_packed_with_its_regressor_and_scores(run, detector_file):
     assert content.config == packed_file.needed_fields(config)
     summary = content.summary
     assert summary["notes"] == ["a note"]
-    assert summary["provenance"]["command"].startswith("landmarks-jax export --workdir=")
+    assert summary["provenance"]["command"].startswith("landmarks-jax export --out=")
     assert (summary["provenance"]["steps"], summary["provenance"]["training_minutes"]) == (7, 1.5)
     assert len(summary["point_names"]) == 5
     (score,) = summary["scores"]
@@ -84,12 +89,12 @@ def test_a_run_is_packed_with_its_regressor_and_scores(run, detector_file):
 def test_the_card_is_written_beside_it(detector_file):
     card = detector_file.with_suffix(".md").read_text()
     assert card.startswith("# The detector small\n")
-    assert "- Embedded faces, drawn as training goes.\n" in card
+    assert "- Synthetic faces, drawn while training.\n" in card
 
 
 def test_a_packed_file_is_converted(detector_file, tmp_path):
     out = tmp_path / "new" / "half.safetensors"
-    exporting.export(out, detector=str(detector_file), precision="float16")
+    export(out, f"--detector={detector_file}", "--precision=float16")
     whole, half = packed_file.read(detector_file), packed_file.read(out)
     assert half.summary == whole.summary
 
@@ -101,9 +106,9 @@ def test_a_packed_file_is_converted(detector_file, tmp_path):
     np.testing.assert_array_equal(half.regressor.matrix, whole.regressor.matrix)
 
     graph = tmp_path / "half.stablehlo"
-    line = exporting.export(graph, detector=str(out), form="stablehlo", regressor=False)
+    line = export(graph, f"--detector={out}", "--format=stablehlo", "--noregressor")
     assert "stablehlo, float32" in line
-    assert line.endswith("3 landmarks, 0 labelled points")
+    assert line.endswith("3 landmarks, 0 labelled points\n")
     exported = jax.export.deserialize(bytearray(graph.read_bytes()))
     assert set(exported.call(np.zeros((1, 16, 16, 3), np.uint8))) == {"landmarks", "confidence"}
 
@@ -114,38 +119,46 @@ def test_a_run_without_labelled_faces(run, tmp_path):
     missing = tmp_path / "run"
     checkpoints.claim(missing, config, data_digest="", weights_digest="", notes=[], hardware=[])
     out = tmp_path / "out.safetensors"
-    with pytest.raises(DataError, match=r"/no/aflw/training\.txt.*--noregressor$"):
-        exporting.export(out, workdir=str(missing))
+    assert re.search(
+        r"/no/aflw/training\.txt.*--noregressor$", refused(out, f"--workdir={missing}")
+    )
     assert not out.exists()
-    exporting.export(out, workdir=str(run), regressor=False)
+    export(out, f"--workdir={run}", "--noregressor")
     content = packed_file.read(out)
     assert content.regressor is None
     assert (content.summary["scores"], content.summary["point_names"]) == ([], [])
 
 
-def test_what_does_not_go_together_is_refused(run, tmp_path):
-    faces = {"protocol_names": ["synthetic"]}
-    refusals = [
-        ({}, ConfigError, "exactly one of --workdir"),
-        ({"workdir": str(run), "detector": "faces"}, ConfigError, "exactly one of --workdir"),
-        ({"detector": "faces", "faces": faces}, ConfigError, "go with --workdir"),
-        ({"workdir": str(run), "regressor": False, "faces": faces}, ConfigError, "--noregressor"),
-        ({"workdir": str(run), "faces": {"fit": "a.csv"}}, ConfigError, "--score"),
-        ({"detector": "faces", "card_file": f"{tmp_path}/./out"}, ConfigError, "of --out"),
-        ({"workdir": str(tmp_path)}, WorkdirError, "config.json"),
-        ({"detector": str(tmp_path / "none")}, WeightsError, "no such file"),
-    ]
+def test_wrong_command_lines_are_refused_with_one_line(run, detector_file, tmp_path):
+    damaged = tmp_path / "damaged.safetensors"
+    data = bytearray(detector_file.read_bytes())
+    data[-1] ^= 1
+    damaged.write_bytes(data)
     out = tmp_path / "out"
-    for options, kind, part in refusals:
-        with pytest.raises(kind, match=re.escape(part)) as refused:
-            exporting.export(out, **options)
-        assert "\n" not in str(refused.value)
+    workdir, detector = f"--workdir={run}", "--detector=faces"
+    cases = {
+        (): "exactly one of --workdir",
+        (workdir, detector): "exactly one of --workdir",
+        (detector, "--protocol=synthetic"): "go with --workdir",
+        (workdir, "--noregressor", "--protocol=synthetic"): "--noregressor",
+        (workdir, "--fit=a.csv"): "--score",
+        (detector, f"--card={tmp_path}/./out"): "also the file of --out",
+        (detector, "--format=tflite"): "packed|stablehlo|onnx",
+        (detector, "--precision=int8"): "float32|float16",
+        (f"--workdir={tmp_path / 'none'}",): "config.json: no such file",
+        (f"--detector={tmp_path / 'none'}",): "no such file",
+        (f"--detector={damaged}",): "damaged.safetensors: is damaged",
+    }
+    for arguments, part in cases.items():
+        assert part in refused(out, *arguments)
         assert not out.exists()
+    assert "--out" in call("export", detector)[2]
 
 
 def test_a_file_is_written_whole_or_not_at_all(detector_file, tmp_path, monkeypatch):
     out = tmp_path / "out.stablehlo"
     out.write_bytes(b"before")
+    source = f"--detector={detector_file}"
 
     def breaks(*_):
         raise KeyboardInterrupt
@@ -155,37 +168,10 @@ def test_a_file_is_written_whole_or_not_at_all(detector_file, tmp_path, monkeypa
             patch.setattr(name, breaks)
             patch.setattr(graph_export, "to_stablehlo", lambda *_: b"after")
             with pytest.raises(KeyboardInterrupt):
-                exporting.export(out, detector=str(detector_file), form="stablehlo")
+                call("export", f"--out={out}", source, "--format=stablehlo")
         assert [path.name for path in tmp_path.iterdir()] == ["out.stablehlo"]
         assert out.read_bytes() == b"before"
-    with pytest.raises(WeightsError, match="cannot be written"):
-        exporting.export(detector_file / "below", detector=str(detector_file))
+    assert "cannot be written" in refused(detector_file / "below", source)
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(WeightsError, match="pipe: cannot be written"):
-        exporting.export(tmp_path / "pipe", detector=str(detector_file))
+    assert "pipe: cannot be written" in refused(tmp_path / "pipe", source)
     assert (tmp_path / "pipe").is_fifo()
-
-
-def test_the_command_fails_with_one_line_and_a_code(detector_file, tmp_path):
-    damaged = tmp_path / "damaged.safetensors"
-    data = bytearray(detector_file.read_bytes())
-    data[-1] ^= 1
-    damaged.write_bytes(data)
-    out = f"--out={tmp_path / 'out'}"
-    cases = {
-        (out,): "exactly one of --workdir",
-        (out, f"--workdir={tmp_path}", f"--detector={damaged}"): "exactly one of --workdir",
-        (out, f"--detector={damaged}", "--format=tflite"): "packed|stablehlo|onnx",
-        (out, f"--detector={damaged}", "--precision=int8"): "float32|float16",
-        (out, f"--detector={damaged}"): "damaged.safetensors: is damaged",
-        (out, f"--workdir={tmp_path / 'none'}"): "config.json: no such file",
-        (f"--detector={damaged}",): "--out",
-    }
-    started = {arguments: command("export", *arguments) for arguments in cases}
-    for arguments, process in started.items():
-        code, printed, err = finish(process)
-        assert (code, printed) == (2, ""), arguments
-        assert len(err.splitlines()) == 1, err
-        assert err.startswith("error: ")
-        assert cases[arguments] in err
-    assert not (tmp_path / "out").exists()

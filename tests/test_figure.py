@@ -20,7 +20,7 @@ from landmarks_jax.system.errors import ConfigError, DataError, WorkdirError
 from landmarks_jax.training import checkpoints, sharding
 from landmarks_jax.training import state as states
 from tests import datasets
-from tests.running import ROOT, command, finish, narrow, write_photos
+from tests.running import ROOT, call, narrow, write_photos
 
 
 def write_run(folder, seed, **fields):
@@ -157,8 +157,7 @@ def test_the_picture_has_rows_for_each_run_in_the_first_ones_colours(figure):
 
 def test_the_command_makes_picture_table_and_json(runs, tmp_path):
     out = tmp_path / "new" / "figure.png"
-    started = command("figure", *runs, f"--out={out}", "--faces=3", "--tile=32")
-    code, printed, err = finish(started)
+    code, printed, err = call("figure", *runs, f"--out={out}", "--faces=3", "--tile=32")
     assert code == 0, err
     figure = json.loads(out.with_suffix(".json").read_text())
     assert out.with_suffix(".md").read_text() == faces_figure.to_markdown(figure)
@@ -232,7 +231,7 @@ def test_what_cannot_be_shown_is_one_line(runs, tmp_path):
     with pytest.raises(ConfigError, match=r"--out .*figure\.md: .* ends in \.png"):
         faces_figure.write(runs, tmp_path / "figure.md", {})
     assert not list(tmp_path.glob("figure*"))
-    code, printed, err = finish(command("figure", runs[0], "/nowhere"))
+    code, printed, err = call("figure", runs[0], "/nowhere")
     assert (code, printed) == (2, "")
     assert err == "error: /nowhere: not a run, it has no config.json\n"
 

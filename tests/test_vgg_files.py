@@ -12,7 +12,7 @@ from landmarks_jax.system.errors import WeightsError
 from landmarks_jax.weights import vgg_import
 from landmarks_jax.weights.vgg_weights import layer_key, load_vgg
 from tests.pickling import tensor, zipped
-from tests.running import command, finish
+from tests.running import call
 
 needs_torch = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None, reason="PyTorch is not installed"
@@ -225,8 +225,7 @@ def test_the_command(tmp_path):
         [f"--file={path}", "--download=vgg16", f"--out={out}"],
         [f"--file={path}", "--out=vgg16.h5"],
     )
-    started = [command("convert", "vgg", *arguments) for arguments in commands]
-    converted, download, both, ending = [finish(process) for process in started]
+    converted, download, both, ending = [call("convert", "vgg", *words) for words in commands]
     assert converted[0] == 0, converted[2]
     assert f"{out}: vgg16 from {path}" in converted[1]
     assert load_vgg(str(out), "vgg16", TAPS["vgg16"], normalize=True).convention == "caffe"

@@ -14,11 +14,13 @@ class Call:
       flags: the parsed flags as attributes.
       arguments: the positional arguments.
       command_line: all of it, for the provenance of results.
+      config_file: what `--config` names, "" for commands that take no configuration.
     """
 
     flags: flags.FlagValues
     arguments: Sequence[str]
     command_line: Sequence[str]
+    config_file: str
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Command:
         `--help` and wrong flags answer at once.
       add_flags: defines its flags.
       config: help of its `--config` flag; None for commands that take no configuration.
-      default_config: preset used without `--config`; None requires one.
+      default_config: the preset without `--config`; None requires one.
       arguments: what its positional arguments are called; "" for commands without.
     """
 

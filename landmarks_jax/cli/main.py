@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     module = importlib.import_module(f"landmarks_jax.cli.{name}")
     command: Command = module.COMMAND
     if any(argument in _HELP for argument in arguments):
-        print(_help(name, module.__doc__ or "", command))
+        print(_help(module.__doc__ or "", command))
         return 0
     try:
         call = parse(name, command, arguments)
@@ -81,67 +81,59 @@ def script() -> None:
 
 
 def parse(name: str, command: Command, arguments: Sequence[str]) -> Call:
-    """Parses a command's flags, and loads its configuration.
+    """Parses a command's flags and loads its configuration.
 
     Raises:
       ConfigError: a flag, an argument or the configuration is wrong.
     """
-    words = [name, *arguments]
+    words, file = list(arguments), None
     if command.config is not None:
-        words = _with_config_path(words, command.default_config)
-    values = _flags_of(command, words)
+        words, file = _take_config(words, command.default_config)
+    values = _flags_of(command)
     try:
-        rest = values(words)
-        if command.config is not None:
-            getattr(values.config, "seed")  # noqa: B009  (raises what went wrong on loading)
+        if file is not None:
+            # Only here: the import takes a while, and most commands need no configuration.
+            from ml_collections import config_flags  # noqa: PLC0415
+
+            config_flags.DEFINE_config_dict(
+                "config", presets.load(file), flag_values=values, sys_argv=words
+            )
+        rest = values([name, *words])[1:]
     except flags.Error as error:
         raise ConfigError(f"{error}; --help lists the flags") from error
-    except (OSError, SyntaxError, TypeError, ValueError) as error:
-        raise ConfigError(f"--config: cannot load the file: {error}") from error
     except (AttributeError, KeyError) as error:
         # What ml-collections raises for a field that the configuration does not have.
         text = str(error).strip("\"'").replace("\\n", " ").replace("\\'", "'")
+        raise ConfigError(f"a --config flag names an unknown field: {text}") from error
+    if rest and not command.arguments:
         raise ConfigError(
-            f"the configuration or a --config flag names an unknown field: {text}"
-        ) from error
-    if len(rest) > 1 and not command.arguments:
-        raise ConfigError(
-            f"unknown argument {rest[1]!r}; every argument is a --flag; --help lists the flags"
+            f"unknown argument {rest[0]!r}; every argument is a --flag; --help lists the flags"
         )
-    return Call(values, rest[1:], ["landmarks-jax", name, *arguments])
+    return Call(values, rest, ["landmarks-jax", name, *arguments], file or "")
 
 
-def _with_config_path(words: list[str], default: str | None) -> list[str]:
-    """The words with the file of --config by its path; with the default if there is no --config."""
-    for i, word in enumerate(words):
-        flag, equals, config = word.partition("=")
-        if flag not in ("--config", "-config"):
-            continue
-        if equals:
-            return [*words[:i], f"{flag}={presets.path_of(config)}", *words[i + 1 :]]
-        if i + 1 < len(words):
-            return [*words[: i + 1], presets.path_of(words[i + 1]), *words[i + 2 :]]
-    if default is None:
-        return words
-    # Not as the flag's own default: that would be loaded, and could fail, when it is defined.
-    return [words[0], f"--config={presets.path_of(default)}", *words[1:]]
+def _take_config(words: list[str], default: str | None) -> tuple[list[str], str]:
+    """The words without --config, and its value or the default.
+
+    Raises:
+      ConfigError: neither is there.
+    """
+    rest, config, take = [], default, False
+    for word in words:
+        flag, equals, value = word.partition("=")
+        if take or (flag in ("--config", "-config") and equals):
+            config, take = word if take else value, False
+        elif flag in ("--config", "-config"):
+            take = True
+        else:
+            rest.append(word)
+    if take or not config:
+        raise ConfigError("--config: give the name of a preset, or a file; --help says more")
+    return rest, config
 
 
-def _flags_of(command: Command, words: list[str]) -> flags.FlagValues:
+def _flags_of(command: Command) -> flags.FlagValues:
     values = flags.FlagValues()
-    if command.config is not None:
-        # Only here: it takes a third of a second, and most commands need no configuration.
-        from ml_collections import config_flags  # noqa: PLC0415
-
-        config_flags.DEFINE_config_file(
-            "config",
-            None,
-            command.config,
-            flag_values=values,
-            sys_argv=words,
-        )
-        if command.default_config is None:
-            flags.mark_flag_as_required("config", values)
     command.add_flags(values)
     flags.DEFINE_integer(
         "verbosity", None, "Level of the libraries' own log: -1 warnings, 0 notes.",
@@ -190,14 +182,21 @@ def _overview() -> str:
     )
 
 
-def _help(name: str, text: str, command: Command) -> str:
-    values = _flags_of(command, [name])
+def _help(text: str, command: Command) -> str:
     lines = [text.strip(), "", "Flags:"]
+    if command.config is not None:
+        default = command.default_config
+        kind = f"Default: {default}." if default else "Required."
+        shipped = f"A file, or a preset: {', '.join(presets.names())}. {kind}"
+        lines += ["  --config", _indented(f"{command.config} {shipped}")]
+    values = _flags_of(command)
     for flag in (values[name] for name in values):
         notes = (flag.help or "").removesuffix(_REPEAT)
         if flag.default not in (None, [], "", False):
             notes += f" Default: {flag.default}."
-        prefix = "--[no]" if flag.boolean else "--"
-        body = flags.text_wrap(notes, length=_WIDTH, indent=" " * 6)
-        lines += [f"  {prefix}{flag.name}", body]
+        lines += [f"  --{'[no]' if flag.boolean else ''}{flag.name}", _indented(notes)]
     return "\n".join(lines)
+
+
+def _indented(text: str) -> str:
+    return flags.text_wrap(text, length=_WIDTH, indent=" " * 6)

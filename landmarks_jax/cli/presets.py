@@ -1,9 +1,14 @@
 """Configuration files by path, or shipped ones by name."""
 
+import importlib.util
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from landmarks_jax import configs
 from landmarks_jax.system.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
 
 FOLDER = Path(configs.__file__).parent
 
@@ -33,6 +38,28 @@ def path_of(config: str) -> str:
         f"--config {config}: no such configuration file; give a path, or the name of a preset: "
         f"{', '.join(names())}"
     )
+
+
+def load(config: str) -> "ConfigDict":
+    """The configuration that `get_config()` of a file or a preset returns.
+
+    Args:
+      config: as for `path_of`.
+
+    Raises:
+      ConfigError: there is no such file, or it does not work.
+    """
+    path = path_of(config)
+    try:
+        # Each time anew: callers change what they get.
+        spec = importlib.util.spec_from_file_location("landmarks_jax_config", path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module.get_config()
+    except Exception as error:  # whatever a user's file raises
+        raise ConfigError(f"--config {config}: {type(error).__name__}: {error}") from error
 
 
 def short_name(config: str) -> str:

@@ -60,7 +60,7 @@ def _run(call: Call) -> int:
     from landmarks_jax.studies import cells  # noqa: PLC0415
 
     values, action = call.flags, call.arguments[0]
-    file = presets.short_name(config_flags.get_config_filename(values["config"]))
+    file = presets.short_name(call.config_file)
     overrides = config_flags.get_override_values(values["config"])
     base = cells.Base(file, values.config, overrides, values.vgg19)
     runs = values.runs or f"runs/{Path(file).stem}"

@@ -62,8 +62,8 @@ def need_landmarks(workdir: Path, config: ConfigDict, wanted: str) -> None:
     """
     if config.objective.task != "landmarks":
         raise WorkdirError(
-            f"{workdir}: is a run on joints and cannot be {wanted}; `landmarks-jax eval` scores it, and "
-            "config.init.core names it to start runs on landmarks"
+            f"{workdir}: is a run on joints and cannot be {wanted}; `landmarks-jax eval` scores "
+            "it, and config.init.core names it to start runs on landmarks"
         )
 
 

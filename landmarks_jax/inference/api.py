@@ -119,7 +119,7 @@ def load_detector(path: str | os.PathLike[str] = "faces") -> LandmarkDetector:
     """Loads a packed detector.
 
     Args:
-      path: a file made by `landmarks-jax export`, or the name of a detector that comes with this package.
+      path: a file of `landmarks-jax export`, or the name of a detector that comes with the package.
 
     Raises:
       WeightsError: the file is missing, damaged, of another kind, or of a newer version.
@@ -140,7 +140,7 @@ def find(path: str | os.PathLike[str]) -> Path:
         return shipped[os.fspath(path)]
     if not os.path.exists(path):
         raise WeightsError(
-            f"{path}: no such file; a packed detector is made by `landmarks-jax export`, and with this package "
-            f"come {', '.join(shipped) or 'none'}"
+            f"{path}: no such file; a packed detector is made by `landmarks-jax export`, and with "
+            f"this package come {', '.join(shipped) or 'none'}"
         )
     return Path(path)

@@ -60,7 +60,7 @@ def contents(table: str, gathered: Gathered) -> dict[str, Any]:
 
 
 def _remarks(gathered: Gathered) -> list[str]:
-    """The order of the cells under each protocol and crop; then what `landmarks-jax compare` would remark."""
+    """The order of the cells under each protocol and crop; then the remarks of `compare`."""
     said = []
     for key in gathered.keys:
         errors = {

@@ -102,8 +102,8 @@ def on_canvases(config: ConfigDict, photos: Sequence[str], canvases: Path) -> Co
     Args:
       config: the configuration; its `data.exclude` holds. Points, which the box crop needs, are
         those of `points.csv` in the folder.
-      photos: folders of photos, such as `landmarks-jax prepare --shrink` makes; `DIR:tight` cuts a folder's
-        photos so, whatever the configuration's crop. One named n times counts n times.
+      photos: folders of photos, such as `landmarks-jax prepare --shrink` makes; `DIR:tight` cuts a
+        folder's photos so, whatever the configuration's crop. One named n times counts n times.
       canvases: the folder that keeps prepared forms.
     """
     roots = [str(_canvases_of(config, text, canvases)) for text in photos]
