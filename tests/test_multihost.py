@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import projection, scaling
-from landmarks_jax.cli import entry
+from landmarks_jax.cli import train
 from landmarks_jax.data import prepared, sampling
 from landmarks_jax.data.loader import framing_of
 from landmarks_jax.data.sources import registry
@@ -243,7 +243,7 @@ def test_what_one_process_knows_all_are_told(tmp_path):
 )
 def test_a_place_that_cannot_be(place, message):
     with pytest.raises(ConfigError, match=message):
-        entry._check_place(*place)
+        train._check_place(*place)
 
 
 def test_a_coordinator_that_cannot_be_is_refused_at_once():
