@@ -1,4 +1,4 @@
-"""Embedded faces: their pictures, their landmarks, and the shapes they are made of."""
+"""Embedded faces: their images, their landmarks, and the shapes they are made of."""
 
 import numpy as np
 import pytest
@@ -93,7 +93,7 @@ def test_a_face_is_the_same_at_every_size():
         halved = large.photo(i).reshape(80, 2, 80, 2, 3).mean((1, 3))
         error = np.abs(halved - small.photo(i))
         assert error.mean() < 2.5
-        # A shift by one pixel is another picture: the comparison above would see it.
+        # A shift by one pixel is another image: the comparison above would see it.
         assert np.abs(halved[:, 1:] - small.photo(i)[:, :-1]).mean() > 1.5 * error.mean()
 
 
@@ -177,15 +177,15 @@ def test_the_mouth_is_drawn_between_its_corners():
 
 def test_the_middle_of_the_head_is_where_its_projection_says():
     head = face_model.Head(face_model.sample(0, 0))
-    back = geometry.apply(head.from_picture, head.picture(np.zeros(3))[None])
+    back = geometry.apply(head.from_image, head.project(np.zeros(3))[None])
     np.testing.assert_allclose(back, np.zeros((1, 2)), atol=1e-6)
 
 
 def test_the_turn_is_a_rotation_towards_the_yaw():
     face = face_model.sample(0, 0)
     head = face_model.Head(face)
-    np.testing.assert_allclose(head.turn @ head.turn.T, np.eye(3), atol=1e-6)
-    nose = (head.turn @ np.array([0, 0, 1]))[0]
+    np.testing.assert_allclose(head.rotation @ head.rotation.T, np.eye(3), atol=1e-6)
+    nose = (head.rotation @ np.array([0, 0, 1]))[0]
     assert np.sign(nose) == np.sign(face.yaw)
 
 

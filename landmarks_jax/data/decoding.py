@@ -1,4 +1,4 @@
-"""The one way a picture file becomes pixels: for training, preparing and evaluation alike."""
+"""Decodes image files, for training, preparing, evaluation and detection alike."""
 
 import io
 import os
@@ -6,11 +6,11 @@ import os
 import numpy as np
 from PIL import Image
 
-from landmarks_jax.system.errors import DataError
+from landmarks_jax.system.errors import DataError, reason
 
 _ORIENTATION = 0x0112  # the EXIF tag
 _UPRIGHT = 1
-_TURNS = {
+_ROTATIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -22,11 +22,13 @@ _TURNS = {
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any Pillow picture in mode RGB.
+    """Converts a Pillow image to RGB.
 
-    Transparent parts are shown over white, as a page would show them. 16-bit grey is scaled from
-    [0, 65535]. Of several frames the first is taken. Grey of 32-bit floats is refused: nothing
-    says which value is white.
+    Transparent pixels are composited over white. 16-bit grey is scaled from [0, 65535]. Of several
+    frames the first is used.
+
+    Raises:
+      ValueError: the image has 32-bit floats, of which no value is known to be white.
     """
     if image.mode == "F":
         raise ValueError("32-bit float pixels have no agreed white; save it as 8 or 16 bit")
@@ -40,24 +42,24 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def decode(path: str | os.PathLike[str], upright: bool = True) -> tuple[np.ndarray, int]:
-    """Reads one picture file whole; a truncated file is an error.
+    """Decodes an image file.
 
     Args:
       path: the file.
-      upright: turn the picture as its EXIF orientation says. Labels count the pixels of the file
-        as stored, so labelled sources do not turn (and refuse photos that would need it).
+      upright: rotate the image as its EXIF orientation says. Annotated points are in pixels of the
+        stored image, so annotated sources do not rotate (and refuse photos that would need it).
 
     Returns:
       `[H, W, 3]` uint8 RGB, and the EXIF orientation of the file (1: stored upright).
 
     Raises:
-      DataError: the file is missing, no picture, or damaged.
+      DataError: the file is missing, not an image, or damaged, such as truncated.
     """
     return _decode(path, str(path), upright)
 
 
 def decode_bytes(data: bytes, name: str, upright: bool = True) -> tuple[np.ndarray, int]:
-    """`decode` of a file's content; `name` is what messages call it."""
+    """Decodes the bytes of an image file; `name` is used in messages."""
     return _decode(io.BytesIO(data), name, upright)
 
 
@@ -67,14 +69,13 @@ def _decode(
     try:
         with Image.open(file) as image:
             orientation = int(image.getexif().get(_ORIENTATION, _UPRIGHT))
-            if orientation not in _TURNS:  # some cameras write 0
+            if orientation not in _ROTATIONS:  # some cameras write 0
                 orientation = _UPRIGHT
-            picture = to_rgb(image)
+            rgb = to_rgb(image)
         if upright and orientation != _UPRIGHT:
-            picture = picture.transpose(_TURNS[orientation])
-        return np.asarray(picture), orientation
-    except (
-        Exception
-    ) as error:  # Pillow's readers raise anything: OSError, SyntaxError, struct.error
-        reason = " ".join(str(error).replace(name, "").split()) or type(error).__name__
-        raise DataError(f"{name}: cannot be read as a picture ({reason})") from error
+            rgb = rgb.transpose(_ROTATIONS[orientation])
+        return np.asarray(rgb), orientation
+    # Pillow's readers raise anything: OSError, SyntaxError, struct.error
+    except Exception as error:
+        why = " ".join(reason(error).replace(name, "").split())
+        raise DataError(f"{name}: cannot be read as an image ({why})") from error

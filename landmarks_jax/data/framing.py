@@ -1,20 +1,19 @@
-"""From photo to canvas: which part of a photo is looked at, cut out and stretched to a square.
+"""From photo to canvas: which part of a photo is cut out and stretched to a square.
 
 The *view rectangle* is the part of the photo that an undistorted view shows; the *canvas* covers
 that rectangle enlarged about its centre by `canvas_size / view_size`, so that a rotated or shifted
-view still finds pixels. What lies beyond the photo is its replicated border.
+view still lies on it. Beyond the photo the canvas is replicated border.
 
 Rectangles are `(left, top, right, bottom)` in pixel *edges*: pixel `i` covers `[i, i + 1)`, so the
 whole photo is `(0, 0, width, height)` and a pixel centre `x` lies at the edge coordinate `x + 0.5`.
 
 Crops, for a photo of `w x h` pixels:
   center  the canvas is the whole photo, the view its central `view_size / canvas_size`.
-  tight   the view is the whole photo (face crops with no room to spare, such as AFLW's).
+  tight   the view is the whole photo (for photos that are cropped to the face, such as AFLW's).
   box     the view is the box of the annotated points, each side moved outwards by a margin
-          (Sanchez et al.); its corners are pixels and both belong to it.
+          (Sanchez et al.); both corner pixels belong to it.
 
-Training with crop `box` turns the photo before it takes the box: its canvases are others, see
-`surroundings`.
+Training with crop `box` rotates the photo before it takes the box, from canvases of `box_canvas`.
 """
 
 import dataclasses
@@ -27,11 +26,11 @@ from landmarks_jax.system.errors import ConfigError, DataError
 
 CROPS = ("center", "tight", "box")
 
-_BOX_MARGIN = 0.7  # of the mean of the box's width and height
-_SMALL_BOX = 20.0  # pixels: under this mean ...
-_SMALL_MARGIN = 8  # ... the margin is this many pixels
-# A canvas of many times the view is mostly replicated border, and the copy of the photo that holds
-# the border grows with the square of the ratio.
+BOX_MARGIN = 0.7  # as a share of the mean of the box's width and height
+_SMALL_BOX = 20.0  # pixels; if the mean is smaller ...
+_SMALL_MARGIN = 8  # ... this is the margin, in pixels
+# A canvas of many times the view is mostly replicated border, and the memory to make it grows with
+# the square of the ratio.
 _MAX_RATIO = 4
 
 Rectangle = tuple[float, float, float, float]
@@ -40,9 +39,8 @@ Rectangle = tuple[float, float, float, float]
 def box_rectangle(points: np.ndarray, size: tuple[int, int]) -> Rectangle:
     """The box of the points with its margin.
 
-    The corners are rounded (halves to even) and clipped to `[0, w - 1]`, `[0, h - 1]`: they name
-    pixels. Both corner pixels are inside, so `x0..x1` becomes the edges `x0` to `x1 + 1`; a box
-    clipped on every side is the whole photo, and no box is ever empty.
+    The corners are pixels: rounded (halves to even) and clipped to `[0, w - 1]`, `[0, h - 1]`. Both
+    are inside, so `x0..x1` becomes the edges `x0` to `x1 + 1`, and no box is ever empty.
 
     Args:
       points: `[P, 2]` points in pixels, P at least 1.
@@ -50,7 +48,7 @@ def box_rectangle(points: np.ndarray, size: tuple[int, int]) -> Rectangle:
     """
     low, high = points.min(0).astype(np.float64), points.max(0).astype(np.float64)
     mean = float((high - low).mean())
-    margin = _SMALL_MARGIN if mean < _SMALL_BOX else int(_BOX_MARGIN * mean)
+    margin = _SMALL_MARGIN if mean < _SMALL_BOX else int(BOX_MARGIN * mean)
     last = np.asarray(size) - 1
     x0, y0 = np.clip(np.rint(low - margin), 0, last)
     x1, y1 = np.clip(np.rint(high + margin), 0, last)
@@ -66,9 +64,9 @@ def _enlarge(rectangle: Rectangle, ratio: float) -> Rectangle:
 
 
 def _span(low: float, high: float, length: int, scale: float) -> np.ndarray:
-    """Pixels of one axis to copy for `[low, high)`: numbers inside the photo, borders repeated.
+    """Indices of the pixels of one axis to copy for `[low, high)`; may lie outside the photo.
 
-    Inside the photo the copy reaches one filter width further, for the resampling to look at.
+    Inside the photo the copy extends by one filter width, for the resampling.
     """
     support = math.ceil(max(scale, 1.0)) + 1
     start, stop = math.floor(low), math.ceil(high)
@@ -79,8 +77,8 @@ def _span(low: float, high: float, length: int, scale: float) -> np.ndarray:
 def stretch(photo: np.ndarray, rectangle: Rectangle, size: int) -> np.ndarray:
     """Cuts a rectangle out of a photo and stretches it to a square.
 
-    Bilinear; antialiased where it shrinks; along the rows first, then along the columns, rounded to
-    8 bits after each. Pixels beyond the photo are its replicated border.
+    Bilinear, antialiased where it shrinks; first along rows, then along columns, rounded to 8 bits
+    after each. Beyond the photo its border is replicated.
 
     Args:
       photo: `[H, W, 3]` uint8.
@@ -96,24 +94,24 @@ def stretch(photo: np.ndarray, rectangle: Rectangle, size: int) -> np.ndarray:
     rows = _span(top, bottom, height, (bottom - top) / size)
     box = (left - columns[0], top - rows[0], right - columns[0], bottom - rows[0])
     columns, rows = np.clip(columns, 0, width - 1), np.clip(rows, 0, height - 1)
-    # A slice first, which copies nothing: the rest of a large photo costs no memory.
-    part = photo[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    if part.shape[:2] != (len(rows), len(columns)):
-        part = part[rows - rows[0]][:, columns - columns[0]]
-    # Pillow alone takes columns first where that is cheaper, and rounds other pixels up.
+    # First a slice, which copies nothing, so that the rest of a large photo costs no memory.
+    source = photo[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    if source.shape[:2] != (len(rows), len(columns)):
+        source = source[rows - rows[0]][:, columns - columns[0]]
+    # In one call Pillow would resample columns first where that is cheaper, and round differently.
     bilinear, (x0, y0, x1, y1) = Image.Resampling.BILINEAR, box
-    across = Image.fromarray(part).resize((size, len(rows)), bilinear, box=(x0, 0, x1, len(rows)))
+    across = Image.fromarray(source).resize((size, len(rows)), bilinear, box=(x0, 0, x1, len(rows)))
     return np.asarray(across.resize((size, size), bilinear, box=(0, y0, size, y1)))
 
 
 def cut_canvas(
     photo: np.ndarray, points: np.ndarray, rectangle: Rectangle, size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cuts a rectangle out of a photo as a canvas, and moves the points along.
+    """Cuts a rectangle out of a photo as a canvas, with its points.
 
     Args:
       photo: `[H, W, 3]` uint8.
-      points: `[P, 2]` in pixels of the photo, centres of pixels at whole numbers.
+      points: `[P, 2]` in pixels of the photo, pixel centres at integers.
       rectangle: in pixel edges; may reach beyond the photo.
       size: side of the canvas in pixels.
 
@@ -123,12 +121,12 @@ def cut_canvas(
     left, top, right, bottom = rectangle
     origin = np.array([left, top])
     extent = np.array([right - left, bottom - top])
-    moved = 2.0 * (np.asarray(points, np.float64) + 0.5 - origin) / extent - 1.0
-    return stretch(photo, rectangle, size), moved.astype(np.float32).reshape(-1, 2)
+    normalised = 2.0 * (np.asarray(points, np.float64) + 0.5 - origin) / extent - 1.0
+    return stretch(photo, rectangle, size), normalised.astype(np.float32).reshape(-1, 2)
 
 
 def need_points(num_points: int, what: str) -> None:
-    """Raises `ConfigError` where `what` has no points: the box crop cannot do without."""
+    """Raises `ConfigError` if `what` has no points, which the box crop needs."""
     if num_points == 0:
         raise ConfigError(
             f"config.data.crop = 'box' needs annotated points and {what} has none: "
@@ -167,7 +165,7 @@ class Framing:
             )
 
     def check_points(self, num_points: int, what: str) -> None:
-        """Raises `ConfigError` where the crop needs points and `what` has none."""
+        """Raises `ConfigError` if the crop needs points and `what` has none."""
         if self.crop == "box":
             need_points(num_points, what)
 
@@ -176,7 +174,7 @@ class Framing:
 
         Args:
           size: `(width, height)` of the photo in pixels.
-          points: `[P, 2]` in pixels of the photo; only the box crop looks at them.
+          points: `[P, 2]` in pixels of the photo; only the box crop uses them.
         """
         whole = (0.0, 0.0, float(size[0]), float(size[1]))
         if self.crop == "tight":
@@ -189,7 +187,7 @@ class Framing:
 
     def canvas_rectangle(self, size: tuple[int, int], points: np.ndarray) -> Rectangle:
         """The part of a photo that the canvas covers, in pixel edges; may reach beyond it."""
-        if self.crop == "center":  # said exactly: a rounding error would ask for a border
+        if self.crop == "center":  # exactly: a rounding error would add a border
             return 0.0, 0.0, float(size[0]), float(size[1])
         return _enlarge(self.view_rectangle(size, points), self.canvas_size / self.view_size)
 
@@ -198,7 +196,7 @@ class Framing:
 
         Args:
           photo: `[H, W, 3]` uint8.
-          points: `[P, 2]` in pixels of the photo, centres of pixels at whole numbers.
+          points: `[P, 2]` in pixels of the photo, pixel centres at integers.
 
         Returns:
           The canvas `[C, C, 3]` uint8, and the points `[P, 2]` float32, normalised to the canvas.
@@ -208,7 +206,7 @@ class Framing:
         return cut_canvas(photo, points, rectangle, self.canvas_size)
 
     def extent(self, size: tuple[int, int], points: np.ndarray) -> np.ndarray:
-        """Where the photo ends on its canvas; the canvas is replicated border beyond.
+        """Where the photo ends on its canvas; beyond, the canvas is replicated border.
 
         Returns:
           `[4]` float32 `(x0, y0, x1, y1)` in the canvas frame, as `views.inside` takes it.

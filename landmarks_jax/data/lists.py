@@ -1,4 +1,4 @@
-"""List files: photos to leave out, and photos with their labelled points."""
+"""List files: photos to leave out, and photos with their annotated points."""
 
 import csv
 import math
@@ -8,65 +8,55 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from landmarks_jax.data import photo_files
-from landmarks_jax.system.errors import DataError
+from landmarks_jax.system.errors import DataError, reason
 
 
 def read_lines(path: str) -> Iterator[tuple[str, str]]:
-    """The lines of a text file that are not blank, each after its place `path:line`."""
+    """The lines of a text file that are not blank, as pairs of `path:line` and text."""
     try:
         with open(path, encoding="utf-8-sig") as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
                     yield f"{path}:{number}", line.strip()
     except OSError as error:
-        raise DataError(f"{path}: the list cannot be read ({error.strerror})") from error
+        raise DataError(f"{path}: the list cannot be read ({reason(error)})") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: the list is not UTF-8 text") from error
 
 
 def cells(line: str, place: str) -> list[str]:
-    """The cells of a line of a table; `place` is its `file:line` for the message."""
+    """The cells of a line of CSV; `place` is its `file:line` for the message."""
     try:
         return [cell.strip() for cell in next(csv.reader([line]), [])]
     except csv.Error as error:
-        raise DataError(f"{place}: is no line of a table ({error})") from error
+        raise DataError(f"{place}: not a line of CSV ({error})") from error
 
 
 def photo_id(name: str) -> str:
-    """What a photo is matched by: its file name without folders and a picture's extension."""
+    """What photos are matched by: the file name without folders and an image's ending."""
     base = name.replace("\\", "/").rsplit("/", 1)[-1]
-    return os.path.splitext(base)[0] if photo_files.is_picture(base) else base
-
-
-def _listed(line: str) -> str:
-    """The photo of a line: all of it, less the numbers of a labelled list in MTFL's form."""
-    name, *rest = line.split()
-    try:
-        labelled = len([float(cell) for cell in rest]) >= 10
-    except ValueError:
-        labelled = False
-    return name if labelled else line
+    return os.path.splitext(base)[0] if photo_files.is_image(base) else base
 
 
 def leave_out(
     photos: Sequence[photo_files.PhotoFile], lists: Sequence[str]
 ) -> tuple[list[int], str]:
-    """Finds the photos that remain without those that lists name.
+    """Leaves out the photos that are in lists.
 
-    An entry matches by name whatever the folder or the picture format: a photo of a test set must
-    not come in again because it was saved as PNG.
+    Photos match by name whatever their folder and format: a test photo must not come in again
+    because it was saved as PNG.
 
     Args:
-      photos: photos to choose from.
-      lists: files with one photo's name or id a line; the points of a labelled list may follow.
+      photos: the photos.
+      lists: files with one name or id a line; points may follow, as in MTFL's lists.
 
     Returns:
-      The numbers of the photos that remain, and a note of how many were left out ("" without
+      The indices of the photos that remain, and a note of how many were left out ("" without
       lists).
     """
     if not lists:
         return list(range(len(photos))), ""
-    named = {photo_id(_listed(line)) for path in lists for _, line in read_lines(path)}
+    named = {photo_id(_without_points(line)) for path in lists for _, line in read_lines(path)}
     kept = [i for i, photo in enumerate(photos) if photo_id(photo.name) not in named]
     if not kept:
         raise DataError(f"{photo_files.some(lists)}: nothing is left of the {len(photos):,} photos")
@@ -74,8 +64,18 @@ def leave_out(
     return kept, f"{len(photos) - len(kept):,} photos left out by the {len(named):,} ids of {names}"
 
 
+def _without_points(line: str) -> str:
+    """The name in a line: all of it, except at least ten numbers at its end."""
+    name, *rest = line.split()
+    try:
+        annotated = len([float(cell) for cell in rest]) >= 10
+    except ValueError:
+        annotated = False
+    return name if annotated else line
+
+
 def numbers(texts: Sequence[str], place: str) -> np.ndarray:
-    """Finite numbers `[N]` float32 from text; `place` is the `file:line` for the message."""
+    """Finite numbers `[N]` float32 from text; `place` is their `file:line` for the message."""
     values = []
     for text in texts:
         try:
@@ -91,11 +91,11 @@ def numbers(texts: Sequence[str], place: str) -> np.ndarray:
 
 
 def read_csv(path: str) -> tuple[list[tuple[str, str]], np.ndarray]:
-    """Reads a landmarks table `file,x1,y1,...,xP,yP` with that header.
+    """Reads a table of landmarks `file,x1,y1,...,xP,yP` with that header.
 
     Returns:
-      For each photo its place `path:line` and its file as written, and the points `[N, P, 2]` in
-      pixels of the stored photo.
+      For each photo its `path:line` and its file as written, and the points `[N, P, 2]` in pixels
+      of the stored image.
     """
     entries: list[tuple[str, str]] = []
     points: list[np.ndarray] = []
@@ -115,7 +115,7 @@ def read_csv(path: str) -> tuple[list[tuple[str, str]], np.ndarray]:
 
 
 def _header_width(place: str, header: list[str]) -> int:
-    """Checks a landmarks table's header and returns its number of cells."""
+    """Checks a table's header and returns its number of cells."""
     num_points = (len(header) - 1) // 2
     names = [f"{axis}{i}" for i in range(1, num_points + 1) for axis in "xy"]
     if not num_points or [cell.lower() for cell in header] != ["file", *names]:
@@ -124,35 +124,34 @@ def _header_width(place: str, header: list[str]) -> int:
 
 
 def locate(entries: Sequence[tuple[str, str]], roots: Sequence[str]) -> list[photo_files.PhotoFile]:
-    """Finds the photos a list names, each in the first folder that has it.
+    """Finds the photos of a list, each in the first of the folders that has it.
 
     Args:
-      entries: for each photo its place `list:line` and its path relative to a folder.
-      roots: folders to look in.
+      entries: for each photo its `list:line` and its path relative to a folder.
+      roots: the folders.
     """
     found = []
     for place, name in entries:
         paths = [os.path.join(root, name) for root in roots]
         path = next((path for path in paths if os.path.isfile(path)), None)
         if path is None:
-            raise DataError(f"{place}: no such photo {paths[0]}")
+            raise DataError(f"{place}: no such photo: {paths[0]}")
         found.append(photo_files.PhotoFile(path, name))
     return found
 
 
 def check_labelled(photos: Sequence[photo_files.PhotoFile], root: str) -> None:
-    """Raises `DataError` unless every labelled photo can be read and is stored upright.
+    """Raises `DataError` unless every annotated photo can be read and is stored upright.
 
-    Labels count the pixels of the file as stored. Where a viewer would turn the photo, nobody can
-    tell which way up it was labelled.
+    If a viewer would rotate the photo, nobody can tell which way up it was annotated.
     """
     for photo, verdict in zip(photos, photo_files.inspect(photos, root), strict=True):
         if verdict.problem:
             raise DataError(
-                f"{photo.path}: {verdict.problem}; it is in the list of labelled photos"
+                f"{photo.path}: {verdict.problem}; it is in the list of annotated photos"
             )
         if verdict.orientation != 1:
             raise DataError(
-                f"{photo.path}: labelled, but its EXIF orientation is {verdict.orientation}: save "
+                f"{photo.path}: annotated, but its EXIF orientation is {verdict.orientation}: save "
                 "the photo upright without the tag, with points in its pixels"
             )

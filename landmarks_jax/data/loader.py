@@ -1,34 +1,33 @@
-"""What training reads: batches by step, from photos or from the prepared form, the same either way.
+"""Batches for training by step, from photos or from prepared canvases, identical either way.
 
-TensorFlow is imported only where photos are decoded as training goes.
+TensorFlow is imported only to decode photos during training.
 """
 
+import abc
 import dataclasses
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
-from landmarks_jax.data import prepared, sampling
-from landmarks_jax.data.box_canvas import Frame, Surroundings
+from landmarks_jax.data import canvases, prepared, sampling
+from landmarks_jax.data.box_canvas import BoxCanvas, Frame
 from landmarks_jax.data.framing import Framing
-from landmarks_jax.data.sources import registry
+from landmarks_jax.data.sources import photos, registry
 from landmarks_jax.system.errors import ConfigError
 
-# The crop of the config, and the other that may stand beside it.
-CROPS_BESIDE = ("center", "tight")
+Batches = Iterator[dict[str, np.ndarray]]
 
 
-class Feed(Protocol):
+class Loader(abc.ABC):
     """Batches by step.
 
     Attributes:
       num_points: points of each photo, 0 without annotation.
-      digest: fingerprint of the list of photos, and of the cut where the configuration does not
-        tell it alone; a resumed run must find the same.
+      digest: fingerprint of the list of photos; a resumed run must find the same.
       summary: one line for the log.
     """
 
@@ -36,9 +35,9 @@ class Feed(Protocol):
     digest: str
     summary: str
 
+    @abc.abstractmethod
     def __len__(self) -> int:
         """Number of photos."""
-        ...
 
     def batches(
         self,
@@ -48,174 +47,155 @@ class Feed(Protocol):
         start_step: int = 0,
         process_index: int = 0,
         process_count: int = 1,
-    ) -> Iterator[dict[str, np.ndarray]]:
-        """Endless `{"canvas": [b, C, C, 3] uint8, "points": [b, P, 2] float32}`.
+    ) -> Batches:
+        """This process's share of the batches from `start_step` on, without end.
 
-        See `pipeline.batches`.
+        Args:
+          seed: seed of the order, see `sampling`.
+          batch_size: rows of the global batch, over all processes.
+          start_step: absolute number of the first step.
+          process_index: this process.
+          process_count: number of processes.
+
+        Yields:
+          `{"canvas": [b, C, C, 3] uint8, "points": [b, P, 2] float32}`, b = batch_size /
+          process_count, points normalised to the canvas.
         """
-        ...
+        size = sampling.local_batch_size(batch_size, process_count)
+        process = {"process_index": process_index, "process_count": process_count}
+
+        def rows_of(step: int) -> np.ndarray:
+            return sampling.batch_rows(seed, len(self), batch_size, step, **process)
+
+        return self._read(rows_of, size, start_step)
+
+    @abc.abstractmethod
+    def _read(self, rows_of: Callable[[int], np.ndarray], size: int, start_step: int) -> Batches:
+        """Batches of `size` photos, those of a step being `rows_of(step)`."""
 
 
-class PhotoFeed:
-    """Batches decoded from the photos of a source as training goes."""
+class PhotoLoader(Loader):
+    """Batches decoded from the photos of a source during training."""
 
-    def __init__(self, source: registry.Source, frame: Frame) -> None:
-        registry.check(source, frame)
+    def __init__(self, source: photos.Source, frame: Frame) -> None:
+        canvases.check(source, frame)
         self._source = source
         self._frame = frame
         self.num_points = source.num_points
-        self.digest = _digest([registry.source_digest(source)], frame)
-        self.summary = registry.summary(source)
+        self.digest = photos.source_digest(source)
+        self.summary = photos.summary(source)
 
     def __len__(self) -> int:
         return len(self._source)
 
-    def batches(
-        self,
-        *,
-        seed: int,
-        batch_size: int,
-        start_step: int = 0,
-        process_index: int = 0,
-        process_count: int = 1,
-    ) -> Iterator[dict[str, np.ndarray]]:
-        """See `pipeline.batches`."""
-        from landmarks_jax.data import pipeline  # noqa: PLC0415  (imports TensorFlow, seconds)
+    def _read(self, rows_of: Callable[[int], np.ndarray], size: int, start_step: int) -> Batches:
+        from landmarks_jax.data import pipeline  # noqa: PLC0415  (importing TensorFlow is slow)
 
-        return pipeline.batches(
-            self._source,
-            self._frame,
-            seed=seed,
-            batch_size=batch_size,
-            start_step=start_step,
-            process_index=process_index,
-            process_count=process_count,
-        )
+        return pipeline.batches(self._source, self._frame, rows_of, size, start_step)
 
 
-class PreparedFeed:
-    """Batches from canvases in the prepared form, without TensorFlow.
+class PreparedLoader(Loader):
+    """Batches from prepared canvases, without TensorFlow.
 
-    From one folder they are those that `PhotoFeed` gives from its photos, bit by bit. Of several
-    folders every epoch sees all photos, those of a folder named n times n times.
+    From one folder they equal bit by bit what `PhotoLoader` reads from its photos. From several
+    folders an epoch has the photos of all, n times those of a folder that is listed n times.
 
     Attributes:
       folders: each folder once.
-      places: `[N]` int32, of each photo its row in these folders put one below the other.
+      places: `[N]` int32, each photo's row in the concatenation of `folders`.
     """
 
-    def __init__(self, parts: Sequence[prepared.PreparedCanvases]) -> None:
-        counts = {part.num_points for part in parts}
-        # Points that only some photos have can serve nobody.
+    def __init__(self, listed: Sequence[prepared.PreparedCanvases]) -> None:
+        counts = {folder.num_points for folder in listed}
+        # Points that only some photos have are of no use.
         self.num_points = counts.pop() if len(counts) == 1 else 0
-        self.digest = _digest([part.digest for part in parts], parts[0].framing)
-        counted = Counter(part.summary for part in parts)
+        digests = [folder.digest for folder in listed]
+        joined = hashlib.sha256("".join(digests).encode()).hexdigest()
+        self.digest = digests[0] if len(digests) == 1 else joined
         self.summary = "; ".join(
-            text if times == 1 else f"{text} ({times} times)" for text, times in counted.items()
+            text if times == 1 else f"{text} ({times} times)"
+            for text, times in Counter(folder.summary for folder in listed).items()
         )
-        self._parts = list(parts)
-        self._starts = np.cumsum([0, *map(len, parts)])
-        self.folders = list(dict.fromkeys(parts))
-        starts = np.cumsum([0, *map(len, self.folders)])
-        places = [starts[self.folders.index(part)] + np.arange(len(part)) for part in parts]
+        self.folders = list(dict.fromkeys(listed))
+        self._starts = np.cumsum([0, *map(len, self.folders)])
+        places = [
+            self._starts[self.folders.index(folder)] + np.arange(len(folder)) for folder in listed
+        ]
         self.places = np.concatenate(places).astype(np.int32)
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return len(self.places)
 
-    def batches(
-        self,
-        *,
-        seed: int,
-        batch_size: int,
-        start_step: int = 0,
-        process_index: int = 0,
-        process_count: int = 1,
-    ) -> Iterator[dict[str, np.ndarray]]:
-        """See `pipeline.batches`."""
-        share = sampling.local_batch_size(batch_size, process_count)
-        size = self._parts[0].framing.canvas_size
+    def _read(self, rows_of: Callable[[int], np.ndarray], size: int, start_step: int) -> Batches:
+        return (self._gather(rows_of(step)) for step in itertools.count(start_step))
 
-        def gather(rows: np.ndarray) -> dict[str, np.ndarray]:
-            canvases = np.empty((share, size, size, 3), np.uint8)
-            points = np.empty((share, self.num_points, 2), np.float32)
-            owners = np.searchsorted(self._starts, rows, side="right") - 1
-            for owner in np.unique(owners):
-                mine = owners == owner
-                part, own_rows = self._parts[owner], rows[mine] - self._starts[owner]
-                canvases[mine] = part.canvases[own_rows]
-                if self.num_points:
-                    points[mine] = part.points[own_rows]
-            return {"canvas": canvases, "points": points}
-
-        place = {"process_index": process_index, "process_count": process_count}
-        return (
-            gather(sampling.batch_rows(seed, len(self), batch_size, step, **place))
-            for step in itertools.count(start_step)
-        )
-
-
-def _digest(lists: Sequence[str], frame: Frame) -> str:
-    """The fingerprint of what a feed gives, of those of its lists of photos."""
-    # Crop `box` was another cut before there were box views, and configurations do not tell.
-    parts = [*lists, "box views"] if isinstance(frame, Surroundings) else [*lists]
-    return parts[0] if len(parts) == 1 else hashlib.sha256("".join(parts).encode()).hexdigest()
-
-
-def _open_prepared(config: Any) -> PreparedFeed:
-    """The prepared folders of a config, each cut as the config says.
-
-    Beside photos cut by `center` there may be others cut `tight`: neither looks at annotation.
-    """
-    frame, roots = framing_of(config), tuple(config.data.roots)
-    if not roots:
-        raise ConfigError("config.data.roots = (): source 'prepared' wants the folders")
-    parts: dict[str, prepared.PreparedCanvases] = {}
-    for root in roots:
-        if root in parts:
-            continue
-        parts[root] = prepared.PreparedCanvases(root)
-        beside = len(set(roots)) > 1 and (frame.crop, parts[root].framing.crop) == CROPS_BESIDE
-        if beside and isinstance(frame, Framing):
-            parts[root].require(dataclasses.replace(frame, crop="tight"))
-        else:
-            parts[root].require(frame)
-    counts = {root: part.num_points for root, part in parts.items()}
-    if isinstance(frame, Surroundings) and len(set(counts.values())) > 1:
-        said = ", ".join(f"{root} has {count}" for root, count in counts.items())
-        raise ConfigError(
-            f"config.data.roots: the box crop needs the same points of every photo, but {said}"
-        )
-    feed = PreparedFeed([parts[root] for root in roots])
-    frame.check_points(feed.num_points, feed.summary)
-    return feed
+    def _gather(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        side = self.folders[0].framing.canvas_size
+        images = np.empty((len(rows), side, side, 3), np.uint8)
+        points = np.empty((len(rows), self.num_points, 2), np.float32)
+        places = self.places[rows]
+        owners = np.searchsorted(self._starts, places, side="right") - 1
+        for owner in np.unique(owners):
+            mine, folder = owners == owner, self.folders[owner]
+            own_rows = places[mine] - self._starts[owner]
+            images[mine] = folder.canvases[own_rows]
+            if self.num_points:
+                points[mine] = folder.points[own_rows]
+        return {"canvas": images, "points": points}
 
 
 def framing_of(config: Any) -> Frame:
     """How training cuts its canvases.
 
-    By `data.canvas_size`, `views.size` and `data.crop`; for crop `box` by the largest angle and
-    margin of its views, whatever `data.canvas_size`.
+    With the center and tight crops by `data.canvas_size` and `views.size`; with the box crop by
+    the largest angle and margin of the views, whatever `data.canvas_size`.
     """
     if config.data.crop == "box":
         views = config.views
         limits = views.rotation_limit, views.margin, views.margin_std
-        return Surroundings(views.size, *map(float, limits))
+        return BoxCanvas(views.size, *map(float, limits))
     return Framing(config.data.canvas_size, config.views.size, config.data.crop)
 
 
-def open_feed(config: Any) -> Feed:
-    """Opens the training photos a config names.
+def open_loader(config: Any) -> Loader:
+    """Opens the training photos that a config names.
 
     Raises:
       ConfigError: a field cannot work, or differs from how prepared data was cut.
       DataError: the data is missing or damaged.
     """
-    if config.data.resident and config.data.source != "prepared":
-        raise ConfigError(
-            f"config.data.resident = True: wants config.data.source = 'prepared', not "
-            f"{config.data.source!r}; `landmarks-jax prepare` makes that form"
-        )
     if config.data.source == "prepared":
         return _open_prepared(config)
-    return PhotoFeed(registry.open_source(config.data), framing_of(config))
+    if config.data.resident:
+        raise ConfigError(
+            "config.data.resident = True: needs config.data.source = 'prepared', not "
+            f"{config.data.source!r}; landmarks-jax prepare makes that form"
+        )
+    return PhotoLoader(registry.open_source(config.data), framing_of(config))
+
+
+def _open_prepared(config: Any) -> PreparedLoader:
+    """Opens prepared folders, each of which must be cut as the config says.
+
+    With the center crop, some of several folders may be cut with the tight crop: neither looks at
+    annotation.
+    """
+    frame, roots = framing_of(config), tuple(config.data.roots)
+    if not roots:
+        raise ConfigError("config.data.roots = (): source 'prepared' needs its folders")
+    folders = {root: prepared.PreparedCanvases(root) for root in dict.fromkeys(roots)}
+    for folder in folders.values():
+        required = frame
+        mixed = len(folders) > 1 and frame.crop == "center" and folder.framing.crop == "tight"
+        if mixed and isinstance(frame, Framing):
+            required = dataclasses.replace(frame, crop="tight")
+        folder.require(required)
+    counts = {root: folder.num_points for root, folder in folders.items()}
+    if isinstance(frame, BoxCanvas) and len(set(counts.values())) > 1:
+        listed = ", ".join(f"{root} has {count}" for root, count in counts.items())
+        raise ConfigError(
+            f"config.data.roots: the box crop needs the same points of every photo, but {listed}"
+        )
+    loader = PreparedLoader([folders[root] for root in roots])
+    frame.check_points(loader.num_points, loader.summary)
+    return loader

@@ -1,8 +1,8 @@
-"""The list of usable pictures: fixed at the start of a run, every file decoded once.
+"""Finds the readable images below folders; every file is decoded once.
 
-What a scan finds (good, or why not) is kept with each file's size and time of change in
-`$XDG_CACHE_HOME/landmarks_jax` (`~/.cache/landmarks_jax`), so that a later start only looks at
-what is new or changed.
+The result of decoding (readable, or why not) is cached with each file's size and modification time
+in `$XDG_CACHE_HOME/landmarks_jax` (`~/.cache/landmarks_jax`), so that a later scan only decodes what
+is new or changed.
 """
 
 import dataclasses
@@ -16,10 +16,10 @@ from pathlib import Path
 from landmarks_jax.data import decoding
 from landmarks_jax.system import cache as caches
 from landmarks_jax.system import files, parallel
-from landmarks_jax.system.errors import DataError
+from landmarks_jax.system.errors import DataError, reason
 
 _ENDINGS = "bmp gif jfif jpe jpeg jpg pbm pgm png pnm ppm tga tif tiff webp"
-PICTURES = frozenset(f".{ending}" for ending in _ENDINGS.split())
+IMAGES = frozenset(f".{ending}" for ending in _ENDINGS.split())
 
 _LOGGER = logging.getLogger(__name__)
 _CACHE_VERSION = 1
@@ -28,7 +28,7 @@ _NAMED = 3  # examples in a message
 
 @dataclasses.dataclass(frozen=True)
 class PhotoFile:
-    """One picture: where it is, and what it is called wherever the folder stands."""
+    """An image file: its path, and a name independent of where its folder lies."""
 
     path: str
     name: str
@@ -36,25 +36,25 @@ class PhotoFile:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What decoding a file found: why it is unusable ("" where it is fine), its orientation."""
+    """The result of decoding a file: why it is unusable ("" if it is not), EXIF orientation."""
 
     problem: str
     orientation: int
 
 
-def is_picture(name: str) -> bool:
-    """Whether a file's name ends as a picture's does."""
-    return os.path.splitext(name)[1].lower() in PICTURES
+def is_image(name: str) -> bool:
+    """Whether a file's name ends as an image's does."""
+    return os.path.splitext(name)[1].lower() in IMAGES
 
 
 def some(names: Sequence[str]) -> str:
-    """The first few names, and how many more there are."""
+    """The first names, and how many more there are."""
     more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
     return ", ".join(names[:_NAMED]) + more
 
 
 def _walk(folder: str, seen: set[str]) -> Iterable[os.DirEntry[str]]:
-    """Every file below a folder that is not hidden, links followed, no folder entered twice."""
+    """All files below a folder but hidden ones; links are followed, folders entered once."""
     real = os.path.realpath(folder)
     if real in seen:
         return
@@ -65,31 +65,31 @@ def _walk(folder: str, seen: set[str]) -> Iterable[os.DirEntry[str]]:
                 continue
             if entry.is_dir():
                 yield from _walk(entry.path, seen)
-            else:  # broken links too: they are counted as unreadable
+            else:  # broken links too, which count as unreadable
                 yield entry
 
 
-def list_pictures(root: str) -> tuple[list[PhotoFile], list[str]]:
+def list_images(root: str) -> tuple[list[PhotoFile], list[str]]:
     """The files below a folder, sorted by their path relative to it.
 
     Returns:
-      The pictures, by their file names, and the relative paths of all other visible files.
+      The images, by their endings, and the relative paths of all other visible files.
     """
     if not os.path.isdir(root):
-        raise DataError(f"{root}: no such folder of pictures")
+        raise DataError(f"{root}: no such folder of images")
     title = os.path.basename(os.path.realpath(root))
-    pictures, others = [], []
+    images, others = [], []
     try:
         entries = list(_walk(root, set()))
     except OSError as error:
-        raise DataError(f"{root}: cannot be searched ({error})") from error
+        raise DataError(f"{root}: cannot be searched ({reason(error)})") from error
     for entry in entries:
         relative = Path(os.path.relpath(entry.path, root)).as_posix()
-        if is_picture(entry.name):
-            pictures.append(PhotoFile(entry.path, f"{title}/{relative}"))
+        if is_image(entry.name):
+            images.append(PhotoFile(entry.path, f"{title}/{relative}"))
         else:
             others.append(relative)
-    return sorted(pictures, key=lambda file: file.name), sorted(others)
+    return sorted(images, key=lambda file: file.name), sorted(others)
 
 
 def _cache_path(root: str) -> Path:
@@ -98,12 +98,12 @@ def _cache_path(root: str) -> Path:
 
 
 def _read_cache(path: Path) -> dict[str, list]:
-    """The kept verdicts `{file: [size, time, problem, orientation]}`; none where unreadable."""
+    """The cached verdicts `{file: [size, time, problem, orientation]}`; none if unreadable."""
     try:
-        kept = json.loads(path.read_text())
-        return kept["files"] if kept["version"] == _CACHE_VERSION else {}
+        cache = json.loads(path.read_text())
+        return cache["files"] if cache["version"] == _CACHE_VERSION else {}
     except (OSError, ValueError, KeyError, TypeError):
-        return {}  # a cache is only ever a shortcut
+        return {}
 
 
 def _write_cache(path: Path, verdicts: dict[str, list]) -> None:
@@ -114,7 +114,7 @@ def _write_cache(path: Path, verdicts: dict[str, list]) -> None:
 
 
 def stamp(path: str) -> list[int]:
-    """Size in bytes and time of change in nanoseconds; of a broken link, those of nothing."""
+    """Size in bytes and modification time in nanoseconds; -1 for a broken link."""
     try:
         stat = os.stat(path)
     except OSError:
@@ -131,21 +131,20 @@ def _inspect(path: str) -> Verdict:
 
 
 def inspect(photos: Sequence[PhotoFile], root: str) -> list[Verdict]:
-    """Decodes each file below `root` once, or remembers having done so."""
+    """Decodes each file below `root`, or takes the result from the cache."""
     cache_path = _cache_path(root)
     cache = _read_cache(cache_path)
     stamps = [stamp(file.path) for file in photos]
     keys = [os.path.relpath(file.path, root) for file in photos]
-    # What could not be read is looked at again: the reason may have been the machine's.
+    # Unreadable files are decoded again: the cause may have been the machine.
     new = {
-        key: i  # by name: several people may share a photo
+        key: i  # by path: several people may share a photo
         for i, key in enumerate(keys)
         if key not in cache or cache[key][:2] != stamps[i] or cache[key][2]
     }
     paths = [photos[i].path for i in new.values()]
-    what = f"reading the pictures of {root} once"
-    found = parallel.ordered_map(_inspect, paths, what)
-    for (key, i), verdict in zip(new.items(), found, strict=True):
+    verdicts = parallel.ordered_map(_inspect, paths, f"checking the images of {root}")
+    for (key, i), verdict in zip(new.items(), verdicts, strict=True):
         cache[key] = [*stamps[i], verdict.problem, verdict.orientation]
     if new:
         _write_cache(cache_path, cache)
@@ -170,18 +169,18 @@ def _without_repeats(photos: Iterable[PhotoFile], seen: set[str]) -> list[PhotoF
 
 
 def usable_files(roots: Sequence[str]) -> tuple[list[PhotoFile], str]:
-    """The pictures below all folders that can be read, in a fixed order.
+    """The readable images below folders, in a fixed order.
 
     Args:
-      roots: folders, searched whole; hidden files are skipped, links followed, and a file that two
-        folders share is taken once.
+      roots: folders, searched recursively; hidden files are skipped, links followed, and a file
+        that two folders share is used once.
 
     Returns:
       The files, folder by folder and sorted within each, and a note of what was left out ("" if
       nothing was).
 
     Raises:
-      DataError: a folder is missing or has no usable picture.
+      DataError: a folder is missing or has no usable image.
     """
     usable: list[PhotoFile] = []
     others: list[str] = []
@@ -189,7 +188,7 @@ def usable_files(roots: Sequence[str]) -> tuple[list[PhotoFile], str]:
     repeats = 0
     seen: set[str] = set()
     for root in roots:
-        listed, rest = list_pictures(root)
+        listed, rest = list_images(root)
         photos = _without_repeats(listed, seen)
         verdicts = inspect(photos, root)
         good = [file for file, verdict in zip(photos, verdicts, strict=True) if not verdict.problem]
@@ -197,14 +196,14 @@ def usable_files(roots: Sequence[str]) -> tuple[list[PhotoFile], str]:
         unread = [f"{file.path} ({verdict.problem})" for file, verdict in pairs if verdict.problem]
         if not good and len(photos) == len(listed):
             why = f": {len(unread)} unreadable, first {unread[0]}" if unread else ""
-            raise DataError(f"{root}: no usable picture in this folder{why}")
+            raise DataError(f"{root}: no usable image in this folder{why}")
         repeats += len(listed) - len(photos)
         usable, others, bad = usable + good, others + rest, bad + unread
     notes = []
     if bad:
-        notes.append(f"{len(bad):,} unreadable pictures left out: {some(bad)}")
+        notes.append(f"{len(bad):,} unreadable images left out: {some(bad)}")
     if others:
-        notes.append(f"{len(others):,} files that are no pictures left out: {some(others)}")
+        notes.append(f"{len(others):,} files that are not images left out: {some(others)}")
     if repeats:
-        notes.append(f"{repeats:,} files reached twice, taken once")
+        notes.append(f"{repeats:,} files found twice, used once")
     return usable, "; ".join(notes)

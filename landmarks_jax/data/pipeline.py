@@ -1,7 +1,7 @@
-"""Endless batches of canvases through tf.data: decoded in parallel, in an order that is fixed.
+"""Endless batches of canvases through tf.data: decoded in parallel, in a fixed order.
 
-The only module that imports TensorFlow; import it where training from photos begins and nowhere
-else. TensorFlow moves bytes here and computes nothing.
+The only module that imports TensorFlow; import it only where training from photos begins.
+TensorFlow moves bytes here and computes nothing.
 """
 
 import atexit
@@ -10,16 +10,16 @@ import os
 import weakref
 from collections.abc import Callable, Generator, Iterator
 
-# Read when TensorFlow is first imported; without them it greets the user on standard error.
+# TensorFlow reads these when it is first imported; without them it logs to standard error.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 import numpy as np
 import tensorflow as tf
 
-from landmarks_jax.data import sampling
+from landmarks_jax.data import canvases
 from landmarks_jax.data.box_canvas import Frame
-from landmarks_jax.data.sources import registry
+from landmarks_jax.data.sources.photos import Source
 from landmarks_jax.system import parallel
 from landmarks_jax.system.errors import DataError
 
@@ -29,73 +29,61 @@ for _kind in ("GPU", "TPU"):  # JAX's; TensorFlow would take all of a GPU's memo
 _OPEN: weakref.WeakSet[Generator] = weakref.WeakSet()
 _LAST_STEP = 2**62
 _PREFETCH = 2  # batches ready ahead of the consumer
+# The functions given to `map` have no control flow to convert; trying is slow, and warns on some
+# Pythons.
+_without_autograph = tf.autograph.experimental.do_not_convert
 
 
 def batches(
-    source: registry.Source,
+    source: Source,
     frame: Frame,
-    *,
-    seed: int,
-    batch_size: int,
+    rows_of: Callable[[int], np.ndarray],
+    size: int,
     start_step: int = 0,
-    process_index: int = 0,
-    process_count: int = 1,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """This process's share of the batches from `start_step` on, without end.
+    """Batches of canvases from `start_step` on, without end.
 
     Args:
       source: the photos.
       frame: how photos become canvases.
-      seed: seed of the order (see `order`).
-      batch_size: rows of the global batch, over all processes.
+      rows_of: the indices `[size]` of a step's photos.
+      size: photos of a batch.
       start_step: absolute number of the first step.
-      process_index: this process.
-      process_count: number of processes.
 
     Yields:
-      `{"canvas": [b, C, C, 3] uint8, "points": [b, P, 2] float32}`, b = batch_size /
-      process_count, points normalised to the canvas.
+      `{"canvas": [size, C, C, 3] uint8, "points": [size, P, 2] float32}`, points normalised to the
+      canvas.
 
     Raises:
       DataError: a photo can no longer be read; the message names it.
     """
-    frame.check_points(source.num_points, registry.summary(source))
-    share = sampling.local_batch_size(batch_size, process_count)
     failures: list[DataError] = []
 
-    def rows_of(step: np.ndarray) -> np.ndarray:
-        place = {"process_index": process_index, "process_count": process_count}
-        return sampling.batch_rows(seed, len(source), batch_size, int(step), **place)
+    def indices(step: tf.Tensor) -> tf.Tensor:
+        return tf.numpy_function(lambda value: rows_of(int(value)), [step], tf.int64)
 
-    photos = tf.data.Dataset.range(start_step, _LAST_STEP)
-    photos = photos.map(_plainly(lambda step: tf.numpy_function(rows_of, [step], tf.int64)))
-    photos = photos.unbatch()
-    photos = photos.map(
-        _plainly(_loader(source, frame, failures)),
+    photos = tf.data.Dataset.range(start_step, _LAST_STEP).map(_without_autograph(indices))
+    photos = photos.unbatch().map(
+        _without_autograph(_cutter(source, frame, failures)),
         num_parallel_calls=parallel.num_threads(),
         deterministic=True,
     )
-    dataset = photos.batch(share, drop_remainder=True).prefetch(_PREFETCH)
+    dataset = photos.batch(size, drop_remainder=True).prefetch(_PREFETCH)
     iterator = _iterate(dataset.with_options(_options()), failures)
     _OPEN.add(iterator)
     return iterator
 
 
-# There is no control flow to rewrite in what `map` is given; trying to is slow, and warns on some
-# Pythons.
-_plainly = tf.autograph.experimental.do_not_convert
-
-
-def _loader(
-    source: registry.Source, frame: Frame, failures: list[DataError]
+def _cutter(
+    source: Source, frame: Frame, failures: list[DataError]
 ) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
-    """The graph from a photo's number to its canvas; `failures` grows by what went wrong."""
+    """The graph from a photo's index to its canvas; errors are appended to `failures`."""
 
     def cut(row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         try:
-            return registry.cut_photo(source, frame, int(row))
+            return canvases.cut_photo(source, frame, int(row))
         except DataError as error:
-            failures.append(error)  # TensorFlow passes on the text of an exception alone
+            failures.append(error)  # TensorFlow only passes on an exception's text
             raise
 
     def load(row: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -108,7 +96,7 @@ def _loader(
 
 
 def _options() -> tf.data.Options:
-    """Threads of its own, as many as decode; every number is said, none tuned while running."""
+    """A private thread pool of a fixed size; nothing is tuned while running."""
     options = tf.data.Options()
     options.threading.private_threadpool_size = parallel.num_threads()
     options.threading.max_intra_op_parallelism = 1
@@ -119,7 +107,7 @@ def _options() -> tf.data.Options:
 def _iterate(
     dataset: tf.data.Dataset, failures: list[DataError]
 ) -> Generator[dict[str, np.ndarray], None, None]:
-    """The batches as NumPy arrays; a worker's own exception in place of TensorFlow's."""
+    """The batches as NumPy arrays; raises a worker's own exception instead of TensorFlow's."""
     iterator = dataset.as_numpy_iterator()
     try:
         yield from iterator
@@ -133,7 +121,7 @@ def _iterate(
 
 @atexit.register
 def _close_all() -> None:
-    """Ends what still reads ahead: its threads would wait for a dead interpreter for ever."""
+    """Ends the threads that still read ahead: they would block the interpreter's exit."""
     for iterator in list(_OPEN):
         with contextlib.suppress(ValueError):  # in use by a thread that is still running
             iterator.close()

@@ -1,11 +1,11 @@
-"""The rows of a prepared folder while it is written: what a killed process leaves is gone on with.
+"""Writes the rows of a prepared folder so that an interrupted call can be resumed.
 
-    canvases.npy, points.npy   the rows so far, behind the head of the whole arrays
-    progress.json              what they are made of, and how many are known to be on the disk
+    canvases.npy, points.npy   the rows so far, after the header of the complete arrays
+    progress.json              the inputs, and how many rows are known to be on disk
 
-Rows are appended. Every so often they are brought to the disk, and only then their number is
-noted; after a kill, or a loss of power, what lies beyond the noted number is written again. The
-rows are used again only if the photos up to there, their points, the cut and Pillow are the same.
+Rows are appended. From time to time they are flushed to disk, and only then their number is noted;
+after a kill or a power failure, rows beyond that number are written again. Rows are reused only if
+the photos up to there, their points, the cut and Pillow's version are the same.
 """
 
 import hashlib
@@ -13,76 +13,120 @@ import io
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import PIL
 
+from landmarks_jax.data import canvases
 from landmarks_jax.data.box_canvas import Frame
-from landmarks_jax.data.sources import registry
+from landmarks_jax.data.sources.photos import Source
 from landmarks_jax.system import files, parallel
 
 PROGRESS = "progress.json"
 CANVASES, POINTS = "canvases.npy", "points.npy"
 
 _LOGGER = logging.getLogger(__name__)
-_KEEP_EVERY = 1_000  # photos; 77 MB of canvases of 160 pixels
+_FLUSH_EVERY = 1_000  # photos; 77 MB of canvases of 160 pixels
 
 
-def write_rows(
-    source: registry.Source, frame: Frame, folder: Path, made_of: Mapping[str, Any]
-) -> None:
+def write_rows(source: Source, frame: Frame, folder: Path, inputs: Mapping[str, Any]) -> None:
     """Writes `canvases.npy` `[N, C, C, 3]` uint8 and `points.npy` `[N, P, 2]` float32, in order.
 
     Args:
       source: the photos.
       frame: how they are cut.
-      folder: where the arrays belong, and may lie in part.
-      made_of: what the rows depend on besides the photos' files and points.
+      folder: where the arrays are written, or already begun.
+      inputs: what the rows depend on besides the photos' files and points.
     """
     count, size = len(source), frame.canvas_size
-    made_of = {**made_of, "count": count, "pillow": PIL.__version__}
-    heads = (
-        _head(np.dtype(np.uint8), (count, size, size, 3)),
-        _head(np.dtype(np.float32), (count, source.num_points, 2)),
-    )
-    row_bytes = (size * size * 3, source.num_points * 2 * 4)
-    photos = _Photos(source)
-    _find_rows(folder, made_of, photos, heads, row_bytes)
-    before = photos.count
+    inputs = {**inputs, "count": count, "pillow": PIL.__version__}
+    arrays = [
+        _ArrayFile(folder / CANVASES, (count, size, size, 3), np.uint8),
+        _ArrayFile(folder / POINTS, (count, source.num_points, 2), np.float32),
+    ]
+    photos = _Fingerprint(source)
+    _find_rows(folder, inputs, photos, arrays)
+    done = photos.count
 
-    def cut(index: int) -> tuple[np.ndarray, np.ndarray]:
-        return registry.cut_photo(source, frame, index)
+    def flush() -> None:
+        """Flushes the rows to disk, then notes how many there are."""
+        for array in arrays:
+            array.flush()
+        progress = {"inputs": inputs, "done": photos.count, "photos": photos.digest()}
+        files.write_file(folder / PROGRESS, json.dumps(progress))
 
-    with (folder / CANVASES).open("ab") as canvases, (folder / POINTS).open("ab") as points:
-        arrays = (canvases, points)
-        for file, head, length in zip(arrays, heads, row_bytes, strict=True):
-            _cut_back(file, head, before * length)
-        try:
-            rest = range(before, count)
-            for rows in parallel.ordered_map(cut, rest, "preparing", before=before):
-                for file, row in zip(arrays, rows, strict=True):
-                    file.write(np.ascontiguousarray(row).tobytes())
-                photos.add()
-                if (photos.count - before) % _KEEP_EVERY == 0:
-                    _keep(folder, arrays, made_of, photos)
-        finally:
-            _keep(folder, arrays, made_of, photos)
-            if photos.count < count:
-                _LOGGER.info(
-                    "%s: %d of %d canvases are kept; the same command goes on",
-                    folder,
-                    photos.count,
-                    count,
-                )
+    for array in arrays:
+        array.open(done)
+    try:
+        rows = parallel.ordered_map(
+            lambda index: canvases.cut_photo(source, frame, index),
+            range(done, count),
+            "preparing",
+            done,
+        )
+        for row in rows:
+            for array, values in zip(arrays, row, strict=True):
+                array.append(values)
+            photos.add()
+            if (photos.count - done) % _FLUSH_EVERY == 0:
+                flush()
+    finally:
+        flush()
+        for array in arrays:
+            array.file.close()
+        if photos.count < count:
+            _LOGGER.info(
+                "%s: kept %d of %d canvases; run the same command to resume",
+                folder,
+                photos.count,
+                count,
+            )
 
 
-class _Photos:
-    """A fingerprint of the first `count` photos of a source: their files and their points."""
+class _ArrayFile:
+    """An `.npy` file to which rows are appended; its header is that of the complete array."""
 
-    def __init__(self, source: registry.Source) -> None:
+    file: BinaryIO
+
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: type) -> None:
+        self.path = path
+        self.row_bytes = int(np.prod(shape[1:])) * np.dtype(dtype).itemsize
+        header = io.BytesIO()
+        description = np.lib.format.dtype_to_descr(np.dtype(dtype))
+        fields = {"descr": description, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(header, fields)
+        self.header = header.getvalue()
+
+    def holds(self, rows: int) -> bool:
+        """Whether an earlier call wrote the header and at least so many rows."""
+        size = self.path.stat().st_size
+        with self.path.open("rb") as file:
+            same = file.read(len(self.header)) == self.header
+        return same and size >= len(self.header) + rows * self.row_bytes
+
+    def open(self, rows: int) -> None:
+        """Opens the file to append after so many rows; what follows them is dropped."""
+        self.file = self.path.open("r+b" if rows else "wb")
+        if not rows:
+            self.file.write(self.header)
+        self.file.truncate(len(self.header) + rows * self.row_bytes)
+        self.file.seek(0, os.SEEK_END)
+
+    def append(self, row: np.ndarray) -> None:
+        self.file.write(np.ascontiguousarray(row).tobytes())
+
+    def flush(self) -> None:
+        self.file.flush()
+        os.fsync(self.file.fileno())
+
+
+class _Fingerprint:
+    """A digest of the first `count` photos of a source: their files and their points."""
+
+    def __init__(self, source: Source) -> None:
         self._source = source
         self.restart()
 
@@ -100,64 +144,27 @@ class _Photos:
         return self._hash.hexdigest()
 
 
-def _head(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
-    """The first bytes of an .npy file of such an array, as `np.save` writes them."""
-    file = io.BytesIO()
-    description = np.lib.format.dtype_to_descr(dtype)
-    header = {"descr": description, "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, header)
-    return file.getvalue()
-
-
 def _find_rows(
-    folder: Path,
-    made_of: Mapping[str, Any],
-    photos: _Photos,
-    heads: Sequence[bytes],
-    row_bytes: Sequence[int],
+    folder: Path, inputs: Mapping[str, Any], photos: _Fingerprint, arrays: list[_ArrayFile]
 ) -> None:
-    """Counts in `photos` the rows of an earlier attempt that hold."""
+    """Counts in `photos` the rows of an earlier call that can be reused."""
     path = folder / PROGRESS
     if not path.exists():
         return
     try:
         progress = json.loads(path.read_text())
         done, digest = int(progress["done"]), progress["photos"]
-        holds = progress["made_of"] == made_of and 0 <= done <= made_of["count"]
-        for name, head, length in zip((CANVASES, POINTS), heads, row_bytes, strict=True):
-            with (folder / name).open("rb") as file:
-                holds = holds and file.read(len(head)) == head
-            holds = holds and (folder / name).stat().st_size >= len(head) + done * length
+        same = progress["inputs"] == inputs and 0 <= done <= inputs["count"]
+        same = same and all(array.holds(done) for array in arrays)
     except (OSError, ValueError, KeyError, TypeError):
-        holds = False
-    if holds:
+        same = False
+    if same:
         for _ in range(done):
             photos.add()
-        holds = photos.digest() == digest
-    if holds:
-        _LOGGER.info("%s: going on after %d canvases", folder, done)
+        same = photos.digest() == digest
+    if same:
+        _LOGGER.info("%s: resuming after %d canvases", folder, done)
         return
-    _LOGGER.info("%s: is of other photos or cut otherwise; beginning anew", folder)
+    _LOGGER.info("%s: has other photos or another cut; starting again", folder)
     photos.restart()
-    path.unlink()  # before the rows go: a number without its rows would be believed next time
-
-
-def _cut_back(file: BinaryIO, head: bytes, length: int) -> None:
-    """Leaves the head and so many bytes of rows in a file opened for appending."""
-    file.seek(0)
-    if not length:
-        file.truncate(0)
-        file.write(head)
-    file.truncate(len(head) + length)
-    file.seek(0, os.SEEK_END)
-
-
-def _keep(
-    folder: Path, arrays: Sequence[BinaryIO], made_of: Mapping[str, Any], photos: _Photos
-) -> None:
-    """Brings the rows to the disk, then notes how many there are."""
-    for array in arrays:
-        array.flush()
-        os.fsync(array.fileno())
-    progress = {"made_of": made_of, "done": photos.count, "photos": photos.digest()}
-    files.write_file(folder / PROGRESS, json.dumps(progress))
+    path.unlink()  # before the rows: a number without its rows would be believed next time

@@ -1,8 +1,8 @@
 """The endless order of training: (seed, step) alone says which photos a step sees.
 
-The rows of a run are the endless concatenation of one permutation of the photos an epoch. Batch
-`t` is rows `t B` to `(t + 1) B` of it, so a batch may straddle two epochs, no photo is ever
-dropped, and a resumed run goes on where it stopped without any saved state.
+The rows of a run concatenate one permutation of the photos for each epoch, without end. Batch `t`
+is rows `t B` to `(t + 1) B`, so it may straddle two epochs, no photo is ever dropped, and a run
+resumes where it stopped without saved state.
 """
 
 import functools
@@ -14,20 +14,20 @@ from landmarks_jax.system.errors import ConfigError
 _WORD = 2**64
 
 
-@functools.lru_cache(maxsize=2)  # a batch straddles at most two epochs but for tiny sets
+@functools.lru_cache(maxsize=2)  # a batch straddles at most two epochs, except of tiny sets
 def permutation(seed: int, count: int, epoch: int) -> np.ndarray:
     """The order of the photos in one epoch.
 
-    Sorts raw bits of the counter-based Philox4x64-10: NumPy promises those across versions and
-    machines, which it does not for `Generator.permutation`.
+    Sorts raw bits of the counter-based Philox4x64-10, which NumPy guarantees across versions and
+    machines; it does not guarantee `Generator.permutation`.
 
     Args:
-      seed: any whole number; its lowest 64 bits count.
+      seed: any integer; its lowest 64 bits are used.
       count: number of photos, at least 1.
       epoch: number of the pass over the photos, from 0.
 
     Returns:
-      `[count]` int64 photo numbers, read-only.
+      `[count]` int64 photo indices, read-only.
     """
     key = np.array([seed % _WORD, epoch % _WORD], np.uint64)
     bits = np.random.Philox(key=key).random_raw(count)
@@ -37,18 +37,17 @@ def permutation(seed: int, count: int, epoch: int) -> np.ndarray:
 
 
 def rows(seed: int, count: int, start: int, stop: int) -> np.ndarray:
-    """Rows `start` to `stop` of the endless order: `[stop - start]` int64 photo numbers."""
+    """Rows `start` to `stop` of the endless order: `[stop - start]` int64 photo indices."""
     if count < 1:
-        raise ValueError(f"an order needs at least one photo, got {count}")
+        raise ValueError(f"{count} photos: must be at least 1")
     if not 0 <= start <= stop:
-        raise ValueError(f"rows {start} to {stop} are no range")
-    parts = [np.zeros(0, np.int64)]
+        raise ValueError(f"rows {start} to {stop}: not a range")
+    pieces = [np.zeros(0, np.int64)]
     while start < stop:
         epoch, offset = divmod(start, count)
-        part = permutation(seed, count, epoch)[offset : offset + stop - start]
-        parts.append(part)
-        start += len(part)
-    return np.concatenate(parts)
+        pieces.append(permutation(seed, count, epoch)[offset : offset + stop - start])
+        start += len(pieces[-1])
+    return np.concatenate(pieces)
 
 
 def local_batch_size(batch_size: int, process_count: int) -> int:
@@ -70,18 +69,18 @@ def batch_rows(
     process_index: int = 0,
     process_count: int = 1,
 ) -> np.ndarray:
-    """The photos of this process in one step.
+    """The photos that a process reads for one step.
 
     Args:
       seed: seed of the order.
       count: number of photos.
       batch_size: rows of the global batch, over all processes.
       step: absolute number of the step, from 0.
-      process_index: this process; it takes the `process_index`-th contiguous share.
+      process_index: this process; it reads the `process_index`-th contiguous share.
       process_count: number of processes.
 
     Returns:
-      `[batch_size / process_count]` int64 photo numbers.
+      `[batch_size / process_count]` int64 photo indices.
     """
     share = local_batch_size(batch_size, process_count)
     if not 0 <= process_index < process_count:

@@ -1,10 +1,11 @@
-"""Photos packed small, to be taken to another machine: a folder of WebP files.
+"""Small copies of photos to take to another machine: a folder of WebP files.
 
-What reads it is the source `folder`. Of labelled photos it also holds `points.csv`, the points in
-the pixels of the small photos.
+The source `folder` reads it. If the photos have points, it also has `points.csv`, with points in
+pixels of the small photos.
 """
 
 import csv
+import io
 import os
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
@@ -13,42 +14,40 @@ import numpy as np
 from PIL import Image
 
 from landmarks_jax.data import photo_files
-from landmarks_jax.data.sources import registry
+from landmarks_jax.data.sources.photos import Source
 from landmarks_jax.system import files, parallel
 
 POINTS = "points.csv"
 
 
 def small_names(names: Iterable[str]) -> list[str]:
-    """Where each photo goes: below its own folders, under its own name, ending in `.webp`.
+    """The path of each small photo: its own, ending in `.webp`.
 
-    So lists of photos to leave out, which match by name whatever the ending, still hold. A photo
-    that would take the place of an earlier one goes into a folder `2`, `3` and so on.
+    Lists of photos to leave out match names without endings, so they still work. A photo whose path
+    is taken goes into a folder `2`, `3` and so on.
     """
     taken: set[str] = set()
-    places = []
+    paths = []
     for name in names:
-        # A name with a leading dot would not be found again; `..` would leave the folder.
-        parts = [part.lstrip(".") for part in PurePosixPath(name).parts if part != "/"]
-        path = "/".join(part for part in parts if part)
-        stem = os.path.splitext(path)[0] if photo_files.is_picture(path) else path
-        place, number = f"{stem}.webp", 1
-        while place.casefold() in taken:  # some file systems do not tell a from A
+        # Scans skip names with a leading dot; `..` would leave the folder.
+        steps = [step.lstrip(".") for step in PurePosixPath(name).parts if step != "/"]
+        path = "/".join(filter(None, steps))
+        stem = os.path.splitext(path)[0] if photo_files.is_image(path) else path
+        path, number = f"{stem}.webp", 1
+        while path.casefold() in taken:  # some file systems ignore case
             number += 1
-            place = f"{number}/{stem}.webp"
-        taken.add(place.casefold())
-        places.append(place)
-    return places
+            path = f"{number}/{stem}.webp"
+        taken.add(path.casefold())
+        paths.append(path)
+    return paths
 
 
-def shrink(
-    source: registry.Source, out: str | os.PathLike[str], side: int, quality: int = 50
-) -> int:
-    """Writes small copies of a source's photos to a new folder, whole or not at all.
+def shrink(source: Source, out: str | os.PathLike[str], side: int, quality: int = 50) -> int:
+    """Writes small copies of a source's photos to a new folder.
 
     Args:
       source: the photos.
-      out: the folder to make; must not be there yet.
+      out: the folder to make; must not exist.
       side: of the longer side, in pixels; smaller photos keep their size.
       quality: of the WebP files, 0 to 100.
 
@@ -56,38 +55,39 @@ def shrink(
       The size of all files, in bytes.
 
     Raises:
-      DataError: the folder is there already or cannot be written, or a photo cannot be read.
+      DataError: the folder exists or cannot be written, or a photo cannot be read.
     """
-    places = small_names(source.name(i) for i in range(len(source)))
+    paths = small_names(source.name(i) for i in range(len(source)))
     with files.new_folder(Path(out)) as folder:
-        for parent in {(folder / place).parent for place in places}:
+        for parent in {(folder / path).parent for path in paths}:
             parent.mkdir(parents=True, exist_ok=True)
 
         def write(index: int) -> np.ndarray:
             photo = Image.fromarray(source.photo(index))
             size = _small_size(photo.size, side)
-            # Lanczos: what is kept is cut and stretched once more, and should be sharp until then.
+            # Lanczos, because the copy is resampled once more later.
             small = photo.resize(size, Image.Resampling.LANCZOS)
-            small.save(folder / places[index], "WEBP", quality=quality)
+            small.save(folder / paths[index], "WEBP", quality=quality)
             factors = np.array(size) / photo.size
             return (source.points(index) + 0.5) * factors - 0.5
 
         points = list(parallel.ordered_map(write, range(len(source)), "shrinking"))
         if source.num_points:
-            _write_points(folder / POINTS, places, points)
+            files.write_file(folder / POINTS, _points_csv(paths, points))
         return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _small_size(size: tuple[int, int], side: int) -> tuple[int, int]:
-    """`(width, height)` with the longer side at most `side`, the shape kept as far as it can be."""
+    """`(width, height)` with the longer side at most `side`, the shape kept if possible."""
     share = min(1.0, side / max(size))
     return max(1, round(size[0] * share)), max(1, round(size[1] * share))
 
 
-def _write_points(path: Path, places: list[str], points: list[np.ndarray]) -> None:
+def _points_csv(paths: list[str], points: list[np.ndarray]) -> str:
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
     numbers = range(1, len(points[0]) + 1)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(["file", *(f"{axis}{i}" for i in numbers for axis in "xy")])
-        for place, found in zip(places, points, strict=True):
-            table.writerow([place, *(f"{value:.3f}" for value in found.ravel())])
+    table.writerow(["file", *(f"{axis}{i}" for i in numbers for axis in "xy")])
+    for path, row in zip(paths, points, strict=True):
+        table.writerow([path, *(f"{value:.3f}" for value in row.ravel())])
+    return text.getvalue()

@@ -1,4 +1,4 @@
-"""Threads over many photos, in order, with a note of progress."""
+"""Threads over many items, in order, with a report of progress."""
 
 import collections
 import concurrent.futures
@@ -14,11 +14,11 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _LOGGER = logging.getLogger(__name__)
-_NOTE_SECONDS = 10.0
+_LOG_SECONDS = 10.0
 
 
 def num_threads() -> int:
-    """Threads for decoding: one a core this process may use (Pillow frees the interpreter lock)."""
+    """One thread for each core this process may use (Pillow releases the interpreter lock)."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -27,26 +27,26 @@ def num_threads() -> int:
 def with_progress(
     items: Iterable[T], total: int | None, what: str, unit: str = "photo", before: int = 0
 ) -> Iterator[T]:
-    """Passes the items on, with a bar on a terminal and now and then a line elsewhere.
+    """Yields the items, with a progress bar on a terminal and log lines elsewhere.
 
     Args:
-      items: what is passed on.
-      total: how many there are with those before, None where nobody knows.
-      what: is done with them.
-      unit: what one is called.
-      before: how many were done earlier.
+      items: the items.
+      total: their number with those done before, or None if unknown.
+      what: what is done, for the report.
+      unit: the name of an item.
+      before: how many were done before.
     """
     if sys.stderr.isatty() and importlib.util.find_spec("tqdm"):
-        import tqdm  # noqa: PLC0415  (of the train extra; the detector does without)
+        import tqdm  # noqa: PLC0415  (an extra)
 
         yield from tqdm.tqdm(items, total=total, desc=what, unit=unit, leave=False, initial=before)
         return
-    start = noted = time.monotonic()
+    start = logged = time.monotonic()
     for done, item in enumerate(items, 1):
         yield item
         now = time.monotonic()
-        if now - noted > _NOTE_SECONDS:
-            noted = now
+        if now - logged > _LOG_SECONDS:
+            logged = now
             of = "" if total is None else f" of {total}"
             _LOGGER.info("%s: %d%s, %.0f a second", what, before + done, of, done / (now - start))
 
@@ -54,15 +54,15 @@ def with_progress(
 def in_order(
     function: Callable[[T], R], items: Iterable[T], window: int | None = None
 ) -> Iterator[R]:
-    """Calls `function` on every item in a few threads and yields the results in order.
+    """Calls `function` on every item in threads and yields the results in order.
 
-    Only a window of calls is under way, so that results do not pile up. The first exception is
-    raised at its item's turn; what was not begun then is not begun.
+    Only a window of items is in progress, so that results do not pile up. An exception is raised in
+    its item's place; calls that have not started then are cancelled.
 
     Args:
       function: called in a thread.
-      items: taken in the caller's thread, as the window moves on.
-      window: items taken ahead of the result that is waited for; 16 a thread by default.
+      items: iterated in the caller's thread, as the window advances.
+      window: items ahead of the next result; 16 a thread by default.
     """
     workers = num_threads()
     ahead = 16 * workers if window is None else window
@@ -83,5 +83,5 @@ def in_order(
 def ordered_map(
     function: Callable[[T], R], items: Sequence[T], what: str, before: int = 0
 ) -> Iterator[R]:
-    """`in_order` over items of a known number, with a note of progress; `before` were done."""
+    """`in_order` with a report of progress; `before` items were done before."""
     return with_progress(in_order(function, items), before + len(items), what, before=before)

@@ -6,61 +6,73 @@ Faces cut tightly from AFLW's photos, each in its own size, with five points. Th
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from landmarks_jax.data import lists, photo_files
-from landmarks_jax.data.sources import matlab, origins, photos
+from landmarks_jax.data.sources import matlab, photos
 from landmarks_jax.system import parallel
-from landmarks_jax.system.errors import DataError
+from landmarks_jax.system.errors import DataError, reason
 
+ORIGIN = (
+    "AFLW as the VGG group cut it (http://www.robots.ox.ac.uk/~vgg/research/unsupervised_landmarks/"
+    "resources/aflw_release-2.zip): unpacked it holds aflw_train_images.txt, "
+    "aflw_train_keypoints.mat, the same of test, and the photos under output/"
+)
 FOLDER = "output"
-PARTS = ("train", "test")
+SPLITS = ("train", "test")
 NUM_POINTS = 5  # left eye, right eye, nose, left and right mouth corner, as seen
 
 
 class AflwFaces(photos.PhotoFiles):
-    """The faces of one part, or of both, five points each, in the lists' order."""
+    """The faces of one or both splits, five points each, in the lists' order."""
 
-    def __init__(self, root: str, part: str = "all", exclude: Sequence[str] = ()) -> None:
+    def __init__(self, root: str, split: str = "all", exclude: Sequence[str] = ()) -> None:
         """Reads the lists and finds the photos.
 
         Args:
           root: the folder that holds `aflw_train_images.txt`, `aflw_train_keypoints.mat`, the same
             of `test`, and the photos under `output/`.
-          part: "train" (10,122 faces), "test" (2,991) or "all".
-          exclude: list files of photos to leave out.
+          split: "train" (10,122 faces), "test" (2,991) or "all".
+          exclude: lists of photos to leave out.
 
         Raises:
-          DataError: a file is missing, malformed, or they do not fit together.
+          DataError: a file is missing or malformed, or the files do not match.
         """
-        chosen = photos.parts(part, PARTS)
-        origins.need_folder(os.path.join(root, FOLDER), origins.AFLW)
+        chosen = photos.select_splits(split, SPLITS)
+        photos.need_folder(os.path.join(root, FOLDER), ORIGIN)
         found: list[photo_files.PhotoFile] = []
         points, sizes = [], []
         for name in chosen:
-            entries, part_points, part_sizes = _read_part(root, name)
+            entries, split_points, split_sizes = _read_split(root, name)
             found += lists.locate(entries, [os.path.join(root, FOLDER)])
-            points.append(part_points)
-            sizes.append(part_sizes)
+            points.append(split_points)
+            sizes.append(split_sizes)
         kept, excluded = lists.leave_out(found, exclude)
         remaining = [found[i] for i in kept]
         lists.check_labelled(remaining, root)
-        moved, note = _in_stored_pixels(
+        scaled, note = _in_stored_pixels(
             remaining, np.concatenate(points)[kept], np.concatenate(sizes)[kept]
         )
-        which = root if part == "all" else f"{root} ({part})"
+        which = root if split == "all" else f"{root} ({split})"
         summary = photos.one_line(f"{len(kept):,} faces of {which}", excluded, note)
-        super().__init__(remaining, moved, summary)
+        super().__init__(remaining, scaled, summary)
 
 
-def _read_part(root: str, part: str) -> tuple[list[tuple[str, str]], np.ndarray, np.ndarray]:
-    """One part's photos by place `list:line`, points `[N, 5, 2]` (x, y), sizes `[N, 2]` (w, h)."""
-    listed = os.path.join(root, f"aflw_{part}_images.txt")
-    table = os.path.join(root, f"aflw_{part}_keypoints.mat")
-    origins.need_file(listed, origins.AFLW)
-    origins.need_file(table, origins.AFLW)
+def open_config(data: Any) -> AflwFaces:
+    """Opens the photos of `config.data`."""
+    (root,) = photos.roots_of(data, "the folder of aflw_release-2")
+    return AflwFaces(root, data.split, tuple(data.exclude))
+
+
+def _read_split(root: str, split: str) -> tuple[list[tuple[str, str]], np.ndarray, np.ndarray]:
+    """A split's photos by place `list:line`, points `[N, 5, 2]` (x, y), sizes `[N, 2]` (w, h)."""
+    listed = os.path.join(root, f"aflw_{split}_images.txt")
+    table = os.path.join(root, f"aflw_{split}_keypoints.mat")
+    photos.need_file(listed, ORIGIN)
+    photos.need_file(table, ORIGIN)
     entries = [(place, line.replace("\\", "/")) for place, line in lists.read_lines(listed)]
     if not entries:
         raise DataError(f"{listed}: no photo is listed")
@@ -74,33 +86,32 @@ def _read_part(root: str, part: str) -> tuple[list[tuple[str, str]], np.ndarray,
             )
     if (small := (sizes < 1).any(1)).any():
         row = int(small.argmax())
-        raise DataError(f"{table}: hw, row {row + 1} ({entries[row][0]}): no size of a photo")
+        raise DataError(f"{table}: hw, row {row + 1} ({entries[row][0]}): not the size of a photo")
     return entries, points[..., ::-1], sizes[:, ::-1]
 
 
 def _in_stored_pixels(
     found: Sequence[photo_files.PhotoFile], points: np.ndarray, sizes: np.ndarray
 ) -> tuple[np.ndarray, str]:
-    """Points of photos of the annotated sizes in pixels of the photos as they are stored.
+    """Scales points from annotated sizes `[N, 2]` to the sizes of the stored photos.
 
-    Official photos have the annotated sizes and nothing changes. Photos stored in another size keep
-    the places of their points: `(x + 0.5) / w` stays.
+    Official photos have the annotated sizes, and their points stay as they are.
 
     Returns:
-      The points `[N, 5, 2]` float32, and a note of how many were moved ("" for none).
+      The points `[N, 5, 2]` float32, and a note of how many photos were scaled ("" for none).
     """
     stored = np.array(list(parallel.ordered_map(_size, found, "reading the photos' sizes")))
     factors = (stored / sizes)[:, None]
-    moved = np.where(factors == 1.0, points, (points + 0.5) * factors - 0.5)
+    scaled = np.where(factors == 1.0, points, (points + 0.5) * factors - 0.5)
     count = int((stored != sizes).any(1).sum())
     note = f"{count:,} photos of other sizes than annotated, points scaled" if count else ""
-    return moved.astype(np.float32), note
+    return scaled.astype(np.float32), note
 
 
 def _size(photo: photo_files.PhotoFile) -> tuple[int, int]:
-    """`(width, height)`, from the file's head."""
+    """`(width, height)` from the file's header."""
     try:
         with Image.open(photo.path) as image:
             return image.size
     except OSError as error:
-        raise DataError(f"{photo.path}: cannot be read as a picture ({error})") from error
+        raise DataError(f"{photo.path}: cannot be read as an image ({reason(error)})") from error

@@ -2,53 +2,65 @@
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from landmarks_jax.data import lists, photo_files
-from landmarks_jax.data.sources import origins, photos
+from landmarks_jax.data.sources import photos
 from landmarks_jax.system.errors import DataError
 
+ORIGIN = (
+    "CelebA, aligned (https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html): img_align_celeba.zip "
+    "unpacked as img_align_celeba/000001.jpg and on, with list_landmarks_align_celeba.txt and "
+    "list_eval_partition.txt beside that folder"
+)
 FOLDER = "img_align_celeba"
 LANDMARKS = "list_landmarks_align_celeba.txt"
 PARTITION = "list_eval_partition.txt"
-PARTITIONS = ("train", "validation", "test")  # 0, 1 and 2 in the list
+SPLITS = ("train", "validation", "test")  # 0, 1 and 2 in the list
 NUM_POINTS = 5  # left eye, right eye, nose, left and right mouth corner, as seen
 
 
 class CelebaPhotos(photos.PhotoFiles):
-    """The photos `img_align_celeba/NNNNNN.jpg`, with five points where their list is there."""
+    """The photos `img_align_celeba/NNNNNN.jpg`, with five points if their list exists."""
 
-    def __init__(self, root: str, exclude: Sequence[str] = (), part: str = "all") -> None:
+    def __init__(self, root: str, exclude: Sequence[str] = (), split: str = "all") -> None:
         """Finds the photos.
 
         Args:
-          root: the folder that holds `img_align_celeba`, for the points
-            `list_landmarks_align_celeba.txt`, and for a partition `list_eval_partition.txt`.
-          exclude: list files of photos to leave out (MAFL's `testing.txt`).
-          part: "all", "train", "validation" or "test".
+          root: the folder of `img_align_celeba`, of `list_landmarks_align_celeba.txt` for the
+            points, and of `list_eval_partition.txt` for a split.
+          exclude: lists of photos to leave out (MAFL's `testing.txt`).
+          split: "all", "train", "validation" or "test".
 
         Raises:
-          DataError: the layout is another, or a list is malformed.
+          DataError: a file is missing or malformed.
         """
         folder = os.path.join(root, FOLDER)
-        origins.need_folder(folder, origins.CELEBA)
+        photos.need_folder(folder, ORIGIN)
         found, note = photo_files.usable_files([folder])
-        if part != "all":
-            found = _part_of(found, os.path.join(root, PARTITION), part)
+        if split != "all":
+            found = _select(found, os.path.join(root, PARTITION), split)
         remaining, excluded = lists.leave_out(found, exclude)
         kept = [found[i] for i in remaining]
         table = os.path.join(root, LANDMARKS)
-        points, labels = None, f"no points ({LANDMARKS} is not there)"
+        points, labels = None, f"no points ({LANDMARKS} is missing)"
         if os.path.isfile(table):
             known = read_landmarks(table)
             points, labels = points_of(kept, known, table), f"{NUM_POINTS} points each"
             if absent := len(known.keys() - {lists.photo_id(photo.name) for photo in found}):
-                what = "are not there" if part == "all" else "are of other parts or not there"
+                what = "are missing" if split == "all" else "are of other splits or missing"
                 note = photos.one_line(note, f"{absent:,} photos of {LANDMARKS} {what}")
-        which = root if part == "all" else f"{root} ({part})"
+        which = root if split == "all" else f"{root} ({split})"
         summary = photos.one_line(f"{len(kept):,} photos of {which}, {labels}", excluded, note)
         super().__init__(kept, points, summary)
+
+
+def open_config(data: Any) -> CelebaPhotos:
+    """Opens the photos of `config.data`."""
+    (root,) = photos.roots_of(data, "the folder of img_align_celeba")
+    return CelebaPhotos(root, tuple(data.exclude), data.split)
 
 
 def read_landmarks(path: str) -> dict[str, np.ndarray]:
@@ -78,7 +90,7 @@ def read_landmarks(path: str) -> dict[str, np.ndarray]:
 def points_of(
     found: Sequence[photo_files.PhotoFile], table: dict[str, np.ndarray], path: str
 ) -> np.ndarray:
-    """The points `[N, 5, 2]` of photos, each of which the list at `path` must name."""
+    """The points `[N, 5, 2]` of photos; `DataError` if the list at `path` lacks one."""
     missing = [photo.name for photo in found if lists.photo_id(photo.name) not in table]
     if missing:
         raise DataError(
@@ -89,28 +101,28 @@ def points_of(
 
 
 def read_partition(path: str) -> dict[str, str]:
-    """Reads the official list of `000001.jpg 0` lines: for each photo's id its part."""
-    origins.need_file(path, origins.CELEBA)
-    parts: dict[str, str] = {}
+    """Reads the official list of lines `000001.jpg 0`: the split of each photo's id."""
+    photos.need_file(path, ORIGIN)
+    splits: dict[str, str] = {}
     for place, line in lists.read_lines(path):
         name, *cells = line.split()
         if len(cells) != 1 or cells[0] not in ("0", "1", "2"):
             raise DataError(f"{place}: must be a photo and 0, 1 or 2, such as 000001.jpg 0")
-        parts[lists.photo_id(name)] = PARTITIONS[int(cells[0])]
-    return parts
+        splits[lists.photo_id(name)] = SPLITS[int(cells[0])]
+    return splits
 
 
-def _part_of(
-    found: Sequence[photo_files.PhotoFile], path: str, part: str
+def _select(
+    found: Sequence[photo_files.PhotoFile], path: str, split: str
 ) -> list[photo_files.PhotoFile]:
-    """The photos of one part, all of which the list must name."""
-    parts = read_partition(path)
-    missing = [photo.name for photo in found if lists.photo_id(photo.name) not in parts]
+    """The photos of one split; `DataError` if the list at `path` lacks a photo."""
+    splits = read_partition(path)
+    missing = [photo.name for photo in found if lists.photo_id(photo.name) not in splits]
     if missing:
         raise DataError(
             f"{path}: does not name {len(missing):,} photos: {photo_files.some(missing)}"
         )
-    kept = [photo for photo in found if parts[lists.photo_id(photo.name)] == part]
+    kept = [photo for photo in found if splits[lists.photo_id(photo.name)] == split]
     if not kept:
-        raise DataError(f"{path}: none of the {len(found):,} photos there is of part {part!r}")
+        raise DataError(f"{path}: none of the {len(found):,} photos is in split {split!r}")
     return kept

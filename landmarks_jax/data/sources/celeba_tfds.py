@@ -1,12 +1,12 @@
 """CelebA as TensorFlow Datasets prepares it (`celeb_a`), read record by record.
 
-TFDS keeps the photos' own JPEG bytes, so pixels are those of the official files. It does not keep
-their names; but it writes each split in the order of the MD5 of split and file name, and the
-official splits are ranges of numbers. So the names are found again, and photos can be left out
-by name as everywhere else. Five annotations known from the official list prove it for a folder.
+TFDS keeps the photos' own JPEG bytes, so the pixels are those of the official files. It does not
+keep their names, but it orders each split by the MD5 of split and file name, and the official
+splits are ranges of numbers. So the names can be recovered, and photos can be left out by name as in
+every other source. Five annotations known from the official list verify it for a folder.
 
-Records are found by their places in the files and parsed by TFDS itself, without TensorFlow. This
-is the one importer of tensorflow_datasets.
+Records are located in the files here and parsed by TFDS, without TensorFlow. No other module imports
+tensorflow_datasets.
 """
 
 import os
@@ -17,10 +17,14 @@ from typing import Any
 import numpy as np
 
 from landmarks_jax.data import decoding, lists, photo_files
-from landmarks_jax.data.sources import celeba, origins, photos
-from landmarks_jax.system.errors import DataError
+from landmarks_jax.data.sources import celeba, photos
+from landmarks_jax.system.errors import DataError, reason
 
 NAME = "celeb_a"
+ORIGIN = (
+    "CelebA as TensorFlow Datasets prepares it: `tfds build celeb_a --data_dir DIR` downloads it "
+    "and writes DIR/celeb_a/2.1.0; name DIR, or use TFDS's own folder"
+)
 # The official partition: numbers of the photos of each split, both ends included.
 RANGES = {"train": (1, 162_770), "validation": (162_771, 182_637), "test": (182_638, 202_599)}
 # The first lines of list_landmarks_align_celeba.txt.
@@ -39,40 +43,40 @@ _HEAD, _TAIL = struct.Struct("<QI"), 4
 class CelebaRecords:
     """The photos of `celeb_a` in the order of their numbers, with five points.
 
-    They are called as in the official layout, so that a run does not care which of them it reads.
+    Names are those of the official layout, so a run can read either.
 
     Attributes:
       num_points: 5.
-      summary: one line: how many photos of where, and what was left out.
+      summary: one line: how many photos from where, and what was left out.
     """
 
     num_points: int = celeba.NUM_POINTS
 
     def __init__(
-        self, root: str | None = None, exclude: Sequence[str] = (), part: str = "all"
+        self, root: str | None = None, exclude: Sequence[str] = (), split: str = "all"
     ) -> None:
         """Finds the records.
 
         Args:
-          root: the folder that holds `celeb_a`; TFDS's own by default.
-          exclude: list files of photos to leave out (MAFL's `testing.txt`).
-          part: "all", "train", "validation" or "test".
+          root: the folder of `celeb_a`; TFDS's own by default.
+          exclude: lists of photos to leave out (MAFL's `testing.txt`).
+          split: "all", "train", "validation" or "test".
 
         Raises:
-          DataError: the records are missing, damaged, or of another order than TFDS's.
+          DataError: the records are missing, damaged, or not in TFDS's order.
         """
         folder = _prepared_folder(root)
         self._features, splits = _open(folder)
         self._places = _places_of_names(splits)
         self._check_known()
-        first, last = zip(*(RANGES[name] for name in photos.parts(part, RANGES)), strict=True)
+        first, last = zip(*(RANGES[name] for name in photos.select_splits(split, RANGES)), strict=True)
         numbers = [n for n in sorted(self._places) if min(first) <= n <= max(last)]
         listed = [
             photo_files.PhotoFile("", f"{celeba.FOLDER}/{number:06d}.jpg") for number in numbers
         ]
         kept, excluded = lists.leave_out(listed, exclude)
         self._numbers = [numbers[i] for i in kept]
-        which = folder if part == "all" else f"{folder} ({part})"
+        which = folder if split == "all" else f"{folder} ({split})"
         self.summary = photos.one_line(
             f"{len(kept):,} photos of {which}, {self.num_points} points each", excluded
         )
@@ -90,11 +94,11 @@ class CelebaRecords:
         return self._landmarks(self._numbers[index])
 
     def name(self, index: int) -> str:
-        """Its name in the official layout."""
+        """The photo's name in the official layout."""
         return f"{celeba.FOLDER}/{self._numbers[index]:06d}.jpg"
 
     def _example(self, number: int) -> Any:
-        """A record as TFDS's features say, its picture still encoded."""
+        """A parsed record, its image still encoded."""
         import tensorflow_datasets as tfds  # noqa: PLC0415
 
         path, start, length = self._places[number]
@@ -104,25 +108,31 @@ class CelebaRecords:
         try:
             skip = {"image": tfds.decode.SkipDecoding()}
             return self._features.deserialize_example_np(data, decoders=skip)
-        except Exception as error:  # of the protocol buffers, or a feature that is not there
+        except Exception as error:  # damaged protocol buffers raise many kinds
             raise DataError(
-                f"{path}: the record at byte {start} cannot be read ({error}); build {NAME} anew"
+                f"{path}: the record at byte {start} cannot be read ({reason(error)}); build {NAME} again"
             ) from error
 
     def _landmarks(self, number: int) -> np.ndarray:
-        found = self._example(number)["landmarks"]
-        pairs = [[found[f"{point}_{axis}"] for axis in "xy"] for point in _POINTS]
+        values = self._example(number)["landmarks"]
+        pairs = [[values[f"{point}_{axis}"] for axis in "xy"] for point in _POINTS]
         return np.array(pairs, np.float32)
 
     def _check_known(self) -> None:
-        """Raises `DataError` unless the first photos have the points they are known to have."""
+        """Raises `DataError` unless the first photos have the points of the official list."""
         for number, known in KNOWN.items():
             if self._landmarks(number).ravel().tolist() != list(known):
                 raise DataError(
                     f"{self._places[number][0]}: the records are not in TFDS's order (photo "
                     f"{number:06d} has other points than CelebA's list says), so photos cannot be "
-                    f"told apart. Needed: {origins.CELEBA_TFDS}, or the official files"
+                    f"told apart. Needed: {ORIGIN}, or the official files"
                 )
+
+
+def open_config(data: Any) -> CelebaRecords:
+    """Opens the photos of `config.data`."""
+    root = photos.roots_of(data, "at most one folder")[0] if data.roots else None
+    return CelebaRecords(root, tuple(data.exclude), data.split)
 
 
 def _prepared_folder(root: str | None) -> str:
@@ -134,19 +144,19 @@ def _prepared_folder(root: str | None) -> str:
             raise _missing_library(error) from error
         root = constants.DATA_DIR
     folder = os.path.join(os.path.expanduser(root), NAME)
-    origins.need_folder(folder, origins.CELEBA_TFDS)
+    photos.need_folder(folder, ORIGIN)
     versions = {
         tuple(map(int, name.split("."))): name
         for name in os.listdir(folder)
         if all(part.isdigit() for part in name.split("."))
     }
     if not versions:
-        raise DataError(f"{folder}: no version in it. Needed: {origins.CELEBA_TFDS}")
+        raise DataError(f"{folder}: no version in it. Needed: {ORIGIN}")
     return os.path.join(folder, versions[max(versions)])
 
 
 def _open(folder: str) -> tuple[Any, dict[str, list[tuple[str, int]]]]:
-    """TFDS's features, and for each split its files with the number of records in them."""
+    """TFDS's features, and for each split its files with their numbers of records."""
     try:
         import tensorflow_datasets as tfds  # noqa: PLC0415
     except ImportError as error:
@@ -161,21 +171,22 @@ def _open(folder: str) -> tuple[Any, dict[str, list[tuple[str, int]]]]:
             for name, part in info.splits.items()
         }
     except Exception as error:  # whatever is wrong with its JSON files
-        reason = " ".join(str(error).split())
-        raise DataError(f"{folder}: TFDS cannot read it ({reason}); build {NAME} anew") from error
+        raise DataError(
+            f"{folder}: TFDS cannot read it ({reason(error)}); build {NAME} again"
+        ) from error
     if info.file_format is not tfds.core.FileFormat.TFRECORD:
-        raise DataError(f"{folder}: is of format {info.file_format}; build it as tfrecord")
+        raise DataError(f"{folder}: has format {info.file_format}; build it as tfrecord")
     return info.features, splits
 
 
 def _missing_library(error: ImportError) -> DataError:
-    return DataError(f"source {NAME!r} needs tensorflow-datasets, of the extra `train` ({error})")
+    return DataError(f"source {NAME!r} needs tensorflow-datasets, which the extra `train` installs ({error})")
 
 
 def _places_of_names(
     splits: dict[str, list[tuple[str, int]]],
 ) -> dict[int, tuple[str, int, int]]:
-    """For each photo's number the file, the first byte and the length of its record."""
+    """File, first byte and length of the record of each photo, by its number."""
     from tensorflow_datasets.core import hashing  # noqa: PLC0415
 
     places: dict[int, tuple[str, int, int]] = {}
@@ -185,7 +196,7 @@ def _places_of_names(
         if len(found) != last - first + 1:
             raise DataError(
                 f"{NAME}: {len(found):,} records of split {split!r}, CelebA has "
-                f"{last - first + 1:,}; build it anew"
+                f"{last - first + 1:,}; build it again"
             )
         hasher = hashing.Hasher(split)
         numbers = sorted(range(first, last + 1), key=lambda n: hasher.hash_key(f"{n:06d}.jpg"))
@@ -194,7 +205,7 @@ def _places_of_names(
 
 
 def _records(path: str, count: int) -> Iterator[tuple[int, int]]:
-    """Where the records of a file begin and how long they are; there must be `count` of them."""
+    """First byte and length of each of the `count` records of a TFRecord file."""
     try:
         size = os.path.getsize(path)
         with open(path, "rb") as file:
@@ -204,10 +215,10 @@ def _records(path: str, count: int) -> Iterator[tuple[int, int]]:
                 length = _HEAD.unpack(head)[0] if len(head) == _HEAD.size else size
                 begin, start = start + _HEAD.size, start + _HEAD.size + length + _TAIL
                 if start > size:
-                    raise DataError(f"{path}: is cut short; build {NAME} anew")
+                    raise DataError(f"{path}: is truncated; build {NAME} again")
                 yield begin, length
                 file.seek(start)
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); build {NAME} anew") from error
+        raise DataError(f"{path}: cannot be read ({reason(error)}); build {NAME} again") from error
     if start != size:
-        raise DataError(f"{path}: has more than its {count} records; build {NAME} anew")
+        raise DataError(f"{path}: has more than its {count} records; build {NAME} again")

@@ -1,7 +1,8 @@
-"""Any folders of pictures, with a landmarks table or without."""
+"""Any folders of images, with or without a table of landmarks."""
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -11,30 +12,35 @@ from landmarks_jax.system.errors import ConfigError
 
 
 class FolderPhotos(photos.PhotoFiles):
-    """The pictures below some folders."""
+    """The images below some folders."""
 
     def __init__(
-        self, roots: Sequence[str], exclude: Sequence[str] = (), landmarks: str | None = None
+        self, roots: Sequence[str], exclude: Sequence[str] = (), landmarks: str = ""
     ) -> None:
-        """Finds the pictures.
+        """Finds the images.
 
         Args:
-          roots: folders, searched whole.
-          exclude: list files of photos to leave out, one name or id a line.
-          landmarks: a table `file,x1,y1,...,xP,yP` with that header, files relative to a root or
-            to the table's folder, points in pixels of the stored photo. Only listed photos are
-            used then, in the table's order.
+          roots: folders, searched recursively.
+          exclude: lists of photos to leave out, one name or id a line.
+          landmarks: a CSV table `file,x1,y1,...,xP,yP` with that header; files are relative to a
+            root or to the table's folder, points are in pixels of the stored image. Only the
+            listed photos are used, in the table's order.
 
         Raises:
-          DataError: nothing usable, a list is missing or malformed, or names a missing photo.
+          ConfigError: neither folders nor a table.
+          DataError: no usable image, or the table is malformed or lists a missing photo.
         """
-        points, note = None, ""
+        points: np.ndarray | None = None
+        note = ""
         if landmarks:
-            found, points = _labelled(roots, landmarks)
+            entries, points = lists.read_csv(landmarks)
+            folders = [*roots, os.path.dirname(landmarks) or "."]
+            found = lists.locate(entries, folders)
+            lists.check_labelled(found, folders[-1])
         elif roots:
             found, note = photo_files.usable_files(roots)
         else:
-            raise ConfigError("config.data.roots = (): must name at least one folder of pictures")
+            raise ConfigError("config.data.roots = (): must name at least one folder of images")
         kept, excluded = lists.leave_out(found, exclude)
         where = landmarks or photo_files.some(roots)
         super().__init__(
@@ -44,12 +50,6 @@ class FolderPhotos(photos.PhotoFiles):
         )
 
 
-def _labelled(
-    roots: Sequence[str], landmarks: str
-) -> tuple[list[photo_files.PhotoFile], np.ndarray]:
-    """The photos of a landmarks table and their points `[N, P, 2]` in pixels."""
-    entries, points = lists.read_csv(landmarks)
-    folders = [*roots, os.path.dirname(landmarks) or "."]
-    found = lists.locate(entries, folders)
-    lists.check_labelled(found, folders[-1])
-    return found, points
+def open_config(data: Any) -> FolderPhotos:
+    """Opens the photos of `config.data`."""
+    return FolderPhotos(tuple(data.roots), tuple(data.exclude), data.landmarks)

@@ -4,14 +4,13 @@ from typing import Any
 
 import numpy as np
 
-from landmarks_jax.system.errors import DataError
+from landmarks_jax.system.errors import DataError, reason
 
 
 def read(path: str, names: tuple[str, ...]) -> dict[str, Any]:
     """Reads variables of a .mat file of version 4 to 7.
 
-    Everything is an array, as in MATLAB, one number too; structs are objects with their fields as
-    attributes.
+    As in MATLAB everything is an array, even a single number; structs are objects with attributes.
 
     Raises:
       DataError: the file cannot be read, or lacks a variable.
@@ -21,8 +20,7 @@ def read(path: str, names: tuple[str, ...]) -> dict[str, Any]:
 
         content = io.loadmat(path, struct_as_record=False, variable_names=names)
     except Exception as error:  # damaged files raise anything: ValueError, TypeError, zlib.error
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path}: cannot be read as a MATLAB file ({reason})") from error
+        raise DataError(f"{path}: cannot be read as a MATLAB file ({reason(error)})") from error
     for name in names:
         if name not in content:
             raise DataError(f"{path}: has no variable {name!r}")
@@ -30,19 +28,19 @@ def read(path: str, names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def numbers(value: Any, shape: tuple[int, ...], what: str) -> np.ndarray:
-    """A variable as finite float64 numbers of a shape; -1 stands for any size along one axis.
+    """A variable as finite float64 numbers `shape`, in which -1 allows any size.
 
     Raises:
-      DataError: beginning with `what`, the file and the variable.
+      DataError: it has another shape or type; the message begins with `what`.
     """
     array = np.asarray(value)
     if array.dtype.kind not in "iuf":
-        raise DataError(f"{what}: holds no numbers")
+        raise DataError(f"{what}: is not numeric")
     if len(array.shape) != len(shape) or any(
-        side not in (-1, found) for side, found in zip(shape, array.shape, strict=True)
+        side not in (-1, actual) for side, actual in zip(shape, array.shape, strict=True)
     ):
-        wanted = " x ".join("N" if side < 0 else str(side) for side in shape)
-        raise DataError(f"{what}: is {' x '.join(map(str, array.shape))}, must be {wanted}")
+        expected = " x ".join("N" if side < 0 else str(side) for side in shape)
+        raise DataError(f"{what}: is {' x '.join(map(str, array.shape))}, must be {expected}")
     array = array.astype(np.float64)
     if not np.isfinite(array).all():
         row = int(np.argwhere(~np.isfinite(array))[0, 0])
@@ -51,11 +49,11 @@ def numbers(value: Any, shape: tuple[int, ...], what: str) -> np.ndarray:
 
 
 def items(value: Any) -> list[Any]:
-    """The elements of an array, of None none."""
+    """The elements of an array; none for None."""
     return [] if value is None else list(np.asarray(value).ravel())
 
 
 def field(struct: Any, name: str) -> Any:
-    """The one element of a struct's field; None where it is absent, empty or has several."""
-    found = items(getattr(struct, name, None))
-    return found[0] if len(found) == 1 else None
+    """The only element of a struct's field; None if it is absent, empty or has several."""
+    values = items(getattr(struct, name, None))
+    return values[0] if len(values) == 1 else None

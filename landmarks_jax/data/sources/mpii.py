@@ -7,13 +7,13 @@ well apart from others. A person has the head's box `x1 y1 x2 y2`, a rough centr
 `y`, `id` and `is_visible`. Pixels count from 1 there and from 0 here. `annolist(i).vididx` is the
 number of the video that the image is a frame of; some images have none.
 
-A photo shows one person: the square of 375 times `scale` about the rough centre, moved down by 15
-times `scale` so that feet stay inside (Newell et al. 2016 look at its middle 250). With canvases of
-1.5 times the view the view shows that middle, and turned or shrunken views still find the photo.
+A photo shows one person: the square of 375 times `scale` about the rough centre, shifted down by 15
+times `scale` so that feet stay inside (Newell et al. 2016 use its middle 250). With canvases of 1.5
+times the view, the view shows that middle, and rotated or shrunken views still lie in the photo.
 
-The joints of test images are not published, so a part of the training images is for validation: the
-frames of about every tenth video, chosen by the SHA-256 of its number, of its name where an image
-has no video. Frames of one video are never on both sides.
+The joints of test images are not published, so some training images are for validation: the frames
+of about every tenth video, chosen by the SHA-256 of the video's number, or of the image's name if it
+has no video. All frames of one video are in the same split.
 
 Joints, by number: right ankle, knee, hip, left hip, knee, ankle, pelvis, thorax, upper neck, top of
 the head, right wrist, elbow, shoulder, left shoulder, elbow, wrist; right is the person's own.
@@ -22,15 +22,20 @@ the head, right wrist, elbow, shoulder, left shoulder, elbow, wrist; right is th
 import dataclasses
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from landmarks_jax.data import lists, photo_files
-from landmarks_jax.data.sources import matlab, origins, photos
+from landmarks_jax.data.sources import matlab, photos
 from landmarks_jax.system.errors import DataError
 
+ORIGIN = (
+    "MPII Human Pose (http://human-pose.mpi-inf.mpg.de): mpii_human_pose_v1.tar.gz unpacked as "
+    "images/000001163.jpg and on, and mpii_human_pose_v1_u12_1.mat of "
+    "mpii_human_pose_v1_u12_2.zip beside that folder"
+)
 FOLDER = "images"
 ANNOTATIONS = "mpii_human_pose_v1_u12_1.mat"
 NUM_JOINTS = 16
@@ -40,11 +45,11 @@ NUM_POINTS = NUM_JOINTS + 2
 HEAD_SHARE = 0.6
 # Of PCKh@0.5: a joint is found within so many units of its annotation.
 FOUND_WITHIN = 0.5
-PARTS = ("train", "validation")
-# In units of a person's scale, pixels.
+SPLITS = ("train", "validation")
+# In pixels per unit of scale: the side of a person's square, and its shift down.
 _SQUARE = 375.0
-_LOWERED = 15.0
-# A larger one comes of a wrong number: the square of such a person would fill the memory.
+_SHIFT_DOWN = 15.0
+# A larger scale is a mistake in the file; the square of such a person would fill the memory.
 _LARGEST_SCALE = 50.0
 
 
@@ -54,14 +59,14 @@ class Person:
 
     Attributes:
       image: the photo's file name.
-      place: where the annotation stands, for messages.
-      joints: `[16, 2]` in pixels, NaN where a joint has no annotation.
+      place: file and position of the annotation, for messages.
+      joints: `[16, 2]` in pixels, NaN for a joint without annotation.
       visible: `[16]`, annotated and not marked as hidden.
       head: `[2, 2]` two opposite corners of the head's box, in pixels.
-      center: `[2]`, the rough middle, in pixels.
+      center: `[2]`, the rough centre, in pixels.
       scale: the person's height over 200 pixels.
       apart: whether nobody else stands near.
-      part: "train" or "validation".
+      split: "train" or "validation".
     """
 
     image: str
@@ -72,13 +77,13 @@ class Person:
     center: np.ndarray
     scale: float
     apart: bool
-    part: str
+    split: str
 
     @property
     def square(self) -> tuple[int, int, int]:
-        """Left, top and side of what the person's photo shows, in whole pixel edges."""
+        """Left, top and side of the square that the person's photo shows, in whole pixel edges."""
         side = max(round(_SQUARE * self.scale), 1)
-        x, y = self.center + 0.5 + np.array([0.0, _LOWERED * self.scale]) - side / 2
+        x, y = self.center + 0.5 + np.array([0.0, _SHIFT_DOWN * self.scale]) - side / 2
         return round(x), round(y), side
 
     @property
@@ -95,30 +100,31 @@ class MpiiPeople(photos.PhotoFiles):
       people: their annotations, in the file's order. `points(i)` are `people[i].points`.
     """
 
-    def __init__(self, root: str, part: str = "all", exclude: Sequence[str] = ()) -> None:
+    def __init__(self, root: str, split: str = "all", exclude: Sequence[str] = ()) -> None:
         """Reads the annotations and finds the photos.
 
         Args:
-          root: the folder that holds `images` and `mpii_human_pose_v1_u12_1.mat`.
-          part: all | train | validation.
-          exclude: list files of photos to leave out.
+          root: the folder of `images` and `mpii_human_pose_v1_u12_1.mat`.
+          split: "all", "train" or "validation".
+          exclude: lists of photos to leave out.
 
         Raises:
-          ConfigError: there is no such part.
-          DataError: a file is missing or malformed, or nobody is in the part.
+          ConfigError: there is no such split.
+          DataError: a file is missing or malformed, or the split is empty.
         """
-        wanted = photos.parts(part, PARTS)
+        splits = photos.select_splits(split, SPLITS)
         everyone, note = read_people(_annotations(root))
-        origins.need_folder(os.path.join(root, FOLDER), origins.MPII)
-        listed = [person for person in everyone if person.part in wanted]
+        photos.need_folder(os.path.join(root, FOLDER), ORIGIN)
+        listed = [person for person in everyone if person.split in splits]
         if not listed:
-            raise DataError(f"{root}: none of the {len(everyone):,} people is in the part {part!r}")
-        kept, excluded = lists.leave_out([_listed(person) for person in listed], exclude)
+            raise DataError(f"{root}: none of the {len(everyone):,} people is in split {split!r}")
+        images = [photo_files.PhotoFile(person.image, person.image) for person in listed]
+        kept, excluded = lists.leave_out(images, exclude)
         self.people = [listed[i] for i in kept]
         entries = [(person.place, f"{FOLDER}/{person.image}") for person in self.people]
         found = lists.locate(entries, [root])
         lists.check_labelled(found, root)
-        chosen = "" if part == "all" else f" ({part})"
+        chosen = "" if split == "all" else f" ({split})"
         summary = photos.one_line(f"{len(found):,} people of {root}{chosen}", excluded, note)
         super().__init__(found, np.stack([person.points for person in self.people]), summary)
 
@@ -132,33 +138,34 @@ class MpiiPeople(photos.PhotoFiles):
         return photo[rows[:, None], columns]
 
 
+def open_config(data: Any) -> MpiiPeople:
+    """Opens the photos of `config.data`."""
+    (root,) = photos.roots_of(data, "the folder of images")
+    return MpiiPeople(root, data.split, tuple(data.exclude))
+
+
 def _annotations(root: str) -> str:
-    """The path of the .mat file; an error says where it comes from."""
     path = os.path.join(root, ANNOTATIONS)
-    origins.need_file(path, origins.MPII)
+    photos.need_file(path, ORIGIN)
     return path
 
 
 def people_of(root: str) -> list[Person]:
-    """The people of a folder, without a look at their photos."""
+    """The people of a folder, without reading their photos."""
     return read_people(_annotations(root))[0]
 
 
-def _listed(person: Person) -> photo_files.PhotoFile:
-    return photo_files.PhotoFile(person.image, person.image)
-
-
 def read_people(path: str) -> tuple[list[Person], str]:
-    """Reads the people of the training images who have joints, head box, centre and scale.
+    """Reads the people of training images that have joints, head box, centre and scale.
 
     Returns:
       The people, and a note of how many were left out ("" for none).
 
     Raises:
-      DataError: the file cannot be read or is not of this structure.
+      DataError: the file cannot be read or has another structure.
     """
-    found = matlab.items(matlab.read(path, ("RELEASE",))["RELEASE"])
-    release = found[0] if len(found) == 1 else None
+    structs = matlab.items(matlab.read(path, ("RELEASE",))["RELEASE"])
+    release = structs[0] if len(structs) == 1 else None
     columns = {}
     for name in ("annolist", "img_train", "single_person"):
         if not hasattr(release, name):
@@ -166,8 +173,8 @@ def read_people(path: str) -> tuple[list[Person], str]:
         columns[name] = matlab.items(getattr(release, name))
     counts = {name: len(column) for name, column in columns.items()}
     if len(set(counts.values())) != 1:
-        said = ", ".join(f"{count:,} of {name}" for name, count in counts.items())
-        raise DataError(f"{path}: RELEASE must say as many of each: {said}")
+        lengths = ", ".join(f"{count:,} of {name}" for name, count in counts.items())
+        raise DataError(f"{path}: the fields of RELEASE differ in length: {lengths}")
     people: list[Person] = []
     incomplete = 0
     for i, (image, train, apart) in enumerate(zip(*columns.values(), strict=True), 1):
@@ -175,35 +182,29 @@ def read_people(path: str) -> tuple[list[Person], str]:
             continue  # joints of test images are not published
         where = f"{path}: single_person({i})"
         alone = {int(_number(number, where)) for number in matlab.items(apart)}
-        part = _part_of(image, f"{path}: annolist({i})")
-        for j, person in _people_of(image):
+        split = _split_of(image, f"{path}: annolist({i})")
+        for j, rect in enumerate(matlab.items(getattr(image, "annorect", None)), 1):
             place = f"{path}: annolist({i}).annorect({j})"
             name = _image_name(image, place)
-            read = _person(name, person, place, apart=j in alone, part=part)
-            if read is None:
+            person = _person(name, rect, place, apart=j in alone, split=split)
+            if person is None:
                 incomplete += 1
             else:
-                people.append(read)
+                people.append(person)
     if not people:
         raise DataError(f"{path}: no training image has a person with joints")
     note = f"{incomplete:,} without joints, head, centre or scale left out" if incomplete else ""
     return people, note
 
 
-def _people_of(image: Any) -> Iterator[tuple[int, Any]]:
-    """The people of an image by their numbers, from 1."""
-    yield from enumerate(matlab.items(getattr(image, "annorect", None)), 1)
-
-
-def _part_of(image: Any, place: str) -> str:
-    """The part of a training image, by its video."""
+def _split_of(image: Any, place: str) -> str:
     video = matlab.field(image, "vididx")
     if video is None:
         video = matlab.field(matlab.field(image, "image"), "name")
     else:
         video = int(_number(video, f"{place}: vididx"))
     digest = hashlib.sha256(str(video).encode()).digest()
-    return PARTS[int.from_bytes(digest) % 10 == 0]
+    return SPLITS[int.from_bytes(digest) % 10 == 0]
 
 
 def _image_name(image: Any, place: str) -> str:
@@ -213,8 +214,8 @@ def _image_name(image: Any, place: str) -> str:
     return name
 
 
-def _person(image: str, rect: Any, place: str, *, apart: bool, part: str) -> Person | None:
-    """One person, or nothing where a part of the annotation is missing."""
+def _person(image: str, rect: Any, place: str, *, apart: bool, split: str) -> Person | None:
+    """One person, or None if the annotation is incomplete."""
     points = matlab.items(getattr(matlab.field(rect, "annopoints"), "point", None))
     position = matlab.field(rect, "objpos")
     fields = [matlab.field(rect, name) for name in ("x1", "y1", "x2", "y2", "scale")]
@@ -236,7 +237,7 @@ def _person(image: str, rect: Any, place: str, *, apart: bool, part: str) -> Per
         center=np.array([x - 1.0, y - 1.0], np.float32),
         scale=scale,
         apart=apart,
-        part=part,
+        split=split,
     )
 
 
@@ -253,14 +254,14 @@ def _joints(points: Sequence[Any], place: str) -> tuple[np.ndarray, np.ndarray]:
         if not np.isnan(joints[joint, 0]):
             raise DataError(f"{where} is annotated twice")
         joints[joint] = [_number(matlab.field(point, axis), where) - 1.0 for axis in "xy"]
-        # Neck and head have no flag: they are annotated, and nothing says they are hidden.
+        # Neck and head have no flag and count as visible.
         flag = matlab.field(point, "is_visible")
         visible[joint] = flag is None or _number(flag, where) != 0
     return joints, visible
 
 
 def _number(value: Any, place: str) -> float:
-    try:  # some flags are texts
+    try:  # some flags are strings
         number = float(value)
     except (TypeError, ValueError):
         number = np.nan

@@ -1,29 +1,62 @@
-"""A source made of picture files, labelled or not."""
+"""The protocol of a source of photos, and the base class of those that read image files."""
 
+import hashlib
+import json
+import os
 from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
 from landmarks_jax.data import decoding, photo_files
-from landmarks_jax.system.errors import ConfigError
+from landmarks_jax.system.errors import ConfigError, DataError
+
+
+class Source(Protocol):
+    """Photos by index; an index always gives the same photo.
+
+    A source may also have `summary`, one line for the log, and `stamp(index)`, which changes when
+    the photo's file does.
+
+    Attributes:
+      num_points: annotated points of each photo, 0 without annotation.
+    """
+
+    num_points: int
+
+    def __len__(self) -> int:
+        """Number of photos."""
+        ...
+
+    def photo(self, index: int) -> np.ndarray:
+        """One photo of any size, `[H, W, 3]` uint8 RGB."""
+        ...
+
+    def points(self, index: int) -> np.ndarray:
+        """Its points `[P, 2]` float32 `(x, y)` in pixels; the first pixel's centre is (0, 0)."""
+        ...
+
+    def name(self, index: int) -> str:
+        """The photo's name, independent of where its folder lies."""
+        ...
 
 
 class PhotoFiles:
-    """Photos in files, by number.
+    """A source of image files.
 
     Attributes:
-      num_points: labelled points of each photo, 0 without labels.
-      summary: one line: how many photos of where, and what was left out.
+      num_points: annotated points of each photo, 0 without annotation.
+      summary: one line: how many photos from where, and what was left out.
     """
 
     def __init__(
         self, photos: Sequence[photo_files.PhotoFile], points: np.ndarray | None, summary: str
     ) -> None:
-        """Takes files known to be usable, and their points `[N, P, 2]` in pixels, if any."""
+        """Takes readable files and their points `[N, P, 2]` in pixels, if any."""
         self._photos = list(photos)
         self._points = np.zeros((len(photos), 0, 2), np.float32) if points is None else points
         if len(self._points) != len(self._photos):
-            raise ValueError(f"{len(self._points)} sets of points, {len(self._photos)} photos")
+            raise ValueError(f"points of {len(self._points)} photos, {len(self._photos)} photos")
         self.num_points: int = self._points.shape[1]
         self.summary = summary
 
@@ -31,33 +64,83 @@ class PhotoFiles:
         return len(self._photos)
 
     def photo(self, index: int) -> np.ndarray:
-        """One photo, `[H, W, 3]` uint8 RGB; unlabelled ones turned upright."""
+        """One photo, `[H, W, 3]` uint8 RGB; without points, rotated as its EXIF tag says."""
         return decoding.decode(self._photos[index].path, upright=self.num_points == 0)[0]
 
     def points(self, index: int) -> np.ndarray:
-        """Its points `[P, 2]` float32 `(x, y)` in pixels, centres of pixels at whole numbers."""
+        """Its points `[P, 2]` float32 `(x, y)` in pixels; the first pixel's centre is (0, 0)."""
         return self._points[index]
 
     def stamp(self, index: int) -> list[int]:
-        """Size and time of change of the photo's file: another file, another stamp."""
+        """Size and modification time of the photo's file."""
         return photo_files.stamp(self._photos[index].path)
 
     def name(self, index: int) -> str:
-        """What the photo is called, wherever its folder stands."""
+        """The photo's name, independent of where its folder lies."""
         return self._photos[index].name
+
+
+def summary(source: Source) -> str:
+    """One line for the log: how many photos from where, and what was left out."""
+    return getattr(source, "summary", f"{len(source):,} photos of {type(source).__name__}")
 
 
 def one_line(*notes: str) -> str:
     """The notes that are not empty, joined."""
-    return "; ".join(note for note in notes if note)
+    return "; ".join(filter(None, notes))
 
 
-def parts(chosen: str, names: Iterable[str]) -> list[str]:
-    """The parts of a data set that `chosen`, one of them or "all", stands for."""
-    known = list(names)
-    if chosen == "all":
+def source_digest(source: Source) -> str:
+    """A fingerprint of the photos' names and their order, by which a run notices a change.
+
+    Moving the folder does not change it; adding, renaming or removing a photo does.
+    """
+    return names_digest([source.name(i) for i in range(len(source))], source.num_points)
+
+
+def names_digest(names: list[str], num_points: int) -> str:
+    """The fingerprint of a list of names, 64 hexadecimal digits."""
+    return hashlib.sha256(json.dumps([num_points, names]).encode()).hexdigest()
+
+
+def select_splits(split: str, splits: Iterable[str], source: str = "") -> list[str]:
+    """The splits of a data set that `split` stands for: one of them, or "all".
+
+    Raises:
+      ConfigError: the data set has no such split; `source` is its name, for the message.
+    """
+    known = list(splits)
+    if split == "all":
         return known
-    if chosen not in known:
-        allowed = ", ".join(["all", *known])
-        raise ConfigError(f"config.data.part = {chosen!r}: must be one of {allowed} here")
-    return [chosen]
+    if split not in known:
+        raise ConfigError(
+            f"config.data.split = {split!r}: must be one of {', '.join(['all', *known])}"
+            + (f" for source {source!r}" if source else "")
+        )
+    return [split]
+
+
+def roots_of(data: Any, *folders: str) -> tuple[str, ...]:
+    """`config.data.roots`, one for each of `folders`, which say what each root is.
+
+    Raises:
+      ConfigError: there are more or fewer roots.
+    """
+    if len(data.roots) != len(folders):
+        raise ConfigError(
+            f"config.data.roots = {tuple(data.roots)}: source {data.source!r} needs "
+            f"{' and '.join(folders)}"
+        )
+    return tuple(data.roots)
+
+
+def need_file(path: str, origin: str) -> None:
+    """Raises `DataError` unless the file exists; `origin` says where to get it."""
+    if not os.path.isfile(path):
+        raise DataError(f"{path}: no such file. Needed: {origin}. See docs/datasets.md")
+
+
+def need_folder(path: str, origin: str) -> None:
+    """Raises `DataError` unless the folder exists; `origin` says where to get it."""
+    if not os.path.isdir(path):
+        raise DataError(f"{path}: no such folder. Needed: {origin}. See docs/datasets.md")

@@ -1,4 +1,4 @@
-"""Photos with .pts files beside them, as 300-W's (Sagonas et al., ICCV Workshops 2013).
+"""Photos with .pts files of the same name, as 300-W (Sagonas et al., ICCV Workshops 2013).
 
 A .pts file holds 68 lines `x y`, with or without the usual frame:
 
@@ -10,22 +10,27 @@ A .pts file holds 68 lines `x y`, with or without the usual frame:
     }
 
 The annotations follow MATLAB: the centre of the first pixel is (1, 1). Here it is (0, 0), so 1 is
-taken from every coordinate.
+subtracted from every coordinate.
 
-The five points of the other face sets are made from the 68 (numbered from 0): the means of the six
+The five points of the other face sets follow from the 68 (numbered from 0): the means of the six
 points around each eye (36 to 41, 42 to 47), the tip of the nose (30) and the outer corners of the
-mouth (48, 54), all left to right as seen.
+mouth (48, 54), left and right as seen in the image.
 """
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from landmarks_jax.data import lists, photo_files
-from landmarks_jax.data.sources import origins, photos
-from landmarks_jax.system.errors import DataError
+from landmarks_jax.data.sources import photos
+from landmarks_jax.system.errors import ConfigError, DataError
 
+ORIGIN = (
+    "300-W (https://ibug.doc.ic.ac.uk/resources/facial-point-annotations/): folders of photos, "
+    "each with its points beside it, such as lfpw/trainset/image_0001.png and image_0001.pts"
+)
 ENDING = ".pts"
 NUM_POINTS = 68
 NUM_REDUCED = 5
@@ -38,7 +43,7 @@ _NOSE_TIP, _MOUTH_CORNERS = 30, (48, 54)
 
 
 class PtsFaces(photos.PhotoFiles):
-    """The photos below some folders that have a .pts file beside them."""
+    """The photos below some folders that have a .pts file of the same name."""
 
     def __init__(
         self,
@@ -49,15 +54,15 @@ class PtsFaces(photos.PhotoFiles):
         """Finds the photos and reads their points.
 
         Args:
-          roots: folders, searched whole.
-          exclude: list files of photos to leave out.
-          num_points: 5, made as above, or all 68.
+          roots: folders, searched recursively.
+          exclude: lists of photos to leave out.
+          num_points: 5, derived as above, or all 68.
 
         Raises:
-          DataError: a file is malformed, lacks its photo, or no photo has one.
+          DataError: a file is malformed or lacks its photo, or no photo has one.
         """
         if num_points not in EYES:
-            raise ValueError(f"{num_points} points; there are {NUM_REDUCED} or {NUM_POINTS}")
+            raise ValueError(f"{num_points} points; must be {NUM_REDUCED} or {NUM_POINTS}")
         found, annotations, bare = [], [], 0
         for root in roots:
             paired, others = _pairs(root)
@@ -70,7 +75,7 @@ class PtsFaces(photos.PhotoFiles):
         for root in roots:
             inside = [photo for photo in remaining if photo.path.startswith(os.path.join(root, ""))]
             lists.check_labelled(inside, root)
-        note = f"{bare:,} pictures without {ENDING} left out" if bare else ""
+        note = f"{bare:,} images without {ENDING} left out" if bare else ""
         summary = f"{len(kept):,} faces of {photo_files.some(roots)}, {num_points} points each"
         super().__init__(
             remaining,
@@ -79,18 +84,25 @@ class PtsFaces(photos.PhotoFiles):
         )
 
 
+def open_config(data: Any) -> PtsFaces:
+    """Opens the photos of `config.data`."""
+    if not data.roots:
+        raise ConfigError("config.data.roots = (): source 'pts' needs folders of photos")
+    return PtsFaces(tuple(data.roots), tuple(data.exclude))
+
+
 def has_points(folder: str) -> bool:
-    """Whether a .pts file lies somewhere below a folder."""
-    _, others = photo_files.list_pictures(folder)
+    """Whether any .pts file lies below a folder."""
+    _, others = photo_files.list_images(folder)
     return any(name.endswith(ENDING) for name in others)
 
 
 def _pairs(root: str) -> tuple[list[tuple[photo_files.PhotoFile, str]], int]:
-    """The photos with the paths of their .pts files, and how many other pictures there are."""
-    origins.need_folder(root, origins.PTS)
-    pictures, others = photo_files.list_pictures(root)
+    """The photos with the paths of their .pts files, and the number of other images."""
+    photos.need_folder(root, ORIGIN)
+    images, others = photo_files.list_images(root)
     by_stem: dict[str, list[photo_files.PhotoFile]] = {}
-    for photo in pictures:
+    for photo in images:
         stem = os.path.splitext(os.path.relpath(photo.path, root).replace(os.sep, "/"))[0]
         by_stem.setdefault(stem, []).append(photo)
     pairs = []
@@ -98,23 +110,23 @@ def _pairs(root: str) -> tuple[list[tuple[photo_files.PhotoFile, str]], int]:
         if not name.endswith(ENDING):
             continue
         path = os.path.join(root, name)
-        photos_of = by_stem.get(name.removesuffix(ENDING), [])
-        if not photos_of:
+        candidates = by_stem.get(name.removesuffix(ENDING), [])
+        if not candidates:
             raise DataError(f"{path}: no photo of that name beside it")
-        if len(photos_of) > 1:
-            names = photo_files.some([photo.name for photo in photos_of])
+        if len(candidates) > 1:
+            names = photo_files.some([photo.name for photo in candidates])
             raise DataError(f"{path}: several photos of that name beside it: {names}")
-        pairs.append((photos_of[0], path))
+        pairs.append((candidates[0], path))
     if not pairs:
-        raise DataError(f"{root}: no {ENDING} file in it. Needed: {origins.PTS}")
-    return pairs, len(pictures) - len(pairs)
+        raise DataError(f"{root}: no {ENDING} file in it. Needed: {ORIGIN}")
+    return pairs, len(images) - len(pairs)
 
 
 def read(path: str) -> np.ndarray:
-    """Reads the 68 points `[68, 2]` float32 of a file, the centre of the first pixel at 0.
+    """Reads the 68 points `[68, 2]` float32 of a file; the first pixel's centre is (0, 0).
 
     Raises:
-      DataError: a line is malformed, or their number is another.
+      DataError: a line is malformed, or there are not 68 points.
     """
     points: list[np.ndarray] = []
     for place, line in lists.read_lines(path):

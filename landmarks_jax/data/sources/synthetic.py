@@ -1,55 +1,57 @@
-"""Embedded faces: drawn on the fly, exact landmarks, no files and no download."""
+"""Synthetic faces: drawn on the fly, with exact landmarks; no files, no download."""
+
+from typing import Any
 
 import numpy as np
 
 from landmarks_jax import geometry
 from landmarks_jax.data.synthetic_faces import face_model, scene
 
-# Drawing a face takes some milliseconds, so a source keeps what it drew, up to so many bytes.
-_KEPT_BYTES = 2**28
+# Drawing a face takes milliseconds, so a source keeps what it drew, up to this many bytes.
+_CACHE_BYTES = 2**28
 
 
 class SyntheticFaces:
     """Faces drawn from (seed, index) alone.
 
-    They stand in for a folder of portraits such as CelebA's wherever there is none: training faces
-    and held-out faces are two seeds. Identity, expression, pose, light, background and occlusion
-    vary; a face at another `size` is the same face.
+    They replace a folder of portraits such as CelebA's where there is none. Training and held-out
+    faces have different seeds. Identity, expression, pose, light, background and occlusion vary; at
+    another `size` a face is the same face.
 
     Attributes:
-      num_points: 5: left eye, right eye, tip of the nose, left and right corner of the mouth. Left
-        is left in the picture.
+      num_points: 5: left eye, right eye, tip of the nose, left and right corner of the mouth, left
+        and right as seen in the image.
     """
 
     num_points: int = 5
 
     def __init__(self, seed: int, count: int, size: int):
-        """Describes `count` faces of the stream `seed`, in pictures of `size` by `size` pixels."""
+        """Describes `count` faces of the stream `seed`, in images of `size` by `size` pixels."""
         self.seed = seed
         self.count = count
         self.size = size
-        self._kept: dict[int, np.ndarray] = {}
+        self._cache: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
         return self.count
 
     def photo(self, index: int) -> np.ndarray:
-        """Draws picture `index`: `[size, size, 3]`, uint8 RGB, read-only."""
-        picture = self._kept.get(index)
-        if picture is None:
-            picture = scene.draw(self._face(index), self.size)
-            picture.flags.writeable = False
-            if (len(self._kept) + 1) * picture.nbytes <= _KEPT_BYTES:
-                self._kept[index] = picture
-        return picture
+        """Draws image `index`: `[size, size, 3]`, uint8 RGB, read-only."""
+        image = self._cache.get(index)
+        if image is None:
+            image = scene.draw(self._face(index), self.size)
+            image.flags.writeable = False
+            if (len(self._cache) + 1) * image.nbytes <= _CACHE_BYTES:
+                self._cache[index] = image
+        return image
 
     def points(self, index: int) -> np.ndarray:
-        """The landmarks of picture `index`, `[5, 2]` float32 `(x, y)` in its pixels; fast."""
+        """The landmarks of image `index`, `[5, 2]` float32 `(x, y)` in its pixels; fast."""
         landmarks = face_model.Head(self._face(index)).landmarks()
         return geometry.to_pixels(landmarks, (self.size, self.size)).astype(np.float32)
 
     def name(self, index: int) -> str:
-        """The name of picture `index`, such as `face-000123`."""
+        """The name of image `index`, such as `face-000123`."""
         self._check(index)
         return f"face-{index:06d}"
 
@@ -59,4 +61,9 @@ class SyntheticFaces:
 
     def _check(self, index: int) -> None:
         if not 0 <= index < self.count:
-            raise IndexError(f"face {index} of {self.count}: indexes run from 0")
+            raise IndexError(f"face {index} of {self.count}: indices start at 0")
+
+
+def open_config(data: Any) -> SyntheticFaces:
+    """Opens the faces of `config.data`."""
+    return SyntheticFaces(data.synthetic_seed, data.num_synthetic, data.canvas_size)

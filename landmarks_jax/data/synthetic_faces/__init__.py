@@ -1,1 +1,1 @@
-"""Embedded faces: sampled, posed in space, drawn with NumPy; `data.synthetic` is the source."""
+"""Synthetic faces: sampled, posed in 3-D, drawn with NumPy; see `sources.synthetic`."""

@@ -1,4 +1,4 @@
-"""A picture under construction, and the soft-edged shapes painted on it.
+"""An image under construction, and the soft-edged shapes painted on it.
 
 A shape is a signed distance: negative inside, positive outside, in the units of its coordinates.
 """
@@ -12,7 +12,7 @@ Window: TypeAlias = tuple[slice, slice]
 
 
 class Canvas:
-    """A square picture `[3, S, S]`, float32 RGB in [0, 1], and the coordinates of its pixels."""
+    """A square image `[3, S, S]`, float32 RGB in [0, 1], and the coordinates of its pixels."""
 
     def __init__(self, size: int):
         self.size = size

@@ -1,8 +1,8 @@
-"""The model of one embedded face: what is drawn at random, and where its landmarks are.
+"""The model of a synthetic face: its random properties and its landmarks.
 
 A head is a unit sphere, stretched. A point `(X, Y)` on its front names a place of the face, the
-same for every head (X to the right of the picture, Y down, the middle of the head at 0). The sphere
-is turned by yaw and pitch, projected straight onto the picture, stretched to the head's width and
+same for every head (X to the right of the image, Y down, the middle of the head at 0). The sphere
+is rotated by yaw and pitch, projected orthographically onto the image, stretched to the head's width and
 height in *head units* (about the half height of a head), and placed by a similarity map. Every step
 has an inverse, so pixels can ask which place of the face they show.
 """
@@ -16,9 +16,9 @@ import numpy as np
 
 from landmarks_jax import geometry
 
-# How much of the face's sideways motion under a turn the photographer follows with the camera.
+# How much of the face's sideways motion when the head rotates the photographer follows with the camera.
 FRAMING = 0.7
-# The Y of the turned sphere below which the jaw narrows no further.
+# The Y of the rotated sphere below which the jaw narrows no further.
 JAW_END = 1.2
 # Half depth of every head, from front to back; head units.
 HALF_DEPTH = 0.81
@@ -42,15 +42,15 @@ OCCLUSION_SHARES = (0.76, 0.05, 0.06, 0.05, 0.05, 0.03)
 
 @dataclasses.dataclass(frozen=True)
 class Face:
-    """Everything that is random about one picture.
+    """Everything that is random about one image.
 
     Angles are radians, colours `[3]` RGB in [0, 1]; X and Y are places of the face, see above.
     """
 
-    shift: np.ndarray  # [2] middle of the head, before the camera follows a turn; normalised
+    shift: np.ndarray  # [2] middle of the head, before the camera follows a rotation; normalised
     scale: float  # head units to normalised coordinates
     roll: float  # positive: clockwise on a screen
-    yaw: float  # positive: looks to the right of the picture
+    yaw: float  # positive: looks to the right of the image
     pitch: float  # positive: looks down
 
     width: float  # half width of the head, head units
@@ -90,7 +90,7 @@ class Face:
 
     light: np.ndarray  # [3] unit vector to the lamp: x right, y down, z to the viewer
     ambient: float  # light in the shadow, 0 to 1
-    cast: np.ndarray  # [3] factors of the colours of the picture
+    cast: np.ndarray  # [3] factors of the colours of the image
     contrast: float  # factor about middle grey
     gradient: np.ndarray  # [2] change of brightness per normalised unit
 
@@ -230,7 +230,7 @@ def _scene(rng: np.random.Generator) -> dict[str, Any]:
 
 
 class Head:
-    """The geometry of one head: from places of the face to the picture, and back."""
+    """The geometry of one head: from places of the face to the image, and back."""
 
     def __init__(self, face: Face):
         self.face = face
@@ -240,29 +240,29 @@ class Head:
         self.radii = np.array([width, face.height], np.float32)
         yaw = np.array([[cos, 0, sin], [0, 1, 0], [-sin, 0, cos]])
         pitch = np.array([[1, 0, 0], [0, up, down], [0, -down, up]])
-        self.turn = (pitch @ yaw).astype(np.float32)
+        self.rotation = (pitch @ yaw).astype(np.float32)
         middle = np.array([0, 0.2])
         drift = self.flat(self.surface(*middle)) - middle * [face.width, face.height]
         linear = geometry.similarity(face.roll, face.scale, np.zeros(2))
-        self.to_picture = geometry.similarity(
+        self.to_image = geometry.similarity(
             face.roll, face.scale, face.shift - FRAMING * geometry.apply(linear, drift[None])[0]
         )
-        self.from_picture = geometry.invert(self.to_picture).astype(np.float32)
+        self.from_image = geometry.invert(self.to_image).astype(np.float32)
 
     def surface(self, x: float, y: float, lift: float = 0.0) -> np.ndarray:
         """The place `(x, y)` of the face as a point `[3]`, `lift` radii above the sphere."""
         return (1 + lift) * np.array([x, y, math.sqrt(max(0.0, 1 - x * x - y * y))])
 
     def flat(self, point: np.ndarray) -> np.ndarray:
-        """Projects a point `[3]` of the unturned head to head units `[2]`."""
-        x, y = self.turn[:2] @ point
+        """Projects a point `[3]` of the unrotated head to head units `[2]`."""
+        x, y = self.rotation[:2] @ point
         y = float(y)
         taper = 1 - self.face.jaw * min(max(y, 0), JAW_END) ** 2
         return np.array([x * self.radii[0] * taper, y * self.radii[1]])
 
-    def picture(self, point: np.ndarray) -> np.ndarray:
-        """Projects a point `[3]` of the unturned head to normalised coordinates `[2]`."""
-        return self.to_picture[:, :2] @ self.flat(point) + self.to_picture[:, 2]
+    def project(self, point: np.ndarray) -> np.ndarray:
+        """Projects a point `[3]` of the unrotated head to normalised coordinates `[2]`."""
+        return self.to_image[:, :2] @ self.flat(point) + self.to_image[:, 2]
 
     def landmarks(self) -> np.ndarray:
         """`[5, 2]` eyes, tip of the nose, corners of the mouth; normalised coordinates."""
@@ -275,7 +275,7 @@ class Head:
             self.surface(-corner_x(face), corner_y),
             self.surface(corner_x(face), corner_y),
         ]
-        return np.stack([self.picture(place) for place in places])
+        return np.stack([self.project(place) for place in places])
 
 
 def corner_x(face: Face) -> float:

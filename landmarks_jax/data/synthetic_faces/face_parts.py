@@ -1,4 +1,4 @@
-"""Draws the features of an embedded face: skin, ears, eyes, brows, nose, mouth, glasses."""
+"""Draws the features of a synthetic face: skin, ears, eyes, brows, nose, mouth, glasses."""
 
 import math
 
@@ -25,7 +25,7 @@ DARK = np.array([0.05, 0.04, 0.05], np.float32)
 def draw_face(portrait: Portrait) -> None:
     """Draws all that lies within the outline of the head."""
     face = portrait.face
-    near = 1 if face.yaw < 0 else -1  # the side of the ear that the turn brings forward
+    near = 1 if face.yaw < 0 else -1  # the side of the ear that the rotation brings forward
     draw_ear(portrait, -near)
     model_sockets(portrait)
     model_mouth(portrait)
@@ -43,10 +43,10 @@ def draw_face(portrait: Portrait) -> None:
 
 
 def draw_ear(portrait: Portrait, side: int) -> None:
-    """Draws one ear, where the turn of the head leaves it in sight."""
+    """Draws one ear, if the rotation of the head leaves it visible."""
     face, head = portrait.face, portrait.head
     root = np.array([0.99 * side, face.eye_y + 0.13, -0.1])
-    depth = float((head.turn @ root)[2])
+    depth = float((head.rotation @ root)[2])
     if depth < -0.45 or face.hair_style == "long":
         return
     window = portrait.around(root, 0.35)
@@ -88,7 +88,7 @@ def model_mouth(portrait: Portrait) -> None:
 
 
 def model_nose(portrait: Portrait) -> None:
-    """Shades the nose, and lets it stand out beyond the edge of a turned head."""
+    """Shades the nose, and lets it stand out beyond the edge of a rotated head."""
     face, head = portrait.face, portrait.head
     root = head.flat(head.surface(0, face.eye_y - 0.02))
     tip_place = head.surface(0, face.nose_y, face.nose_bump)
@@ -98,7 +98,7 @@ def model_nose(portrait: Portrait) -> None:
     width = face.nose_width
     side = math.sin(face.yaw)
     outline, along, across = capsule(u, v, root, tip, (0.065, 0.80 * width))
-    across = np.minimum(np.maximum(-across, -2.2), 2.2)  # positive to the right of the picture
+    across = np.minimum(np.maximum(-across, -2.2), 2.2)  # positive to the right of the image
 
     beneath = tip + np.array([-0.4 * face.light[0] - 0.3 * side, 0.62]) * width
     fallen = blob(u - np.float32(beneath[0]), v - np.float32(beneath[1]), 1.7 * width, 0.95 * width)

@@ -1,4 +1,4 @@
-"""Draws the hair of an embedded face: behind the neck, on the head, and the beard."""
+"""Draws the hair of a synthetic face: behind the neck, on the head, and the beard."""
 
 import math
 
@@ -24,7 +24,7 @@ def draw_hair_behind(portrait: Portrait) -> None:
         tone = 0.9 + 0.15 * np.sin(20 * u + 8 * v) - 1.5 * (v - top)
         portrait.canvas.paint(portrait.canvas.whole, fill(outline, pixel), hair_color(face, tone))
     elif face.hair_style == "long":
-        center = portrait.head.to_picture[:, 2].astype(np.float32)
+        center = portrait.head.to_image[:, 2].astype(np.float32)
         u = (portrait.canvas.x - center[0]) * (1 / face.scale)  # it hangs straight down
         v = (portrait.canvas.y - center[1]) * (1 / face.scale)
         u = u + (0.25 * math.sin(face.yaw) + 0.03 * np.sin(4 * v + face.phases[3]))
@@ -39,7 +39,7 @@ def draw_hair_behind(portrait: Portrait) -> None:
 
 
 def hair_distance(face: Face, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """The distance to the edge of the hair, negative under it, at points of the unturned sphere."""
+    """The distance to the edge of the hair, negative under it, at points of the unrotated sphere."""
     bottoms = {"long": 0.85, "short": 0.02, "beanie": -0.25, "bun": 0.05, "curly": 0.25}
     bottom = bottoms.get(face.hair_style, 0.15) + 0.4 * smoothstep(0.0, -0.4, z)
     aside = x - np.float32(face.hair_part)
@@ -89,8 +89,8 @@ def draw_hair(portrait: Portrait) -> None:
         tone += 0.15 * np.sin(wave) * np.sin(13 * y + 2.2 * np.sin(7 * x + face.phases[7]))
         color = hair_color(face, tone)
     else:
-        turn = np.arctan2(x - np.float32(0.5 * face.hair_part), z + 0.3)
-        strands = 0.10 * np.sin(15 * turn + face.phases[6]) + 0.07 * np.sin(31 * turn + 3 * y)
+        angle = np.arctan2(x - np.float32(0.5 * face.hair_part), z + 0.3)
+        strands = 0.10 * np.sin(15 * angle + face.phases[6]) + 0.07 * np.sin(31 * angle + 3 * y)
         tone += ridges * strands
         tone += 0.35 * np.square(np.maximum(1 - np.square((portrait.normal[1] + 0.62) * 5), 0))
         color = hair_color(face, tone)

@@ -1,4 +1,4 @@
-"""An embedded face on its canvas: which place of the head a pixel shows, and the light there."""
+"""A synthetic face on its canvas: which place of the head a pixel shows, and its light."""
 
 import numpy as np
 
@@ -10,10 +10,10 @@ class Portrait:
     """One face on its canvas: the places of the face that the pixels show, and their tone.
 
     Attributes:
-      u, v: `[S, S]` head units of the pixels, as the head lies in the picture.
-      x, y, z: `[S, S]` the point of the unturned sphere that each pixel shows.
+      u, v: `[S, S]` head units of the pixels, as the head lies in the image.
+      x, y, z: `[S, S]` the point of the unrotated sphere that each pixel shows.
       tone: `[S, S]` light on the skin, 0 to 1.
-      normal: `[3, S, S]` the same point on the turned head: the direction the skin faces.
+      normal: `[3, S, S]` the same point on the rotated head: the direction the skin faces.
       rim: `[S, S]` distance from the middle of the head, 1 at its outline. Beyond, `x, y, z` and
         `normal` are those of the nearest place on the outline.
       skin: `[S, S]` how much of each pixel the head covers, 0 to 1.
@@ -23,7 +23,7 @@ class Portrait:
     def __init__(self, canvas: Canvas, head: Head):
         self.canvas, self.head, self.face = canvas, head, head.face
         self.pixel = canvas.pixel / head.face.scale
-        self.u, self.v = canvas.local(head.from_picture, canvas.whole)
+        self.u, self.v = canvas.local(head.from_image, canvas.whole)
         self._look_at_sphere()
         self.skin = fill((self.rim - 1) * head.radii[0], self.pixel)
         face = self.face
@@ -33,7 +33,7 @@ class Portrait:
         self.tone -= 0.22 * np.square(1 - self.normal[2])
 
     def _look_at_sphere(self) -> None:
-        """Finds what each pixel shows of the turned sphere."""
+        """Finds what each pixel shows of the rotated sphere."""
         head = self.head
         normal = np.empty((3, *self.u.shape), np.float32)
         np.multiply(self.v, 1 / head.radii[1], out=normal[1])
@@ -43,12 +43,12 @@ class Portrait:
         np.sqrt(np.maximum(1 - square, 0), out=normal[2])
         self.rim = np.sqrt(square)
         normal[:2] /= np.maximum(self.rim, 1)
-        self.x, self.y, self.z = (head.turn.T @ normal.reshape(3, -1)).reshape(normal.shape)
+        self.x, self.y, self.z = (head.rotation.T @ normal.reshape(3, -1)).reshape(normal.shape)
         self.normal = normal
 
     def around(self, place: np.ndarray, reach: float) -> Window:
-        """The window within `reach` head units of a point `[3]` of the unturned sphere."""
-        return self.canvas.window(self.head.picture(place), reach * self.face.scale)
+        """The window within `reach` head units of a point `[3]` of the unrotated sphere."""
+        return self.canvas.window(self.head.project(place), reach * self.face.scale)
 
     def near(self, window: Window, x: float, y: float) -> tuple[np.ndarray, np.ndarray]:
         """How far a window's pixels are from the place `(x, y)` of the face, head units."""

@@ -1,4 +1,4 @@
-"""Draws what surrounds an embedded face: background, shoulders, occlusions, light."""
+"""Draws what surrounds a synthetic face: background, shoulders, occlusions, light."""
 
 import math
 
@@ -69,7 +69,7 @@ def draw_clutter(canvas: Canvas, shape: np.ndarray, color: np.ndarray) -> None:
 def draw_torso(portrait: Portrait) -> None:
     """Draws shoulders in cloth, upright under whatever the head does."""
     canvas, face = portrait.canvas, portrait.face
-    center = portrait.head.to_picture[:, 2]
+    center = portrait.head.to_image[:, 2]
     top = int(np.clip((center[1] + 0.45 + 1) / 2, 0, 1) * canvas.size)
     window = (slice(top, canvas.size), slice(0, canvas.size))
     u = (canvas.x - np.float32(center[0])) / face.scale
@@ -87,13 +87,13 @@ def draw_torso(portrait: Portrait) -> None:
 def draw_neck(portrait: Portrait) -> None:
     """Draws the neck from the head to the collar, in the shadow of the chin."""
     canvas, face, head = portrait.canvas, portrait.face, portrait.head
-    jaw = geometry.apply(head.to_picture, np.array([[-0.1 * np.sin(face.yaw), 0.45]]))[0]
-    base = head.to_picture[:, 2] + face.scale * np.array([0, 1.06])
+    jaw = geometry.apply(head.to_image, np.array([[-0.1 * np.sin(face.yaw), 0.45]]))[0]
+    base = head.to_image[:, 2] + face.scale * np.array([0, 1.06])
     window = canvas.window((jaw + base) / 2, 0.62 * face.scale + 0.1)
     x, y = canvas.x[:, window[1]], canvas.y[window[0]]
     radius = face.scale * face.width
     outline, along, across = capsule(x, y, jaw, base, (0.56 * radius, 0.54 * radius))
-    collar = smoothstep(1.12, 1.22, (y - np.float32(head.to_picture[1, 2])) / face.scale)
+    collar = smoothstep(1.12, 1.22, (y - np.float32(head.to_image[1, 2])) / face.scale)
     canvas.paint(window, collar * fill(outline - 0.05, canvas.pixel), 0.85 * face.clothes[1])
     tone = face.ambient * 0.8 + 0.30 + 0.16 * face.light[0] * -across - 0.1 * np.square(across)
     tone = tone - 0.40 * smoothstep(0.95, 0.6, along)
@@ -183,8 +183,8 @@ def draw_cup(portrait: Portrait) -> None:
 
 
 def develop(canvas: Canvas, face: Face) -> np.ndarray:
-    """The finished picture `[S, S, 3]`, uint8: light across it, colour cast, contrast."""
+    """The finished image `[S, S, 3]`, uint8: light across it, colour cast, contrast."""
     light = 1 + face.gradient[0] * canvas.x + face.gradient[1] * canvas.y
-    picture = canvas.pixels * light * face.cast[:, None, None]
-    picture = (picture - 0.5) * np.float32(face.contrast) + 0.5
-    return (np.clip(picture, 0, 1).transpose(1, 2, 0) * 255 + 0.5).astype(np.uint8)
+    image = canvas.pixels * light * face.cast[:, None, None]
+    image = (image - 0.5) * np.float32(face.contrast) + 0.5
+    return (np.clip(image, 0, 1).transpose(1, 2, 0) * 255 + 0.5).astype(np.uint8)

@@ -1,0 +1,84 @@
+"""Photos of a source cut to canvases or views."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from landmarks_jax.data.box_canvas import BoxCanvas, Frame
+from landmarks_jax.data.framing import Framing
+from landmarks_jax.data.sources.photos import Source, summary
+from landmarks_jax.system import parallel
+from landmarks_jax.system.errors import DataError, reason
+
+
+def check(source: Source, frame: Frame) -> None:
+    """Checks that all photos have the points their crop needs, without decoding them.
+
+    Raises:
+      ConfigError: the crop needs points and the source has none.
+      DataError: points are missing or have no box; the photos are named.
+    """
+    frame.check_points(source.num_points, summary(source))
+    if not isinstance(frame, BoxCanvas):
+        return
+    count = len(source)
+    problems = []
+    for index in parallel.with_progress(range(count), count, "checking points"):
+        try:
+            frame.check_box(source.points(index))
+        except DataError as error:
+            problems.append(f"{source.name(index)}: {error}")
+    if problems:
+        more = f" (and {len(problems) - 1:,} more)" if len(problems) > 1 else ""
+        raise DataError(
+            f"{problems[0]}{more}; leave such photos out by config.data.exclude, or use "
+            "config.data.crop = 'center' or 'tight'"
+        )
+
+
+def cut_photo(source: Source, frame: Frame, index: int) -> tuple[np.ndarray, np.ndarray]:
+    """One canvas `[C, C, 3]` uint8 and its points `[P, 2]` float32 in the canvas frame."""
+    try:
+        return frame.cut(source.photo(index), source.points(index))
+    except DataError as error:
+        name = source.name(index)
+        raise error if name in str(error) else DataError(f"{name}: {error}") from error
+    except (ValueError, MemoryError) as error:
+        raise DataError(f"{source.name(index)}: cannot be cut ({reason(error)})") from error
+
+
+def load_all(source: Source, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
+    """All photos of a small source as canvases, in order.
+
+    Returns:
+      Canvases `[N, C, C, 3]` uint8 and points `[N, P, 2]` float32, normalised to the canvas.
+    """
+    return _load(source, frame, frame.canvas_size, lambda canvas: canvas)
+
+
+def load_views(source: Source, frame: Framing) -> tuple[np.ndarray, np.ndarray]:
+    """All photos as undistorted views, in order.
+
+    Returns:
+      Views `[N, S, S, 3]` uint8 and points `[N, P, 2]` float32, normalised to the view.
+    """
+    views, points = _load(source, frame, frame.view_size, frame.central_view)
+    return views, frame.points_in_view(points)
+
+
+def _load(
+    source: Source, frame: Frame, size: int, crop: Callable[[np.ndarray], np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cropped canvases `[N, size, size, 3]`, and the points normalised to the whole canvas."""
+    frame.check_points(source.num_points, summary(source))
+    count = len(source)
+    images = np.empty((count, size, size, 3), np.uint8)
+    points = np.empty((count, source.num_points, 2), np.float32)
+
+    def fill(index: int) -> None:
+        canvas, points[index] = cut_photo(source, frame, index)
+        images[index] = crop(canvas)
+
+    for _ in parallel.ordered_map(fill, range(count), "cutting canvases"):
+        pass
+    return images, points
