@@ -31,8 +31,8 @@ from PIL import Image
 
 from benchmarks import arguments, records
 from landmarks_jax.configs import faces, faces_cpu
-from landmarks_jax.data import photo_files, prepared
-from landmarks_jax.data.loader import Feed, framing_of, open_feed
+from landmarks_jax.data import cutting, photo_files, prepared
+from landmarks_jax.data.loader import Loader, framing_of, open_loader
 from landmarks_jax.data.sources import registry
 from landmarks_jax.data.sources.synthetic import SyntheticFaces
 from landmarks_jax.system import parallel
@@ -111,20 +111,20 @@ def stages(name: str, photos: Path, canvases: Path) -> dict[tuple[str, int], Sta
     works: dict[str, Callable[[int], Any]] = {
         "decode": source.photo,
         "resize": lambda i: frame.cut(decoded[i], nothing),
-        "decode and resize": lambda i: registry.cut_photo(source, frame, i),
+        "decode and resize": lambda i: cutting.cut_photo(source, frame, i),
     }
     found: dict[tuple[str, int], Stage] = {}
     for work, threads in itertools.product(works, sorted({1, parallel.num_threads()})):
         found[work, threads] = lambda w=works[work], t=threads: in_threads(w, SLOW, t)  # type: ignore[misc]
 
-    def reading(feed: Feed) -> Iterator[Any]:
+    def reading(feed: Loader) -> Iterator[Any]:
         return feed.batches(seed=0, batch_size=BATCH)
 
-    jpeg = reading(open_feed(config))
+    jpeg = reading(open_loader(config))
     found["tf.data", parallel.num_threads()] = lambda: taking(jpeg, SLOW, np.shape)
     config = config_of(name, photos, canvases)
     config.train.batch_size = BATCH
-    feed, mesh = open_feed(config), sharding.make_mesh(jax.devices()[:1])
+    feed, mesh = open_loader(config), sharding.make_mesh(jax.devices()[:1])
     mapped, sent = reading(feed), batches.batches(config, feed, mesh)
     found["prepared", 1] = lambda: taking(mapped, FAST, np.shape)
     found["prepared, sent", 1] = lambda: taking(sent, FAST, jax.block_until_ready)

@@ -14,17 +14,16 @@ def get_config() -> ConfigDict:
     config.compute_dtype = "float32"  # of the networks: float32 | bfloat16 | float64 (tests)
 
     config.data = data = ConfigDict()
-    # synthetic | folder | celeba | celeb_a | mafl | aflw | mtfl | pts | mpii | prepared
-    data.source = "synthetic"  # where the photos come from; see docs/datasets.md
-    data.roots = ()  # folders: of pictures (folder), official layouts, or prepared forms
-    data.part = "all"  # all | train | validation | test: of CelebA, MAFL, AFLW or MPII
-    data.exclude = ()  # list files of photo ids that are left out, such as MAFL's testing.txt
-    data.landmarks = ""  # "" or a list of labelled points: CSV (folder), MTFL list (mtfl)
-    data.crop = "center"  # center | tight | box: what part of a photo the view shows
+    data.source = "synthetic"  # of the photos: synthetic, folder, celeba, ...; see docs/datasets.md
+    data.roots = ()  # folders: of images (folder), official layouts, or prepared forms
+    data.split = "all"  # all | train | validation | test: of CelebA, MAFL, AFLW or MPII
+    data.exclude = ()  # lists of photos to leave out, such as MAFL's testing.txt
+    data.landmarks = ""  # "" or a list of annotated points: CSV (folder), MTFL list (mtfl)
+    data.crop = "center"  # center | tight | box: what the view shows of a photo
     data.canvas_size = 160  # pixels a side; the view is its centre, moved about (center, tight)
     data.resident = False  # all canvases on each device as uint8 (prepared), none sent step by step
-    data.num_synthetic = 20_000  # embedded faces to draw from (synthetic)
-    data.synthetic_seed = 1  # of the embedded faces; evaluation draws from other seeds
+    data.num_synthetic = 20_000  # synthetic faces to draw from (synthetic)
+    data.synthetic_seed = 1  # of the synthetic faces; evaluation draws from other seeds
 
     config.views = views = ConfigDict()
     views.size = 128  # pixels a side, a multiple of 4 (IV-A)
@@ -101,6 +100,6 @@ def get_config() -> ConfigDict:
     evaluation.mpii = "data/mpii"  # MPII in its official layout, for mpii
     evaluation.mafl_as_released = False  # fit without the three photos that the code drops
     evaluation.pts_points = 5  # 5 | 68: points of --fit and --score folders with .pts files
-    evaluation.num_fit = 2_000  # embedded faces that the regressor may see (synthetic)
-    evaluation.num_score = 1_000  # embedded faces that are scored (synthetic)
+    evaluation.num_fit = 2_000  # synthetic faces that the regressor may see (synthetic)
+    evaluation.num_score = 1_000  # synthetic faces that are scored (synthetic)
     return config.lock()

@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
     config.objective.task = "pose"
     config.data.source = "mpii"
     config.data.roots = ("data/mpii",)
-    config.data.part = "train"
+    config.data.split = "train"
     config.data.canvas_size = 192  # 1.5 views: a turned or shrunken view still finds the photo
     config.views.rotation_std = (20.0, 20.0)
     config.views.scale_range = (0.75, 1.25)

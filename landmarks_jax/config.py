@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from landmarks_jax.data.framing import CROPS
 from landmarks_jax.data.sources.mpii import NUM_JOINTS
 from landmarks_jax.data.sources.pts import NUM_POINTS, NUM_REDUCED
-from landmarks_jax.data.sources.registry import PARTS, SOURCES
+from landmarks_jax.data.sources.registry import SOURCES, SPLITS
 from landmarks_jax.models.vgg import NETWORKS, TAPS
 from landmarks_jax.objective import COMPOSITIONS
 from landmarks_jax.system.errors import ConfigError
@@ -36,7 +36,7 @@ ADDED_FIELDS: dict[str, Any] = {
     "views.bend_std": 0.0,
     "views.margin": 0.7,
     "views.margin_std": 0.04,
-    "data.part": "all",
+    "data.split": "all",
     "data.resident": False,
     "eval.celeba": "data/celeba",
     "eval.mafl": "data/mafl",
@@ -54,7 +54,7 @@ ADDED_FIELDS: dict[str, Any] = {
 CHOICES = {
     "compute_dtype": ("float32", "bfloat16", "float64"),
     "data.source": SOURCES,
-    "data.part": PARTS,
+    "data.split": SPLITS,
     "data.crop": CROPS,
     "init.mode": ("scratch", "finetune", "adapt"),
     "objective.task": ("landmarks", "pose"),

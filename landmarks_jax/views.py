@@ -92,7 +92,7 @@ def draw_box_maps(
     Args:
       keys: `[B]` typed random keys, one per photo.
       points: `[B, P, 2]` in canvas coordinates; the canvas must not be stretched, so that the
-        angles are the photo's (see `data.surroundings`).
+        angles are the photo's (see `data.box_canvas`).
       config: the `views` section: `rotation_std[view]` and `rotation_limit` in degrees, `margin`
         and `margin_std` as shares of the mean of the box's width and height.
       view: 0 for `x`, 1 for `x'`.

@@ -87,18 +87,18 @@ def points(value: float = np.nan) -> np.ndarray:
             r"keypoints.mat: cannot be read as a MATLAB file",
         ),
         (lambda r: mat(r, gt=None), r"keypoints.mat: has no variable 'gt'"),
-        (lambda r: mat(r, hw="size"), r"keypoints.mat: hw: holds no numbers"),
+        (lambda r: mat(r, hw="size"), r"keypoints.mat: hw: is not numeric"),
         (lambda r: mat(r, gt=np.ones((6, 21, 3))), r"gt: is 6 x 21 x 3, must be N x 5 x 2"),
         (lambda r: mat(r, gt=points()), r"gt: row 5 has a number that is not finite"),
         (lambda r: mat(r, gt=np.ones((5, 5, 2))), r"gt has 5 faces, .*images.txt lists 6"),
         (lambda r: mat(r, hw=np.ones((7, 2))), r"hw has 7 faces, .*images.txt lists 6"),
         (
             lambda r: mat(r, hw=np.zeros((6, 2))),
-            r"hw, row 1 \(.*aflw_train_images.txt:1\): no size",
+            r"hw, row 1 \(.*aflw_train_images.txt:1\): not the size",
         ),
         (
             lambda r: (r / "output/train/1/image00003_103.jpg").unlink(),
-            r"aflw_train_images.txt:4: no such photo .*image00003_103.jpg",
+            r"aflw_train_images.txt:4: no such photo: .*image00003_103.jpg",
         ),
         (lambda r: (r / "aflw_train_images.txt").write_text("\n"), r"images.txt: no photo is list"),
         (
@@ -109,7 +109,7 @@ def points(value: float = np.nan) -> np.ndarray:
         (lambda r: (r / "output").rename(r / "photos"), r"output: no such folder. Needed: "),
         (
             lambda r: (r / "output/train/1/image00003_103.jpg").write_bytes(b"damaged"),
-            r"image00003_103.jpg: cannot be read .* in the list of labelled photos",
+            r"image00003_103.jpg: cannot be read .* in the list of annotated photos",
         ),
     ],
 )

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from landmarks_jax.data import prepared
-from landmarks_jax.data.loader import framing_of, open_feed
+from landmarks_jax.data.loader import framing_of, open_loader
 from landmarks_jax.data.sources import registry
 from landmarks_jax.system.errors import ConfigError
 from landmarks_jax.training import batches, checkpoints, loop, memory, reports, sharding
@@ -64,7 +64,7 @@ def test_resident_photos_make_the_batches_that_are_sent(folders, names, crop, mo
     """Over several epochs, none of them a whole number of batches, and begun anywhere."""
     monkeypatch.setattr(batches, "PIECE", 3 * 20 * 20 * 3)  # bytes: some canvases at a time
     config = config_of(folders, names, crop)
-    feed = open_feed(config)
+    feed = open_loader(config)
     count = sum(COUNTS[name] for name in names)
     assert (len(feed), len(feed.folders)) == (count, len(set(names)))
     sent = {start: seen(config, feed, 12 - start, start) for start in (0, 5)}
@@ -83,7 +83,7 @@ def test_shapes_are_those_of_what_is_given(folders):
     mesh = sharding.make_mesh()
     for resident in (False, True):
         config = config_of(folders, ("one", "other", "one"), "box", data__resident=resident)
-        feed = open_feed(config)
+        feed = open_loader(config)
         shapes = batches.shapes(config, feed, mesh)
         given = next(batches.batches(config, feed, mesh))
         for shape, array in zip(jax.tree.leaves(shapes), jax.tree.leaves(given), strict=True):
@@ -96,7 +96,7 @@ def test_shapes_are_those_of_what_is_given(folders):
 
 def test_nothing_is_sent_between_epochs(folders):
     config = config_of(folders, ("one", "other"), data__resident=True)
-    given = batches.batches(config, open_feed(config), sharding.make_mesh())
+    given = batches.batches(config, open_loader(config), sharding.make_mesh())
     photos = list(itertools.islice(given, 7))  # 11 photos: 3 steps of 3 have one order
     assert [id(part.order) for part in photos] == [
         id(photos[i - i % 3].order) for i in range(len(photos))
@@ -110,7 +110,7 @@ def test_more_than_the_device_holds_is_refused_before_anything_is_sent(folders, 
     config = config_of(folders, ("one", "other"), "box", data__resident=True)
     needed = 11 * (36 * 36 * 3 + 5 * 2 * 4)
     monkeypatch.setattr(memory, "available", lambda device: needed)
-    batches.shapes(config, open_feed(config), sharding.make_mesh())
+    batches.shapes(config, open_loader(config), sharding.make_mesh())
     monkeypatch.setattr(memory, "available", lambda device: needed - 1)
     monkeypatch.setattr(loop, "compile_program", lambda *_, **__: pytest.fail("compiled"))
     message = rf"config\.data\.resident = True: .* {needed:,} bytes and .*cpu.* has {needed - 1:,};"
@@ -226,14 +226,14 @@ SPREAD = """
 import sys
 sys.modules["tensorflow"] = None
 import jax, numpy as np
-from landmarks_jax.data.loader import open_feed
+from landmarks_jax.data.loader import open_loader
 from landmarks_jax.training import batches, sharding
 from tests.running import narrow
 
 config = narrow(data__source="prepared", data__roots=tuple(sys.argv[1:]), train__batch_size=8,
                 data__crop="box")
 mesh = sharding.make_mesh()
-feed = open_feed(config)
+feed = open_loader(config)
 sent = next(batches.batches(config, feed, mesh))
 config.data.resident = True
 given = next(batches.batches(config, feed, mesh))

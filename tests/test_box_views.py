@@ -12,13 +12,13 @@ from PIL import Image
 
 from landmarks_jax import geometry, objective, views
 from landmarks_jax.configs import base
-from landmarks_jax.data.box_canvas import Surroundings
+from landmarks_jax.data.box_canvas import BoxCanvas
 from landmarks_jax.data.framing import Framing, stretch
 from landmarks_jax.system.errors import ConfigError, DataError
 from tests.test_views import warp_by_scipy
 
 SIZE = 32
-FRAME = Surroundings(SIZE, 40.0, 0.7, 0.04)
+FRAME = BoxCanvas(SIZE, 40.0, 0.7, 0.04)
 FACE = np.array([[66.0, 61.3], [101.2, 58.0], [88.5, 83.1], [72.0, 99.7], [97.4, 97.0]], np.float32)
 
 
@@ -102,13 +102,13 @@ def test_upright_with_the_mean_margin_it_is_evaluations_box_up_to_rounding():
     ("frame", "half", "canvas_size"),
     [
         # Half sides of the points' box 20 and 10. Limit 45: sin 2t = 1; 30 + 0.5 * 30 * 2.
-        (Surroundings(16, 45.0, 0.5, 0.0), 60.0, 32),
-        (Surroundings(16, 120.0, 0.5, 0.0), 60.0, 32),
+        (BoxCanvas(16, 45.0, 0.5, 0.0), 60.0, 32),
+        (BoxCanvas(16, 120.0, 0.5, 0.0), 60.0, 32),
         # Limit 15: sin 2t = 1/2; 20 + 5, and 0.5 * 30 * 1.5.
-        (Surroundings(16, 15.0, 0.5, 0.0), 47.5, 24),
+        (BoxCanvas(16, 15.0, 0.5, 0.0), 47.5, 24),
         # The largest margin is 0.5 + 4 * 0.125 = 1; 16 * 1.5 * 3 / 2 pixels.
-        (Surroundings(16, 15.0, 0.5, 0.125), 70.0, 36),
-        (Surroundings(16, 0.0, 0.0, 0.0), 20.0, 16),
+        (BoxCanvas(16, 15.0, 0.5, 0.125), 70.0, 36),
+        (BoxCanvas(16, 0.0, 0.0, 0.0), 20.0, 16),
     ],
 )
 def test_the_canvas_is_a_square_of_the_photo(frame, half, canvas_size):
@@ -125,13 +125,13 @@ def test_the_canvas_is_a_square_of_the_photo(frame, half, canvas_size):
 
 
 def test_the_released_codes_canvas():
-    assert Surroundings(128, 40.0, 0.7, 0.04).canvas_size == 288
+    assert BoxCanvas(128, 40.0, 0.7, 0.04).canvas_size == 288
 
 
 @pytest.mark.parametrize("limit", [0.0, 20.0, 40.0, 90.0])
 def test_the_canvas_holds_every_view_and_hardly_more(limit):
     rng = np.random.default_rng(1)
-    frame = Surroundings(SIZE, limit, 0.7, 0.04)
+    frame = BoxCanvas(SIZE, limit, 0.7, 0.04)
     faces = rng.uniform(50, 90, (40, 5, 2)) * rng.uniform(0.4, 1, (40, 1, 2))
     faces[0] = [[60, 60], [90, 60], [75, 75], [60, 90], [90, 90]]  # a square: the worst case
     reached = []
@@ -147,7 +147,7 @@ def test_the_canvas_holds_every_view_and_hardly_more(limit):
 
 
 def test_the_middle_view_has_about_the_canvass_resolution():
-    frame = Surroundings(128, 40.0, 0.7, 0.04)
+    frame = BoxCanvas(128, 40.0, 0.7, 0.04)
     square = np.array([[60.0, 60], [90, 60], [75, 75], [60, 90], [90, 90]], np.float32)
     for face, within in ((square, 0.01), (FACE, 0.1)):
         left, _, right, _ = frame.canvas_rectangle(face)
@@ -289,8 +289,8 @@ def test_landmarks_are_carried_through_both_maps(bent):
 @pytest.mark.parametrize(
     ("points", "message"),
     [
-        (np.full((5, 2), np.nan), "a point of it is missing"),
-        (np.array([[3, 4], [np.inf, 9]]), "a point of it is missing"),
+        (np.full((5, 2), np.nan), "a point is missing"),
+        (np.array([[3, 4], [np.inf, 9]]), "a point is missing"),
         (np.full((5, 2), 7.0), "the box of its points is 0 x 0 pixels"),
         (np.array([[3, 4], [4, 4.5]]), "the box of its points is 1 x 0.5 pixels"),
         (np.array([[3, 4], [9000, 50]]), "8997 x 46 pixels, is larger than the photo, 190 x 170"),

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from landmarks_jax.data import framing, loader, prepared
+from landmarks_jax.data import cutting, framing, loader, prepared
 from landmarks_jax.data.sources import celeba, celeba_tfds, mafl, registry
+from landmarks_jax.data.sources.photos import source_digest
 from landmarks_jax.system.errors import ConfigError, DataError
 from tests import datasets
 from tests.running import ROOT, command, finish, narrow
@@ -37,7 +38,7 @@ def numbers(source) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("part", "expected"),
+    ("split", "expected"),
     [
         ("all", range(1, 21)),
         ("train", range(1, 13)),
@@ -45,8 +46,8 @@ def numbers(source) -> list[int]:
         ("test", range(16, 21)),
     ],
 )
-def test_the_official_partition_chooses_photos(part, expected, official):
-    source = celeba.CelebaPhotos(str(official), part=part)
+def test_the_official_partition_chooses_photos(split, expected, official):
+    source = celeba.CelebaPhotos(str(official), split=split)
     assert numbers(source) == list(expected)
     for i, number in enumerate(expected):
         assert source.points(i).ravel().tolist() == datasets.celeba_points(number)
@@ -76,9 +77,9 @@ def test_photos_of_the_list_that_are_not_there_are_said(official, tmp_path):
     summary = celeba.CelebaPhotos(str(root)).summary
     assert summary.startswith(f"20 photos of {root}, 5 points each; 1 photos of ")
     (root / celeba.LANDMARKS).unlink()
-    without = celeba.CelebaPhotos(str(root), part="train")
+    without = celeba.CelebaPhotos(str(root), split="train")
     assert (len(without), without.num_points) == (12, 0)
-    assert "no points (list_landmarks_align_celeba.txt is not there)" in without.summary
+    assert "no points (list_landmarks_align_celeba.txt is missing)" in without.summary
 
 
 @pytest.mark.parametrize(
@@ -99,14 +100,14 @@ def test_mistakes_in_the_lists_are_named(name, text, message, official, tmp_path
     root = link(official, tmp_path / "wrong")
     (root / name).write_text(text)
     with pytest.raises(DataError, match=message):
-        celeba.CelebaPhotos(str(root), part="train")
+        celeba.CelebaPhotos(str(root), split="train")
 
 
 def test_what_is_missing_is_said_with_where_it_comes_from(official, tmp_path):
     root = link(official, tmp_path / "bare")
     (root / celeba.PARTITION).unlink()
     for action in (
-        lambda: celeba.CelebaPhotos(str(root), part="test"),
+        lambda: celeba.CelebaPhotos(str(root), split="test"),
         lambda: celeba.CelebaPhotos(str(tmp_path / "none")),
     ):
         with pytest.raises(DataError, match=r"no such f.*mmlab.*unpacked as img_align_celeba/0"):
@@ -120,7 +121,7 @@ def test_the_real_photos_are_read_less_mafls_test_photos(monkeypatch):
     source = celeba.CelebaPhotos(str(REAL), [str(listed)])
     assert (len(source), source.num_points) == (5_965, 0)
     assert "34 photos left out by the 1,000 ids" in source.summary
-    canvas, _ = registry.cut_photo(source, framing.Framing(160, 128, "center"), 0)
+    canvas, _ = cutting.cut_photo(source, framing.Framing(160, 128, "center"), 0)
     assert canvas.shape == (160, 160, 3)
     assert source.photo(0).shape == (218, 178, 3)
 
@@ -157,13 +158,13 @@ def test_three_photos_are_left_out_as_the_released_code_does(official, tmp_path)
     assert numbers(mafl.MaflFaces(str(root), str(lists), "train")) == list(ids)
     released = mafl.MaflFaces(str(root), str(lists), "train", as_released=True)
     assert numbers(released) == [3]
-    assert "less the three" in released.summary
+    assert "without the three" in released.summary
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("000001.jpg\n000021.jpg\n", r"training.txt:2: no such photo .*/000021.jpg"),
+        ("000001.jpg\n000021.jpg\n", r"training.txt:2: no such photo: .*/000021.jpg"),
         ("000001.jpg 5\n", r"training.txt:1: must be one photo of CelebA such as 000001.jpg"),
         ("1.jpg\n", r"training.txt:1: must be one photo of CelebA"),
         ("000001.jpg\n\n000001.jpg\n", r"training.txt:3: 000001.jpg is listed a second time"),
@@ -182,7 +183,7 @@ def test_mafl_says_what_it_needs(official, tmp_path):
     ):
         mafl.MaflFaces(str(official), str(tmp_path), "train")
     lists = datasets.mafl(tmp_path / "lists", [1], [2])
-    with pytest.raises(ConfigError, match=r"config.data.part = 'validation': must be one of all, "):
+    with pytest.raises(ConfigError, match=r"data.split = 'validation': must be one of all, "):
         mafl.MaflFaces(str(official), str(lists), "validation")
     root = link(official, tmp_path / "bare")
     (root / celeba.LANDMARKS).unlink()
@@ -270,17 +271,17 @@ def test_records_are_the_official_photos_under_their_names(official, records):
         np.testing.assert_array_equal(source.points(i), photos.points(i))
     assert source.points(0).dtype == np.float32
     # A run from one may go on from the other.
-    assert registry.source_digest(source) == registry.source_digest(photos)
+    assert source_digest(source) == source_digest(photos)
 
 
 @pytest.mark.usefixtures("small")
 def test_mafls_test_photos_are_left_out_of_the_records(records, tmp_path):
     lists = datasets.mafl(tmp_path, [1], [2, 9, 14, 20])
     data = {"roots": (str(records),), "exclude": (str(lists / "testing.txt"),), "source": "celeb_a"}
-    source = registry.open_source(types.SimpleNamespace(**data, part="all"))
+    source = registry.open_source(types.SimpleNamespace(**data, split="all"))
     assert numbers(source) == [n for n in range(1, 21) if n not in (2, 9, 14, 20)]
     assert "4 photos left out by the 4 ids" in source.summary
-    train = registry.open_source(types.SimpleNamespace(**data, part="train"))
+    train = registry.open_source(types.SimpleNamespace(**data, split="train"))
     assert numbers(train) == [n for n in range(1, 13) if n not in (2, 9)]
 
 
@@ -330,9 +331,9 @@ def long_record(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (cut_short, r"validation.tfrecord-00001-of-00002: is cut short; build celeb_a anew"),
+        (cut_short, r"validation.tfrecord-00001-of-00002: is truncated; build celeb_a again"),
         (append, r"test.tfrecord-00000-of-00002: has more than its \d records"),
-        (long_record, r"test.tfrecord-00000-of-00002: is cut short"),
+        (long_record, r"test.tfrecord-00000-of-00002: is truncated"),
         (lambda d: shards(d)[0].unlink(), r"tfrecord-00000-of-00002: cannot be read .*No such"),
         (
             lambda d: (d / "celeb_a" / "2.1.0" / "dataset_info.json").write_text("{"),
@@ -360,14 +361,14 @@ def test_records_of_another_number_are_refused(records):
 def test_batches_and_canvases_are_those_of_the_official_files(official, records, tmp_path):
     """The records, the photos and the prepared form of the records: byte for byte the same."""
     config = narrow(data__crop="box", data__source="celeba", data__roots=(str(official),))
-    streamed = loader.open_feed(config).batches(seed=1, batch_size=8)
+    streamed = loader.open_loader(config).batches(seed=1, batch_size=8)
     config.data.source, config.data.roots = "celeb_a", (str(records),)
     prepared.prepare(
         registry.open_source(config.data), loader.framing_of(config), tmp_path / "prepared"
     )
-    read = loader.open_feed(config).batches(seed=1, batch_size=8)
+    read = loader.open_loader(config).batches(seed=1, batch_size=8)
     config.data.source, config.data.roots = "prepared", (str(tmp_path / "prepared"),)
-    kept = loader.open_feed(config).batches(seed=1, batch_size=8)
+    kept = loader.open_loader(config).batches(seed=1, batch_size=8)
     for _ in range(3):
         for one, two, three in zip(
             *(batch.values() for batch in (next(streamed), next(read), next(kept))), strict=True

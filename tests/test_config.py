@@ -60,7 +60,7 @@ def test_views_show_the_part_of_a_picture_that_the_readme_says(name, share):
         ("model.beta", 0.0, "from 1e-06"),
         ("model.sigma", -0.5, "from 0.001"),
         ("data.source", "imagenet", "celeb_a, mafl, aflw, mtfl, pts, mpii, prepared"),
-        ("data.part", "some", "all, train, validation, test"),
+        ("data.split", "some", "all, train, validation, test"),
         ("init.mode", "warm", "scratch, finetune, adapt"),
         ("init.core", "runs/mpii", "or config.init.mode 'finetune' or 'adapt'"),
         ("objective.task", "faces", "landmarks, pose"),

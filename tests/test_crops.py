@@ -14,6 +14,7 @@ from landmarks_jax.configs import best, mpii_pretrain, paper, released
 from landmarks_jax.data import prepared
 from landmarks_jax.data.loader import framing_of
 from landmarks_jax.data.sources import registry
+from landmarks_jax.data.sources.photos import source_digest
 from landmarks_jax.evaluation import run_evaluation
 from landmarks_jax.system.errors import ConfigError, DataError, WorkdirError
 from landmarks_jax.training import checkpoints, loop
@@ -131,7 +132,7 @@ def test_box_views_train_alike_from_photos_prepared_and_resident(
     # A run of upright boxes, from before there were box views, does not go on with others.
     record = tmp_path / "read" / checkpoints.RUN_FILE
     run = json.loads(record.read_text())
-    digest = registry.source_digest(registry.open_labelled(str(table)))
+    digest = source_digest(registry.open_labelled(str(table)))
     assert run["data_digest"] != digest
     record.write_text(json.dumps(run | {"data_digest": digest}))
     config.train.steps = 3

@@ -71,7 +71,7 @@ def test_truncated_and_float_pictures_are_errors(tmp_path):
     path = tmp_path / "a.jpg"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(path)
     path.write_bytes(path.read_bytes()[:1500])
-    with pytest.raises(DataError, match=r"a.jpg: cannot be read as a picture \(.*truncated"):
+    with pytest.raises(DataError, match=r"a.jpg: cannot be read as an image \(.*truncated"):
         decoding.decode(path)
     Image.new("F", (2, 2), 0.5).save(tmp_path / "f.tif")
     with pytest.raises(DataError, match="no agreed white"):

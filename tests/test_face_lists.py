@@ -60,10 +60,10 @@ def test_attributes_may_be_missing(listed):
         # Whichever form was meant: neither attributes nor a box.
         ([MTFL.replace(" 3", " 0")], r"list.txt:1: neither four attributes .* nor a box"),
         ([BOXED.replace(" 161 ", " 61 ", 1)], r"list.txt:1: neither four attributes"),
-        ([BOXED.rsplit(" ", 1)[0]], r"list.txt:1: 13 numbers after the photo, 10 or 14 wanted"),
+        ([BOXED.rsplit(" ", 1)[0]], r"list.txt:1: 13 numbers after the photo, must be 10 or 14"),
         ([MTFL.rsplit(" ", 5)[0]], r"list.txt:1: 9 numbers"),
         ([MTFL, BOXED.replace("84", "x")], r"list.txt:2: 'x' is not a number"),
-        ([MTFL.replace("net_7876", "net")], r"list.txt:1: no such photo .*net/a.jpg"),
+        ([MTFL.replace("net_7876", "net")], r"list.txt:1: no such photo: .*net/a.jpg"),
         ([], r"list.txt: no face is listed"),
     ],
 )
@@ -112,7 +112,7 @@ def test_photos_without_points_are_left_out_and_counted(tmp_path):
     (tmp_path / "skip.txt").write_text("image_0002\n")
     source = pts.PtsFaces([str(tmp_path)], [str(tmp_path / "skip.txt")])
     assert len(source) == 3
-    assert "1 pictures without .pts left out" in source.summary
+    assert "1 images without .pts left out" in source.summary
     assert "1 photos left out by the 1 ids" in source.summary
 
 

@@ -44,9 +44,9 @@ def test_a_folder_keeps_what_can_be_read_and_says_what_it_leaves_out(tmp_path):
     assert source.points(1).shape == (0, 2)
     assert source.photo(1)[0, 0].tolist() == [200, 100, 50]
     assert "2 photos of" in source.summary
-    assert "2 unreadable pictures left out" in source.summary
-    assert "corrupt.jpg (cannot be read as a picture (cannot identify" in source.summary
-    assert "1 files that are no pictures left out: notes.txt" in source.summary
+    assert "2 unreadable images left out" in source.summary
+    assert "corrupt.jpg (cannot be read as an image (cannot identify" in source.summary
+    assert "1 files that are not images left out: notes.txt" in source.summary
 
 
 def test_each_file_is_decoded_once_until_it_changes(tmp_path, monkeypatch):
@@ -85,7 +85,7 @@ def test_overlapping_roots_and_links_give_each_file_once(tmp_path):
     roots = [str(root), str(root / "sub"), str(tmp_path / "more")]
     found, note = photo_files.usable_files(roots)
     assert [file.name for file in found] == ["pets/b.jpg", "pets/sub/a.PNG", "more/new.jpg"]
-    assert "2 files reached twice" in note
+    assert "2 files found twice" in note
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty", "corrupt"])
@@ -95,7 +95,7 @@ def test_a_folder_of_nothing_is_an_error(kind, tmp_path):
         root.mkdir()
     if kind == "corrupt":
         (root / "a.jpg").write_bytes(b"x")
-    with pytest.raises(DataError, match=r"photos: no (such folder|usable picture)") as error:
+    with pytest.raises(DataError, match=r"photos: no (such folder|usable image)") as error:
         folder.FolderPhotos([str(root)])
     assert "\n" not in str(error.value)
     with pytest.raises(ConfigError, match=r"config.data.roots = \(\)"):

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from landmarks_jax import geometry
-from landmarks_jax.data import framing
+from landmarks_jax.data import cutting, framing
 from landmarks_jax.data.sources import registry
 from landmarks_jax.system.errors import ConfigError, DataError
 
@@ -137,7 +137,7 @@ def test_mean_shape_of_aflw_scores_the_known_error(crop, expected, tmp_path, mon
 
 
 def _aflw_points(frame: framing.Framing, name: str) -> np.ndarray:
-    return registry.load_all(registry.open_labelled(str(DATA / "aflw" / name)), frame)[1]
+    return cutting.load_all(registry.open_labelled(str(DATA / "aflw" / name)), frame)[1]
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from landmarks_jax.data import framing, prepared
-from landmarks_jax.data.sources import mpii, registry
+from landmarks_jax.data import cutting, framing, prepared
+from landmarks_jax.data.sources import mpii
 from landmarks_jax.system.errors import ConfigError, DataError
 from tests import datasets
 from tests.datasets import mpii_person
@@ -75,7 +75,7 @@ def test_prepared_people_keep_what_is_not_annotated(tmp_path):
     read = prepared.PreparedCanvases(tmp_path / "prepared")
     assert read.num_points == mpii.NUM_POINTS
     for i in range(3):
-        canvas, points = registry.cut_photo(source, frame, i)
+        canvas, points = cutting.cut_photo(source, frame, i)
         np.testing.assert_array_equal(read.canvases[i], canvas)
         np.testing.assert_array_equal(read.points[i], points)
     assert np.isnan(read.points[1, 1]).all()
@@ -109,11 +109,11 @@ def test_a_part_is_held_out_by_video(tmp_path):
     assert parts["train"] == parts["all"] - parts["validation"]
     assert len(parts["all"]) == 41
     with pytest.raises(
-        ConfigError, match=r"config\.data\.part = 'test': .* all, train, validation"
+        ConfigError, match=r"config\.data\.split = 'test': .* all, train, validation"
     ):
         mpii.MpiiPeople(root, "test")
     few = str(datasets.mpii(tmp_path / "few", IMAGES))
-    with pytest.raises(DataError, match=r"none of the 3 people is in the part 'validation'"):
+    with pytest.raises(DataError, match=r"none of the 3 people is in split 'validation'"):
         mpii.MpiiPeople(few, "validation")
 
 
@@ -132,7 +132,7 @@ def test_one_image_with_one_person_and_one_joint(tmp_path):
     assert len(source) == 1
     assert source.people[0].apart
     np.testing.assert_array_equal(source.people[0].joints[6], [59, 29])
-    canvas, points = registry.cut_photo(source, framing.Framing(24, 16, "center"), 0)
+    canvas, points = cutting.cut_photo(source, framing.Framing(24, 16, "center"), 0)
     assert canvas.shape == (24, 24, 3)
     left, top, side = source.people[0].square
     expected = [2 * (59.5 - left) / side - 1, 2 * (29.5 - top) / side - 1]
@@ -143,7 +143,7 @@ def test_photos_to_leave_out_need_not_be_there(tmp_path):
     root = datasets.mpii(tmp_path, IMAGES)
     (root / "images" / "000001.jpg").unlink()
     with pytest.raises(
-        DataError, match=r"annolist\(1\).annorect\(1\): no such photo .*images/000001.jpg"
+        DataError, match=r"annolist\(1\).annorect\(1\): no such photo: .*images/000001.jpg"
     ):
         mpii.MpiiPeople(str(root))
     (tmp_path / "skip.txt").write_text("000001.jpg\n")
@@ -196,7 +196,7 @@ def damage(path: Path, size: int) -> None:
         (lambda r: (r / "images").rename(r / "photos"), r"images: no such folder. Needed: MPII"),
         (
             lambda r: (r / "images" / "000004.jpg").write_bytes(b"bad"),
-            r"000004.jpg: cannot be read as a picture",
+            r"000004.jpg: cannot be read as an image",
         ),
     ],
 )

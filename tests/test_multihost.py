@@ -150,7 +150,7 @@ TOLD = """
 import json, os, sys
 from pathlib import Path
 import jax, numpy as np
-from landmarks_jax.data.loader import open_feed
+from landmarks_jax.data.loader import open_loader
 from landmarks_jax.system.errors import DataError, UserError
 from landmarks_jax.training import batches, coordination, distributed, sharding
 from tests.running import narrow
@@ -178,7 +178,7 @@ with distributed.joined(multihost=True):
     attempt("shared", coordination.check_shared, folder / "shared")
     attempt("own", coordination.check_shared, folder / f"own{process}")
     config = narrow(data__source="prepared", data__roots=(sys.argv[3],), train__batch_size=4)
-    mesh, feed = sharding.make_mesh(), open_feed(config)
+    mesh, feed = sharding.make_mesh(), open_loader(config)
     gather = jax.jit(lambda photos, step: batches.gather(photos, step, mesh))
     for config.data.resident in (False, True):
         given = next(batches.batches(config, feed, mesh, 3))

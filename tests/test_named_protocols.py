@@ -1,14 +1,12 @@
 """The labelled faces of named protocols, read from small sets in their official layouts."""
 
-import json
 import re
 
 import numpy as np
 import pytest
 
-from landmarks_jax import config as configuration
-from landmarks_jax.data import framing
-from landmarks_jax.data.sources import aflw, mafl, pts, registry
+from landmarks_jax.data import cutting, framing
+from landmarks_jax.data.sources import aflw, mafl, pts
 from landmarks_jax.evaluation import metrics, run_evaluation
 from landmarks_jax.system.errors import ConfigError, DataError
 from tests import datasets
@@ -107,20 +105,12 @@ def test_views_are_those_of_the_canvases(tmp_path):
     source = pts.PtsFaces([str(tmp_path)])
     for crop in framing.CROPS:
         frame = framing.Framing(20, 16, crop)
-        canvases, points = registry.load_all(source, frame)
-        views, in_view = registry.load_views(source, frame)
+        canvases, points = cutting.load_all(source, frame)
+        views, in_view = cutting.load_views(source, frame)
         np.testing.assert_array_equal(views, frame.central_view(canvases))
         np.testing.assert_array_equal(in_view, frame.points_in_view(points))
 
 
-def test_runs_from_before_these_fields_are_evaluated_as_ever():
-    config = narrow()
-    old = json.loads(configuration.to_json(config))
-    del old["data"]["part"]
-    for field in ("celeba", "mafl", "mafl_as_released", "aflw_release", "pts_points"):
-        del old["eval"][field]
-    read = configuration.from_json(json.dumps(old))
-    assert not list(configuration.differences(read, config))
-    assert read.eval.to_dict() == config.eval.to_dict()
+def test_a_flag_names_the_folder_of_a_protocol():
     with pytest.raises(DataError, match=r"/no/output"):
-        run_evaluation.open_faces(read, ["aflw"], aflw_release="/no")
+        run_evaluation.open_faces(narrow(), ["aflw"], aflw_release="/no")

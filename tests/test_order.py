@@ -59,5 +59,5 @@ def test_a_batch_that_cannot_be_shared_is_an_error():
         sampling.batch_rows(0, 10, 0, 0)
     with pytest.raises(ValueError, match="process 2 of 2"):
         sampling.batch_rows(0, 10, 4, 0, process_index=2, process_count=2)
-    with pytest.raises(ValueError, match="at least one photo"):
+    with pytest.raises(ValueError, match="must be at least 1"):
         sampling.rows(0, 0, 0, 1)

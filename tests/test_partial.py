@@ -12,21 +12,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from landmarks_jax.data import framing, prepared, prepared_writer
-from landmarks_jax.data.box_canvas import Frame, Surroundings
+from landmarks_jax.data import cutting, framing, prepared, prepared_writer
+from landmarks_jax.data.box_canvas import BoxCanvas, Frame
 from landmarks_jax.data.sources import registry
 from landmarks_jax.data.sources.synthetic import SyntheticFaces
 from landmarks_jax.system.errors import DataError
 
 COUNT = 9
-FRAME = Surroundings(16, 40.0, 0.7, 0.04)
+FRAME = BoxCanvas(16, 40.0, 0.7, 0.04)
 
 
 @pytest.fixture(name="table")
 def make_photos(tmp_path, monkeypatch) -> Path:
     """Nine photos with three points each, and their table."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(prepared_writer, "_KEEP_EVERY", 2)
+    monkeypatch.setattr(prepared_writer, "_FLUSH_EVERY", 2)
     rng = np.random.default_rng(0)
     lines = ["file,x1,y1,x2,y2,x3,y3"]
     (tmp_path / "photos").mkdir()
@@ -93,7 +93,7 @@ def test_a_stopped_preparation_goes_on_where_it_was(table, caplog):
     assert kept["done"] == 5
     with caplog.at_level(logging.INFO, "landmarks_jax"):
         assert cut_again(table, out) == [5, 6, 7, 8]
-    assert "going on after 5 canvases" in caplog.text
+    assert "resuming after 5 canvases" in caplog.text
     assert contents(out) == expected
     assert [p.name for p in out.parent.iterdir()] == ["out"]
 
@@ -159,9 +159,9 @@ def test_what_is_of_other_photos_or_damaged_is_not_used(change, table):
 def test_another_cut_begins_anew_and_is_not_taken_for_the_first(table):
     out = table.parent / "out"
     stopped(table, out, 5)
-    stopped(table, out, 1, Surroundings(20, 40.0, 0.7, 0.04))  # larger rows, in their place
+    stopped(table, out, 1, BoxCanvas(20, 40.0, 0.7, 0.04))  # larger rows, in their place
     stopped(table, out, 5)
-    stopped(table, out, 1, Surroundings(16, 39.9, 0.7, 0.04))  # of the same size
+    stopped(table, out, 1, BoxCanvas(16, 39.9, 0.7, 0.04))  # of the same size
     assert cut_again(table, out) == list(range(COUNT))
     assert contents(out) == whole(table)
 
@@ -180,7 +180,7 @@ def test_drawn_faces_of_another_seed_are_other_photos(table):
     faces = SyntheticFaces(2, 6, 24)
     prepared.prepare(faces, frame, out)
     np.testing.assert_array_equal(
-        prepared.PreparedCanvases(out).canvases, registry.load_all(faces, frame)[0]
+        prepared.PreparedCanvases(out).canvases, cutting.load_all(faces, frame)[0]
     )
 
 
@@ -205,15 +205,15 @@ def test_two_processes_do_not_write_one_folder(table):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from landmarks_jax.data import prepared, prepared_writer as partial
-from landmarks_jax.data.sources import registry as sources
+from landmarks_jax.data import prepared, prepared_writer
+from landmarks_jax.data.sources import registry
 from landmarks_jax.system import parallel
-from landmarks_jax.data.box_canvas import Surroundings
+from landmarks_jax.data.box_canvas import BoxCanvas
 
 table, folder = Path(sys.argv[1]), Path(sys.argv[2])
-frame = Surroundings(16, 40.0, 0.7, 0.04)
-partial._KEEP_EVERY = 2
-source = sources.open_labelled(str(table))
+frame = BoxCanvas(16, 40.0, 0.7, 0.04)
+prepared_writer._FLUSH_EVERY = 2
+source = registry.open_labelled(str(table))
 left = -1
 # In order and in one thread, so that every moment comes in its turn.
 parallel.in_order = lambda function, items, window=None: map(function, items)
@@ -232,7 +232,7 @@ def before(owner, name):
     setattr(owner, name, act)
 
 sys.addaudithook(lambda event, _: moment() if event in ("open", "os.rename", "os.remove") else None)
-for owner, name in ((os, "fsync"), (os, "replace"), (source, "photo"), (partial, "_keep")):
+for owner, name in ((os, "fsync"), (os, "replace"), (source, "photo")):
     before(owner, name)
 
 def attempt(out, moments):

@@ -1,4 +1,4 @@
-"""The tf.data pipeline against batches put together by hand from the order and the framing."""
+"""The tf.data pipeline against batches assembled by hand from the order and the framing."""
 
 import importlib.util
 import os
@@ -8,12 +8,13 @@ import sys
 import numpy as np
 import pytest
 
-# Not imported here: the pipeline says first how quiet TensorFlow is to be.
 if importlib.util.find_spec("tensorflow") is None:
     pytest.skip("the pipeline needs the extra `train`", allow_module_level=True)
 
-from landmarks_jax.data import framing, pipeline, sampling
+from landmarks_jax.data import framing, sampling
+from landmarks_jax.data.loader import PhotoLoader
 from landmarks_jax.system.errors import ConfigError, DataError
+from tests.running import ROOT
 
 FRAME = framing.Framing(12, 8, "center")
 
@@ -31,7 +32,7 @@ class Photos:
 
     def photo(self, index):
         if index == self.bad:
-            raise DataError("photos/7.jpg: cannot be read as a picture (gone)")
+            raise DataError("photos/7.jpg: cannot be read as an image (gone)")
         shape = (10 + index, 30 - index, 3)
         return np.random.default_rng(index).integers(0, 256, shape, np.uint8)
 
@@ -49,70 +50,71 @@ def expected(step, batch_size, seed=3, **share):
     return [np.stack(arrays) for arrays in zip(*cut, strict=True)]
 
 
-def assert_batch(batch, wanted):
+def assert_batch(batch, expected):
     assert sorted(batch) == ["canvas", "points"]
     assert (batch["canvas"].dtype, batch["points"].dtype) == (np.uint8, np.float32)
-    np.testing.assert_array_equal(batch["canvas"], wanted[0])
-    np.testing.assert_array_equal(batch["points"], wanted[1])
+    np.testing.assert_array_equal(batch["canvas"], expected[0])
+    np.testing.assert_array_equal(batch["points"], expected[1])
 
 
 def test_batches_follow_the_order_over_several_epochs():
-    batches = pipeline.batches(Photos(), FRAME, seed=3, batch_size=4)
+    batches = PhotoLoader(Photos(), FRAME).batches(seed=3, batch_size=4)
     for step in range(8):  # 32 rows of 11 photos
         assert_batch(next(batches), expected(step, 4))
 
 
 def test_a_later_start_is_the_same_run():
-    batches = pipeline.batches(Photos(), FRAME, seed=3, batch_size=4, start_step=1_000_000)
+    batches = PhotoLoader(Photos(), FRAME).batches(seed=3, batch_size=4, start_step=1_000_000)
     assert_batch(next(batches), expected(1_000_000, 4))
 
 
 def test_each_process_reads_its_share():
     for index in range(2):
         share = {"process_index": index, "process_count": 2}
-        batches = pipeline.batches(Photos(), FRAME, seed=3, batch_size=6, start_step=5, **share)
+        batches = PhotoLoader(Photos(), FRAME).batches(seed=3, batch_size=6, start_step=5, **share)
         assert_batch(next(batches), expected(5, 6, **share))
 
 
 def test_a_batch_may_hold_more_rows_than_there_are_photos():
-    assert_batch(next(pipeline.batches(Photos(), FRAME, seed=3, batch_size=30)), expected(0, 30))
+    assert_batch(next(PhotoLoader(Photos(), FRAME).batches(seed=3, batch_size=30)), expected(0, 30))
 
 
-def test_a_worker_s_exception_reaches_the_caller_as_it_was():
-    batches = pipeline.batches(Photos(bad=7), FRAME, seed=3, batch_size=11)
-    with pytest.raises(DataError, match=r"^photos/7.jpg: cannot be read as a picture \(gone\)$"):
+def test_a_worker_s_exception_reaches_the_caller():
+    batches = PhotoLoader(Photos(bad=7), FRAME).batches(seed=3, batch_size=11)
+    with pytest.raises(DataError, match=r"^photos/7.jpg: cannot be read as an image \(gone\)$"):
         next(batches)
 
 
-def test_what_cannot_work_is_said_before_the_first_batch():
+def test_what_cannot_work_is_refused_before_the_first_batch():
     with pytest.raises(ConfigError, match=r"config.train.batch_size = 5"):
-        pipeline.batches(Photos(), FRAME, seed=0, batch_size=5, process_count=2)
+        PhotoLoader(Photos(), FRAME).batches(seed=0, batch_size=5, process_count=2)
     source = Photos()
     source.num_points = 0
     with pytest.raises(ConfigError, match="annotated points"):
-        pipeline.batches(source, framing.Framing(12, 8, "box"), seed=0, batch_size=5)
+        PhotoLoader(source, framing.Framing(12, 8, "box"))
 
 
 STOPS = """
-from landmarks_jax.data import pipeline
-import time, test_pipeline
+import time
+from landmarks_jax.data.loader import PhotoLoader
+from tests import test_pipeline
 
 class Slow(test_pipeline.Photos):
     def photo(self, index):
         time.sleep(0.05)
         return super().photo(index)
 
-batches = pipeline.batches(Slow(), test_pipeline.FRAME, seed=0, batch_size=4)
+batches = PhotoLoader(Slow(), test_pipeline.FRAME).batches(seed=0, batch_size=4)
 print(next(batches)["canvas"].shape, flush=True)
 """
 
 
-def test_a_program_that_stops_amid_the_batches_ends_quietly():
-    # Threads that read ahead once waited for the interpreter to come back from its own end.
+def test_a_program_that_ends_between_batches_ends_quietly():
+    # Threads that read ahead would block the interpreter's exit.
     environment = {name: value for name, value in os.environ.items() if name[:3] != "TF_"}
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", STOPS],
-        env=environment | {"PYTHONPATH": os.path.dirname(__file__)},
+        env=environment | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=120,

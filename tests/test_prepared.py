@@ -1,4 +1,4 @@
-"""The prepared form: what it holds, that it is whole or not at all, that it needs no TensorFlow."""
+"""The prepared form: its content, damage, and reading it without TensorFlow."""
 
 import importlib.util
 import json
@@ -12,12 +12,13 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
-from landmarks_jax.data import framing, loader, prepared, sampling
-from landmarks_jax.data.box_canvas import Surroundings
+from landmarks_jax.data import cutting, framing, loader, prepared, sampling
+from landmarks_jax.data.box_canvas import BoxCanvas
 from landmarks_jax.data.sources import registry
+from landmarks_jax.data.sources.photos import source_digest
 from landmarks_jax.system.errors import ConfigError, DataError
 
-FRAME = Surroundings(16, 40.0, 0.7, 0.04)  # canvases of 36 pixels
+FRAME = BoxCanvas(16, 40.0, 0.7, 0.04)  # canvases of 36 pixels
 VIEWS = {"size": 16, "rotation_limit": 40.0, "margin": 0.7, "margin_std": 0.04}
 
 
@@ -39,7 +40,7 @@ def make_photos(tmp_path, monkeypatch) -> Path:
 def config_of(photos: Path, **data) -> ConfigDict:
     fields = {"source": "folder", "roots": (), "exclude": (), "landmarks": str(photos)}
     fields |= {
-        "part": "all",
+        "split": "all",
         "crop": "box",
         "canvas_size": 20,
         "num_synthetic": 1,
@@ -57,13 +58,13 @@ def write(photos: Path) -> Path:
 
 def test_prepared_canvases_are_those_of_the_photos(photos):
     source = registry.open_labelled(str(photos))
-    canvases, points = registry.load_all(source, FRAME)
+    canvases, points = cutting.load_all(source, FRAME)
     found = prepared.PreparedCanvases(write(photos))
     assert isinstance(found.canvases, np.memmap)
     np.testing.assert_array_equal(found.canvases, canvases)
     np.testing.assert_array_equal(found.points, points)
     assert found.names() == [source.name(i) for i in range(9)]
-    assert found.digest == registry.source_digest(source)
+    assert found.digest == source_digest(source)
     assert (found.framing, found.num_points, len(found)) == (FRAME, 3, 9)
     assert "9 photos of" in found.summary
 
@@ -75,7 +76,7 @@ def test_photos_without_points_can_be_prepared(photos):
     )
     prepared.prepare(source, frame, photos.parent / "out")
     batch = next(
-        loader.PreparedFeed([prepared.PreparedCanvases(photos.parent / "out")]).batches(
+        loader.PreparedLoader([prepared.PreparedCanvases(photos.parent / "out")]).batches(
             seed=0, batch_size=4
         )
     )
@@ -87,13 +88,13 @@ def test_photos_without_points_can_be_prepared(photos):
 def test_batches_follow_the_order(photos):
     found = prepared.PreparedCanvases(write(photos))
     share = {"process_index": 1, "process_count": 2}
-    batches = loader.PreparedFeed([found]).batches(seed=4, batch_size=6, start_step=3, **share)
+    batches = loader.PreparedLoader([found]).batches(seed=4, batch_size=6, start_step=3, **share)
     for step in (3, 4, 5):
         rows, batch = sampling.batch_rows(4, 9, 6, step, **share), next(batches)
         np.testing.assert_array_equal(batch["canvas"], found.canvases[rows])
         np.testing.assert_array_equal(batch["points"], found.points[rows])
     with pytest.raises(ConfigError, match=r"config.train.batch_size = 5"):
-        loader.PreparedFeed([found]).batches(seed=0, batch_size=5, process_count=2)
+        loader.PreparedLoader([found]).batches(seed=0, batch_size=5, process_count=2)
 
 
 READ_BATCHES = """
@@ -101,11 +102,11 @@ import sys
 sys.modules["tensorflow"] = sys.modules["tensorflow_datasets"] = None
 import numpy as np
 from ml_collections import ConfigDict
-from landmarks_jax.data import loader as feed
+from landmarks_jax.data import loader
 views = {"size": 16, "rotation_limit": 40.0, "margin": 0.7, "margin_std": 0.04}
 config = ConfigDict({"data": {"source": "prepared", "roots": (sys.argv[1],), "crop": "box",
                               "canvas_size": 20, "resident": False}, "views": views})
-batches = feed.open_feed(config).batches(seed=2, batch_size=4, start_step=1)
+batches = loader.open_loader(config).batches(seed=2, batch_size=4, start_step=1)
 batches = [next(batches) for _ in range(5)]
 np.savez(sys.argv[2], **{k: np.stack([b[k] for b in batches]) for k in ("canvas", "points")})
 assert "jax" not in sys.modules
@@ -119,7 +120,7 @@ def test_without_tensorflow_the_batches_equal_the_pipelines(photos):
     command = [sys.executable, "-W", "error", "-c", READ_BATCHES, str(write(photos)), str(copy)]
     subprocess.run(command, check=True, timeout=60)
     read = np.load(copy)
-    from_photos = loader.open_feed(config_of(photos))
+    from_photos = loader.open_loader(config_of(photos))
     batches = from_photos.batches(seed=2, batch_size=4, start_step=1)
     for i in range(5):
         batch = next(batches)
@@ -127,19 +128,16 @@ def test_without_tensorflow_the_batches_equal_the_pipelines(photos):
         np.testing.assert_array_equal(read["points"][i], batch["points"])
 
 
-def test_a_feed_says_the_same_from_photos_and_prepared(photos):
-    first = loader.open_feed(config_of(photos))
-    second = loader.open_feed(config_of(photos, source="prepared", roots=(str(write(photos)),)))
+def test_photo_and_prepared_loaders_have_the_same_attributes(photos):
+    first = loader.open_loader(config_of(photos))
+    second = loader.open_loader(config_of(photos, source="prepared", roots=(str(write(photos)),)))
     assert (len(first), first.num_points, first.digest) == (9, 3, second.digest)
-    # Crop `box` was another cut once; a run from then must not go on.
-    source = registry.open_labelled(str(photos))
-    upright = loader.PhotoFeed(source, framing.Framing(20, 16, "box"))
-    assert first.digest != upright.digest == registry.source_digest(source)
+    assert first.digest == source_digest(registry.open_labelled(str(photos)))
     assert (len(second), second.num_points) == (9, 3)
-    with pytest.raises(ConfigError, match=r"resident = True: wants .* 'prepared', not 'folder'"):
-        loader.open_feed(config_of(photos, resident=True))
-    with pytest.raises(ConfigError, match="wants the folders"):
-        loader.open_feed(config_of(photos, source="prepared"))
+    with pytest.raises(ConfigError, match=r"resident = True: needs .* 'prepared', not 'folder'"):
+        loader.open_loader(config_of(photos, resident=True))
+    with pytest.raises(ConfigError, match="needs its folders"):
+        loader.open_loader(config_of(photos, source="prepared"))
 
 
 @pytest.mark.parametrize(
@@ -154,13 +152,12 @@ def test_a_feed_says_the_same_from_photos_and_prepared(photos):
         ((16, 40.0, 0.7, 0.04), (16, 30.0, 0.7, 0.04), r"config.views.rotation_limit = 30.0, but"),
         ((16, 40.0, 0.7, 0.04), (16, 40.0, 0.8, 0.04), r"config.views.margin = 0.8, .* with 0.7"),
         ((16, 40.0, 0.7, 0.04), (16, 40.0, 0.7, 0.0), r"config.views.margin_std = 0.0, but"),
-        ((20, 16, "box"), (16, 40.0, 0.7, 0.04), "prepared by an earlier version, .* anew"),
         ((16, 40.0, 0.7, 0.04), (20, 16, "box"), "evaluation cuts its own, so name the list"),
     ],
 )
 def test_another_framing_names_the_field(made, wanted, message, photos):
     made, wanted = (
-        framing.Framing(*frame) if isinstance(frame[-1], str) else Surroundings(*frame)
+        framing.Framing(*frame) if isinstance(frame[-1], str) else BoxCanvas(*frame)
         for frame in (made, wanted)
     )
     prepared.prepare(registry.open_labelled(str(photos)), made, photos.parent / "made")
@@ -214,13 +211,6 @@ def test_damage_is_named_in_one_line(damage, message, photos):
     assert "\n" not in str(error.value)
 
 
-def test_a_truncated_file_is_noticed_without_checksums(photos):
-    out = write(photos)
-    os.truncate(out / "canvases.npy", 5000)
-    with pytest.raises(DataError, match=r"canvases.npy: damaged"):
-        prepared.PreparedCanvases(out, verify=False)
-
-
 def test_an_existing_folder_is_not_touched(photos):
     out = write(photos)
     before = (out / "manifest.json").stat().st_mtime_ns
@@ -263,7 +253,7 @@ def test_several_folders_are_one_set_and_a_folder_named_twice_counts_twice(photo
     config = config_of(
         photos, source="prepared", crop="center", roots=(roots["center"], *[roots["tight"]] * 2)
     )
-    opened = loader.open_feed(config)
+    opened = loader.open_loader(config)
     center, tight = (prepared.PreparedCanvases(roots[crop]) for crop in ("center", "tight"))
     wanted = np.concatenate([center.canvases, tight.canvases, tight.canvases])
     assert (len(opened), opened.num_points) == (27, 0)
@@ -281,9 +271,9 @@ def test_several_folders_of_box_views_keep_their_points(photos):
     for name in ("one", "two"):
         roots.append(str(photos.parent / name))
         prepared.prepare(source, FRAME, roots[-1])
-    opened = loader.open_feed(config_of(photos, source="prepared", roots=tuple(roots)))
+    opened = loader.open_loader(config_of(photos, source="prepared", roots=tuple(roots)))
     assert (len(opened), opened.num_points) == (18, 3)
-    canvases, points = registry.load_all(source, FRAME)
+    canvases, points = cutting.load_all(source, FRAME)
     batch, rows = next(opened.batches(seed=1, batch_size=12)), sampling.batch_rows(1, 18, 12, 0) % 9
     np.testing.assert_array_equal(batch["canvas"], canvases[rows])
     np.testing.assert_array_equal(batch["points"], points[rows])
@@ -293,7 +283,7 @@ def test_several_folders_of_box_views_keep_their_points(photos):
     prepared.prepare(registry.open_labelled(str(two)), FRAME, photos.parent / "fewer")
     roots[1] = str(photos.parent / "fewer")
     with pytest.raises(ConfigError, match=r"same points of every photo, but .*one has 3, .* has 2"):
-        loader.open_feed(config_of(photos, source="prepared", roots=tuple(roots)))
+        loader.open_loader(config_of(photos, source="prepared", roots=tuple(roots)))
 
 
 @pytest.mark.parametrize(
@@ -314,10 +304,10 @@ def test_points_without_a_box_are_refused_before_the_first_photo_is_cut(
     source = registry.open_labelled(str(photos))
     monkeypatch.setattr(source, "photo", lambda _: pytest.fail("decoded"))
     with pytest.raises(DataError, match=message):
-        loader.PhotoFeed(source, FRAME)
+        loader.PhotoLoader(source, FRAME)
     with pytest.raises(DataError, match=message):
         prepared.prepare(source, FRAME, photos.parent / "out")
-    loader.PhotoFeed(source, framing.Framing(20, 16, "center"))
+    loader.PhotoLoader(source, framing.Framing(20, 16, "center"))
 
 
 def test_folders_that_do_not_go_together_are_refused(photos):
@@ -338,8 +328,8 @@ def test_folders_that_do_not_go_together_are_refused(photos):
         (("center", "box"), "center", "config.data.crop = 'center'"),
         (("box", "tight"), "box", "config.data.crop = 'box'"),
         (("center", "small"), "center", "config.data.canvas_size = 20"),
-        ((), "center", "wants the folders"),
+        ((), "center", "needs its folders"),
     ):
         roots = tuple(made[name] for name in names)
         with pytest.raises(ConfigError, match=message):
-            loader.open_feed(config_of(photos, source="prepared", crop=crop, roots=roots))
+            loader.open_loader(config_of(photos, source="prepared", crop=crop, roots=roots))

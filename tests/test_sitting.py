@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from landmarks_jax.data import loader, prepared
-from landmarks_jax.data.box_canvas import Surroundings
+from landmarks_jax.data.box_canvas import BoxCanvas
 from landmarks_jax.studies import timed_session
 from landmarks_jax.system.errors import ConfigError, DataError
 from landmarks_jax.training import checkpoints, loop, run_transfer
@@ -128,7 +128,7 @@ def test_box_crops_take_the_points_that_came_with_the_photos(tmp_path):
     made = timed_session.on_canvases(config, [str(tmp_path / "photos")], tmp_path / "canvases")
     found = prepared.PreparedCanvases(made.data.roots[0])
     assert (found.num_points, found.framing) == (2, loader.framing_of(config))
-    assert isinstance(found.framing, Surroundings)
+    assert isinstance(found.framing, BoxCanvas)
     other = narrow(data__crop="box", views__margin=0.8)
     assert timed_session.on_canvases(
         other, [str(tmp_path / "photos")], tmp_path / "canvases"
@@ -183,4 +183,4 @@ def test_folders_of_another_crop_stand_beside_and_count_as_often_as_named(tmp_pa
     assert tight == again
     assert prepared.PreparedCanvases(center).framing.crop == "center"
     assert prepared.PreparedCanvases(tight).framing.crop == "tight"
-    assert len(loader.open_feed(made)) == 3 + 2 + 2
+    assert len(loader.open_loader(made)) == 3 + 2 + 2

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from landmarks_jax.data import framing
+from landmarks_jax.data import cutting, framing
 from landmarks_jax.data.sources import celeba, folder, mtfl, registry
+from landmarks_jax.data.sources.photos import source_digest, summary
 from landmarks_jax.system.errors import ConfigError, DataError
 
 
@@ -48,12 +49,15 @@ def test_a_landmarks_table_gives_its_photos_in_its_order(tmp_path):
         ("file,x1,y1\na.jpg,1\n", r"points.csv:2: 2 cells, the header has 3"),
         ("file,x1,y1\na.jpg,1,two\n", r"points.csv:2: 'two' is not a number"),
         ("file,x1,y1\na.jpg,1,inf\n", r"points.csv:2: 'inf' is not a number"),
-        ("file,x1,y1\n\nnone.jpg,1,2\n", r"points.csv:3: no such photo .*none.jpg"),
+        ("file,x1,y1\n\nnone.jpg,1,2\n", r"points.csv:3: no such photo: .*none.jpg"),
         ("file,x,y\na.jpg,1,2\n", r"points.csv:1: the header must be file,x1,y1"),
         ("a.jpg,1,2\n", r"points.csv:1: the header must be"),
         ("file,x1,y1\n", r"points.csv: no photo is listed"),
         ("", r"points.csv: no photo is listed"),
-        ("file,x1,y1\nbad.jpg,1,2\n", r"bad.jpg: cannot be read .* in the list of labelled photos"),
+        (
+            "file,x1,y1\nbad.jpg,1,2\n",
+            r"bad.jpg: cannot be read .* in the list of annotated photos",
+        ),
         ("file,x1,y1\nturned.png,1,2\n", r"turned.png: .* EXIF orientation is 6"),
     ],
 )
@@ -83,10 +87,10 @@ def test_mtfl_lists_hold_all_x_before_all_y(tmp_path):
     elsewhere.parent.mkdir()
     elsewhere.write_text(listed.read_text())
     assert len(mtfl.MtflFaces(str(elsewhere), str(tmp_path))) == 2
-    with pytest.raises(DataError, match=r"list.txt:1: no such photo .*lists/AFLW/a.jpg"):
+    with pytest.raises(DataError, match=r"list.txt:1: no such photo: .*lists/AFLW/a.jpg"):
         mtfl.MtflFaces(str(elsewhere))
     listed.write_text("AFLW/a.jpg 1 2 3 4 5 6 7 8 9\n")
-    with pytest.raises(DataError, match=r"list.txt:1: 9 numbers after the photo, 10 or 14"):
+    with pytest.raises(DataError, match=r"list.txt:1: 9 numbers after the photo, must be 10 or 14"):
         mtfl.MtflFaces(str(listed))
     listed.write_text("AFLW/a.jpg 1 2 3 4 5 6 7 8 9 x\n")
     with pytest.raises(DataError, match=r"list.txt:1: 'x' is not a number"):
@@ -132,7 +136,7 @@ def test_mistakes_in_celebas_list_are_named(text, message, tmp_path):
 
 def data_config(**fields):
     defaults = {"source": "folder", "roots": (), "exclude": (), "landmarks": ""}
-    sizes = {"part": "all", "num_synthetic": 7, "synthetic_seed": 1, "canvas_size": 32}
+    sizes = {"split": "all", "num_synthetic": 7, "synthetic_seed": 1, "canvas_size": 32}
     return types.SimpleNamespace(**(defaults | sizes | fields))
 
 
@@ -142,21 +146,30 @@ def test_open_source_follows_the_config(tmp_path):
     assert registry.open_source(data_config(source="celeba", roots=(str(root),))).num_points == 5
     faces = registry.open_source(data_config(source="synthetic"))
     assert (len(faces), faces.num_points, faces.photo(0).shape) == (7, 5, (32, 32, 3))
-    assert "7 photos" in registry.summary(faces)
+    assert "7 photos" in summary(faces)
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({"source": "imagenet"}, r"config.data.source = 'imagenet': must be one of synthetic, "),
-        ({"source": "celeba"}, r"config.data.roots = \(\): source 'celeba' wants one folder"),
-        ({"source": "mtfl"}, r"config.data.landmarks = ''"),
-        ({"source": "prepared"}, r"photos are wanted"),
-        ({"source": "pts"}, r"config.data.roots = \(\): source 'pts' wants folders"),
-        ({"source": "mafl", "roots": ("a",)}, r"wants CelebA's folder and that of the lists"),
-        ({"source": "folder", "part": "test"}, r"config.data.part = 'test': 'folder' has only"),
         (
-            {"source": "aflw", "part": "validation", "roots": (".",)},
+            {"source": "celeba"},
+            r"config.data.roots = \(\): source 'celeba' needs the folder of img",
+        ),
+        ({"source": "mtfl"}, r"config.data.landmarks = ''"),
+        ({"source": "prepared"}, r"photos are needed"),
+        ({"source": "pts"}, r"config.data.roots = \(\): source 'pts' needs folders"),
+        (
+            {"source": "mafl", "roots": ("a",)},
+            r"needs CelebA's folder and the folder of MAFL's lists",
+        ),
+        (
+            {"source": "folder", "split": "test"},
+            r"config.data.split = 'test': must be one of all for source 'folder'",
+        ),
+        (
+            {"source": "aflw", "split": "validation", "roots": (".",)},
             r"'validation': must be one of all, train, test",
         ),
     ],
@@ -166,7 +179,7 @@ def test_open_source_names_the_field_that_cannot_work(fields, message):
         registry.open_source(data_config(**fields))
 
 
-def test_open_labelled_wants_a_list(tmp_path):
+def test_open_labelled_needs_a_list(tmp_path):
     with pytest.raises(DataError, match="no such list"):
         registry.open_labelled(str(tmp_path))
     (tmp_path / "a.mat").write_text("")
@@ -177,19 +190,19 @@ def test_open_labelled_wants_a_list(tmp_path):
 def test_load_all_is_cut_in_order_and_names_a_photo_that_broke(tmp_path):
     source = celeba.CelebaPhotos(str(make_celeba(tmp_path)))
     frame = framing.Framing(20, 16, "box")
-    canvases, points = registry.load_all(source, frame)
+    canvases, points = cutting.load_all(source, frame)
     assert canvases.shape == (3, 20, 20, 3)
     for i in range(3):
         canvas, moved = frame.cut(source.photo(i), source.points(i))
         np.testing.assert_array_equal(canvases[i], canvas)
         np.testing.assert_array_equal(points[i], moved)
     (tmp_path / celeba.FOLDER / "000002.jpg").write_bytes(b"broken since")
-    with pytest.raises(DataError, match=r"000002.jpg: cannot be read as a picture"):
-        registry.load_all(source, frame)
+    with pytest.raises(DataError, match=r"000002.jpg: cannot be read as an image"):
+        cutting.load_all(source, frame)
     os.remove(tmp_path / celeba.LANDMARKS)
     os.remove(tmp_path / celeba.FOLDER / "000002.jpg")
     with pytest.raises(ConfigError, match="crop = 'box' needs annotated points and 2 photos of"):
-        registry.load_all(celeba.CelebaPhotos(str(tmp_path)), frame)
+        cutting.load_all(celeba.CelebaPhotos(str(tmp_path)), frame)
 
 
 def test_digest_follows_the_list_of_photos_and_not_its_place(tmp_path):
@@ -197,9 +210,9 @@ def test_digest_follows_the_list_of_photos_and_not_its_place(tmp_path):
         for name in ("a.jpg", "b.jpg"):
             save(tmp_path / parent / "photos" / name)
     first, second = (
-        registry.source_digest(folder.FolderPhotos([str(tmp_path / parent / "photos")]))
+        source_digest(folder.FolderPhotos([str(tmp_path / parent / "photos")]))
         for parent in ("one", "two")
     )
     assert first == second
     save(tmp_path / "two" / "photos" / "c.jpg")
-    assert registry.source_digest(folder.FolderPhotos([str(tmp_path / "two" / "photos")])) != first
+    assert source_digest(folder.FolderPhotos([str(tmp_path / "two" / "photos")])) != first

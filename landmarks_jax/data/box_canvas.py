@@ -2,20 +2,20 @@
 
 With crop `box` a training view is the box of the *rotated* points with a random margin
 (`geometry.turned_box`), so its place is not known when the photo is cut. The canvas therefore
-covers a square of the photo, centred on the box of the upright points, that contains every view that
-can be drawn; beyond the photo it is replicated border. The square keeps its shape: an angle in the
-canvas is the same angle in the photo.
+covers a square of the photo, centred on the box of the upright points, that contains every view
+that can be drawn; beyond the photo it is replicated border. The square keeps its shape: an angle in
+the canvas is the same angle in the photo.
 
-Size of the square: let the points' box have the half sides `a` and `b`, the angle be `t`, the margin
-`m`. The box of the rotated points has half sides of at most `a cos t + b sin t` and
+Size of the square: let the points' box have the half sides `a` and `b`, the angle be `t`, the
+margin `m`. The box of the rotated points has half sides of at most `a cos t + b sin t` and
 `b cos t + a sin t`. The view extends it by `m` times their sum on each side; rotated back, it
 reaches in the photo at most
 
     a + b sin 2t + m (a + b) (1 + sin 2t)   along x,   and with a and b exchanged along y.
 
-The square's half side is the larger of both for the largest angle and margin. Its canvas has as many
-pixels as give the upright view with the mean margin one pixel of the canvas for each of its own
-where `a = b`.
+The square's half side is the larger of both for the largest angle and margin. The canvas has as
+many pixels as it takes to give the upright view with the mean margin one pixel of the canvas for
+each of its own if `a = b`.
 
 The margin is a share of the box whatever its size. Only evaluation gives a box of under 20 pixels 8
 pixels: in training that would show small faces at another size than all others.

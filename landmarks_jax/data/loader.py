@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from landmarks_jax.data import canvases, prepared, sampling
+from landmarks_jax.data import cutting, prepared, sampling
 from landmarks_jax.data.box_canvas import BoxCanvas, Frame
 from landmarks_jax.data.framing import Framing
 from landmarks_jax.data.sources import photos, registry
@@ -78,7 +78,7 @@ class PhotoLoader(Loader):
     """Batches decoded from the photos of a source during training."""
 
     def __init__(self, source: photos.Source, frame: Frame) -> None:
-        canvases.check(source, frame)
+        cutting.check(source, frame)
         self._source = source
         self._frame = frame
         self.num_points = source.num_points

@@ -1,8 +1,8 @@
 """Finds the readable images below folders; every file is decoded once.
 
 The result of decoding (readable, or why not) is cached with each file's size and modification time
-in `$XDG_CACHE_HOME/landmarks_jax` (`~/.cache/landmarks_jax`), so that a later scan only decodes what
-is new or changed.
+in `$XDG_CACHE_HOME/landmarks_jax` (`~/.cache/landmarks_jax`), so that a later scan only decodes
+what is new or changed.
 """
 
 import dataclasses

@@ -17,7 +17,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 import numpy as np
 import tensorflow as tf
 
-from landmarks_jax.data import canvases
+from landmarks_jax.data import cutting
 from landmarks_jax.data.box_canvas import Frame
 from landmarks_jax.data.sources.photos import Source
 from landmarks_jax.system import parallel
@@ -81,7 +81,7 @@ def _cutter(
 
     def cut(row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         try:
-            return canvases.cut_photo(source, frame, int(row))
+            return cutting.cut_photo(source, frame, int(row))
         except DataError as error:
             failures.append(error)  # TensorFlow only passes on an exception's text
             raise

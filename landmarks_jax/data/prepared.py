@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from landmarks_jax.data import canvases, prepared_writer
+from landmarks_jax.data import cutting, prepared_writer
 from landmarks_jax.data.box_canvas import BoxCanvas, Frame
 from landmarks_jax.data.framing import Framing
 from landmarks_jax.data.sources import photos
@@ -50,7 +50,7 @@ def prepare(source: photos.Source, frame: Frame, out: str | os.PathLike[str]) ->
       ConfigError: the crop needs points and the source has none.
       DataError: the folder exists, a photo cannot be read, or its points have no box.
     """
-    canvases.check(source, frame)
+    cutting.check(source, frame)
     names = [source.name(i) for i in range(len(source))]
     digest = photos.names_digest(names, source.num_points)
     cut = {"crop": frame.crop, "canvas_size": frame.canvas_size, **dataclasses.asdict(frame)}
@@ -114,12 +114,12 @@ class PreparedCanvases:
 
     def require(self, frame: Frame) -> None:
         """Raises `ConfigError` unless the canvases were cut as `frame` says."""
-        if isinstance(frame, Framing) and frame.crop == self.framing.crop == "box":
-            if isinstance(self.framing, BoxCanvas):
-                raise ConfigError(
-                    f"config.data.crop = 'box': {self._folder} was prepared to train on box views; "
-                    "evaluation cuts its own, so name the list of its photos"
-                )
+        evaluated = isinstance(frame, Framing) and frame.crop == "box"
+        if evaluated and isinstance(self.framing, BoxCanvas):
+            raise ConfigError(
+                f"config.data.crop = 'box': {self._folder} was prepared to train on box views; "
+                "evaluation cuts its own, so name the list of its photos"
+            )
         for field in ("crop", *(field.name for field in dataclasses.fields(frame))):
             required, actual = getattr(frame, field), getattr(self.framing, field, None)
             if required != actual:

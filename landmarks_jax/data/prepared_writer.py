@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import PIL
 
-from landmarks_jax.data import canvases
+from landmarks_jax.data import cutting
 from landmarks_jax.data.box_canvas import Frame
 from landmarks_jax.data.sources.photos import Source
 from landmarks_jax.system import files, parallel
@@ -62,7 +62,7 @@ def write_rows(source: Source, frame: Frame, folder: Path, inputs: Mapping[str, 
         array.open(done)
     try:
         rows = parallel.ordered_map(
-            lambda index: canvases.cut_photo(source, frame, index),
+            lambda index: cutting.cut_photo(source, frame, index),
             range(done, count),
             "preparing",
             done,

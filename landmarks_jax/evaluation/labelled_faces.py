@@ -5,11 +5,13 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from landmarks_jax.data import cutting
 from landmarks_jax.data.framing import Framing
 from landmarks_jax.data.prepared import MANIFEST, PreparedCanvases
 from landmarks_jax.data.sources import pts, registry
 from landmarks_jax.data.sources.aflw import AflwFaces
 from landmarks_jax.data.sources.mafl import MaflFaces
+from landmarks_jax.data.sources.photos import Source
 from landmarks_jax.data.sources.synthetic import SyntheticFaces
 from landmarks_jax.evaluation import pckh
 from landmarks_jax.evaluation.breakdown import FIVE_POINTS
@@ -24,7 +26,7 @@ _AFLW_LISTS = {
     "aflw-995": ("training.txt", "testing.txt"),
     "aflw-dev": ("dev_fit.txt", "dev_score.txt"),
 }
-_Named = tuple[registry.Source, str]
+_Named = tuple[Source, str]
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -82,7 +84,7 @@ def _sources_of(name: str, config: ConfigDict) -> tuple[_Named, _Named]:
         size = config.data.canvas_size
         counts = ((FIT_SEED, places.num_fit), (SCORE_SEED, places.num_score))
         fit, score = (SyntheticFaces(seed, count, size) for seed, count in counts)
-        return (fit, f"{len(fit)} embedded faces"), (score, f"{len(score)} embedded faces")
+        return (fit, f"{len(fit)} synthetic faces"), (score, f"{len(score)} synthetic faces")
     if name == "mafl":
         released = places.mafl_as_released
         fit_name = "MAFL training, as released" if released else "MAFL training"
@@ -152,5 +154,5 @@ def _open(path: str, crop: str, config: ConfigDict) -> LabelledSet:
     return LabelledSet(views, framing.points_in_view(prepared.points), name)
 
 
-def _load(source: registry.Source, name: str, framing: Framing) -> LabelledSet:
-    return LabelledSet(*registry.load_views(source, framing), name)
+def _load(source: Source, name: str, framing: Framing) -> LabelledSet:
+    return LabelledSet(*cutting.load_views(source, framing), name)

@@ -29,8 +29,9 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from landmarks_jax.data import cutting
 from landmarks_jax.data.framing import Framing
-from landmarks_jax.data.sources import mpii, registry
+from landmarks_jax.data.sources import mpii
 from landmarks_jax.evaluation import score_tables
 from landmarks_jax.evaluation.metrics import Detect
 from landmarks_jax.system.errors import DataError
@@ -87,7 +88,7 @@ def open_people(config: ConfigDict) -> LabelledPeople:
     side = config.data.canvas_size
     framing = Framing(side, config.views.size, config.data.crop)
     held_out = mpii.MpiiPeople(config.eval.mpii, "validation")
-    views, points = registry.load_views(held_out, framing)
+    views, points = cutting.load_views(held_out, framing)
     head_sizes = mpii.HEAD_SHARE * np.linalg.norm(points[:, -1] - points[:, -2], axis=-1)
     return LabelledPeople(
         views,
@@ -101,9 +102,9 @@ def open_people(config: ConfigDict) -> LabelledPeople:
 
 def _mean_pose(root: str) -> np.ndarray:
     """The mean joints `[16, 2]` of the people who train, normalised to their squares."""
-    people = [p for p in mpii.people_of(root) if p.part == "train"]
+    people = [p for p in mpii.people_of(root) if p.split == "train"]
     if not people:
-        raise DataError(f"{root}: nobody is in the part 'train'")
+        raise DataError(f"{root}: nobody is in the split 'train'")
     sides = np.array([person.square[2] for person in people])
     joints = np.stack([person.points for person in people])[:, : mpii.NUM_JOINTS]
     placed = np.ma.masked_invalid(2.0 * (joints + 0.5) / sides[:, None, None] - 1.0)

@@ -126,7 +126,7 @@ def _canvases_of(config: ConfigDict, text: str, canvases: Path) -> Path:
         photos = Path(name)
         folder = canvases / f"{photos.resolve().name}-{_fingerprint(config, photos)}"
         config.data.source, config.data.roots = "folder", (name,)
-        config.data.part = "all"  # of the folder; what it was packed from may have had parts
+        config.data.split = "all"  # of the folder; its source may have had splits
         points = photos / shrink.POINTS
         wanted = config.data.crop == "box" and points.exists()
         config.data.landmarks = str(points) if wanted else ""

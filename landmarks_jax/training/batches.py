@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 from landmarks_jax.data import loader as feeds
 from landmarks_jax.data import sampling as order
-from landmarks_jax.data.loader import Feed, PreparedFeed
+from landmarks_jax.data.loader import Loader, PreparedLoader
 from landmarks_jax.system.errors import ConfigError
 from landmarks_jax.training import memory, pose, sharding
 
@@ -95,7 +95,7 @@ def batch_shapes(
     return Batch(canvases, points if takes_points(config) else None)  # type: ignore[arg-type]
 
 
-def shapes(config: ConfigDict, feed: Feed, mesh: Mesh) -> Batch | Resident:
+def shapes(config: ConfigDict, feed: Loader, mesh: Mesh) -> Batch | Resident:
     """The shapes of what steps are given.
 
     Raises:
@@ -116,7 +116,7 @@ def shapes(config: ConfigDict, feed: Feed, mesh: Mesh) -> Batch | Resident:
 
 
 def batches(
-    config: ConfigDict, feed: Feed, mesh: Mesh, start_step: int = 0
+    config: ConfigDict, feed: Loader, mesh: Mesh, start_step: int = 0
 ) -> Iterator[Batch | Resident]:
     """What the steps from `start_step` on are given, without end.
 
@@ -127,7 +127,7 @@ def batches(
     return _streamed(config, feed, mesh, start_step)
 
 
-def _streamed(config: ConfigDict, feed: Feed, mesh: Mesh, start_step: int) -> Iterator[Batch]:
+def _streamed(config: ConfigDict, feed: Loader, mesh: Mesh, start_step: int) -> Iterator[Batch]:
     """One batch after the other, sent to the devices."""
     read = feed.batches(
         seed=config.seed,
@@ -145,9 +145,9 @@ def _streamed(config: ConfigDict, feed: Feed, mesh: Mesh, start_step: int) -> It
     return map(sent, read)
 
 
-def _resident(config: ConfigDict, feed: Feed, mesh: Mesh, start_step: int) -> Iterator[Resident]:
+def _resident(config: ConfigDict, feed: Loader, mesh: Mesh, start_step: int) -> Iterator[Resident]:
     """The photos, and about once an epoch the order of the next steps."""
-    assert isinstance(feed, PreparedFeed)
+    assert isinstance(feed, PreparedLoader)
     started = time.monotonic()
     kept = [_send(mesh, arrays) for arrays in _arrays(config, feed)]
     size = sum(array.nbytes for array in kept) / memory.MIB
@@ -167,9 +167,9 @@ def _resident(config: ConfigDict, feed: Feed, mesh: Mesh, start_step: int) -> It
     return given()
 
 
-def _arrays(config: ConfigDict, feed: Feed) -> list[list[np.ndarray]]:
+def _arrays(config: ConfigDict, feed: Loader) -> list[list[np.ndarray]]:
     """What is to be on the devices: canvases, and points where steps look at them, by folder."""
-    assert isinstance(feed, PreparedFeed)
+    assert isinstance(feed, PreparedLoader)
     canvases = [folder.canvases for folder in feed.folders]
     points = [folder.points for folder in feed.folders]
     return [canvases, points] if takes_points(config) else [canvases]

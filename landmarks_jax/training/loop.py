@@ -99,7 +99,7 @@ def train(
         weights_digest = weights.digest() if weights else ""
         if handed is not None:
             restart.check(handed, config, networks, weights_digest)
-        feed = feeds.open_feed(config)
+        feed = feeds.open_loader(config)
         _LOGGER.info("%s; %s", feed.summary, crops.describe(config))
         if len(feed) < config.train.batch_size:
             raise ConfigError(

@@ -2,11 +2,11 @@
 
 TFDS keeps the photos' own JPEG bytes, so the pixels are those of the official files. It does not
 keep their names, but it orders each split by the MD5 of split and file name, and the official
-splits are ranges of numbers. So the names can be recovered, and photos can be left out by name as in
-every other source. Five annotations known from the official list verify it for a folder.
+splits are ranges of numbers. So the names can be recovered, and photos can be left out by name as
+in every other source. Five annotations known from the official list verify it for a folder.
 
-Records are located in the files here and parsed by TFDS, without TensorFlow. No other module imports
-tensorflow_datasets.
+Records are located in the files here and parsed by TFDS, without TensorFlow. No other module
+imports tensorflow_datasets.
 """
 
 import os
@@ -69,8 +69,9 @@ class CelebaRecords:
         self._features, splits = _open(folder)
         self._places = _places_of_names(splits)
         self._check_known()
-        first, last = zip(*(RANGES[name] for name in photos.select_splits(split, RANGES)), strict=True)
-        numbers = [n for n in sorted(self._places) if min(first) <= n <= max(last)]
+        ranges = [RANGES[name] for name in photos.select_splits(split, RANGES)]
+        first, last = ranges[0][0], ranges[-1][1]
+        numbers = [n for n in sorted(self._places) if first <= n <= last]
         listed = [
             photo_files.PhotoFile("", f"{celeba.FOLDER}/{number:06d}.jpg") for number in numbers
         ]
@@ -110,7 +111,8 @@ class CelebaRecords:
             return self._features.deserialize_example_np(data, decoders=skip)
         except Exception as error:  # damaged protocol buffers raise many kinds
             raise DataError(
-                f"{path}: the record at byte {start} cannot be read ({reason(error)}); build {NAME} again"
+                f"{path}: the record at byte {start} cannot be read ({reason(error)}); "
+                f"build {NAME} again"
             ) from error
 
     def _landmarks(self, number: int) -> np.ndarray:
@@ -180,7 +182,9 @@ def _open(folder: str) -> tuple[Any, dict[str, list[tuple[str, int]]]]:
 
 
 def _missing_library(error: ImportError) -> DataError:
-    return DataError(f"source {NAME!r} needs tensorflow-datasets, which the extra `train` installs ({error})")
+    return DataError(
+        f"source {NAME!r} needs tensorflow-datasets, which the extra `train` installs ({error})"
+    )
 
 
 def _places_of_names(

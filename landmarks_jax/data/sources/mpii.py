@@ -12,8 +12,8 @@ times `scale` so that feet stay inside (Newell et al. 2016 use its middle 250). 
 times the view, the view shows that middle, and rotated or shrunken views still lie in the photo.
 
 The joints of test images are not published, so some training images are for validation: the frames
-of about every tenth video, chosen by the SHA-256 of the video's number, or of the image's name if it
-has no video. All frames of one video are in the same split.
+of about every tenth video, chosen by the SHA-256 of the video's number, or of the image's name if
+it has no video. All frames of one video are in the same split.
 
 Joints, by number: right ankle, knee, hip, left hip, knee, ankle, pelvis, thorax, upper neck, top of
 the head, right wrist, elbow, shoulder, left shoulder, elbow, wrist; right is the person's own.

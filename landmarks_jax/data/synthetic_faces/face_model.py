@@ -2,9 +2,9 @@
 
 A head is a unit sphere, stretched. A point `(X, Y)` on its front names a place of the face, the
 same for every head (X to the right of the image, Y down, the middle of the head at 0). The sphere
-is rotated by yaw and pitch, projected orthographically onto the image, stretched to the head's width and
-height in *head units* (about the half height of a head), and placed by a similarity map. Every step
-has an inverse, so pixels can ask which place of the face they show.
+is rotated by yaw and pitch, projected orthographically onto the image, stretched to the head's
+width and height in *head units* (about the half height of a head), and placed by a similarity map.
+Every step has an inverse, so pixels can ask which place of the face they show.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ import numpy as np
 
 from landmarks_jax import geometry
 
-# How much of the face's sideways motion when the head rotates the photographer follows with the camera.
+# How much of a rotating face's sideways motion the photographer follows with the camera.
 FRAMING = 0.7
 # The Y of the rotated sphere below which the jaw narrows no further.
 JAW_END = 1.2

@@ -39,7 +39,7 @@ def draw_hair_behind(portrait: Portrait) -> None:
 
 
 def hair_distance(face: Face, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """The distance to the edge of the hair, negative under it, at points of the unrotated sphere."""
+    """The distance to the hair's edge, negative under it, at points of the unrotated sphere."""
     bottoms = {"long": 0.85, "short": 0.02, "beanie": -0.25, "bun": 0.05, "curly": 0.25}
     bottom = bottoms.get(face.hair_style, 0.15) + 0.4 * smoothstep(0.0, -0.4, z)
     aside = x - np.float32(face.hair_part)

@@ -100,7 +100,7 @@ def _expand(argument: str) -> list[str]:
 
 def _search(folder: str) -> tuple[list[str], int]:
     """The pictures and videos below a folder, sorted, and how many other files there are."""
-    pictures, others = photo_files.list_pictures(folder)
+    pictures, others = photo_files.list_images(folder)
     videos = [os.path.join(folder, name) for name in others if _is_video(name)]
     return sorted([p.path for p in pictures] + videos), len(others) - len(videos)
 
