@@ -1,4 +1,4 @@
-"""Downloads from a server of this machine: resumed, begun again, and refused where they differ."""
+"""Downloads from a local server: resumed, restarted, and refused if they differ."""
 
 import hashlib
 import http.server
@@ -15,27 +15,27 @@ KNOWN = len(CONTENT) // 3  # bytes of an earlier call
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-    """Answers as the folder of the address says; what was asked for lies in `asked`."""
+    """Behaves as the folder of the address says; `asked` has the requested ranges."""
 
     asked: list[str | None]
 
     def do_GET(self):
         kind = self.path.split("/")[1]
-        wanted = self.headers["Range"]
-        type(self).asked.append(wanted)
+        requested = self.headers["Range"]
+        type(self).asked.append(requested)
         content, start = CONTENT, 0
         if kind == "longer":
             content += bytes(50)
         if kind == "other":
             content = bytes(len(CONTENT))
-        if kind == "missing" or (kind == "unsatisfiable" and wanted):
+        if kind == "missing" or (kind == "unsatisfiable" and requested):
             self.send_error(404 if kind == "missing" else 416)
             return
-        if wanted and kind != "whole":
-            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+        if requested and kind != "whole":
+            start = int(requested.removeprefix("bytes=").removesuffix("-"))
             self.send_response(206)
-            said = 0 if kind == "wrong-part" else start
-            self.send_header("Content-Range", f"bytes {said}-{len(content) - 1}/{len(content)}")
+            first = 0 if kind == "wrong-part" else start
+            self.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
         else:
             self.send_response(200)
         self.send_header("Content-Length", str(len(content) - start))
@@ -63,15 +63,15 @@ def published(server, kind):
     return Published(f"{server}/{kind}/file.pth", len(CONTENT), digest)
 
 
-def test_a_file_comes_whole_and_once(tmp_path, server, caplog):
+def test_a_file_is_downloaded_once(tmp_path, server, caplog):
     path = tmp_path / "new" / "file.pth"
     file = published(server, "ranges")
     with caplog.at_level("INFO", logger="landmarks_jax"):
         download(file, path)
     assert path.read_bytes() == CONTENT
     assert [p.name for p in path.parent.iterdir()] == ["file.pth"]
-    said = [record.getMessage().split() for record in caplog.records]
-    assert said == [
+    messages = [record.getMessage().split() for record in caplog.records]
+    assert messages == [
         ["address", file.url],
         ["size", "300000", "bytes"],
         ["sha256", file.sha256],
@@ -81,7 +81,7 @@ def test_a_file_comes_whole_and_once(tmp_path, server, caplog):
 
 
 @pytest.mark.parametrize("kind", ["ranges", "whole", "unsatisfiable"])
-def test_a_part_is_gone_on_with_where_the_server_can(tmp_path, server, kind):
+def test_a_download_is_resumed_if_the_server_can(tmp_path, server, kind):
     path = tmp_path / "file.pth"
     (tmp_path / "file.pth.part").write_bytes(CONTENT[:KNOWN])
     download(published(server, kind), path)
@@ -90,11 +90,9 @@ def test_a_part_is_gone_on_with_where_the_server_can(tmp_path, server, kind):
     assert Server.asked == [f"bytes={KNOWN}-", *again]
 
 
-def test_an_interrupted_download_goes_on(tmp_path, server):
+def test_an_interrupted_download_is_resumed(tmp_path, server):
     path = tmp_path / "file.pth"
-    with pytest.raises(
-        WeightsError, match=r"broke off after 150000 of 300000 bytes.*again goes on"
-    ):
+    with pytest.raises(WeightsError, match=r"broke off after 150000 of 300000 bytes.*to resume"):
         download(published(server, "breaks"), path)
     assert not path.exists()
     assert (tmp_path / "file.pth.part").read_bytes() == CONTENT[:150_000]
@@ -106,7 +104,7 @@ def test_an_interrupted_download_goes_on(tmp_path, server):
 @pytest.mark.parametrize(
     "part", [CONTENT, CONTENT + b"more", b""], ids=["whole", "longer", "empty"]
 )
-def test_what_an_earlier_call_may_have_left(tmp_path, server, part):
+def test_whatever_an_earlier_call_left(tmp_path, server, part):
     (tmp_path / "file.pth.part").write_bytes(part)
     download(published(server, "ranges"), tmp_path / "file.pth")
     assert (tmp_path / "file.pth").read_bytes() == CONTENT
@@ -116,35 +114,35 @@ def test_what_an_earlier_call_may_have_left(tmp_path, server, part):
 @pytest.mark.parametrize("kind", ["other", "longer"])
 def test_another_file_is_refused_and_not_kept(tmp_path, server, kind):
     file = published(server, kind)
-    with pytest.raises(WeightsError, match="is not the file it should be") as error:
+    with pytest.raises(WeightsError, match="not the expected file") as error:
         download(file, tmp_path / "file.pth")
     assert file.sha256 in str(error.value)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_damaged_part_is_refused_and_the_next_call_begins_again(tmp_path, server):
+def test_a_damaged_part_is_refused_and_the_next_call_restarts(tmp_path, server):
     (tmp_path / "file.pth.part").write_bytes(bytes(KNOWN))
-    with pytest.raises(WeightsError, match="is not the file it should be"):
+    with pytest.raises(WeightsError, match="not the expected file"):
         download(published(server, "ranges"), tmp_path / "file.pth")
     download(published(server, "ranges"), tmp_path / "file.pth")
     assert (tmp_path / "file.pth").read_bytes() == CONTENT
 
 
-def test_a_file_of_that_name_that_is_another_stays(tmp_path, server):
+def test_another_file_of_that_name_is_kept(tmp_path, server):
     (tmp_path / "file.pth").write_bytes(b"mine")
-    with pytest.raises(WeightsError, match=r"file\.pth: is another file"):
+    with pytest.raises(WeightsError, match=r"file\.pth: another file of this name"):
         download(published(server, "ranges"), tmp_path / "file.pth")
     assert (tmp_path / "file.pth").read_bytes() == b"mine"
     assert not Server.asked
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"), [("missing", "404"), ("wrong-part", "was given 'bytes 0-")]
+    ("kind", "message"), [("missing", "404"), ("wrong-part", "received 'bytes 0-")]
 )
-def test_servers_that_cannot_help(tmp_path, server, kind, said):
+def test_servers_that_fail(tmp_path, server, kind, message):
     (tmp_path / "file.pth.part").write_bytes(CONTENT[:KNOWN])
     with pytest.raises(
-        WeightsError, match=rf"/{kind}/file\.pth: cannot be downloaded.*{said}"
+        WeightsError, match=rf"/{kind}/file\.pth: cannot be downloaded.*{message}"
     ) as e:
         download(published(server, kind), tmp_path / "file.pth")
     assert "\n" not in str(e.value)

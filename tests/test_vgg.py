@@ -1,4 +1,4 @@
-"""VGG's features against Keras' network, and files that cannot give them."""
+"""VGG's features against Keras' network, and unusable files."""
 
 import importlib
 import os
@@ -40,7 +40,7 @@ def layers():
 @pytest.fixture(scope="module")
 def keras_features(layers):
     pytest.importorskip("tensorflow", reason="Keras' network needs the extra `train`")
-    # First: it says how quiet TensorFlow is to be.
+    # First, because it silences TensorFlow.
     importlib.import_module("landmarks_jax.data.pipeline")
     keras = importlib.import_module("keras")
 
@@ -70,20 +70,20 @@ def features(weights, images, taps):
 
 @pytest.mark.parametrize("convention", ["caffe", "torchvision"])
 def test_features_are_those_of_keras(tmp_path, images, layers, keras_features, convention):
-    # Keras' own files do not say their convention.
-    said = {} if convention == "caffe" else {"convention": convention}
+    # Keras' own files do not have the entry.
+    entries = {} if convention == "caffe" else {"convention": convention}
     weights = load_vgg(
-        save(tmp_path / "vgg.npz", layers, **said), "vgg16", PAPER_TAPS, normalize=True
+        save(tmp_path / "vgg.npz", layers, **entries), "vgg16", PAPER_TAPS, normalize=True
     )
     assert weights.convention == convention
     found = features(weights, images, PAPER_TAPS)
     scale = 1 / 255 if convention == "caffe" else 1
     mode = {"caffe": "caffe", "torchvision": "torch"}[convention]
     for tap, unscaled in keras_features(images, mode).items():
-        wanted = scale * unscaled
-        assert found[tap].shape == wanted.shape
-        assert (wanted > 0).mean() > 0.1
-        np.testing.assert_allclose(found[tap], wanted, atol=1e-4 * np.abs(wanted).max())
+        expected = scale * unscaled
+        assert found[tap].shape == expected.shape
+        assert (expected > 0).mean() > 0.1
+        np.testing.assert_allclose(found[tap], expected, atol=1e-4 * np.abs(expected).max())
 
 
 def test_without_normalization_the_image_goes_in_as_it_is(tmp_path, layers):
@@ -125,7 +125,7 @@ def test_max_pool_drops_the_odd_last():
             np.testing.assert_array_equal(found[0, row, column], cell.max((0, 1)))
 
 
-def test_partial_file_says_what_it_can_give(tmp_path, layers):
+def test_a_file_of_some_layers_names_the_taps_it_can_give(tmp_path, layers):
     arrays = {name: a for name, a in layers.items() if name < "block3"}
     path = save(tmp_path / "partial.npz", arrays)
     assert "kernel2_2" in load_vgg(path, "vgg16", ("relu2_2",), normalize=True).params
@@ -173,29 +173,29 @@ def not_finite(path, layers):
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         (lambda path, layers: path / "none.npz", "no such file"),
         (damaged, "not a readable .npz"),
         (text, "not a readable .npz"),
         (lambda path, layers: path, "not a readable .npz"),
         (other_shape, r"block1_conv1_kernel has shape \(3, 3, 1, 64\)"),
-        (not_finite, "block1_conv1_bias holds values that are not finite"),
+        (not_finite, "block1_conv1_bias has values that are not finite"),
         (lambda p, _: save(p / "c.npz", {}, convention="tensorflow"), "convention 'tensorflow'"),
-        (lambda p, _: save(p / "s.npz", {}, feature_scale=1.0), "feature_scale 1.0, of caffe"),
-        (other_number, "is damaged, its checksum differs"),
-        (another_network, "holds VGG-19, config.perceptual.network is 'vgg16'"),
-        (of_fourth_layers, "holds VGG-19"),
+        (lambda p, _: save(p / "s.npz", {}, feature_scale=1.0), "feature_scale 1.0, must be"),
+        (other_number, "damaged \\(checksum\\)"),
+        (another_network, "has VGG-19, config.perceptual.network is 'vgg16'"),
+        (of_fourth_layers, "has VGG-19"),
     ],
     ids=[
         *("missing", "cut short", "text", "a folder", "shape", "nan", "convention", "scale"),
-        *("checksum", "network", "network unsaid"),
+        *("checksum", "network", "network not stated"),
     ],
 )
-def test_files_that_cannot_be_used_say_why_in_one_line(tmp_path, layers, make, said):
+def test_unusable_files_are_refused_in_one_line(tmp_path, layers, make, message):
     few = {name: a for name, a in layers.items() if name.startswith("block1_conv1")}
     path = str(make(tmp_path, few))
-    with pytest.raises(WeightsError, match=said) as error:
+    with pytest.raises(WeightsError, match=message) as error:
         load_vgg(path, "vgg16", ("relu1_1",), normalize=True)
     assert path in str(error.value)
     assert "\n" not in str(error.value)

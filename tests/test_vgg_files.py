@@ -1,4 +1,4 @@
-"""VGG files as torchvision and Keras write them: converted, they give those networks' features."""
+"""Converted files of torchvision and Keras give those networks' features."""
 
 import importlib
 import importlib.util
@@ -17,7 +17,7 @@ from tests.running import call
 needs_torch = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None, reason="PyTorch is not installed"
 )
-# Keras' variables answer NumPy 2 in the old way when they are saved.
+# Keras' variables use an old protocol of NumPy when they are saved.
 OLD_ARRAYS = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 TAPS = {
     "vgg16": ("relu1_2", "relu2_2", "relu3_3", "relu4_3"),
@@ -55,7 +55,7 @@ def features(path, network, images, *, normalize=True):
 
 
 @pytest.mark.parametrize("network", vgg.NETWORKS)
-def test_torchvision_numbers_its_layers_so(network):
+def test_torchvisions_indices_of_layers(network):
     assert " ".join(vgg_import.places_of(network)) == PLACES[network]
     assert tuple(vgg_import.places_of(network).values()) == vgg.LAYERS[network]
 
@@ -92,14 +92,14 @@ def test_features_are_those_of_pytorchs_layers(tmp_path, images, network, zip_fo
         if normalize:
             mean, std = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
             x = (x - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
-        wanted = {}
+        expected = {}
         with torch.inference_mode():
             for i, part in enumerate(parts, 1):
                 x = part(x)
-                wanted |= {tap: x.permute(0, 2, 3, 1).numpy() for tap, at in taps if at == i}
+                expected |= {tap: x.permute(0, 2, 3, 1).numpy() for tap, at in taps if at == i}
         for tap in TAPS[network]:
-            assert (wanted[tap] > 0).mean() > 0.1
-            np.testing.assert_allclose(found[tap], wanted[tap], atol=1e-4 * wanted[tap].max())
+            assert (expected[tap] > 0).mean() > 0.1
+            np.testing.assert_allclose(found[tap], expected[tap], atol=1e-4 * expected[tap].max())
     assert weights.notes() == (
         []
         if network == "vgg16"
@@ -110,7 +110,7 @@ def test_features_are_those_of_pytorchs_layers(tmp_path, images, network, zip_fo
 @pytest.fixture(scope="module")
 def keras():
     pytest.importorskip("tensorflow", reason="Keras' network needs the extra `train`")
-    # First: it says how quiet TensorFlow is to be.
+    # First, because it silences TensorFlow.
     importlib.import_module("landmarks_jax.data.pipeline")
     return importlib.import_module("keras")
 
@@ -136,9 +136,9 @@ def test_features_are_those_of_keras_vgg19(tmp_path, images, keras):
     run = keras.Model(model.input, [model.get_layer(name).output for name in names])
     inputs = keras.applications.vgg19.preprocess_input(255.0 * images)
     for tap, unscaled in zip(TAPS["vgg19"], run(inputs), strict=True):
-        wanted = np.asarray(unscaled) / 255
-        assert (wanted > 0).mean() > 0.1
-        np.testing.assert_allclose(found[tap], wanted, atol=1e-4 * wanted.max())
+        expected = np.asarray(unscaled) / 255
+        assert (expected > 0).mean() > 0.1
+        np.testing.assert_allclose(found[tap], expected, atol=1e-4 * expected.max())
 
 
 @OLD_ARRAYS
@@ -158,8 +158,8 @@ def test_the_layouts_of_keras_files(tmp_path, keras):
     for path in (tmp_path / "new.weights.h5", tmp_path / "old.h5"):
         found = vgg_import.read_keras(path)
         assert found.keys() == layers.keys()
-        for key, wanted in layers.items():
-            np.testing.assert_array_equal(found[key], wanted)
+        for key, expected in layers.items():
+            np.testing.assert_array_equal(found[key], expected)
 
 
 def h5(path, layers):
@@ -171,54 +171,44 @@ def h5(path, layers):
     return path
 
 
-def test_what_the_file_says_of_itself(tmp_path):
-    path = h5(tmp_path / "some.h5", layers_of("vgg16"))
-    vgg_import.convert(path, tmp_path / "vgg.npz")
-    with np.load(tmp_path / "vgg.npz") as file:
-        said = {key: file[key].item() for key in file.files if not key.startswith("block")}
-    assert said.pop("source").startswith("some.h5 (SHA-256 ")
-    assert len(said.pop("sha256")) == 64
-    assert said == {"network": "vgg16", "convention": "caffe", "feature_scale": 1 / 255}
-
-
 @pytest.mark.parametrize(
-    ("numbers", "said"),
+    ("numbers", "message"),
     [("0 3 7", r"features\.\{0,3,7\}, which is neither"), (PLACES["vgg16"], r"0\.bias is missing")],
     ids=["batch norm between", "no bias"],
 )
-def test_other_networks_of_pytorch(tmp_path, numbers, said):
+def test_other_networks_of_pytorch_are_refused(tmp_path, numbers, message):
     one = tensor((1, 1, 1, 1), (1, 1, 1, 1))
     state = {f"features.{number}.weight": one for number in numbers.split()}
     (tmp_path / "x.pth").write_bytes(zipped(state))
-    with pytest.raises(WeightsError, match=said):
+    with pytest.raises(WeightsError, match=message):
         vgg_import.convert(tmp_path / "x.pth", tmp_path / "x.npz")
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"block3_conv2_bias": None}, "block3_conv2_bias is missing"),
         ({"block1_conv1_kernel": np.zeros((3, 3, 1, 64), np.float32)}, r"shape \(3, 3, 1, 64\)"),
-        ({"block1_conv1_bias": np.full(64, np.nan, np.float32)}, "not of finite float32 numbers"),
-        ({"block1_conv1_bias": np.zeros(64, np.int32)}, "not of finite float32 numbers"),
+        ({"block1_conv1_bias": np.full(64, np.nan, np.float32)}, "not have finite float32 numbers"),
+        ({"block1_conv1_bias": np.zeros(64, np.int32)}, "not have finite float32 numbers"),
         ({"block4_conv4_bias": np.zeros(512, np.float32)}, "vgg16 has no block4_conv4_bias"),
     ],
     ids=["missing", "shape", "nan", "type", "too many"],
 )
-def test_layers_that_do_not_make_a_network(tmp_path, change, said):
+def test_layers_that_no_network_has_are_refused(tmp_path, change, message):
     shapes = vgg.parameter_shapes("vgg16", vgg.TAPS["vgg16"])
     layers = {layer_key(key): np.zeros(shape, np.float32) for key, shape in shapes.items()}
     path = tmp_path / "x.h5"
     assert vgg_import.check_layers(layers, path) == "vgg16"
     changed = {key: array for key, array in (layers | change).items() if array is not None}
-    with pytest.raises(WeightsError, match=said) as error:
+    with pytest.raises(WeightsError, match=message) as error:
         vgg_import.check_layers(changed, path)
     assert str(error.value).startswith(f"{path}: ")
 
 
 def test_the_command(tmp_path):
     path, out = h5(tmp_path / "x.h5", layers_of("vgg16")), tmp_path / "vgg16.npz"
-    address = "http://127.0.0.1:9/vgg16.pth"  # nobody listens there
+    address = "http://127.0.0.1:9/vgg16.pth"  # no server
     commands = (
         [f"--file={path}", f"--out={out}"],
         ["--download=vgg16", f"--out={tmp_path / 'other.npz'}", f"--url={address}"],
@@ -228,7 +218,11 @@ def test_the_command(tmp_path):
     converted, download, both, ending = [call("convert", "vgg", *words) for words in commands]
     assert converted[0] == 0, converted[2]
     assert f"{out}: vgg16 from {path}" in converted[1]
-    assert load_vgg(str(out), "vgg16", TAPS["vgg16"], normalize=True).convention == "caffe"
+    with np.load(out) as file:
+        entries = {key: file[key].item() for key in file.files if not key.startswith("block")}
+    assert entries.pop("source").startswith("x.h5 (SHA-256 ")
+    assert len(entries.pop("sha256")) == 64
+    assert entries == {"network": "vgg16", "convention": "caffe", "feature_scale": 1 / 255}
     assert download[0] == both[0] == ending[0] == 2
     lines = download[2].splitlines()
     assert lines[:3] == [

@@ -1,1 +1,1 @@
-"""Published weights, read into our trees."""
+"""Reads published weights into Flax trees."""

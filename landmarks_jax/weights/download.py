@@ -1,4 +1,4 @@
-"""Published files from the network: named, sized and checksummed before the first byte comes."""
+"""Downloads published files of known size and checksum."""
 
 import http.client
 import logging
@@ -15,11 +15,11 @@ from landmarks_jax.system.errors import WeightsError, reason
 _LOGGER = logging.getLogger(__name__)
 _TIMEOUT = 30  # seconds without a byte
 _CHUNK = 1 << 20
-_REPORT = 64 * 2**20  # bytes between two lines
+_REPORT = 64 * 2**20  # bytes between two log lines
 
 
 class Published(NamedTuple):
-    """A file that somebody published.
+    """A published file.
 
     Attributes:
       url: its address.
@@ -32,7 +32,7 @@ class Published(NamedTuple):
     sha256: str
 
 
-# torchvision's own, IMAGENET1K_V1. The beginning of the checksum is part of their names.
+# torchvision's IMAGENET1K_V1; their names contain the beginning of the checksum.
 VGG = {
     "vgg16": Published(
         "https://download.pytorch.org/models/vgg16-397923af.pth",
@@ -48,24 +48,28 @@ VGG = {
 
 
 def download(file: Published, path: Path) -> None:
-    """Gets a file; a part that an earlier call left behind is gone on with.
+    """Downloads a file, or resumes an interrupted download.
 
-    What has come so far lies beside it as `NAME.part`, and takes its place once it is whole and
-    its checksum right.
+    The bytes so far are in `NAME.part`, which becomes the file once it is complete and its checksum
+    is correct.
 
     Args:
-      file: what to get.
-      path: where to; nothing is done where the file lies there already.
+      file: what to download.
+      path: the file to write; if it exists and its checksum is correct, nothing is downloaded.
 
     Raises:
-      WeightsError: it cannot be reached, broke off, or is not the file it should be.
+      WeightsError: the server cannot be reached, the download broke off, or the file is another.
     """
     _LOGGER.info("address  %s", file.url)
     _LOGGER.info("size     %d bytes", file.size)
     _LOGGER.info("sha256   %s", file.sha256)
     if os.path.isfile(path):
-        _check(path, file, f"{path}: is another file; remove it, or name another --out")
-        _LOGGER.info("%s is there already", path)
+        _check(
+            path,
+            file,
+            f"{path}: another file of this name exists; remove it, or name another --out",
+        )
+        _LOGGER.info("%s exists already", path)
         return
     part = path.with_name(f"{path.name}.part")
     try:
@@ -73,11 +77,11 @@ def download(file: Published, path: Path) -> None:
         _fetch(file, part)
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise WeightsError(
-            f"{file.url}: cannot be downloaded to {part} ({_reason(error)}); the same command "
-            "again goes on, or get the file elsewhere and convert it with --file"
+            f"{file.url}: cannot be downloaded to {part} ({_reason(error)}); run the same command "
+            "to resume, or get the file elsewhere and convert it with --file"
         ) from error
     try:
-        _check(part, file, f"{file.url}: is not the file it should be")
+        _check(part, file, f"{file.url}: not the expected file")
     except WeightsError:
         part.unlink()
         raise
@@ -85,59 +89,57 @@ def download(file: Published, path: Path) -> None:
 
 
 def _fetch(file: Published, part: Path) -> None:
-    """Fills the part up to the size of the whole."""
-    have = part.stat().st_size if part.exists() else 0
-    if have == file.size:
+    size = part.stat().st_size if part.exists() else 0
+    if size == file.size:
         return
-    if have > file.size:
+    if size > file.size:
         part.unlink()
-        have = 0
+        size = 0
     try:
-        answer = _ask(file.url, have)
+        response = _request(file.url, size)
     except urllib.error.HTTPError as error:
         error.close()
-        if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or not have:
+        if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or not size:
             raise
-        answer = _ask(file.url, 0)
-    with answer:
-        # Whoever does not know about parts answers with the whole, from the beginning.
-        resumes = bool(have) and answer.status == http.HTTPStatus.PARTIAL_CONTENT
+        response = _request(file.url, 0)
+    with response:
+        # A server that does not support ranges sends the file from the beginning.
+        resumes = bool(size) and response.status == http.HTTPStatus.PARTIAL_CONTENT
         if resumes:
-            given = answer.headers.get("Content-Range", "")
-            if not re.match(rf"bytes {have}-", given):
-                raise OSError(f"asked for the bytes from {have} on, was given {given!r}")
-            _LOGGER.info("going on after %d bytes", have)
-        have = have if resumes else 0
+            sent = response.headers.get("Content-Range", "")
+            if not re.match(rf"bytes {size}-", sent):
+                raise OSError(f"requested the bytes from {size} on, received {sent!r}")
+            _LOGGER.info("resuming after %d bytes", size)
+        size = size if resumes else 0
         with part.open("ab" if resumes else "wb") as out:
-            reported = have
-            # A byte more than should come is enough to see that it is another file.
-            while chunk := answer.read(min(_CHUNK, file.size + 1 - have)):
+            reported = size
+            # One byte too many is enough to see that it is another file.
+            while chunk := response.read(min(_CHUNK, file.size + 1 - size)):
                 out.write(chunk)
-                have += len(chunk)
-                if have - reported >= _REPORT:
-                    _LOGGER.info("%d %%", 100 * have // file.size)
-                    reported = have
-    if have < file.size:
-        raise OSError(f"broke off after {have} of {file.size} bytes")
+                size += len(chunk)
+                if size - reported >= _REPORT:
+                    _LOGGER.info("%d %%", 100 * size // file.size)
+                    reported = size
+    if size < file.size:
+        raise OSError(f"broke off after {size} of {file.size} bytes")
 
 
-def _ask(url: str, start: int) -> Any:
+def _request(url: str, start: int) -> Any:
     headers = {"Range": f"bytes={start}-"} if start else {}
     return urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT)
 
 
-def _check(path: Path, file: Published, otherwise: str) -> None:
-    size = path.stat().st_size
-    found = files.sha256_of(path, WeightsError)
-    if (size, found) != (file.size, file.sha256):
+def _check(path: Path, file: Published, problem: str) -> None:
+    size, sha256 = path.stat().st_size, files.sha256_of(path, WeightsError)
+    if (size, sha256) != (file.size, file.sha256):
         raise WeightsError(
-            f"{otherwise} ({size} bytes and SHA-256 {found}, wanted are {file.size} bytes and "
+            f"{problem} ({size} bytes with SHA-256 {sha256}, expected are {file.size} bytes with "
             f"{file.sha256})"
         )
 
 
 def _reason(error: Exception) -> str:
-    """Why the server did not deliver; urllib hides it in its own exception."""
+    """The reason behind urllib's own exception."""
     if isinstance(error, urllib.error.HTTPError) or not isinstance(error, urllib.error.URLError):
         return reason(error)
     inner = error.reason

@@ -1,8 +1,8 @@
-"""Detector and generator as the released PyTorch code saves them, into our variables.
+"""Reads the released PyTorch code's detectors and generators into Flax variables.
 
-The sizes of a network are those of its arrays. An adapted detector's 3 x 3 convolutions have the
-weight `W @ theta` (paper, IV-A): its file holds `W` alone, and `theta` is in the file of the core
-that it was adapted from. Their product is taken here, so that what comes out is a plain detector.
+The sizes of a network follow from its arrays. An adapted detector's 3 x 3 convolutions have the
+weight `W @ theta` (paper, IV-A): its file only has `W`; `theta` is in the file of the core that it
+was adapted from. Their product is taken here, so the result is a plain detector.
 """
 
 import functools
@@ -20,15 +20,15 @@ from landmarks_jax.weights import torch_names
 from landmarks_jax.weights.torch_file import read_state_dict
 
 State = dict[str, np.ndarray]
-_MOST_LEVELS = 10
+_MAX_LEVELS = 10
 
 
 class Network(NamedTuple):
-    """A network as read.
+    """A network that was read.
 
     Attributes:
       variables: `{"params", "batch_stats"}`, float32 NumPy.
-      sizes: the fields of `config.model` that its arrays decide.
+      sizes: the fields of `config.model` that follow from its arrays.
     """
 
     variables: dict[str, Any]
@@ -40,26 +40,26 @@ def read_detector(path: Path, core: Path | None = None) -> Network:
 
     Args:
       path: the file.
-      core: the file of the core, for an adapted one.
+      core: the core's file, for an adapted detector.
 
     Raises:
-      WeightsError: a file is missing, damaged or of another network, or the core is missing.
+      WeightsError: a file is missing, damaged or has another network, or the core is missing.
     """
     state = read_state_dict(path)
     stem = _array(state, "conv1.weight", 4, path, "detector")
     head = _array(state, "l_0.weight", 4, path, "detector")
     state = fold(state, path, core)
     num_landmarks, channels, depth = len(head), 4 * len(stem), torch_names.depth_of(state)
-    if channels % 8 or not 1 <= depth <= _MOST_LEVELS:
+    if channels % 8 or not 1 <= depth <= _MAX_LEVELS:
         raise WeightsError(
-            f"{path}: a detector of {channels} channels and an hourglass of {depth} levels cannot "
-            f"be: the channels are a multiple of 8, the levels 1 to {_MOST_LEVELS}"
+            f"{path}: a detector of {channels} channels and {depth} levels of the hourglass: the "
+            f"channels must be a multiple of 8, the levels 1 to {_MAX_LEVELS}"
         )
-    # The parameters are the same for every view that all levels of the hourglass can halve.
+    # Any size that all levels of the hourglass can halve has the same parameters.
     views = jax.ShapeDtypeStruct((1, 4 << depth, 4 << depth, 3), np.float32)
-    wanted = _shapes(Detector(num_landmarks, channels, depth), views)
+    shapes = _shapes(Detector(num_landmarks, channels, depth), views)
     modules = torch_names.detector_modules(depth)
-    variables = torch_names.to_variables(state, modules, wanted, str(path))
+    variables = torch_names.to_variables(state, modules, shapes, str(path))
     return Network(
         variables,
         {
@@ -74,35 +74,35 @@ def fold(state: Mapping[str, np.ndarray], path: Path, core: Path | None) -> Stat
     """Replaces every `W` of an adapted detector by the weight `W @ theta`.
 
     Args:
-      state: the detector's.
+      state: the detector's state dict.
       path: its file, for messages.
-      core: the file that holds `theta` as weights.
+      core: the file with `theta` as weights, for an adapted detector only.
 
     Raises:
-      WeightsError: it is adapted and there is no core, or the other way round, or they do not fit.
+      WeightsError: an adapted detector without core, a plain one with, or shapes that do not match.
     """
     adapted = sorted(name for name in state if name.endswith(".W"))
     if not adapted:
         if core is not None:
-            raise WeightsError(f"{path}: is not adapted, all its weights are there; drop --core")
+            raise WeightsError(f"{path}: not an adapted detector; drop --core")
         return dict(state)
     if core is None:
         raise WeightsError(
-            f"{path}: is adapted ({adapted[0]} and {len(adapted) - 1} more): its frozen weights "
-            "are in the file of the core that it was adapted from; name it with --core"
+            f"{path}: an adapted detector ({adapted[0]} and {len(adapted) - 1} more), whose frozen "
+            "weights are in the file of its core; name that file with --core"
         )
     frozen = read_state_dict(core)
     folded = {name: array for name, array in state.items() if not name.endswith(".W")}
     for name in adapted:
         weight = f"{name.removesuffix('W')}weight"
         if weight in state:
-            raise WeightsError(f"{path}: holds both {name} and {weight}")
+            raise WeightsError(f"{path}: has both {name} and {weight}")
         if weight not in frozen:
-            raise WeightsError(f"{core}: {weight} is missing, so it is not the core of {path}")
+            raise WeightsError(f"{core}: {weight} is missing; not the core of {path}")
         theta, matrix = frozen[weight], state[name]
         if theta.ndim != 4 or matrix.shape != (len(theta), len(theta)):
             raise WeightsError(
-                f"{path}: {name} has the shape {matrix.shape}, which does not fit {weight} of the "
+                f"{path}: {name} has shape {matrix.shape}, which does not match {weight} with "
                 f"shape {theta.shape} in {core}"
             )
         # In double precision, and rounded once.
@@ -115,7 +115,7 @@ def read_generator(path: Path) -> Network:
     """Reads a generator.
 
     Raises:
-      WeightsError: the file is missing, damaged or of another network.
+      WeightsError: the file is missing, damaged or has another network.
     """
     state = read_state_dict(path)
     channels = len(_array(state, "downsampling.0.weight", 4, path, "generator"))
@@ -124,13 +124,13 @@ def read_generator(path: Path) -> Network:
     num_blocks = torch_names.num_blocks_of(state)
     if num_landmarks < 1:
         raise WeightsError(
-            f"{path}: main.0 has {width} channels, fewer than {4 * channels} of features and a map"
+            f"{path}: main.0 has {width} channels, must have more than {4 * channels}"
         )
     views = jax.ShapeDtypeStruct((1, 8, 8, 3), np.float32)
     maps = jax.ShapeDtypeStruct((1, 2, 2, num_landmarks), np.float32)
-    wanted = _shapes(Generator(channels, num_blocks), views, maps)
+    shapes = _shapes(Generator(channels, num_blocks), views, maps)
     modules = torch_names.generator_modules(num_blocks)
-    variables = torch_names.to_variables(state, modules, wanted, str(path))
+    variables = torch_names.to_variables(state, modules, shapes, str(path))
     return Network(
         variables,
         {
@@ -143,7 +143,7 @@ def read_generator(path: Path) -> Network:
 
 def _array(state: State, name: str, ndim: int, path: Path, kind: str) -> np.ndarray:
     if name not in state or state[name].ndim != ndim or not state[name].size:
-        raise WeightsError(f"{path}: holds no {kind} of the released code ({name} is missing)")
+        raise WeightsError(f"{path}: not a {kind} of the released code ({name} is missing)")
     return state[name]
 
 

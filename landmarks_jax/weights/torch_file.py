@@ -1,4 +1,4 @@
-"""State dicts in PyTorch's files, read without PyTorch and without running what they hold.
+"""Reads state dicts from PyTorch's files without PyTorch and without running their code.
 
 Both of its formats are a pickle, which can call anything, and the bytes of the tensors:
 
@@ -6,8 +6,8 @@ Both of its formats are a pickle, which can call anything, and the bytes of the 
     legacy    before: five pickles (magic number, version, system, object, keys of the storages),
               then for each storage the number of its elements and their bytes
 
-The pickle is read here with the few names that a state dict needs, each standing for a function of
-this file. Any other name is refused before it is looked up.
+The unpickler here only knows the few names that a state dict needs, each mapped to a function of
+this module. Any other name is refused before it is looked up.
 """
 
 import contextlib
@@ -23,12 +23,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from landmarks_jax.system.errors import WeightsError
+from landmarks_jax.system.errors import WeightsError, reason
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _VERSION = 1001
-# What is pickled is names and shapes; a pickle that claims to be larger is none of a state dict.
-_MOST_PICKLED = 64 * 2**20
+# The pickle of a state dict has only names and shapes, and is not larger.
+_MAX_PICKLE = 64 * 2**20
 _TYPES = {
     "FloatStorage": "<f4",
     "DoubleStorage": "<f8",
@@ -43,13 +43,13 @@ _TYPES = {
 
 
 class _Type(NamedTuple):
-    """Stands for one of PyTorch's types of storages."""
+    """One of PyTorch's storage types."""
 
     code: str
 
 
 class _Storage(NamedTuple):
-    """A run of numbers in the file."""
+    """An array of numbers in the file."""
 
     key: str
     dtype: np.dtype
@@ -57,33 +57,32 @@ class _Storage(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """Its size in the file."""
         return self.length * self.dtype.itemsize
 
 
 class _Tensor:
-    """A tensor that is not read yet: a strided look at a storage."""
+    """A tensor that is not read yet: a strided view of a storage."""
 
     __slots__ = ("offset", "shape", "storage", "strides")
 
     def __init__(self, storage: Any, offset: Any, shape: Any, strides: Any) -> None:
-        """Checks that all of it lies in the storage, whatever the file says."""
+        """Checks that all of it lies in the storage."""
         numbers = (offset, *shape, *strides)
         if not isinstance(storage, _Storage) or len(shape) != len(strides):
-            raise ValueError("a tensor without a storage of its own")
+            raise ValueError("a tensor without a storage")
         if not all(isinstance(number, int) and number >= 0 for number in numbers):
-            raise ValueError("a tensor of impossible sizes")
+            raise ValueError("a tensor of invalid sizes")
         size = math.prod(shape)
         last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
         if size > storage.length or (size and last >= storage.length):
-            raise ValueError("a tensor that reaches beyond its storage")
+            raise ValueError("a tensor beyond its storage")
         self.storage, self.offset, self.shape, self.strides = storage, offset, shape, strides
 
     def __setstate__(self, state: Any) -> None:
-        """Forgets what old files say of a parameter besides its numbers."""
+        """Ignores the attributes that old files give a parameter."""
 
-    def of(self, flat: np.ndarray) -> np.ndarray:
-        """The tensor as an array of its own, out of its storage's numbers."""
+    def copy_from(self, flat: np.ndarray) -> np.ndarray:
+        """The tensor as a new array, from its storage's numbers."""
         size = flat.itemsize
         strides = [size * stride for stride in self.strides]
         view = np.lib.stride_tricks.as_strided(flat[self.offset :], self.shape, strides)
@@ -91,16 +90,16 @@ class _Tensor:
 
 
 class _RebuildTensor:
-    """Stands for PyTorch's functions that make a tensor of a storage."""
+    """PyTorch's functions that make a tensor from a storage."""
 
-    __slots__ = ()  # a pickle can set attributes of what it names
+    __slots__ = ()  # a pickle can set attributes of the objects it names
 
     def __call__(self, storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _Tensor:
         return _Tensor(storage, offset, tuple(shape), tuple(strides))
 
 
 class _RebuildParameter:
-    """Stands for what makes a parameter of a tensor."""
+    """PyTorch's functions that make a parameter from a tensor."""
 
     __slots__ = ()
 
@@ -119,58 +118,54 @@ _ALLOWED: Mapping[tuple[str, str], Any] = {
 
 
 class _RefusedError(Exception):
-    """The pickle names something that a state dict has no need of."""
+    """The pickle has a name that no state dict needs."""
 
 
 class _Unpickler(pickle.Unpickler):
-    """Reads one pickle.
-
-    Attributes:
-      storages: those that it speaks of, by key.
-    """
+    """Reads one pickle; `storages` are those it refers to, by key."""
 
     def __init__(self, file: io.BufferedIOBase) -> None:
         super().__init__(file)
         self.storages: dict[str, _Storage] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        """What a name of the pickle stands for."""
+        """Looks up a name of the pickle among the allowed ones."""
         if (module, name) not in _ALLOWED:
             raise _RefusedError(f"{module}.{name}")
         return _ALLOWED[module, name]
 
     def persistent_load(self, pid: Any) -> _Storage:
-        """A storage, of which the pickle holds type, key and length."""
+        """Makes a storage from its type, key and length."""
         kind, of, key, _, length, *part = pid
         if kind != "storage" or not isinstance(of, _Type) or any(p is not None for p in part):
             raise ValueError("a storage of an unknown kind")
         if not isinstance(key, str) or not isinstance(length, int) or length < 0:
-            raise ValueError("a storage of impossible size")
+            raise ValueError("a storage of invalid size")
         storage = _Storage(key, np.dtype(of.code), length)
         if self.storages.setdefault(key, storage) != storage:
-            raise ValueError(f"the storage {key} is of two kinds")
+            raise ValueError(f"storage {key} has two types")
         return storage
 
 
 def read_state_dict(path: str | os.PathLike[str], prefix: str = "") -> dict[str, np.ndarray]:
     """Reads the tensors of a state dict.
 
-    Files saved from several GPUs have `module.` before every name; it is taken off. A file that
-    keeps the state dict under the name `state_dict`, beside other things, is read as well.
+    The prefix `module.` of files saved from several GPUs is removed. The state dict may also be the
+    entry `state_dict` of a dictionary.
 
     Args:
       path: the file.
-      prefix: only tensors whose names begin so are read.
+      prefix: only tensors whose names begin with it are read.
 
     Returns:
-      Arrays of their own by name, in the file's order.
+      New arrays by name, in the file's order.
 
     Raises:
-      WeightsError: the file is missing or damaged, holds no state dict, or wants to call anything.
+      WeightsError: the file is missing or damaged, has no state dict, or would call a function.
     """
     path = Path(path)
     if not os.path.isfile(path):
-        raise WeightsError(f"{path}: no such file of PyTorch")
+        raise WeightsError(f"{path}: no such file")
     try:
         with path.open("rb") as file:
             first = file.peek(4)[:4]
@@ -182,13 +177,12 @@ def read_state_dict(path: str | os.PathLike[str], prefix: str = "") -> dict[str,
         raise
     except _RefusedError as error:
         raise WeightsError(
-            f"{path}: wants to call {error}, which no state dict needs; nothing was run. Where you "
-            "trust the file, load it with PyTorch and save its state_dict() alone"
+            f"{path}: would call {error}, which no state dict needs; nothing was run. If you trust "
+            "the file, load it with PyTorch and save only its state_dict()"
         ) from None
     except Exception as error:  # whatever pickle, zipfile and NumPy raise for damaged bytes
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise WeightsError(f"{path}: is no file of PyTorch, or damaged ({reason})") from error
-    raise WeightsError(f"{path}: is no file of PyTorch")
+        raise WeightsError(f"{path}: not a PyTorch file, or damaged ({reason(error)})") from error
+    raise WeightsError(f"{path}: not a PyTorch file")
 
 
 def _read_zip(file: io.BufferedReader, path: Path, prefix: str) -> dict[str, np.ndarray]:
@@ -196,7 +190,7 @@ def _read_zip(file: io.BufferedReader, path: Path, prefix: str) -> dict[str, np.
         roots = [name for name in archive.namelist() if name.split("/")[1:] == ["data.pkl"]]
         if len(roots) != 1:
             raise ValueError("no data.pkl in the archive")
-        if archive.getinfo(roots[0]).file_size > _MOST_PICKLED:
+        if archive.getinfo(roots[0]).file_size > _MAX_PICKLE:
             raise ValueError("its data.pkl is too large")
         root = roots[0].removesuffix("data.pkl")
         with contextlib.suppress(KeyError):  # written since PyTorch 2.1
@@ -207,7 +201,7 @@ def _read_zip(file: io.BufferedReader, path: Path, prefix: str) -> dict[str, np.
         def read(storage: _Storage) -> bytes:
             name = f"{root}data/{storage.key}"
             if archive.getinfo(name).file_size != storage.nbytes:
-                raise ValueError(f"{name} is not of {storage.nbytes} bytes")
+                raise ValueError(f"{name} does not have {storage.nbytes} bytes")
             return archive.read(name)
 
         return _arrays(_tensors(content, path), prefix, read)
@@ -225,7 +219,7 @@ def _read_legacy(file: io.BufferedReader, path: Path, prefix: str) -> dict[str, 
         storage = unpickler.storages[key]
         length = int.from_bytes(file.read(8), "little")
         if length != storage.length:
-            raise ValueError(f"the storage {key} has {length} numbers, not {storage.length}")
+            raise ValueError(f"storage {key} has {length} numbers, not {storage.length}")
         places[key] = file.tell()
         file.seek(storage.nbytes, os.SEEK_CUR)
 
@@ -244,21 +238,21 @@ def _arrays(
         if name.startswith(prefix):
             data = read(tensor.storage)
             if len(data) != tensor.storage.nbytes:
-                raise ValueError("cut short")
-            arrays[name] = tensor.of(np.frombuffer(data, tensor.storage.dtype))
+                raise ValueError("truncated")
+            arrays[name] = tensor.copy_from(np.frombuffer(data, tensor.storage.dtype))
     return arrays
 
 
 def _tensors(content: Any, path: Path) -> dict[str, _Tensor]:
-    """The tensors of a state dict by name, without the `module.` of several GPUs."""
+    """The tensors of a state dict by name."""
     if isinstance(content, dict) and isinstance(dict.get(content, "state_dict"), dict):
         content = content["state_dict"]
-    # `dict.items`: a pickle can put attributes of its own before a dictionary's methods.
+    # `dict.items`, because a pickle can shadow a dictionary's methods.
     entries = dict(dict.items(content)) if isinstance(content, dict) else {}
     if not entries:
-        raise WeightsError(f"{path}: holds no state dict")
+        raise WeightsError(f"{path}: has no state dict")
     for name, value in entries.items():
         if not isinstance(name, str) or not isinstance(value, _Tensor):
-            raise WeightsError(f"{path}: holds no state dict ({str(name)[:80]!r} is no tensor)")
+            raise WeightsError(f"{path}: has no state dict ({str(name)[:80]!r} is not a tensor)")
     several = all(name.startswith("module.") for name in entries)
     return {name.removeprefix("module.") if several else name: t for name, t in entries.items()}

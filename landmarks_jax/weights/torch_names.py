@@ -1,7 +1,7 @@
-"""Names and axes of the released PyTorch code's arrays, of the detector and of the generator.
+"""Maps names and axes of the released PyTorch code's detector and generator to Flax.
 
-One module of a network there is one module here. `detector_modules` and `generator_modules` pair
-their names; the leaves, and the order of their axes, follow from what kind of module it is.
+Modules correspond one to one. `detector_modules` and `generator_modules` pair their names; the
+arrays, and the order of their axes, follow from the kind of module.
 """
 
 import re
@@ -13,7 +13,7 @@ import numpy as np
 
 from landmarks_jax.system.errors import WeightsError
 
-# Counts calls; batch norm with a momentum has no use for it.
+# A counter that batch norm with a momentum does not use.
 _IGNORED = ".num_batches_tracked"
 _NORM = {
     "weight": ("params", "scale"),
@@ -22,7 +22,7 @@ _NORM = {
     "running_var": ("batch_stats", "var"),
 }
 _CONV = {"weight": ("params", "kernel"), "bias": ("params", "bias")}
-# From [out, in, h, w], and of transposed convolutions [in, out, h, w], to [h, w, in, out].
+# From [out, in, h, w], of transposed convolutions [in, out, h, w], to [h, w, in, out].
 _AXES = {"conv": (2, 3, 1, 0), "transposed": (2, 3, 0, 1)}
 
 
@@ -30,29 +30,29 @@ class Module(NamedTuple):
     """A module with arrays.
 
     Attributes:
-      there: its name in PyTorch's state dict.
-      here: its path in our trees.
+      torch: its name in PyTorch's state dict.
+      flax: its path in our trees.
       kind: `norm`, `conv` or `transposed`.
     """
 
-    there: str
-    here: tuple[str, ...]
+    torch: str
+    flax: tuple[str, ...]
     kind: str
 
 
-def _block(there: str, here: tuple[str, ...], *, changes_width: bool = False) -> Iterator[Module]:
+def _block(torch: str, flax: tuple[str, ...], *, changes_width: bool = False) -> Iterator[Module]:
     for i in (1, 2, 3):
-        yield Module(f"{there}.bn{i}", (*here, f"norm{i}"), "norm")
-        yield Module(f"{there}.conv{i}", (*here, f"conv{i}"), "conv")
+        yield Module(f"{torch}.bn{i}", (*flax, f"norm{i}"), "norm")
+        yield Module(f"{torch}.conv{i}", (*flax, f"conv{i}"), "conv")
     if changes_width:
-        yield Module(f"{there}.downsample.0", (*here, "skip_norm"), "norm")
-        yield Module(f"{there}.downsample.2", (*here, "skip_conv"), "conv")
+        yield Module(f"{torch}.downsample.0", (*flax, "skip_norm"), "norm")
+        yield Module(f"{torch}.downsample.2", (*flax, "skip_conv"), "conv")
 
 
 def detector_modules(depth: int) -> Iterator[Module]:
     """The detector's modules, with an hourglass of `depth` levels.
 
-    Levels are counted from the bottom there, and here one lies within the other.
+    PyTorch's levels are numbered from the bottom; Flax's are nested.
     """
     yield Module("conv1", ("stem",), "conv")
     yield Module("bn1", ("stem_norm",), "norm")
@@ -60,12 +60,12 @@ def detector_modules(depth: int) -> Iterator[Module]:
     yield from _block("conv3", ("block2",))
     yield from _block("conv4", ("block3",), changes_width=True)
     for level in range(depth, 0, -1):
-        here = ("hourglass", *("inner",) * (depth - level))
-        yield from _block(f"m0.b1_{level}", (*here, "skip"))
-        yield from _block(f"m0.b2_{level}", (*here, "down"))
+        flax = ("hourglass", *("inner",) * (depth - level))
+        yield from _block(f"m0.b1_{level}", (*flax, "skip"))
+        yield from _block(f"m0.b2_{level}", (*flax, "down"))
         if level == 1:
-            yield from _block("m0.b2_plus_1", (*here, "bottom"))
-        yield from _block(f"m0.b3_{level}", (*here, "up"))
+            yield from _block("m0.b2_plus_1", (*flax, "bottom"))
+        yield from _block(f"m0.b3_{level}", (*flax, "up"))
     yield from _block("top_m_0", ("top",))
     yield Module("conv_last0", ("last",), "conv")
     yield Module("bn_end0", ("last_norm",), "norm")
@@ -90,45 +90,45 @@ def generator_modules(num_blocks: int) -> Iterator[Module]:
 
 
 def depth_of(state: Mapping[str, np.ndarray]) -> int:
-    """The levels of the hourglass that a detector's state dict holds."""
+    """Number of levels of the hourglass in a detector's state dict."""
     levels = [re.match(r"m0\.b1_(\d+)\.", name) for name in state]
     return max((int(level[1]) for level in levels if level), default=0)
 
 
 def num_blocks_of(state: Mapping[str, np.ndarray]) -> int:
-    """The residual blocks that a generator's state dict holds."""
+    """Number of residual blocks in a generator's state dict."""
     return sum(bool(re.fullmatch(r"main\.\d+\.main\.0\.weight", name)) for name in state)
 
 
 def to_variables(
     state: Mapping[str, np.ndarray],
     modules: Iterator[Module],
-    wanted: Mapping[str, Any],
+    expected: Mapping[str, Any],
     where: str,
 ) -> dict[str, Any]:
-    """Renames a state dict and turns its axes.
+    """Renames the arrays of a state dict and permutes their axes.
 
     Args:
       state: arrays by PyTorch's names.
       modules: the network's modules.
-      wanted: the shapes of our `{"params", "batch_stats"}`, as `jax.eval_shape` gives them.
+      expected: the shapes of our `{"params", "batch_stats"}`, from `jax.eval_shape`.
       where: begins the message of an error.
 
     Returns:
       `{"params", "batch_stats"}`, float32 NumPy.
 
     Raises:
-      WeightsError: an array is missing, has no place, has another shape or is not finite.
+      WeightsError: an array is missing, unknown, not finite, or has another shape.
     """
     left = {name for name in state if not name.endswith(_IGNORED)}
-    shapes = {path: leaf.shape for path, leaf in flax.traverse_util.flatten_dict(wanted).items()}
+    shapes = {path: leaf.shape for path, leaf in flax.traverse_util.flatten_dict(expected).items()}
     arrays: dict[tuple[str, ...], np.ndarray] = {}
     for module in modules:
         for leaf, (collection, name) in (_NORM if module.kind == "norm" else _CONV).items():
-            path = (collection, *module.here, name)
+            path = (collection, *module.flax, name)
             if path not in shapes:
                 continue  # a convolution without a bias
-            key = f"{module.there}.{leaf}"
+            key = f"{module.torch}.{leaf}"
             if key not in state:
                 raise WeightsError(f"{where}: {key} is missing")
             left.discard(key)
@@ -137,15 +137,15 @@ def to_variables(
                 array = array.transpose(_AXES[module.kind])
             arrays[path] = _checked(array, shapes[path], f"{where}: {key}", state[key].shape)
     if left:
-        raise WeightsError(f"{where}: {min(left)} has no place in the network")
+        raise WeightsError(f"{where}: {min(left)} does not belong to the network")
     return flax.traverse_util.unflatten_dict(arrays)
 
 
 def _checked(
-    array: np.ndarray, shape: tuple[int, ...], where: str, there: tuple[int, ...]
+    array: np.ndarray, shape: tuple[int, ...], where: str, original: tuple[int, ...]
 ) -> np.ndarray:
     if array.shape != shape:
-        raise WeightsError(f"{where} has the shape {there}, which does not fit the other arrays")
+        raise WeightsError(f"{where} has shape {original}, which does not match the other arrays")
     if array.dtype.kind != "f" or not np.isfinite(array).all():
-        raise WeightsError(f"{where} is not of finite numbers")
+        raise WeightsError(f"{where} does not have finite floating-point numbers")
     return np.ascontiguousarray(array, np.float32)

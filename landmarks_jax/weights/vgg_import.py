@@ -1,12 +1,10 @@
-"""VGG networks as torchvision and Keras publish them, into the `.npz` that `vgg.load_vgg` reads.
+"""Converts torchvision's and Keras' VGG networks to the `.npz` that `load_vgg` reads.
 
-torchvision's `.pth` names the convolutions by their place in the network, `features.N.weight`
-`[out, in, 3, 3]`; its images are red first, in 0 to 1. Keras' `.h5` names them by block and layer,
-`[3, 3, in, out]`; its images are blue first, in 0 to 255. Layers behind the convolutions are left
-out.
+torchvision's `.pth` names convolutions by their index in the network, `features.N.weight`
+`[out, in, 3, 3]`, for RGB images in [0, 1]. Keras' `.h5` names them by block and layer,
+`[3, 3, in, out]`, for BGR images in [0, 255]. Dense layers are left out.
 """
 
-import io
 import os
 import re
 from collections.abc import Mapping
@@ -17,7 +15,7 @@ import numpy as np
 
 from landmarks_jax.models.vgg import LAYERS, NETWORKS, TAPS, parameter_shapes
 from landmarks_jax.system import files
-from landmarks_jax.system.errors import WeightsError
+from landmarks_jax.system.errors import WeightsError, reason
 from landmarks_jax.weights import torch_file, vgg_weights
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -25,17 +23,17 @@ _KERAS_LAYER = re.compile(r"(?:^|/)block([1-5])_conv([1-4])(?:/|$)")
 
 
 def convert(path: Path, out: Path) -> str:
-    """Writes the `.npz` of a network that torchvision or Keras published.
+    """Converts a network that torchvision or Keras published.
 
     Args:
       path: torchvision's `.pth` or Keras' `.h5`.
-      out: the `.npz`; one that is there is replaced.
+      out: the `.npz` to create or replace.
 
     Returns:
-      Which network it is, of `models.vgg.NETWORKS`.
+      The network, one of `models.vgg.NETWORKS`.
 
     Raises:
-      WeightsError: the file is missing, damaged or of another network, or `out` cannot be written.
+      WeightsError: the file is missing, damaged or has another network, or `out` cannot be written.
     """
     if not os.path.isfile(path):
         raise WeightsError(f"{path}: no such file")
@@ -52,17 +50,16 @@ def convert(path: Path, out: Path) -> str:
         "source": f"{path.name} (SHA-256 {files.sha256_of(path, WeightsError)})",
         "sha256": vgg_weights.digest_of_layers(layers),
     }
-    data = io.BytesIO()
-    np.savez(data, **content)
-    files.write_file(out, data.getvalue(), WeightsError)
+    with files.new_file(out, WeightsError) as file:
+        np.savez(file, **content)
     return network
 
 
 def read_torch(path: Path) -> dict[str, np.ndarray]:
-    """The layers of torchvision's file, by the names of the `.npz`.
+    """Reads the layers of torchvision's file, by their names in the `.npz`.
 
     Raises:
-      WeightsError: the file is missing or damaged, or of another network.
+      WeightsError: the file is missing, damaged or has another network.
     """
     arrays = torch_file.read_state_dict(path, prefix="features.")
     numbers = [name.split(".")[1] for name, array in arrays.items() if array.ndim == 4]
@@ -83,14 +80,14 @@ def read_torch(path: Path) -> dict[str, np.ndarray]:
             raise WeightsError(f"{path}: {bias} is missing")
         layers[vgg_weights.layer_key(f"bias{layer}")] = arrays.pop(bias)
     if arrays:
-        raise WeightsError(f"{path}: {min(arrays)} has no place in {network}")
+        raise WeightsError(f"{path}: {min(arrays)} does not belong to {network}")
     return layers
 
 
 def places_of(network: str) -> dict[str, str]:
-    """Numbers by torchvision of the convolutions to their layers, such as `"2"` to `"1_2"`.
+    """Maps torchvision's indices of convolutions to layers, such as `"2"` to `"1_2"`.
 
-    A convolution and its ReLU take two numbers, the pool before a block one.
+    A convolution with its ReLU takes two indices, the pool before a block one.
     """
     places, number = {}, 0
     for layer in LAYERS[network]:
@@ -101,10 +98,10 @@ def places_of(network: str) -> dict[str, str]:
 
 
 def read_keras(path: Path) -> dict[str, np.ndarray]:
-    """The layers of Keras' file, by the names of the `.npz`.
+    """Reads the layers of Keras' file, by their names in the `.npz`.
 
-    Keras' own download and `save` keep the numbers below their layer's name; `save_weights` of
-    Keras 3 numbers the layers, and the group that holds the numbers has the name beside.
+    In Keras' own download and in files of `save`, a layer's name is part of the arrays' path;
+    `save_weights` of Keras 3 numbers the layers and stores the name as an attribute of the group.
 
     Raises:
       WeightsError: the file is damaged, or h5py is not installed.
@@ -112,51 +109,48 @@ def read_keras(path: Path) -> dict[str, np.ndarray]:
     try:
         import h5py  # noqa: PLC0415
     except ImportError:
-        raise WeightsError(
-            f"{path}: is read by h5py, which is not installed: pip install '.[convert]'"
-        ) from None
+        raise WeightsError(f"{path}: reading it needs h5py: pip install '.[convert]'") from None
     layers: dict[str, np.ndarray] = {}
 
     def visit(name: str, item: Any) -> None:
-        # Optimisers keep arrays of the same shapes for each layer.
+        # Optimisers have arrays of the same shapes for each layer.
         if not isinstance(item, h5py.Dataset) or "optimizer" in name:
             return
-        found = _KERAS_LAYER.search(f"{name}/{item.parent.attrs.get('name', '')}")
-        if not found:
+        layer = _KERAS_LAYER.search(f"{name}/{item.parent.attrs.get('name', '')}")
+        if not layer:
             return
         kind = "kernel" if item.ndim == 4 else "bias"
-        key = vgg_weights.layer_key(f"{kind}{found[1]}_{found[2]}")
+        key = vgg_weights.layer_key(f"{kind}{layer[1]}_{layer[2]}")
         if key in layers:
-            raise WeightsError(f"{path}: {key} is there twice")
+            raise WeightsError(f"{path}: {key} occurs twice")
         layers[key] = np.asarray(item)
 
     try:
         with h5py.File(path, "r") as file:
             file.visititems(visit)
     except (OSError, RuntimeError, ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise WeightsError(f"{path}: cannot be read as Keras' .h5 ({reason})") from error
+        raise WeightsError(f"{path}: cannot be read as Keras' .h5 ({reason(error)})") from error
     return layers
 
 
 def check_layers(layers: Mapping[str, np.ndarray], path: Path) -> str:
-    """Finds out which network the layers are, all of them.
+    """The network that has exactly these layers.
 
     Raises:
-      WeightsError: they are of none, or a layer is missing, of another shape or not finite.
+      WeightsError: no network has, or a layer has another shape or is not finite.
     """
     network = "vgg19" if vgg_weights.layer_key("kernel3_4") in layers else "vgg16"
-    wanted = {
+    shapes = {
         vgg_weights.layer_key(name): shape
         for name, shape in parameter_shapes(network, TAPS[network]).items()
     }
-    if unknown := sorted(layers.keys() - wanted.keys()):
+    if unknown := sorted(layers.keys() - shapes.keys()):
         raise WeightsError(f"{path}: {network} has no {unknown[0]}")
-    for name, shape in wanted.items():
+    for name, shape in shapes.items():
         if name not in layers:
             raise WeightsError(f"{path}: {name} is missing")
         if layers[name].shape != shape:
-            raise WeightsError(f"{path}: {name} has shape {layers[name].shape}, wanted is {shape}")
+            raise WeightsError(f"{path}: {name} has shape {layers[name].shape}, must be {shape}")
         if layers[name].dtype != np.float32 or not np.isfinite(layers[name]).all():
-            raise WeightsError(f"{path}: {name} is not of finite float32 numbers")
+            raise WeightsError(f"{path}: {name} does not have finite float32 numbers")
     return network

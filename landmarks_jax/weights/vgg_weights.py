@@ -1,18 +1,18 @@
-"""VGG-16 and VGG-19 trained on ImageNet, read from an `.npz` into the parameters of `models.vgg`.
+"""Reads VGG-16 and VGG-19, trained on ImageNet, from an `.npz` into the parameters of `models.vgg`.
 
     landmarks-jax convert vgg --download vgg16 --out data/weights/vgg16.npz
     landmarks-jax convert vgg --file vgg16-397923af.pth --out vgg16.npz
 
-The `.npz` holds `block{b}_conv{j}_kernel` `[3, 3, in, out]` and `block{b}_conv{j}_bias` `[out]`,
-for the first layers or for all. What it says of itself besides may be absent:
+The `.npz` has `block{b}_conv{j}_kernel` `[3, 3, in, out]` and `block{b}_conv{j}_bias` `[out]`, of
+the first layers or of all. These entries are optional:
 
-    convention      `caffe` (the default: what Keras ships; blue first, 0 to 255, less the means) or
-                    `torchvision` (red first, 0 to 1)
-    feature_scale   what the features are multiplied by to be of torchvision's size: 1/255 for
-                    `caffe`, 1 for `torchvision`
+    convention      `caffe` (the default, as Keras: BGR images in [0, 255], less the means) or
+                    `torchvision` (RGB images in [0, 1])
+    feature_scale   factor to scale features to those of torchvision: 1/255 for `caffe`, 1 for
+                    `torchvision`
     network         `vgg16` or `vgg19`
-    source          what it was made from
-    sha256          over the layers
+    source          the file it was converted from
+    sha256          digest of the layers
 """
 
 import hashlib
@@ -24,16 +24,16 @@ from typing import NamedTuple
 import numpy as np
 
 from landmarks_jax.models.vgg import LAYERS, parameter_shapes
-from landmarks_jax.system.errors import WeightsError
+from landmarks_jax.system.errors import WeightsError, reason
 
-# Of ImageNet's photos in [0, 1], red first.
+# Of ImageNet's photos, RGB in [0, 1].
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-# Red first, in 0 to 255.
+# RGB in [0, 255].
 CAFFE_MEAN = (123.68, 116.779, 103.939)
 # Eq. 6.
 PAPER_TAPS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
-# With what makes the features of a convention as large as torchvision's.
+# Conventions, and the factors that scale their features to those of torchvision.
 FEATURE_SCALES = {"caffe": 1 / 255, "torchvision": 1.0}
 _TITLES = {"caffe": "Caffe", "torchvision": "torchvision", "vgg16": "VGG-16", "vgg19": "VGG-19"}
 
@@ -42,11 +42,11 @@ class VggWeights(NamedTuple):
     """Parameters and the preprocessing they expect.
 
     Attributes:
-      params: `{"kernel1_1": [3, 3, in, out], "bias1_1": [out], ...}`, red first.
+      params: `{"kernel1_1": [3, 3, in, out], "bias1_1": [out], ...}` for RGB images.
       mean: `[3]`, subtracted from images in [0, 1].
       std: `[3]`, then divided by.
       convention: `caffe` or `torchvision`.
-      taps: what the parameters reach to.
+      taps: the features that the parameters can give.
       network: `vgg16` or `vgg19`.
     """
 
@@ -58,7 +58,7 @@ class VggWeights(NamedTuple):
     network: str = "vgg16"
 
     def digest(self) -> str:
-        """A fingerprint of the numbers, in hexadecimal: a run keeps it to notice a change."""
+        """A fingerprint of the numbers, in hexadecimal, by which a run notices a change."""
         sums = hashlib.sha256()
         for name in sorted(self.params):
             sums.update(np.ascontiguousarray(self.params[name]).tobytes())
@@ -66,7 +66,7 @@ class VggWeights(NamedTuple):
         return sums.hexdigest()
 
     def notes(self) -> list[str]:
-        """What tables must say where these are not torchvision's weights at the paper's taps."""
+        """Notes for tables, unless these are torchvision's weights at the paper's taps."""
         taps = self.taps
         if (self.network, self.convention, taps) == ("vgg16", "torchvision", PAPER_TAPS):
             return []
@@ -77,19 +77,19 @@ class VggWeights(NamedTuple):
 def load_vgg(path: str, network: str, taps: tuple[str, ...], *, normalize: bool) -> VggWeights:
     """Reads the layers that the taps need.
 
-    ReLU networks are homogeneous: a Caffe network fed with its input over 255, its biases over 255,
-    gives its features over 255, which are of torchvision's size. So Caffe weights are scaled here
-    (`feature_scale` 1/255) and take images in [0, 1] less the means over 255.
+    ReLU networks are homogeneous: with its input and its biases divided by 255, a Caffe network
+    gives features divided by 255, which have the scale of torchvision's. So biases of Caffe weights
+    are scaled here, and the network takes images in [0, 1] less the means over 255.
 
     Args:
       path: the `.npz` file.
       network: `vgg16` or `vgg19`.
       taps: names such as `relu1_2`.
-      normalize: subtract the mean (and divide by the deviation, for torchvision's weights); without
-        it the network sees the image as it is, as in the paper's released code.
+      normalize: subtract the mean (and divide by the deviation, for torchvision's weights); if
+        False, images are not changed, as in the paper's released code.
 
     Raises:
-      WeightsError: the file is missing or damaged, is of the other network, lacks a tap or has a
+      WeightsError: the file is missing or damaged, has the other network, lacks a tap or has a
         layer of another shape.
     """
     arrays = _read(path)
@@ -114,12 +114,12 @@ def load_vgg(path: str, network: str, taps: tuple[str, ...], *, normalize: bool)
 
 def _read(path: str) -> dict[str, np.ndarray]:
     try:
-        # Opened here: NumPy leaves the file of a damaged archive open.
+        # Opened here, because NumPy does not close the file of a damaged archive.
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         raise WeightsError(
-            f"{path}: no such file; config.perceptual.weights wants VGG weights (.npz), made by "
+            f"{path}: no such file; config.perceptual.weights needs VGG weights (.npz), made by "
             "landmarks-jax convert vgg, or '' for the pixel loss alone"
         ) from None
     except (
@@ -131,32 +131,34 @@ def _read(path: str) -> dict[str, np.ndarray]:
         zlib.error,
         NotImplementedError,
     ) as error:
-        raise WeightsError(f"{path}: not a readable .npz file of weights ({error})") from error
+        raise WeightsError(
+            f"{path}: not a readable .npz file of weights ({reason(error)})"
+        ) from error
 
 
 def _check(path: str, arrays: Mapping[str, np.ndarray], network: str, convention: str) -> None:
-    """Refuses what the file says of itself where it does not fit."""
+    """Checks the optional entries of the file."""
     if convention not in FEATURE_SCALES:
         known = ", ".join(FEATURE_SCALES)
         raise WeightsError(f"{path}: convention {convention!r}; known are {known}")
     scale = arrays.get("feature_scale", FEATURE_SCALES[convention])
     if not np.array_equal(scale, FEATURE_SCALES[convention]):
         raise WeightsError(
-            f"{path}: feature_scale {scale}, of {convention} weights it is "
-            f"{FEATURE_SCALES[convention]}"
+            f"{path}: feature_scale {scale}, must be {FEATURE_SCALES[convention]} for {convention} "
+            "weights"
         )
-    # Files without the field: only VGG-19 has a fourth layer in a block.
-    said = str(arrays.get("network", "vgg19" if layer_key("kernel3_4") in arrays else network))
-    if said != network:
+    # In files without the entry, only VGG-19 has a fourth layer in a block.
+    actual = str(arrays.get("network", "vgg19" if layer_key("kernel3_4") in arrays else network))
+    if actual != network:
         raise WeightsError(
-            f"{path}: holds {_TITLES.get(said, said)}, config.perceptual.network is {network!r}"
+            f"{path}: has {_TITLES.get(actual, actual)}, config.perceptual.network is {network!r}"
         )
     if "sha256" in arrays and str(arrays["sha256"]) != digest_of_layers(arrays):
-        raise WeightsError(f"{path}: is damaged, its checksum differs; make it again")
+        raise WeightsError(f"{path}: damaged (checksum); convert it again")
 
 
 def digest_of_layers(arrays: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 over the layers of a file, with their names, types and shapes."""
+    """SHA-256 of the layers of a file, with their names, types and shapes."""
     sums = hashlib.sha256()
     for name in sorted(name for name in arrays if name.startswith("block")):
         array = np.ascontiguousarray(arrays[name])
@@ -166,7 +168,7 @@ def digest_of_layers(arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def layer_key(name: str) -> str:
-    """What the file calls a parameter of `models.vgg` such as `kernel1_2`."""
+    """The file's name of a parameter of `models.vgg` such as `kernel1_2`."""
     kind, layer = name[:-3], name[-3:]
     return f"block{layer[0]}_conv{layer[2]}_{kind}"
 
@@ -182,15 +184,15 @@ def _layer(
 ) -> np.ndarray:
     key = layer_key(name)
     if key not in arrays:
-        given = [f"relu{at}" for at in LAYERS[network] if layer_key(f"bias{at}") in arrays]
+        available = [f"relu{at}" for at in LAYERS[network] if layer_key(f"bias{at}") in arrays]
         raise WeightsError(
             f"{path}: cannot give {tap}, {key} is not in the file; "
-            f"set config.perceptual.taps to some of: {', '.join(given) or 'none'}"
+            f"set config.perceptual.taps to some of: {', '.join(available) or 'none'}"
         )
     if arrays[key].shape != shape:
         raise WeightsError(
             f"{path}: {key} has shape {arrays[key].shape}, {_TITLES[network]} has {shape}"
         )
     if not np.all(np.isfinite(arrays[key])):
-        raise WeightsError(f"{path}: {key} holds values that are not finite")
+        raise WeightsError(f"{path}: {key} has values that are not finite")
     return arrays[key].astype(np.float32)
