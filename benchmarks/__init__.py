@@ -1,1 +1,1 @@
-"""What is timed, against what; the results lie in docs/results/benchmarks."""
+"""What is timed, and against what; results lie in docs/results/benchmarks."""

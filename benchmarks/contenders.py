@@ -1,40 +1,53 @@
-"""The training steps that are compared: ours as `train.py` runs it, and PyTorch's two ways.
+"""The training steps that are compared: ours as `train.py` runs it, and PyTorch's.
 
-All start from the same weights; `check_the_same` compares their losses on the same views.
+All start from the same weights; `check_losses` compares their losses on the same views.
 """
 
 import time
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from benchmarks import records, tracing
-from benchmarks.problem import Problem, draw_views, first_state, make_problem, mesh
-from benchmarks.records import OURS
+from benchmarks import harness
+from benchmarks.harness import OURS
+from benchmarks.problem import Problem, draw_views, first_state, input_shapes, make_problem, mesh
 from landmarks_jax.training import memory, sharding
 from landmarks_jax.training import step as steps
-from landmarks_jax.training.batches import Batch, batch_shapes
+from landmarks_jax.training.batches import Batch
 from landmarks_jax.training.program import compile_program
 from landmarks_jax.training.state import TrainState
 from landmarks_jax.views import Views
 
-# Flag -> name, way, whether compiled. What the ways' batch norms see is in `GROUPS`.
+
+class TorchStep(NamedTuple):
+    """A contender in PyTorch.
+
+    Attributes:
+      name: in results.
+      way: a class of `benchmarks.torch_step`.
+      compiled: whether its loss goes through `torch.compile`.
+    """
+
+    name: str
+    way: str
+    compiled: bool
+
+
+# By flag.
 TORCH = {
-    "released": ("PyTorch as released", "AsReleased", False),
-    "released-compiled": ("PyTorch as released, compiled", "AsReleased", True),
-    "fused": ("PyTorch fused", "Fused", False),
-    "fused-compiled": ("PyTorch fused, compiled", "Fused", True),
+    "released": TorchStep("PyTorch as released", "AsReleased", False),
+    "released-compiled": TorchStep("PyTorch as released, compiled", "AsReleased", True),
+    "fused": TorchStep("PyTorch fused", "Fused", False),
+    "fused-compiled": TorchStep("PyTorch fused, compiled", "Fused", True),
 }
-GROUPS = {"AsReleased": "released", "Fused": "joint"}
-# Relative differences of losses: in full float32 of a few rows, and of the first step as timed,
-# where a GPU computes float32 in TF32.
-EXACT, LOOSE = 1e-4, {"float32": 2e-3, "bfloat16": 5e-2}
-CHECKED_ROWS = 4
+# What the batch norms of a way see, as `config.objective.bn_groups`.
+BN_GROUPS = {"AsReleased": "released", "Fused": "joint"}
+CHECKED_ROWS, TOLERANCE = 4, 1e-4  # of the losses, relative, in full float32
 
 
 class Ours:
@@ -46,9 +59,9 @@ class Ours:
       loss: of the first step; None before.
     """
 
-    def __init__(self, problem: Problem, steps_a_round: int) -> None:
-        here = mesh()
-        self._steps = steps_a_round
+    def __init__(self, problem: Problem, steps_per_round: int) -> None:
+        devices = mesh()
+        self._steps = steps_per_round
         self.state = first_state(problem)
         self._frozen = problem.frozen
         self._program = compile_program(
@@ -56,16 +69,16 @@ class Ours:
             problem.networks,
             self.state,
             self._frozen,
-            here,
-            photos=batch_shapes(problem.config, tracing.NUM_POINTS, sharding.by_row(here)),
+            devices,
+            photos=input_shapes(problem.config, sharding.by_row(devices)),
         )
         self.compile_seconds = self._program.compilation.seconds
         self._totals = self._program.fresh_totals()
-        self._batch = [sharding.put_batch(here, rows) for rows in problem.batch]
+        self._batch = [sharding.put_batch(devices, rows) for rows in problem.batch]
         self.loss: float | None = None
 
     def step(self, batch: Sequence[jax.Array] = ()) -> jax.Array:
-        """One step, of another batch if given; what is ready when the step is."""
+        """One step, on another batch if given; returns what is ready when the step is."""
         canvases, *points = batch or self._batch
         photos = Batch(canvases, points[0] if points else None)
         self.state, self._totals = self._program.step(
@@ -77,23 +90,23 @@ class Ours:
         """A round."""
         if self.loss is None:
             self.step()
-            self.loss = float(self._totals.sums["loss"])
+            self.loss = self.mean_loss()
         for _ in range(self._steps):
             self.step()
         jax.block_until_ready((self.state, self._totals))
 
     def mean_loss(self) -> float:
-        """Of all steps so far."""
+        """The mean over all steps so far."""
         return float(self._totals.sums["loss"] / self._totals.steps)
 
-    def text(self) -> str:
-        """The compiled step in XLA's language."""
+    def hlo(self) -> str:
+        """The compiled step as XLA's text."""
         return str(self._program.step.as_text())
 
     def memory(self) -> dict[str, float]:
-        """By XLA's plan, and the device's peak so far where it keeps one; in MiB."""
+        """XLA's plan, and the device's peak so far where it keeps one, in MiB."""
         plan: Any = self._program.step.memory_analysis()
-        return records.mib(
+        return harness.mib(
             {
                 "arguments": plan.argument_size_in_bytes,
                 "temporary": plan.temp_size_in_bytes,
@@ -111,8 +124,8 @@ class Theirs:
       loss: of the first step; None before.
     """
 
-    def __init__(self, problem: Problem, steps_a_round: int, step: Any) -> None:
-        self._step, self._steps = step, steps_a_round
+    def __init__(self, problem: Problem, steps_per_round: int, step: Any) -> None:
+        self._step, self._steps = step, steps_per_round
         self._batch = step.put(*draw_views(problem))
         self._memory: dict[str, float] = {}
         self.compile_seconds = 0.0
@@ -120,35 +133,25 @@ class Theirs:
 
     def __call__(self) -> None:
         """A round."""
-        if self.loss is None:
-            self._first()
-        for _ in range(self._steps):
-            self._step(self._batch)
-        wait()
-
-    def _first(self) -> None:
         import torch  # noqa: PLC0415
 
         on_gpu = self._step.device.type == "cuda"
+        if self.loss is None:
+            if on_gpu:
+                torch.cuda.reset_peak_memory_stats()
+            start = time.perf_counter()
+            self.loss = float(self._step(self._batch))
+            self.compile_seconds = time.perf_counter() - start
+            if on_gpu:
+                self._memory = harness.mib({"device_peak": torch.cuda.max_memory_allocated()})
+        for _ in range(self._steps):
+            self._step(self._batch)
         if on_gpu:
-            torch.cuda.reset_peak_memory_stats()
-        start = time.perf_counter()
-        self.loss = float(self._step(self._batch))
-        self.compile_seconds = time.perf_counter() - start
-        if on_gpu:
-            self._memory = records.mib({"device_peak": torch.cuda.max_memory_allocated()})
+            torch.cuda.synchronize()
 
     def memory(self) -> dict[str, float]:
-        """The device's peak of PyTorch's tensors in a step, in MiB; empty on a CPU."""
+        """The peak of PyTorch's tensors on a GPU, in MiB; empty on a CPU."""
         return self._memory
-
-
-def wait() -> None:
-    """Until a GPU has done what PyTorch gave it."""
-    import torch  # noqa: PLC0415
-
-    if torch_device() == "cuda":
-        torch.cuda.synchronize()
 
 
 def torch_device() -> str:
@@ -156,8 +159,8 @@ def torch_device() -> str:
     return "cuda" if jax.default_backend() == "gpu" else "cpu"
 
 
-def allow_tf32(allowed: bool) -> None:
-    """Whether PyTorch multiplies float32 in TF32, as JAX does on a GPU; no matter elsewhere."""
+def _allow_tf32(allowed: bool) -> None:
+    """Sets whether PyTorch multiplies float32 as TF32 on a GPU, as JAX does by default."""
     import torch  # noqa: PLC0415
 
     torch.backends.cudnn.allow_tf32 = allowed
@@ -165,19 +168,20 @@ def allow_tf32(allowed: bool) -> None:
     torch.backends.cudnn.benchmark = True
 
 
-def torch_step(way: str, problem: Problem, **options: Any) -> Any:
+def torch_step(way: str, problem: Problem, *, compiled: bool = False) -> Any:
     """One of `benchmarks.torch_step`'s ways with a problem's weights."""
     from benchmarks import torch_step as ways  # noqa: PLC0415
 
     frozen = jax.device_get((problem.frozen.vgg, problem.frozen.mean, problem.frozen.std))
-    return getattr(ways, way)(problem.config, problem.variables, frozen, torch_device(), **options)
+    step = getattr(ways, way)
+    return step(problem.config, problem.variables, frozen, torch_device(), compiled=compiled)
 
 
-def check_the_same(config: ConfigDict) -> dict[str, float]:
+def check_losses(config: ConfigDict) -> dict[str, float]:
     """Compares the losses of a few rows in full float32.
 
     Returns:
-      For each way the relative difference to ours with its `bn_groups`.
+      For each way the relative difference to ours with the same `bn_groups`.
 
     Raises:
       RuntimeError: a way computes another loss.
@@ -186,92 +190,59 @@ def check_the_same(config: ConfigDict) -> dict[str, float]:
     with config.unlocked():
         config.compute_dtype = "float32"
         config.train.batch_size = CHECKED_ROWS
-    allow_tf32(False)
+    _allow_tf32(False)
     differences = {}
-    for way, groups in GROUPS.items():
+    for way, groups in BN_GROUPS.items():
         with config.unlocked():
             config.objective.bn_groups = groups
         problem = make_problem(config)
-        first, second, auxiliary = draw_views(problem)
+        batch = draw_views(problem)
         with jax.default_matmul_precision("float32"):
-            ours = _our_loss(problem, first, second, auxiliary)
+            ours = _our_loss(problem, *batch)
         step = torch_step(way, problem)
-        theirs = float(step.loss(*step.put(first, second, auxiliary)).detach())
+        theirs = float(step.loss(*step.put(*batch)).detach())
         differences[way] = abs(theirs - ours) / abs(ours)
-        if not differences[way] <= EXACT:
+        if not differences[way] <= TOLERANCE:
             raise RuntimeError(f"{way}: the loss is {theirs:g}, ours {ours:g}")
-    allow_tf32(True)
+    _allow_tf32(True)
     return differences
 
 
 def _our_loss(problem: Problem, first: Any, second: Any, auxiliary: Any) -> float:
-    variables = problem.variables
     state = TrainState(
-        step=jnp.int32(0),
-        params=variables["params"],
-        batch_stats=variables["batch_stats"],
-        opt_state=None,
-        averaged={},
-        tap_means={},
+        step=jnp.int32(0), opt_state=None, averaged={}, tap_means={}, **problem.variables
     )
-    still: Any = np.tile(np.eye(2, 3, dtype=np.float32), (len(first), 1, 1))
-    drawn = steps.Drawn((Views(first, still), Views(second, still)), auxiliary)
+    identity: Any = np.tile(np.eye(2, 3, dtype=np.float32), (len(first), 1, 1))
+    drawn = steps.Drawn((Views(first, identity), Views(second, identity)), auxiliary)
     loss = partial(steps.loss_and_metrics, config=problem.config, networks=problem.networks)
     run = jax.jit(lambda *args: loss(*args)[0])
     return float(run(state.params, state, drawn, problem.frozen))
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether JAX or PyTorch ran out of the device's memory."""
-    text = str(error)
-    return "out of memory" in text.lower() or "RESOURCE_EXHAUSTED" in text
-
-
-def faster_layout(problem: Problem) -> bool:
-    """Whether PyTorch's fused step is faster with its channels last: a step each, warmed up."""
-    times = {}
-    for channels_last in (False, True):
-        step = torch_step("Fused", problem, channels_last=channels_last)
-        run = Theirs(problem, 1, step)
-        run()
-        times[channels_last] = min(records.seconds_of(run) for _ in range(2))
-    return times[True] < times[False]
-
-
-def line_up(
-    problem: Problem, flags: Iterable[str], steps_a_round: int
+def make_contenders(
+    problem: Problem, flags: Iterable[str], steps_per_round: int
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Ours and PyTorch's, each warmed up by a round; and why others are not among them."""
-    runs: dict[str, Any] = {OURS: Ours(problem, steps_a_round)}
+    """Ours and PyTorch's by name, each after a round; and why others are left out.
+
+    Raises:
+      RuntimeError: a contender failed for another reason than memory.
+    """
+    runs: dict[str, Any] = {OURS: Ours(problem, steps_per_round)}
     runs[OURS]()
-    left_out = {}
-    channels_last: bool | None = None
-    why = records.why_no_torch()
-    if why is not None:
-        return runs, {TORCH[flag][0]: why for flag in flags}
-    allow_tf32(True)
-    for flag in flags:
-        name, way, compiled = TORCH[flag]
+    missing = harness.why_no_torch()
+    if missing is not None:
+        return runs, {TORCH[flag].name: missing for flag in flags}
+    _allow_tf32(True)
+    left_out: dict[str, str] = {}
+    for name, way, compiled in (TORCH[flag] for flag in flags):
         try:
-            if way == "Fused" and channels_last is None:
-                channels_last = faster_layout(problem)
-            last = way == "Fused" and bool(channels_last)
-            step = torch_step(way, problem, channels_last=last, compiled=compiled)
-            run = Theirs(problem, steps_a_round, step)
+            run = Theirs(problem, steps_per_round, torch_step(way, problem, compiled=compiled))
             run()
         except RuntimeError as error:
-            if not is_out_of_memory(error):
+            text = str(error)
+            if "out of memory" not in text.lower() and "RESOURCE_EXHAUSTED" not in text:
                 raise
             left_out[name] = "out of memory beside the others"
             continue
-        _check_first_loss(problem.config, way, run.loss, runs[OURS].loss)
         runs[name] = run
     return runs, left_out
-
-
-def _check_first_loss(config: ConfigDict, way: str, theirs: Any, ours: Any) -> None:
-    """The first step as timed, with the views that it drew itself."""
-    if config.objective.bn_groups != GROUPS[way]:
-        return
-    if not abs(theirs - ours) <= LOOSE[config.compute_dtype] * abs(ours):
-        raise RuntimeError(f"{way}: the first step's loss is {theirs:g}, ours {ours:g}")

@@ -2,16 +2,14 @@
 
 python -m benchmarks.detector --out docs/results/benchmarks/detector_cpu.json
 
-uint8 views in, landmarks out, on the first device that JAX finds; PyTorch and ONNX Runtime run on
-the same kind of device. All contenders have the same random weights and must give the same points
-before anything is timed. Within a round each runs once, one after the other, so that what else the
-machine does meets all of them alike; medians are over rounds. A contender that is not installed is
-named and left out.
+uint8 views in, landmarks out, on the first device that JAX finds; the others run on the same kind
+of device. All have the same random weights and must find the same points before anything is timed.
+A contender that is not installed is named and left out.
 """
 
-import argparse
 import importlib.util
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -20,19 +18,21 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from benchmarks import arguments, records
-from benchmarks.records import OURS
+from benchmarks import harness
+from benchmarks.harness import OURS
+from benchmarks.roofline import detector_convs
 from landmarks_jax.configs import base
 from landmarks_jax.inference.detector import ViewDetector, build_detector
+from landmarks_jax.system.tables import DASH, Table
 
 # Name -> side of the views, channels, depth of the hourglass.
 WIDTHS = {"paper": (128, 256, 4), "small": (64, 64, 3)}
-TOLERANCE = {"float32": 1e-3, "bfloat16": 0.2}  # normalised to the view
+TOLERANCE = {"float32": 1e-3, "bfloat16": 0.2}  # of landmarks in [-1, 1]
 
 Contender = Callable[[np.ndarray], np.ndarray]
 
 
-def configuration(width: str, dtype: str) -> ConfigDict:
+def configure(width: str, dtype: str) -> ConfigDict:
     """The configuration of one of `WIDTHS`, K = 10."""
     config = base.get_config()
     size, channels, depth = WIDTHS[width]
@@ -43,34 +43,35 @@ def configuration(width: str, dtype: str) -> ConfigDict:
 
 
 def random_variables(config: ConfigDict) -> dict[str, Any]:
-    """Weights whose batch norm is not the identity, as NumPy arrays."""
+    """Random weights whose batch norm is not the identity, as NumPy arrays."""
     module = build_detector(config)
     views = jnp.zeros((1, config.views.size, config.views.size, 3))
     init = jax.jit(lambda key: module.init(key, views, use_running_average=True))
     variables = jax.device_get(init(jax.random.key(0)))
     rng = np.random.default_rng(0)
-    drawn = jax.tree.map(
+    statistics = jax.tree.map(
         lambda leaf: rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32), variables["batch_stats"]
     )
-    return {"params": variables["params"], "batch_stats": drawn}
+    return {"params": variables["params"], "batch_stats": statistics}
 
 
-def contenders(config: ConfigDict, variables: dict[str, Any]) -> dict[str, Contender | str]:
-    """Name -> what maps views `[B, S, S, 3]` uint8 to landmarks `[B, K, 2]`, or why it is not."""
+def make_contenders(
+    config: ConfigDict, variables: dict[str, Any]
+) -> tuple[dict[str, Contender], dict[str, str]]:
+    """What maps views `[B, S, S, 3]` uint8 to landmarks `[B, K, 2]`; and why others cannot."""
     found: dict[str, Contender | str] = {OURS: ViewDetector(config, variables)}
-    found |= _torch(config, variables)
+    missing = harness.why_no_torch()
+    for name, compiled in (("PyTorch", False), ("PyTorch, compiled", True)):
+        found[name] = missing or _torch(config, variables, compiled=compiled)
     found["ONNX Runtime"] = _onnx(config, variables)
-    return found
+    runs = {name: run for name, run in found.items() if not isinstance(run, str)}
+    return runs, {name: why for name, why in found.items() if isinstance(why, str)}
 
 
-def _torch(config: ConfigDict, variables: dict[str, Any]) -> dict[str, Contender | str]:
-    names = ("PyTorch", "PyTorch, compiled")
-    why = records.why_no_torch()
-    if why is not None:
-        return dict.fromkeys(names, why)
+def _torch(config: ConfigDict, variables: dict[str, Any], *, compiled: bool) -> Contender:
     import torch  # noqa: PLC0415
 
-    from benchmarks.torch_detector import TorchDetector, state_dict  # noqa: PLC0415
+    from benchmarks.torch_networks import TorchDetector, state_dict  # noqa: PLC0415
 
     model = config.model
     device = "cuda" if jax.default_backend() == "gpu" else "cpu"
@@ -81,16 +82,14 @@ def _torch(config: ConfigDict, variables: dict[str, Any]) -> dict[str, Contender
     network = network.eval().to(device, memory_format=torch.channels_last)
     if config.compute_dtype == "bfloat16":
         network = network.to(torch.bfloat16)
+    # Dynamic: one graph for all batch sizes, as compiling for each would take minutes.
+    module: Any = torch.compile(network, dynamic=True) if compiled else network
 
-    def run(module: Any) -> Contender:
-        def detect(views: np.ndarray) -> np.ndarray:
-            with torch.inference_mode():
-                return module(torch.from_numpy(views).to(device)).cpu().numpy()
+    def detect(views: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return module(torch.from_numpy(views).to(device)).cpu().numpy()
 
-        return detect
-
-    # One graph for all batches: recompiling for each would take minutes.
-    return {names[0]: run(network), names[1]: run(torch.compile(network, dynamic=True))}
+    return detect
 
 
 def _onnx(config: ConfigDict, variables: dict[str, Any]) -> Contender | str:
@@ -101,7 +100,7 @@ def _onnx(config: ConfigDict, variables: dict[str, Any]) -> Contender | str:
             return f"{module} is not installed"
     import onnxruntime  # noqa: PLC0415
 
-    from landmarks_jax.inference import graph_export, packed_file  # noqa: PLC0415  (not on every GPU machine)
+    from landmarks_jax.inference import graph_export, packed_file  # noqa: PLC0415
 
     gpu = jax.default_backend() == "gpu"
     provider = "CUDAExecutionProvider" if gpu else "CPUExecutionProvider"
@@ -114,111 +113,93 @@ def _onnx(config: ConfigDict, variables: dict[str, Any]) -> Contender | str:
     return lambda views: session.run(["landmarks"], {"views": views})[0]
 
 
-def flops_per_view(config: ConfigDict, variables: dict[str, Any]) -> float:
-    """Operations of one view, by XLA's own count."""
-    module = build_detector(config)
-    views = jnp.zeros((8, config.views.size, config.views.size, 3))
-    run = jax.jit(lambda x: module.apply(variables, x, use_running_average=True))
-    cost: Any = run.lower(views).compile().cost_analysis()
-    return cost["flops"] / len(views)
+def check_landmarks(runs: dict[str, Contender], views: np.ndarray, tolerance: float) -> None:
+    """Compares what contenders find.
+
+    Raises:
+      RuntimeError: one finds other landmarks than ours.
+    """
+    ours = runs[OURS](views)
+    for name, run in runs.items():
+        difference = float(np.abs(run(views) - ours).max())
+        if not difference <= tolerance:
+            raise RuntimeError(f"{name}: landmarks in [-1, 1] differ from ours by {difference:g}")
 
 
-def measure(widths: list[str], batches: list[int], dtypes: list[str]) -> dict[str, Any]:
+def measure(widths: Iterable[str], batches: Iterable[int], dtypes: Iterable[str]) -> dict[str, Any]:
     """Times everything; plain JSON, the source of `to_markdown`.
 
     Raises:
-      RuntimeError: a contender finds other points.
+      RuntimeError: a contender finds other landmarks.
     """
     rows: list[dict[str, Any]] = []
     left_out: dict[str, str] = {}
-    peaks = {dtype: records.matmul_peak(dtype) for dtype in dtypes}
+    batches, dtypes = tuple(batches), tuple(dtypes)
+    peaks = {dtype: harness.matmul_peak(dtype) for dtype in dtypes}
     rng = np.random.default_rng(0)
-    for width in widths:
-        for dtype in dtypes:
-            config = configuration(width, dtype)
-            variables = random_variables(config)
-            found = contenders(config, variables)
-            left_out |= {
-                f"{name}, {dtype}": why for name, why in found.items() if isinstance(why, str)
-            }
-            runs = {name: run for name, run in found.items() if not isinstance(run, str)}
-            flops = flops_per_view(config, variables)
-            for batch in batches:
-                side = config.views.size
-                views = rng.integers(0, 256, (batch, side, side, 3), np.uint8)
-                _check(runs, views[:8], TOLERANCE[dtype])
-                calls = {name: partial(run, views) for name, run in runs.items()}
-                for name, times in records.in_turn(calls).items():
-                    cell = {"width": width, "dtype": dtype, "batch": batch, "contender": name}
-                    cell |= {"rounds": len(times), "gflop_per_view": round(flops / 1e9, 4)}
-                    cell["quartiles_ms"] = records.quartiles_ms(times)
-                    cell["floor_ms"] = round(1e3 * flops * batch / peaks[dtype], 3)
-                    rows.append(cell)
-                    records.log(cell)
+    for width, dtype in itertools.product(widths, dtypes):
+        config = configure(width, dtype)
+        side = config.views.size
+        runs, missing = make_contenders(config, random_variables(config))
+        left_out |= {f"{name}, {dtype}": why for name, why in missing.items()}
+        flops = 2 * sum(conv.macs for conv in detector_convs(config))
+        for batch in batches:
+            views = rng.integers(0, 256, (batch, side, side, 3), np.uint8)
+            check_landmarks(runs, views[:8], TOLERANCE[dtype])
+            calls = {name: partial(run, views) for name, run in runs.items()}
+            for name, times in harness.time_in_turn(calls).items():
+                row = {"width": width, "dtype": dtype, "batch": batch, "contender": name}
+                row |= {"rounds": len(times), "gflop_per_view": round(flops / 1e9, 4)}
+                row["quartiles_ms"] = harness.quartiles(times, 1e3)
+                row["floor_ms"] = round(1e3 * flops * batch / peaks[dtype], 3)
+                rows.append(row)
+                harness.log(row)
     return {
-        **records.surroundings("benchmarks.detector", ("jax", "torch", "onnxruntime", "numpy")),
+        **harness.environment("benchmarks.detector", ("jax", "torch", "onnxruntime", "numpy")),
         "matmul_gflops": {dtype: round(peak / 1e9, 1) for dtype, peak in peaks.items()},
         "left_out": left_out,
         "rows": rows,
     }
 
 
-def _check(runs: dict[str, Contender], views: np.ndarray, tolerance: float) -> None:
-    wanted = runs[OURS](views)
-    for name, run in runs.items():
-        difference = float(np.abs(run(views) - wanted).max())
-        if not difference <= tolerance:
-            raise RuntimeError(f"{name}: points differ by {difference:g} of the view's half side")
-
-
-def to_markdown(result: dict[str, Any]) -> str:
-    """The table of a result: milliseconds a batch, and how our time compares."""
+def to_markdown(result: dict[str, Any], level: int = 1) -> str:
+    """The table of a result: milliseconds per batch, and how ours compares."""
     names = list(dict.fromkeys(row["contender"] for row in result["rows"]))
     cells: dict[tuple[str, str, int], dict[str, dict[str, Any]]] = {}
     for row in result["rows"]:
         key = row["width"], row["dtype"], row["batch"]
         cells.setdefault(key, {})[row["contender"]] = row
     header = ["Width", "Arithmetic", "Batch", *names, "Ours / fastest other", "Views/s", "Of peak"]
-    lines = []
-    for (width, dtype, batch), found in cells.items():
-        medians = {name: row["quartiles_ms"][1] for name, row in found.items()}
+    rows = []
+    for (width, dtype, batch), by_name in cells.items():
+        medians = {name: row["quartiles_ms"][1] for name, row in by_name.items()}
         others = [median for name, median in medians.items() if name != OURS]
-        ratio = f"{medians[OURS] / min(others):.2f}" if others else "-"
-        times = [f"{medians[name]:.1f} ms" if name in medians else "-" for name in names]
+        ratio = f"{medians[OURS] / min(others):.2f}" if others else DASH
+        times = [f"{medians[name]:.1f} ms" if name in medians else DASH for name in names]
         rate = f"{1e3 * batch / medians[OURS]:,.0f}"
-        peak = f"{found[OURS]['floor_ms'] / medians[OURS]:.0%}"
-        lines.append([width, dtype, str(batch), *times, ratio, rate, peak])
+        peak = f"{by_name[OURS]['floor_ms'] / medians[OURS]:.0%}"
+        rows.append([width, dtype, str(batch), *times, ratio, rate, peak])
     notes = [
-        records.ran_on(result),
-        f"Medians over rounds in turn. Of peak: the operations over the best matrix product here "
-        f"({records.peaks(result)}), over our time. Views/s are ours.",
-        *records.left_out(result),
+        harness.provenance(result),
+        "Medians over rounds in turn. Of peak: the operations over the best matrix product here "
+        f"({harness.peaks(result)}), over our time. Views/s are ours.",
+        *harness.left_out(result),
     ]
-    return records.page("The detector's speed", records.table(header, lines), notes)
+    return Table(header, rows, "The detector's speed", notes).to_markdown(level)
 
 
 def main() -> None:
     """Measures, and writes the JSON with its table beside it."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--out", type=arguments.out_file, help="JSON file; the table gets the ending .md"
-    )
-    parser.add_argument(
-        "--widths", type=arguments.names(WIDTHS), default="paper,small", help="by commas"
-    )
-    parser.add_argument(
-        "--batches", type=arguments.counts(1), default="1,8,64,256", help="views at once"
-    )
-    parser.add_argument(
-        "--dtypes",
-        type=arguments.names(records.DTYPES),
-        default=records.default_dtypes(),
-        help=", ".join(records.DTYPES),
-    )
-    given = parser.parse_args()
-    result = measure(given.widths, given.batches, given.dtypes)
-    records.write(given.out, result, to_markdown(result))
+    parser = harness.argument_parser(__doc__)
+    read = harness.comma_separated
+    widths, batches = read(harness.one_of(WIDTHS)), read(harness.at_least(1))
+    parser.add_argument("--widths", type=widths, default="paper,small", help="by commas")
+    parser.add_argument("--batches", type=batches, default="1,8,64,256", help="views per call")
+    harness.add_dtypes(parser)
+    args = parser.parse_args()
+    result = measure(args.widths, args.batches, args.dtypes)
+    harness.write_result(args.out, result, to_markdown(result))
 
 
 if __name__ == "__main__":
-    arguments.run(main)
+    harness.run_command(main)

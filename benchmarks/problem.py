@@ -1,4 +1,4 @@
-"""What all contenders compute on: a preset at random weights, with a batch of random canvases."""
+"""What all contenders compute on: a preset with random weights, and a batch of random canvases."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -7,7 +7,6 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from benchmarks import tracing
 from landmarks_jax import config as configuration
 from landmarks_jax import objective
 from landmarks_jax.configs import paper, released
@@ -15,12 +14,13 @@ from landmarks_jax.models import vgg as vggs
 from landmarks_jax.training import sharding
 from landmarks_jax.training import state as states
 from landmarks_jax.training import step as steps
-from landmarks_jax.training.batches import batch_shapes
+from landmarks_jax.training.batches import Batch, batch_shapes
 from landmarks_jax.training.step import Frozen
 from landmarks_jax.weights import vgg_weights
 
 PRESETS = {"paper": paper, "released": released}
 PAPER_STEPS = 85_000  # of the paper's training
+_NUM_POINTS = 5  # of a photo, where views are cut around boxes
 
 
 class Problem(NamedTuple):
@@ -29,8 +29,8 @@ class Problem(NamedTuple):
     Attributes:
       config: the configuration.
       networks: our modules.
-      frozen: what steps read, on the device.
-      variables: the first weights, `{"params", "batch_stats"}`, NumPy.
+      frozen: what steps read and do not change, on the device.
+      variables: initial weights, `{"params", "batch_stats"}`, NumPy.
       batch: canvases, and the points where the views need them, NumPy.
     """
 
@@ -44,7 +44,15 @@ class Problem(NamedTuple):
 def configure(
     preset: str, channels: int | None, dtype: str, batch: int, **fields: Any
 ) -> ConfigDict:
-    """A preset at a width of the generator, or its own; `fields` as `views__size=64`."""
+    """A preset with other fields.
+
+    Args:
+      preset: one of `PRESETS`.
+      channels: the generator's; None for the preset's own.
+      dtype: `config.compute_dtype`.
+      batch: photos per step.
+      fields: any other, as `views__size=64`.
+    """
     config = PRESETS[preset].get_config()
     config.compute_dtype = dtype
     config.train.batch_size = batch
@@ -58,7 +66,7 @@ def configure(
 
 
 def random_vgg(config: ConfigDict) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
-    """VGG's parameters drawn at random, and torchvision's mean and deviation if the preset's."""
+    """VGG's parameters drawn at random, and the mean and deviation of its input."""
     rng = np.random.default_rng(0)
     shapes = vggs.parameter_shapes(config.perceptual.network, config.perceptual.taps)
     params = {
@@ -73,16 +81,27 @@ def random_vgg(config: ConfigDict) -> tuple[dict[str, np.ndarray], np.ndarray, n
 
 
 def mesh() -> jax.sharding.Mesh:
-    """The first device alone: PyTorch's step knows no other."""
+    """The first device alone, as PyTorch's step uses no other."""
     return sharding.make_mesh(jax.devices()[:1])
 
 
+def input_shapes(config: ConfigDict, sharding: Any = None) -> Batch:
+    """The shapes of a batch."""
+    return batch_shapes(config, _NUM_POINTS, sharding)
+
+
+def num_parameters(config: ConfigDict) -> int:
+    """How many parameters are trained."""
+    state = states.abstract_state(config, objective.build_networks(config), mesh())
+    return sum(leaf.size for leaf in jax.tree.leaves(state.params))
+
+
 def make_problem(config: ConfigDict) -> Problem:
-    """Draws weights, canvases and points; nothing of it has to be compiled."""
+    """Draws weights, canvases and points in NumPy, which compiles nothing."""
     networks = objective.build_networks(config)
     variables = _random_variables(config, networks)
     rng = np.random.default_rng(1)
-    canvases, points = batch_shapes(config, tracing.NUM_POINTS)
+    canvases, points = input_shapes(config)
     batch = [rng.integers(0, 256, canvases.shape, np.uint8)]
     if points is not None:
         batch.append(rng.uniform(-0.4, 0.4, points.shape).astype(np.float32))
@@ -92,7 +111,7 @@ def make_problem(config: ConfigDict) -> Problem:
 
 
 def _random_variables(config: ConfigDict, networks: objective.Networks) -> dict[str, Any]:
-    """Weights as an initialiser draws them, but for batch norms, which are not the identity."""
+    """Weights of an initialiser's size; batch norms are not the identity."""
     state: Any = states.abstract_state(config, networks, mesh())
     rng = np.random.default_rng(0)
 
@@ -118,7 +137,7 @@ def first_state(problem: Problem) -> states.TrainState:
 
 
 def draw_views(problem: Problem, step: int = 0) -> tuple[Any, Any, Any]:
-    """The views and auxiliaries that a step of ours will draw."""
+    """The views and auxiliary rows that the given step of ours will draw."""
     run = jax.jit(partial(steps.draw, config=problem.config))
     canvases, points = (*problem.batch, None)[:2]
     drawn = run(problem.frozen.key, np.int32(step), canvases, points=points)

@@ -1,13 +1,13 @@
 """A profile of a few training steps: the longest kernels, and the time of each part.
 
-Read from `jax.profiler`'s own file by `jax.profiler.ProfileData`; TensorBoard is not needed. Where
-in the networks a kernel belongs, the compiled step's text says.
+Read from `jax.profiler`'s own file, without TensorBoard. The compiled step's text says where in the
+networks a kernel belongs.
 """
 
 import re
 import tempfile
 import warnings
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from benchmarks import records, tracing
+from benchmarks import harness
 from benchmarks.contenders import Ours
 from benchmarks.problem import make_problem
 
-# An instruction of the compiled step, and the stack of names that it was traced under.
+# An instruction of the compiled step, and the scopes it was traced in.
 _INSTRUCTION = re.compile(r"%?([\w.-]+) = .*metadata=\{[^}]*op_name=\"([^\"]*)\"")
 LONGEST = 10
 
@@ -29,8 +29,8 @@ class Kernel(NamedTuple):
 
     Attributes:
       name: the kernel's.
-      operation: the instruction of the compiled program it was started for, or "".
-      milliseconds: that it took.
+      operation: the instruction of the compiled program it belongs to, or "".
+      milliseconds: its duration.
     """
 
     name: str
@@ -38,14 +38,22 @@ class Kernel(NamedTuple):
     milliseconds: float
 
 
-def places(text: str) -> dict[str, str]:
+def scopes(hlo: str) -> dict[str, str]:
     """Instruction -> where it was traced, such as `jvp(Generator)/residual1/conv1/...`."""
-    found = map(_INSTRUCTION.search, text.splitlines())
-    return {match[1]: match[2] for match in found if match}
+    matches = map(_INSTRUCTION.search, hlo.splitlines())
+    return {match[1]: match[2] for match in matches if match}
+
+
+def part_of(scope: str) -> str:
+    """The part of the networks that a scope belongs to."""
+    if "Generator" in scope:
+        return "encoder" if "encoder" in scope else "decoder"
+    names = {"Detector": "detector", "Vgg": "vgg"}
+    return next((part for name, part in names.items() if name in scope), "other")
 
 
 def record(run: Callable[[], Any]) -> list[Kernel]:
-    """The kernels of a call, which returns when they are done."""
+    """The kernels of a call that returns when they are done."""
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0
     with tempfile.TemporaryDirectory() as folder:
@@ -53,16 +61,15 @@ def record(run: Callable[[], Any]) -> list[Kernel]:
             run()
         (path,) = Path(folder).rglob("*.xplane.pb")
         with warnings.catch_warnings():
-            # The reader's own types warn when first made; as an error that ends the process.
+            # The reader's types warn when first made, which as an error would end the process.
             warnings.simplefilter("ignore", DeprecationWarning)
             return list(_read(path))
 
 
 def _read(path: Path) -> Iterator[Kernel]:
-    """The kernels that ran on an accelerator, or else the operations that a CPU ran."""
-    data = jax.profiler.ProfileData.from_file(str(path))  # kept: its planes end with it
+    data = jax.profiler.ProfileData.from_file(str(path))  # its planes need it alive
     lines = [(plane.name, line) for plane in data.planes for line in plane.lines]
-    # Of an accelerator its streams, whose other lines sum these up; else XLA's threads.
+    # An accelerator's streams, as its other lines summarise them; on a CPU XLA's threads.
     streams = [
         line
         for plane, line in lines
@@ -76,58 +83,58 @@ def _read(path: Path) -> Iterator[Kernel]:
                 yield Kernel(event.name, operation, event.duration_ns / 1e6)
 
 
-def summary(kernels: Iterable[Kernel], where: dict[str, str], count: int) -> dict[str, Any]:
-    """Kernels by name and by part of the networks, a step.
+def summarize(kernels: Iterable[Kernel], where: dict[str, str], steps: int) -> dict[str, Any]:
+    """Kernels by name and by part of the networks, per step.
 
     Args:
-      kernels: as `record` gives them.
-      where: as `places` gives it.
-      count: steps that were profiled.
+      kernels: as `record` returns them.
+      where: as `scopes` returns it.
+      steps: how many were profiled.
     """
-    times: defaultdict[str, float] = defaultdict(float)
-    calls: Counter[str] = Counter()
-    operations: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    by_name: dict[str, list[Kernel]] = defaultdict(list)
     parts: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for kernel in kernels:
-        times[kernel.name] += kernel.milliseconds
-        calls[kernel.name] += 1
-        place = where.get(kernel.operation, "")
-        operations[kernel.name][place or kernel.operation] += kernel.milliseconds
-        direction = "backward" if "transpose(" in place else "forward"
-        parts[tracing.part_of(place)][direction] += kernel.milliseconds
+        by_name[kernel.name].append(kernel)
+        scope = where.get(kernel.operation, "")
+        direction = "backward" if "transpose(" in scope else "forward"
+        parts[part_of(scope)][direction] += kernel.milliseconds
+    times = {name: sum(run.milliseconds for run in runs) for name, runs in by_name.items()}
     total = sum(times.values())
-    longest = [
-        {
-            "kernel": name,
-            "ms": round(taken / count, 4),
-            "share": round(taken / total, 4),
-            "calls": round(calls[name] / count, 2),
-            "mostly": max(operations[name], key=operations[name].__getitem__),
-        }
-        for name, taken in sorted(times.items(), key=lambda item: -item[1])[:LONGEST]
-    ]
+    longest = []
+    for name in sorted(times, key=times.__getitem__, reverse=True)[:LONGEST]:
+        places: dict[str, float] = defaultdict(float)
+        for run in by_name[name]:
+            places[where.get(run.operation, "") or run.operation] += run.milliseconds
+        longest.append(
+            {
+                "kernel": name,
+                "ms": round(times[name] / steps, 4),
+                "share": round(times[name] / total, 4),
+                "calls": round(len(by_name[name]) / steps, 2),
+                "mostly": max(places, key=places.__getitem__),
+            }
+        )
     return {
-        "kernel_ms": round(total / count, 4),
-        "kernels": round(sum(calls.values()) / count, 1),
+        "kernel_ms": round(total / steps, 4),
+        "kernels": round(sum(map(len, by_name.values())) / steps, 1),
         "parts_ms": {
-            part: {direction: round(ms / count, 4) for direction, ms in spent.items()}
+            part: {direction: round(ms / steps, 4) for direction, ms in spent.items()}
             for part, spent in sorted(parts.items())
         },
         "longest": longest,
     }
 
 
-def measure(config: ConfigDict, count: int = 5) -> dict[str, Any]:
+def measure(config: ConfigDict, steps: int = 5) -> dict[str, Any]:
     """Profiles a few steps; plain JSON. `wall_ms` is a step's without the profiler."""
-    ours = Ours(make_problem(config), count)
+    ours = Ours(make_problem(config), steps)
     ours()
-    wall = min(records.seconds_of(ours) for _ in range(2)) / count
-    found = summary(record(ours), places(ours.text()), count)
+    wall = min(harness.seconds_of(ours) for _ in range(2)) / steps
     return {
         "channels": config.model.generator_channels,
         "dtype": config.compute_dtype,
         "batch": config.train.batch_size,
-        "steps": count,
+        "steps": steps,
         "wall_ms": round(1e3 * wall, 4),
-        **found,
+        **summarize(record(ours), scopes(ours.hlo()), steps),
     }

@@ -2,242 +2,255 @@
 
 python -m benchmarks.roofline --device h200 --out docs/results/benchmarks/roofline_h200.json
 
-Three floors. No step can take less than its multiply-adds over the best matrix product (`compute`).
-None that does one convolution after the other can take less than the sum, over convolutions and
-their gradients, of the longer of computing and moving what they read and write, if all pointwise
-work were part of them and cost nothing (`roofline`). With convolutions from a library, which leave
-batch norm to passes of its own, what these move comes on top (`library`). What is counted, see
-`benchmarks.counting` and `benchmarks.tracing`.
+`compute`: the step's multiply-adds over the best matrix product. `roofline`: the sum, over
+convolutions and their gradients, of the longer of computing and of moving what each reads and
+writes, with all pointwise work free. Counted are the plain layers of the method, whatever way ours
+are written; a test holds the count against PyTorch's.
 """
 
-import argparse
+import itertools
 from collections import defaultdict
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
-from benchmarks import arguments, counting, records, tracing
-from benchmarks.problem import PAPER_STEPS, PRESETS, configure
+from benchmarks import harness
+from benchmarks.problem import PAPER_STEPS, PRESETS, configure, input_shapes, num_parameters
+from landmarks_jax.models import vgg
+from landmarks_jax.system.tables import Table
 
-# Rates in operations and bytes a second. Not of this machine: what a file says by them is assumed.
+PARTS = ("detector", "encoder", "decoder", "vgg")
+# Rates in operations and bytes per second, assumed where this machine is another.
+_ASSUMED = (
+    "assumed: a bfloat16 product of 8192 and a copy, as measured on another machine of this kind; "
+    "float32 is TF32, half of bfloat16 by the data sheet"
+)
+_PEAK = {"bfloat16": 790e12, "float32": 395e12}
 DEVICES: dict[str, dict[str, Any]] = {
-    "h200": {
-        "name": "NVIDIA H200",
-        "peak": {"bfloat16": 790e12, "float32": 395e12},
-        "bandwidth": 4.3e12,
-        "source": "assumed: a bfloat16 product of 8192 and a copy, as measured on another machine "
-        "of this kind; float32 is TF32, half of bfloat16 by the data sheet",
-    },
-    "h100": {
-        "name": "NVIDIA H100 SXM",
-        "peak": {"bfloat16": 790e12, "float32": 395e12},
-        "bandwidth": 3.0e12,
-        "source": "assumed: a bfloat16 product of 8192 and a copy, as measured on another machine "
-        "of this kind; float32 is TF32, half of bfloat16 by the data sheet",
-    },
+    "h200": {"name": "NVIDIA H200", "peak": _PEAK, "bandwidth": 4.3e12, "source": _ASSUMED},
+    "h100": {"name": "NVIDIA H100 SXM", "peak": _PEAK, "bandwidth": 3.0e12, "source": _ASSUMED},
 }
 _BYTES = {"bfloat16": 2, "float32": 4}
-# Of a parameter: Adam reads it, its gradient and two means, and writes it and the means.
+# Per parameter: Adam reads it, its gradient and two means, and writes it and the means.
 _ADAM_BYTES = 28
+
+
+class Conv(NamedTuple):
+    """A convolution of one image.
+
+    Attributes:
+      part: one of `PARTS`.
+      kernel: `(k, k, inputs, outputs)`.
+      positions: how often the kernel is applied.
+      read: elements of its input.
+      written: elements of its output.
+    """
+
+    part: str
+    kernel: tuple[int, int, int, int]
+    positions: int
+    read: int
+    written: int
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds per image, forward; each of the two gradients takes as many."""
+        return int(np.prod(self.kernel)) * self.positions
+
+
+def _conv(part: str, k: int, side: int, inputs: int, outputs: int, *, stride: int = 1) -> Conv:
+    positions = (side // stride) ** 2
+    return Conv(part, (k, k, inputs, outputs), positions, side**2 * inputs, positions * outputs)
+
+
+def _block(side: int, inputs: int, width: int) -> Iterator[Conv]:
+    for before, after in itertools.pairwise((inputs, width // 2, width // 4, width // 4)):
+        yield _conv("detector", 3, side, before, after)
+    if inputs != width:
+        yield _conv("detector", 1, side, inputs, width)
+
+
+def detector_convs(config: ConfigDict) -> Iterator[Conv]:
+    """The detector's convolutions."""
+    side, width = config.views.size, config.model.detector_channels
+    yield _conv("detector", 7, side, 3, width // 4, stride=2)
+    yield from _block(side // 2, width // 4, width // 2)
+    side //= 4
+    yield from _block(side, width // 2, width // 2)
+    yield from _block(side, width // 2, width)
+    level = side
+    for _ in range(config.model.hourglass_depth):
+        yield from _block(level, width, width)  # skip
+        level //= 2
+        for _ in ("down", "up"):
+            yield from _block(level, width, width)
+    yield from _block(level, width, width)  # bottom
+    yield from _block(side, width, width)
+    yield _conv("detector", 1, side, width, width)
+    yield _conv("detector", 1, side, width, config.model.num_landmarks)
+
+
+def generator_convs(config: ConfigDict) -> Iterator[Conv]:
+    """The encoder's and the decoder's convolutions."""
+    side, c = config.views.size, config.model.generator_channels
+    yield _conv("encoder", 7, side, 3, c)
+    yield _conv("encoder", 4, side, c, 2 * c, stride=2)
+    yield _conv("encoder", 4, side // 2, 2 * c, 4 * c, stride=2)
+    width, side = 4 * c + config.model.num_landmarks, side // 4
+    for _ in range(2 * config.model.residual_blocks):
+        yield _conv("decoder", 3, side, width, width)
+    for _ in range(2):  # transposed
+        half, written = width // 2, 4 * side**2 * (width // 2)
+        yield Conv("decoder", (4, 4, width, half), side**2, side**2 * width, written)
+        width, side = half, 2 * side
+    yield _conv("decoder", 7, side, width, 3)
+
+
+def vgg_convs(config: ConfigDict) -> Iterator[Conv]:
+    """VGG's convolutions up to the last tap."""
+    side, inputs, network = config.views.size, 3, config.perceptual.network
+    for layer in vgg.layers_needed(network, config.perceptual.taps):
+        if layer.endswith("_1") and layer != "1_1":
+            side //= 2
+        width = vgg.width_of(network, layer)
+        yield _conv("vgg", 3, side, inputs, width)
+        inputs = width
+
+
+def step_convs(config: ConfigDict) -> Iterator[tuple[Conv, int, int]]:
+    """Every convolution of a training step.
+
+    Left out are gradients that nothing needs: of photos, VGG's kernels and the targets' features.
+
+    Yields:
+      The convolution, images per photo, and passes: forward, and the gradients it needs.
+    """
+    composition = config.objective.composition
+    directions = 2 if composition in ("cycle", "all") else 1
+    for i, conv in enumerate(detector_convs(config)):
+        yield conv, 2, 3 if i else 2
+    for i, conv in enumerate(generator_convs(config)):
+        yield conv, directions, 3 if i else 2
+        if composition in ("inter", "all"):  # a second time, on the intermediate images
+            yield conv, directions, 3
+    for conv in vgg_convs(config) if config.perceptual.weights else ():
+        yield conv, directions, 2  # reconstructions
+        yield conv, directions, 1  # targets
+
+
+def macs_per_photo(config: ConfigDict) -> int:
+    """Multiply-adds of a training step per photo."""
+    return sum(images * passes * conv.macs for conv, images, passes in step_convs(config))
+
+
+def floors(config: ConfigDict, device: dict[str, Any]) -> dict[str, Any]:
+    """The floors of a configuration's step.
+
+    Args:
+      config: the configuration.
+      device: an entry of `DEVICES`, or anything with its "peak" and "bandwidth".
+
+    Returns:
+      `compute_ms` and `roofline_ms` per step and, by part, multiply-adds and bytes per photo and
+      milliseconds of the roofline.
+    """
+    photos, width = config.train.batch_size, _BYTES[config.compute_dtype]
+    peak, bandwidth = device["peak"][config.compute_dtype], device["bandwidth"]
+    parts: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    for conv, images, passes in step_convs(config):
+        macs, part = passes * images * conv.macs, parts[conv.part]
+        elements = images * photos * (conv.read + conv.written) + int(np.prod(conv.kernel))
+        moved = passes * width * elements
+        part["macs"] += macs
+        part["bytes"] += moved / photos
+        part["roofline_ms"] += 1e3 * max(2 * photos * macs / peak, moved / bandwidth)
+    views = 2 * photos * config.views.size**2 * 3 * _BYTES["float32"]
+    besides = {
+        "views": input_shapes(config).canvases.size + views,
+        "optimiser": _ADAM_BYTES * num_parameters(config),
+    }
+    for name, moved in besides.items():
+        parts[name] = {"bytes": moved / photos, "roofline_ms": 1e3 * moved / bandwidth}
+    return {
+        "compute_ms": 2e3 * photos * macs_per_photo(config) / peak,
+        "roofline_ms": sum(part["roofline_ms"] for part in parts.values()),
+        "parts": {name: dict(part) for name, part in parts.items()},
+    }
 
 
 def measured(dtypes: Iterable[str]) -> dict[str, Any]:
     """This machine's own rates, as an entry of `DEVICES`."""
     return {
         "name": f"this {jax.devices()[0].device_kind}",
-        "peak": {dtype: records.matmul_peak(dtype) for dtype in dtypes},
-        "bandwidth": records.copy_bandwidth(),
+        "peak": {dtype: harness.matmul_peak(dtype) for dtype in dtypes},
+        "bandwidth": harness.copy_bandwidth(),
         "source": "measured here: a matrix product and a copy",
     }
 
 
-def floors(config: ConfigDict, device: dict[str, Any]) -> dict[str, Any]:
-    """The floors of a configuration's step.
-
-    Returns:
-      Milliseconds a step (`compute_ms`, `roofline_ms`, `library_ms`) and, by part, multiply-adds
-      and bytes a photo with the part's share of the roofline.
-    """
-    photos, width = config.train.batch_size, _BYTES[config.compute_dtype]
-    peak, bandwidth = device["peak"][config.compute_dtype], device["bandwidth"]
-    parts: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
-    apart = 0.0
-    for one in counting.passes(config):
-        moved = width * (photos * one.moved + one.weights)
-        apart += width * photos * one.apart
-        part = parts[one.part]
-        part[f"{one.direction}_macs"] += one.macs
-        part["bytes"] += moved / photos
-        part["roofline_ms"] += 1e3 * max(2 * photos * one.macs / peak, moved / bandwidth)
-    for name, moved in _moved_besides(config).items():
-        parts[name]["bytes"] = moved / photos
-        parts[name]["roofline_ms"] = 1e3 * moved / bandwidth
-    roofline = sum(part["roofline_ms"] for part in parts.values())
-    return {
-        "compute_ms": 2e3 * photos * counting.macs_per_photo(config) / peak,
-        "roofline_ms": roofline,
-        "library_ms": roofline + 1e3 * apart / bandwidth,
-        "parts": {name: dict(part) for name, part in parts.items()},
-    }
-
-
-def _moved_besides(config: ConfigDict) -> dict[str, float]:
-    """Bytes a step that no convolution moves: canvases into views, and Adam's update."""
-    canvases = tracing.canvases_of(config)
-    views = 2 * config.train.batch_size * config.views.size**2 * 3 * _BYTES["float32"]
-    parameters = tracing.num_parameters(config)
-    return {"views": canvases.size + views, "optimiser": _ADAM_BYTES * parameters}
-
-
-def count(
-    presets: Iterable[str],
-    batches: Iterable[int],
-    dtypes: Iterable[str],
-    device: dict[str, Any],
-    *,
-    compiled: bool = False,
-    channels: int | None = None,
-    **fields: Any,
-) -> dict[str, Any]:
-    """Counts and floors; plain JSON, the source of `to_markdown`.
-
-    Args:
-      presets: of `PRESETS`.
-      batches: photos a step.
-      dtypes: arithmetic.
-      device: an entry of `DEVICES`, or `measured`.
-      compiled: count too what XLA compiles for the device here.
-      channels: the generator's c; None is the preset's own.
-      fields: what differs from the preset, as `problem.configure` takes it.
-    """
-    rows, counts = [], {}
-    batches, dtypes = tuple(batches), tuple(dtypes)
-    for preset in presets:
-        for batch in batches:
-            for dtype in dtypes:
-                config = configure(preset, channels, dtype, batch, **fields)
-                row = {"preset": preset, "dtype": dtype, "batch": batch}
-                rows.append(row | floors(config, device))
-        config = configure(preset, channels, dtypes[0], batches[0], **fields)
-        counts[preset] = {
-            "channels": config.model.generator_channels,
-            "closed_form": closed_form(config),
-            "run": tracing.run_macs(config),
-            "xla_given": tracing.xla_costs(config, compiled=False),
-        }
-        if compiled:
-            counts[preset]["xla_compiled"] = tracing.xla_costs(config, compiled=True)
-    return {
-        **records.surroundings("benchmarks.roofline", ("jax", "jaxlib")),
-        "floor_of": device,
-        "counts": counts,
-        "rows": rows,
-    }
-
-
-def closed_form(config: ConfigDict) -> dict[str, dict[str, float]]:
-    """Multiply-adds a photo, `{part: {"forward", "backward"}}`."""
-    found: dict[str, dict[str, float]] = defaultdict(lambda: {"forward": 0.0, "backward": 0.0})
-    for one in counting.passes(config):
-        found[one.part][one.direction] += one.macs
-    return dict(found)
+def measure(configs: dict[str, list[ConfigDict]], device: dict[str, Any]) -> dict[str, Any]:
+    """The floors of configurations by preset; plain JSON, the source of `to_markdown`."""
+    rows = [
+        {"preset": preset, "dtype": config.compute_dtype, "batch": config.train.batch_size}
+        | floors(config, device)
+        for preset, variants in configs.items()
+        for config in variants
+    ]
+    head = harness.environment("benchmarks.roofline", ("jax", "jaxlib"))
+    return {**head, "floor_of": device, "rows": rows}
 
 
 def to_markdown(result: dict[str, Any]) -> str:
-    """The floors, and beneath them the counts, of a result."""
+    """The table of a result."""
     device = result["floor_of"]
-    header = ["Preset", "Arithmetic", "Batch", "Compute", "Roofline", "Images/s"]
-    header += [f"{PAPER_STEPS:,} steps", "Library", f"{PAPER_STEPS:,} steps"]
     names = list(result["rows"][0]["parts"])
-    header += [f"{name}, ms" for name in names]
-    lines = []
+    header = ["Preset", "Arithmetic", "Batch", "GMAC per photo", "Compute", "Roofline", "Images/s"]
+    header += [f"{PAPER_STEPS:,} steps", *(f"{name}, ms" for name in names)]
+    rows = []
     for row in result["rows"]:
-        line = [row["preset"], row["dtype"], str(row["batch"])]
-        line += [f"{row['compute_ms']:,.2f} ms", f"{row['roofline_ms']:,.2f} ms"]
-        line += [f"{1e3 * row['batch'] / row['roofline_ms']:,.0f}"]
-        line += [f"{PAPER_STEPS * row['roofline_ms'] / 6e4:,.1f} min"]
-        line += [
-            f"{row['library_ms']:,.2f} ms",
-            f"{PAPER_STEPS * row['library_ms'] / 6e4:,.1f} min",
-        ]
-        line += [f"{row['parts'][name]['roofline_ms']:,.2f}" for name in names]
-        lines.append(line)
+        macs = sum(part.get("macs", 0) for part in row["parts"].values())
+        cells = [row["preset"], row["dtype"], str(row["batch"]), f"{macs / 1e9:,.1f}"]
+        cells += [f"{row['compute_ms']:,.2f} ms", f"{row['roofline_ms']:,.2f} ms"]
+        cells += [f"{1e3 * row['batch'] / row['roofline_ms']:,.0f}"]
+        cells += [f"{PAPER_STEPS * row['roofline_ms'] / 6e4:,.1f} min"]
+        rows.append([*cells, *(f"{row['parts'][name]['roofline_ms']:,.2f}" for name in names)])
     rates = ", ".join(f"{peak / 1e12:,.3g} TFLOP/s in {d}" for d, peak in device["peak"].items())
     notes = [
-        records.ran_on(result),
-        f"The floor is of: {device['name']}, {rates}, {device['bandwidth'] / 1e9:,.4g} GB/s "
-        f"({device['source']}). Compute: the closed form's multiply-adds over that product. "
-        "Roofline: over convolutions and gradients, the longer of computing and moving, pointwise "
-        "work free; the parts' columns are its shares, images/s its rate. Library: batch norm in "
-        "passes of its own on top.",
+        harness.provenance(result),
+        f"The device: {device['name']}, {rates}, {device['bandwidth'] / 1e9:,.4g} GB/s "
+        f"({device['source']}). Compute: the step's multiply-adds (GMAC: 10^9) over that product. "
+        "Roofline: over convolutions and their gradients, the longer of computing and moving, "
+        "pointwise work free; the columns of the parts are its shares, images/s its rate.",
     ]
-    tables = [records.page("The floor of a training step", records.table(header, lines), notes)]
-    for preset, counts in result["counts"].items():
-        tables.append(_counts_table(preset, counts))
-    return "\n".join(tables)
-
-
-def _counts_table(preset: str, counts: dict[str, Any]) -> str:
-    ways = [way for way in counts if way.startswith("xla") and counts[way]]
-    header = ["Part", "Closed form, forward", "and backward", "Run, forward", "and backward"]
-    header += [f"XLA, {way[4:]}, {what}" for way in ways for what in ("half FLOPs", "MB")]
-    sums: list[float] = [0.0] * 4
-    lines = []
-    for part in (*counting.PARTS, "other", "views"):
-        values = [
-            counts[way].get(part, {}).get(direction, 0.0) / 1e9
-            for way in ("closed_form", "run")
-            for direction in ("forward", "backward")
-        ]
-        sums = [total + value for total, value in zip(sums, values, strict=True)]
-        lines.append([part, *(f"{value:,.2f}" for value in values), *_xla(counts, ways, part)])
-    lines.append(["step", *(f"{value:,.2f}" for value in sums), *_xla(counts, ways, "step")])
-    notes = [
-        "Thousand millions of multiply-adds a photo and step. Closed form: the plain layers. Run: "
-        "convolutions and matrix products in our step's jaxpr. XLA counts pointwise work too and "
-        "leaves padding out; given: before it compiles, so that no byte is saved by fusion.",
-    ]
-    title = f"Multiply-adds, {preset}, c = {counts['channels']}"
-    return records.page(title, records.table(header, lines), notes, level=2)
-
-
-def _xla(counts: dict[str, Any], ways: list[str], part: str) -> list[str]:
-    cells = []
-    for way in ways:
-        cost = counts[way].get(part)
-        cells += (
-            [f"{cost['flops'] / 2e9:,.2f}", f"{cost['bytes'] / 1e6:,.0f}"] if cost else ["-"] * 2
-        )
-    return cells
+    return Table(header, rows, "The floor of a training step", notes).to_markdown(1)
 
 
 def main() -> None:
-    """Counts, and writes the JSON with its tables beside it."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Counts, and writes the JSON with its table beside it."""
+    parser = harness.argument_parser(__doc__)
+    read = harness.comma_separated
+    dtypes = read(harness.one_of(_BYTES))
     parser.add_argument(
-        "--out", type=arguments.out_file, help="JSON file; the tables get the ending .md"
+        "--presets", type=read(harness.one_of(PRESETS)), default="paper,released", help="by commas"
     )
-    parser.add_argument("--presets", type=arguments.names(PRESETS), default="paper,released")
+    parser.add_argument("--batches", type=read(harness.at_least(2)), default="32,256", help="sizes")
+    parser.add_argument("--dtypes", type=dtypes, default="bfloat16,float32", help="by commas")
     parser.add_argument(
-        "--batches", type=arguments.counts(2), default="32,256", help="photos a step"
+        "--device", default="here", choices=("here", *DEVICES), help="whose rates; here: measured"
     )
-    parser.add_argument(
-        "--dtypes", type=arguments.names(_BYTES), default="bfloat16,float32", help="by commas"
-    )
-    parser.add_argument("--device", default="here", choices=("here", *DEVICES), help="whose rates")
-    parser.add_argument("--compiled", action="store_true", help="count what XLA compiles here, too")
-    given = parser.parse_args()
-    result = count(
-        given.presets,
-        given.batches,
-        given.dtypes,
-        measured(given.dtypes) if given.device == "here" else DEVICES[given.device],
-        compiled=given.compiled,
-    )
-    records.write(given.out, result, to_markdown(result))
+    args = parser.parse_args()
+    device = measured(args.dtypes) if args.device == "here" else DEVICES[args.device]
+    variants = list(itertools.product(args.batches, args.dtypes))
+    configs = {
+        preset: [configure(preset, None, dtype, batch) for batch, dtype in variants]
+        for preset in args.presets
+    }
+    result = measure(configs, device)
+    harness.write_result(args.out, result, to_markdown(result))
 
 
 if __name__ == "__main__":
-    arguments.run(main)
+    harness.run_command(main)

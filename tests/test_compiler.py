@@ -5,9 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import contenders, problem
 from benchmarks import detector as benchmark
-from benchmarks.accelerator import TINY
 from landmarks_jax.inference.detector import ViewDetector
 from landmarks_jax.models.convolutions import convolve
 from landmarks_jax.system import compiler
@@ -61,10 +59,3 @@ def test_the_detector_is_compiled_with_them(narrow_config, filled, monkeypatch):
     detector = ViewDetector(config, variables)
     with pytest.raises(jax.errors.JaxRuntimeError, match="No such compile option"):
         detector(np.zeros((1, 32, 32, 3), np.uint8))
-
-
-def test_the_step_is_compiled_with_them(monkeypatch):
-    config = problem.configure("released", 2, "float32", 2, **TINY)
-    monkeypatch.setattr(compiler, "compiler_options", lambda: {"xla_of_no_use": ""})
-    with pytest.raises(jax.errors.JaxRuntimeError, match="No such compile option"):
-        contenders.Ours(problem.make_problem(config), 1)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import projection, scaling
+from benchmarks import scaling
 from landmarks_jax.cli import train
 from landmarks_jax.data import prepared, sampling
 from landmarks_jax.data.loader import framing_of
@@ -272,15 +272,3 @@ def test_flags_that_do_not_go_together_are_one_line_before_jax_is_loaded(tmp_pat
         assert re.fullmatch(f"error: {message}.*\n", err)
     assert not os.listdir(tmp_path)
     assert sys.modules["jax"]
-
-
-def test_what_is_projected_is_sent_by_these_networks():
-    link = next(iter(projection.LINKS))
-    row = projection.project("paper", 8, link, 4, 4.0)
-    # Detector and generator, counted by hand for K = 10 and c = 64.
-    assert row["parameters"] == 6_234_762 + 9_030_824
-    sent = 2 * 7 / 8 * (4 * row["parameters"] + row["statistic_bytes"]) / 450e9
-    assert row["sending_ms"] == pytest.approx(1e3 * sent, abs=1e-3)
-    assert row["waiting_ms"] == pytest.approx(1e3 * row["all_reduces"] * 10e-6, abs=1e-3)
-    total = row["compute_ms"] + row["sending_ms"] + row["waiting_ms"]
-    assert row["efficiency"] == pytest.approx(row["compute_ms"] / total, abs=1e-3)

@@ -1,4 +1,4 @@
-"""The benchmark of the input: its stages give photos, its clock starts late, its table is right."""
+"""The benchmark of the input: stages, clock, waiting and table."""
 
 import itertools
 import time
@@ -17,20 +17,20 @@ from tests.running import narrow
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch, tmp_path):
-    for name, value in {"SLOW": 8, "FAST": 16, "BATCH": 4, "AHEAD": 2}.items():
+    for name, value in {"SLOW": 8, "FAST": 16, "BATCH": 4, "PREFETCHED": 2}.items():
         monkeypatch.setattr(benchmark, name, value)
     monkeypatch.setattr(benchmark, "CONFIGS", {"faces_cpu": SimpleNamespace(get_config=narrow)})
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def test_every_stage_gives_photos(tmp_path):
+def test_every_stage_is_timed(tmp_path):
     drawn, photos, canvases = (tmp_path / name for name in ("drawn", "photos", "canvases"))
     drawn.mkdir()
     photos.mkdir()
     benchmark.draw_photos(10, drawn)
     benchmark.link_photos(drawn, 8, photos)
     assert [path.name for path in sorted(photos.iterdir())][-1] == "000007.jpg"
-    config = benchmark.config_of("faces_cpu", photos)
+    config = benchmark.configure("faces_cpu", photos)
     source = registry.open_source(config.data)
     assert source.photo(0).shape == (218, 178, 3)
     prepared.prepare(source, framing_of(config), canvases)
@@ -43,16 +43,16 @@ def test_every_stage_gives_photos(tmp_path):
     assert all(rate > 0 for row in rows for rate in row["photos_per_second"])
 
 
-def test_the_clock_starts_after_what_was_ready():
+def test_the_clock_starts_after_prefetched_batches():
     def slow_at_first():
         for i in itertools.count():
             time.sleep(0.2 if i < 2 else 0)
             yield i
 
-    assert benchmark.taking(slow_at_first(), 16, lambda batch: batch) > 16 / 0.2
+    assert benchmark.rate_of_batches(slow_at_first(), 16, lambda batch: batch) > 16 / 0.2
 
 
-def test_a_run_says_its_share_of_waiting(tmp_path, monkeypatch):
+def test_the_share_of_waiting_leaves_out_the_first_rows(tmp_path, monkeypatch):
     log = [
         {"step": 5, "seconds": 9.0, "wait_ms": 900.0},
         {"step": 10, "seconds": 10.0, "wait_ms": 1.0},
@@ -67,7 +67,7 @@ def test_a_run_says_its_share_of_waiting(tmp_path, monkeypatch):
     monkeypatch.setattr(benchmark, "train", train)
     monkeypatch.setattr(benchmark, "ROOT", tmp_path)  # where there are no weights
     for kind in benchmark.INPUTS:
-        row = benchmark.wait_of(kind, tmp_path / "a", tmp_path / "b", 50, tmp_path)
+        row = benchmark.waiting_of(kind, tmp_path / "a", tmp_path / "b", 50, tmp_path)
         assert row == {
             "input": kind, "steps": 10, "step_ms": 200.0, "wait_ms": 2.0, "share": 0.01,
             "perceptual": False,
@@ -78,7 +78,7 @@ def test_a_run_says_its_share_of_waiting(tmp_path, monkeypatch):
     ]  # fmt: skip
 
 
-def test_the_table_says_what_bounds_the_photos():
+def test_the_tables():
     def row(stage, threads, rate):
         rates = [rate - 1, rate, rate + 1]
         return {"canvas": 60, "stage": stage, "threads": threads, "photos_per_second": rates}
@@ -102,6 +102,3 @@ def test_the_table_says_what_bounds_the_photos():
     assert "| tf.data | 2 | 900 |" in lines
     assert "| resident | - | 54,321 |" in lines
     assert "| JPEG | 9 | 1,000.0 ms | 0.25 ms | 0.025% |" in lines
-    (bound,) = (line for line in lines if line.startswith("At canvas 60"))
-    assert "tf.data reaches 90% of decoding and resizing in 2 plain threads" in bound
-    assert bound.endswith("decoding takes 50% of that time.")
