@@ -6,6 +6,8 @@ Not a run of its own: the other configurations start from `get_config()` here. T
 
 from ml_collections import ConfigDict
 
+from landmarks_jax.data.framing import BOX_MARGIN
+
 
 def get_config() -> ConfigDict:
     """All fields at their defaults; a field that is not here is an error."""
@@ -32,7 +34,7 @@ def get_config() -> ConfigDict:
     views.scale_range = (1.0, 1.0)  # factors; the mean magnification is uniform between them
     views.scale_std = 0.05  # normal about that mean, as a share of it; 0 with the box crop
     views.shift_std = 0.04  # normal, as a share of the view's side; 0 with the box crop
-    views.margin = 0.7  # box crop: mean margin, as a share of the mean of the box's sides
+    views.margin = BOX_MARGIN  # box crop: mean margin, as a share of the mean of the box's sides
     views.margin_std = 0.04  # box crop: its deviation; the margin is clipped at four of them
     views.bend_std = 0.0  # not in the paper: bumps that bend x', normal, in half sides of the view
 

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from landmarks_jax import config as configuration
+from landmarks_jax.configs import base
 from landmarks_jax.data import cutting, framing
-from landmarks_jax.data.sources import celeba, folder, mtfl, registry
+from landmarks_jax.data.sources import celeba, folder, mtfl, registry, synthetic
 from landmarks_jax.data.sources.photos import source_digest, summary
 from landmarks_jax.system.errors import ConfigError, DataError
 
@@ -177,6 +179,24 @@ def test_open_source_follows_the_config(tmp_path):
 def test_open_source_names_the_field_that_cannot_work(fields, message):
     with pytest.raises(ConfigError, match=message):
         registry.open_source(data_config(**fields))
+
+
+def test_a_source_is_added_by_one_entry(monkeypatch):
+    class OneFace(synthetic.SyntheticFaces):
+        pass
+
+    def open_config(data):
+        return OneFace(1, 1, data.canvas_size)
+
+    monkeypatch.setitem(registry.SOURCES, "one", registry.Entry(open_config, ("test",)))
+    config = base.get_config()
+    config.data.source, config.data.split = "one", "test"
+    configuration.validate(config)
+    assert isinstance(registry.open_source(config.data), OneFace)
+    with pytest.raises(ConfigError, match="must be one of all, test for source 'one'"):
+        registry.open_source(data_config(source="one", split="train"))
+    with pytest.raises(ConfigError, match=r"must be one of synthetic, .*, one"):
+        registry.open_source(data_config(source="two"))
 
 
 def test_open_labelled_needs_a_list(tmp_path):
