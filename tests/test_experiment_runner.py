@@ -189,7 +189,7 @@ def test_commands_that_end_well_and_leave_nothing_are_a_failure(tmp_path, capsys
         (("train",), "error: name a --table (1, 2, 3, ablation) or --cells to train"),
         (("train", "--table=2", "--seeds=0,x"), "error: --seeds 0,x: must be whole numbers"),
         (("train", "--table=2", "--seeds=²"), "error: --seeds ²: must be whole numbers"),
-        (("table", "--table=2", f"--runs={__file__}"), f"error: --runs {__file__}: is no folder"),
+        (("table", "--table=2", f"--runs={__file__}"), f"error: --runs {__file__}: not a folder"),
         (("check", "--config.seed=1"), "error: --config.seed: the cells decide it"),
     ],
 )

@@ -1,19 +1,15 @@
 """Several real processes as one run: the same losses, one decision to stop, a clear end."""
 
 import json
-import os
-import re
 import shutil
 import signal
 import socket
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from benchmarks import scaling
-from landmarks_jax.cli import train
 from landmarks_jax.data import prepared, sampling
 from landmarks_jax.data.loader import framing_of
 from landmarks_jax.data.sources import registry
@@ -231,21 +227,6 @@ def test_what_one_process_knows_all_are_told(tmp_path):
     assert ended[0][2].splitlines()[-1] == lost
 
 
-@pytest.mark.parametrize(
-    ("place", "message"),
-    [
-        (("node7", 2, 0), r"--coordinator=node7: must be HOST:PORT"),
-        (("node7:x", 2, 0), r"--coordinator=node7:x: must be"),
-        (("node7:70000", 2, 0), r"--coordinator=node7:70000: must be"),
-        (("node7:8476", 0, 0), r"--num_processes=0: must be at least 1"),
-        (("node7:8476", 2, 2), r"--process_id=2: must be from 0 to 1"),
-    ],
-)
-def test_a_place_that_cannot_be(place, message):
-    with pytest.raises(ConfigError, match=message):
-        train._check_place(*place)
-
-
 def test_a_coordinator_that_cannot_be_is_refused_at_once():
     with socket.socket() as taken:
         taken.bind(("0.0.0.0", 0))
@@ -257,18 +238,3 @@ def test_a_coordinator_that_cannot_be_is_refused_at_once():
     distributed.check_coordinator(place, 0)
     with pytest.raises(ConfigError, match=r"knows no host nowhere\.invalid"):
         distributed.check_coordinator("nowhere.invalid:8476", 1)
-
-
-def test_flags_that_do_not_go_together_are_one_line_before_jax_is_loaded(tmp_path):
-    given = {
-        "--coordinator=node7:8476": r"--coordinator: only with --multihost",
-        "--multihost --process_id=0": r"--process_id: needs --coordinator and --num_processes",
-    }
-    loud = "import sys; sys.modules['jax'] = None; import runpy; sys.argv[0] = 'train.py'; "
-    loud += "runpy.run_path('train.py', run_name='__main__')"
-    for arguments, message in given.items():
-        code, out, err = finish(command(*arguments.split(), f"--workdir={tmp_path}", code=loud))
-        assert (code, out) == (2, "")
-        assert re.fullmatch(f"error: {message}.*\n", err)
-    assert not os.listdir(tmp_path)
-    assert sys.modules["jax"]

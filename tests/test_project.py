@@ -2,7 +2,6 @@
 
 import ast
 import graphlib
-import importlib.util
 import json
 import os
 import re
@@ -38,20 +37,6 @@ FILE = re.compile(
 PLACEHOLDER = re.compile(r"\b[A-Z]+(?:_[A-Z]+)*_(?:TABLE|TIME)\b")
 
 
-@pytest.mark.parametrize(
-    "tool",
-    [("ruff", "format", "--check", "."), ("ruff", "check", "."), ("mypy",)],
-    ids=["format", "lint", "types"],
-)
-def test_checks_are_clean(tool):
-    if importlib.util.find_spec(tool[0]) is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"{tool[0]} is missing: install the extra `test`")
-        pytest.skip(f"{tool[0]} is not installed (extra `test`)")
-    code, out, err = finish(command("-m", *tool))
-    assert code == 0, out + err
-
-
 def first_block() -> list[str]:
     """The lines of the README's first code block."""
     text = (ROOT / "README.md").read_text()
@@ -76,53 +61,64 @@ def stubs(folder: Path, **scripts: str) -> Path:
     return folder
 
 
-def test_ci_runs_the_second_command_of_the_readme(tmp_path, monkeypatch):
-    there = stubs(tmp_path / "bin", chromium="", chromedriver="")  # nothing is to be installed
-    monkeypatch.setenv("PATH", f"{there}:{os.environ['PATH']}")
-    script = tmp_path / ".ci" / "run"
-    script.parent.mkdir()
-    shutil.copy(ROOT / ".ci" / "run", script)  # with its mode: it must be executable
-    readme = tmp_path / "README.md"
-    readme.write_text("# x\n\n```bash\nexit 7\npwd > ran && echo $((1 + 1)) >> ran\n```\n`b`\n")
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    run = subprocess.run([script], cwd=elsewhere, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr
-    assert (tmp_path / "ran").read_text().split() == [str(tmp_path.resolve()), "2"]
-
-    shutil.copy(ROOT / "README.md", readme)
-    shown = script.read_text().replace("bash -euo pipefail -c", "printf 'runs %s\\n'")
-    script.write_text(shown)
-    run = subprocess.run([script], capture_output=True, text=True, check=True)
-    assert f"runs {first_block()[1]}" in run.stdout.splitlines()
-
-    readme.write_text("no code\n")
-    run = subprocess.run([script], capture_output=True, text=True, check=False)
-    assert run.returncode != 0
-    assert "README.md" in run.stderr
-
-
-def test_ci_installs_a_browser_where_there_is_none(tmp_path, monkeypatch):
-    script = tmp_path / ".ci" / "run"
-    script.parent.mkdir()
-    shutil.copy(ROOT / ".ci" / "run", script)
-    (tmp_path / "README.md").write_text("```\n\necho tests run\n```\n")
-    calls = tmp_path / "calls"
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A folder with .ci/run, and a README whose environment only logs what it is asked to run."""
+    (tmp_path / ".ci").mkdir()
+    shutil.copy(ROOT / ".ci" / "run", tmp_path / ".ci" / "run")  # with its mode: it is executable
+    (tmp_path / "README.md").write_text(
+        "# x\n\n```bash\nexit 7\ntrue -m venv own && echo tests $((1 + 1)) >> log\n```\n`b`\n"
+    )
+    (tmp_path / "own").mkdir()
+    tools = ("python", "ruff", "mypy")
+    stubs(tmp_path / "own" / "bin", **{tool: f'echo {tool} "$@" >> log' for tool in tools})
     tools = stubs(tmp_path / "bin", sudo='shift; exec "$@"')
     for tool in ("bash", "awk", "dirname", "id", "env"):
         (tools / tool).symlink_to(shutil.which(tool))
     monkeypatch.setenv("PATH", str(tools))
+    return tmp_path
 
-    def run():
-        done = subprocess.run([script], capture_output=True, text=True, check=True)
-        assert done.stdout.splitlines()[-1] == "tests run"
-        return done.stderr
 
-    assert run().startswith("note: chromium and chromedriver are missing")
-    more = stubs(tmp_path / "apt", **{"apt-get": f'echo "$@" >> {calls}'})
-    monkeypatch.setenv("PATH", f"{tools}:{more}")
-    assert run() == ""
-    update, install = calls.read_text().splitlines()
+def ci(folder: Path) -> subprocess.CompletedProcess[str]:
+    script = folder / ".ci" / "run"
+    return subprocess.run([script], cwd="/", capture_output=True, text=True, check=False)
+
+
+def test_ci_runs_the_tests_the_slow_ones_and_the_checks(checkout):
+    stubs(checkout / "browser", chromium="", chromedriver="")  # nothing is to be installed
+    os.environ["PATH"] += f":{checkout / 'browser'}"
+    done = ci(checkout)
+    assert done.returncode == 0, done.stderr
+    assert (checkout / "log").read_text().splitlines() == [
+        "tests 2",
+        "python -m pytest -m slow",
+        "ruff format --check .",
+        "ruff check .",
+        "mypy",
+    ]
+    (checkout / "own" / "bin" / "ruff").write_text("#!/bin/sh\nexit 3\n")
+    assert ci(checkout).returncode == 3
+    (checkout / "README.md").write_text("no code\n")
+    done = ci(checkout)
+    assert done.returncode == 2
+    assert "README.md" in done.stderr
+
+
+def test_ci_takes_its_environment_from_the_readme(checkout):
+    shutil.copy(ROOT / "README.md", checkout / "README.md")
+    script = checkout / ".ci" / "run"
+    script.write_text(script.read_text().replace("bash -euo pipefail -c", "printf 'runs %s\\n'"))
+    lines = ci(checkout).stdout.splitlines()
+    assert f"runs {first_block()[1]}" in lines
+    assert "runs .venv-test/bin/mypy" in lines
+
+
+def test_ci_installs_a_browser_where_there_is_none(checkout):
+    assert ci(checkout).stderr.startswith("note: chromium and chromedriver are missing")
+    more = stubs(checkout / "apt", **{"apt-get": f'echo "$@" >> {checkout / "calls"}'})
+    os.environ["PATH"] += f":{more}"
+    assert ci(checkout).stderr == ""
+    update, install = (checkout / "calls").read_text().splitlines()
     assert update.endswith(" update")
     assert install.endswith(" install -y --no-install-recommends chromium chromium-driver")
 
@@ -307,24 +303,20 @@ def test_no_two_modules_have_the_same_name():
     assert len(stems) == len(set(stems))
 
 
+TRAINING = "tensorflow tensorflow_datasets optax orbax matplotlib tensorboardX"
+
+
 @pytest.mark.parametrize(
-    ("module", "absent"),
+    ("modules", "absent"),
     [
-        ("landmarks_jax.inference.detector", "tensorflow optax orbax matplotlib tensorboardX"),
-        ("landmarks_jax.inference.api", "tensorflow optax orbax matplotlib landmarks_jax.config"),
-        (
-            "landmarks_jax.inference.media.run_detection",
-            "tensorflow optax orbax matplotlib tensorboardX tqdm av",
-        ),
-        ("landmarks_jax.evaluation.consistency", "jax flax tensorflow optax orbax matplotlib"),
-        ("landmarks_jax.studies.compare_runs", "tensorflow optax orbax matplotlib tensorboardX"),
-        ("landmarks_jax.studies.paper_tables", "tensorflow optax orbax matplotlib tensorboardX"),
-        ("landmarks_jax.studies.runner", "tensorflow optax orbax matplotlib tensorboardX"),
-        ("landmarks_jax.data.loader", "jax flax tensorflow tensorflow_datasets scipy matplotlib"),
+        ("inference.api inference.media.run_detection", f"{TRAINING} tqdm av landmarks_jax.config"),
+        ("studies.compare_runs studies.paper_tables studies.runner", TRAINING),
+        ("evaluation.consistency data.loader cli.main", f"jax flax scipy {TRAINING}"),
     ],
 )
-def test_importing_loads_no_more_than_it_needs(module, absent):
-    code = f"import sys, {module}; print(*set(sys.modules) & set({absent.split()!r}))"
+def test_importing_loads_no_more_than_it_needs(modules, absent):
+    names = ", ".join(f"landmarks_jax.{module}" for module in modules.split())
+    code = f"import sys, {names}; print(*set(sys.modules) & set({absent.split()!r}))"
     status, out, err = finish(command(code=code))
     assert status == 0, err
     assert out.split() == []
