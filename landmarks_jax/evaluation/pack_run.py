@@ -1,4 +1,4 @@
-"""Makes a packed detector of a run: its newest checkpoint, a regressor, and how it scores."""
+"""Packs a run: its newest checkpoint, a regressor to labelled points, and its scores."""
 
 import datetime
 from collections.abc import Mapping, Sequence
@@ -15,20 +15,19 @@ from landmarks_jax.inference.linear_map import LinearMap
 from landmarks_jax.system.errors import UserError
 from landmarks_jax.training import checkpoints
 
-# Of the table that says what confidence is worth: equal parts of the scored faces.
-_NUM_PARTS = 5
+_CONFIDENCE_BINS = 5
 
 
 def pack_run(
     workdir: Path, protocols: Sequence[Protocol], command: Sequence[str] = ()
-) -> packed_file.Packed:
+) -> packed_file.PackedDetector:
     """Packs the newest checkpoint of a run.
 
     Args:
-      workdir: the run's folder.
-      protocols: labelled faces, as `evaluate.open_faces` gives them. The regressor is fitted under
-        the first one; the scores under all of them stand in the summary. None are needed.
-      command: the command line that asked for this, for the record.
+      workdir: the run folder.
+      protocols: labelled faces, from `open_faces`. The regressor is fitted under the first
+        protocol; the summary holds the scores under all of them. Without any there is no regressor.
+      command: the command line, recorded in the summary.
 
     Raises:
       UserError: the run or the labelled faces cannot be used.
@@ -48,63 +47,65 @@ def pack_run(
         "point_names": list(protocols[0].point_names) if protocols else [],
     }
     regressor = scored[0][0] if scored else None
-    return packed_file.Packed(packed_file.needed_fields(config), variables, regressor, summary)
+    return packed_file.PackedDetector(
+        packed_file.inference_config(config), variables, regressor, summary
+    )
 
 
 def open_faces(workdir: Path, faces: Mapping[str, Any]) -> list[Protocol]:
-    """Reads the labelled faces for `pack_run`, as `evaluate.evaluate_run` would.
+    """Opens the labelled faces for `pack_run`.
 
-    Those under the crop of the run's training come first: the regressor that is packed is for the
-    views that the packed detector takes.
+    Protocols with the crop of the run's training come first: the packed regressor has to fit the
+    views of the packed detector.
 
     Args:
-      workdir: the run's folder.
-      faces: keywords of `evaluate.open_faces`.
+      workdir: the run folder.
+      faces: keyword arguments of `run_evaluation.open_faces`.
 
     Raises:
-      UserError: the run or the labelled faces cannot be used; the line says how to do without.
+      UserError: the run or the labelled faces cannot be used.
     """
     config = checkpoints.read_config(workdir)
     run_evaluation.need_landmarks(workdir, config, "packed")
     try:
-        opened = run_evaluation.open_faces(config, **faces)
+        protocols = run_evaluation.open_faces(config, **faces)
     except UserError as error:
-        raise type(error)(
-            f"{error}; or pack without labelled faces, and so without a regressor: --noregressor"
-        ) from error
-    return sorted(opened, key=lambda protocol: protocol.crop != config.data.crop)
+        raise type(error)(f"{error}; --noregressor packs without labelled faces") from error
+    return sorted(protocols, key=lambda protocol: protocol.crop != config.data.crop)
 
 
 def _score(protocol: Protocol, detector: ViewDetector) -> tuple[LinearMap, dict[str, Any]]:
-    """The regressor of a protocol, and the forward error of what it predicts."""
-    to_labels = regression.fit(detector(protocol.fit.views), protocol.fit.points)
-    found = detector.find(protocol.score.views, ("landmarks", "confidence"))
-    eye_distance = metrics.inter_ocular(protocol.score.points, protocol.eyes)
-    predicted = to_labels(found["landmarks"])
-    errors = metrics.point_errors(predicted, protocol.score.points, eye_distance).mean(1)
-    mean_shape = regression.fit_mean(protocol.fit.points, protocol.fit.points)
-    guessed = mean_shape(protocol.score.points)
-    control = metrics.point_errors(guessed, protocol.score.points, eye_distance).mean()
-    return to_labels, {
+    """The regressor fitted under a protocol, and its scores."""
+    fit, score = protocol.fit, protocol.score
+    regressor = regression.fit(detector(fit.views), fit.points)
+    output = detector.find(score.views, ("landmarks", "confidence"))
+    eye_distance = metrics.inter_ocular(score.points, protocol.eyes)
+
+    def errors(points: np.ndarray) -> np.ndarray:
+        return metrics.point_errors(points, score.points, eye_distance)
+
+    forward = errors(regressor(output["landmarks"])).mean(1)
+    mean_shape = regression.fit_mean(fit.points, fit.points)(score.points)
+    return regressor, {
         "protocol": protocol.name,
         "crop": protocol.crop,
-        "fit": {"name": protocol.fit.name, "faces": len(protocol.fit.views)},
-        "score": {"name": protocol.score.name, "faces": len(protocol.score.views)},
-        "forward": round(float(errors.mean()), 3),
-        "mean_shape": round(float(control), 3),
-        "confidence": _confidence(found["confidence"].mean(1), errors),
+        "fit": {"name": fit.name, "faces": len(fit.views)},
+        "score": {"name": score.name, "faces": len(score.views)},
+        "forward": round(float(forward.mean()), 3),
+        "mean_shape": round(float(errors(mean_shape).mean()), 3),
+        "confidence": _errors_by_confidence(output["confidence"].mean(1), forward),
     }
 
 
-def _confidence(confidence: np.ndarray, errors: np.ndarray) -> list[dict[str, float]]:
-    """What mean confidence says of the error: faces in equal parts, the least confident first."""
-    parts = np.array_split(np.argsort(confidence, kind="stable"), min(_NUM_PARTS, len(errors)))
+def _errors_by_confidence(confidence: np.ndarray, errors: np.ndarray) -> list[dict[str, float]]:
+    """Mean error of equal parts of the faces, least confident first."""
+    order = np.argsort(confidence, kind="stable")
     return [
         {
-            "faces": len(part),
-            "lowest": round(float(confidence[part].min()), 4),
-            "highest": round(float(confidence[part].max()), 4),
-            "forward": round(float(errors[part].mean()), 3),
+            "faces": len(faces),
+            "lowest": round(float(confidence[faces].min()), 4),
+            "highest": round(float(confidence[faces].max()), 4),
+            "forward": round(float(errors[faces].mean()), 3),
         }
-        for part in parts
+        for faces in np.array_split(order, min(_CONFIDENCE_BINS, len(errors)))
     ]

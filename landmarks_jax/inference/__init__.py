@@ -1,1 +1,1 @@
-"""The public inference API, the packed file, graph export, images and videos, the browser page."""
+"""Inference: the public API, packed files, exported graphs, images and videos, the browser page."""

@@ -1,4 +1,4 @@
-"""The reusable jitted detector: uint8 views in, landmarks out, nothing of the training stack."""
+"""The jitted detector: views in, landmarks in the view's frame out."""
 
 import functools
 from collections.abc import Mapping
@@ -14,20 +14,18 @@ from landmarks_jax.models.hourglass import Detector
 from landmarks_jax.models.layers import at_least_float32
 from landmarks_jax.system import compiler
 
-# Of views at once, under the running statistics.
-LARGEST_BATCH = 256
-# The released code evaluates with the batch's statistics, in batches of 30.
-STATISTICS_BATCH = 30
+MAX_BATCH = 256  # views per call with running statistics
+STATISTICS_BATCH = 30  # views per call with batch statistics, as in the released code
 
 
-class Found(NamedTuple):
-    """What a detector finds in views.
+class ViewLandmarks(NamedTuple):
+    """The detector's output for a batch of views.
 
     Attributes:
       landmarks: `[B, K, 2]`, normalised to the view.
-      confidence: `[B, K]` in [0, 1]: the weight of the soft-argmax within 1.5 cells of the
-        landmark. It says how sharp a map is, not how right.
-      heatmaps: `[B, S / 4, S / 4, K]`: the weights themselves, which sum to 1 over each map.
+      confidence: `[B, K]` in [0, 1]: the soft-argmax weight within 1.5 cells of the landmark. It
+        measures how sharp a heatmap is, not whether the landmark is right.
+      heatmaps: `[B, S / 4, S / 4, K]`: the soft-argmax weights; each map sums to 1.
     """
 
     landmarks: jax.Array
@@ -36,7 +34,7 @@ class Found(NamedTuple):
 
 
 def build_detector(config: ml_collections.ConfigDict) -> Detector:
-    """Makes the detector's module of a configuration."""
+    """Builds the detector's module from a config."""
     return Detector(
         config.model.num_landmarks,
         config.model.detector_channels,
@@ -52,21 +50,21 @@ def detect(
     module: Detector,
     beta: float,
     use_running_average: bool = True,
-) -> Found:
-    """Finds the landmarks of views: a pure function, to be jitted, mapped and differentiated.
+) -> ViewLandmarks:
+    """Detects landmarks. A pure function for `jax.jit`, `jax.vmap` and `jax.grad`.
 
     Args:
       variables: `{"params", "batch_stats"}` of the detector.
-      views: `[B, S, S, 3]`, uint8 in 0 to 255 or floating in [0, 1].
+      views: `[B, S, S, 3]`, uint8 or floating in [0, 1].
       module: the detector.
       beta: inverse temperature of the soft-argmax.
-      use_running_average: normalise by the running statistics, not by this batch's.
+      use_running_average: normalise by the running statistics instead of the batch's.
 
     Returns:
-      Landmarks, confidence and heatmaps; under `jax.jit` what is not used costs nothing.
+      Landmarks, confidence and heatmaps. Under `jax.jit` an unused output costs nothing.
 
     Raises:
-      TypeError: the views are of another type.
+      TypeError: `views` is neither uint8 nor floating.
     """
     if views.dtype == jnp.uint8:
         views = views.astype(at_least_float32(module.dtype)) / 255.0
@@ -77,15 +75,15 @@ def detect(
     )
     heatmaps = keypoints.attention(scores, beta)
     landmarks = keypoints.expected_position(heatmaps)
-    return Found(landmarks, keypoints.mass_near(heatmaps, landmarks), heatmaps)
+    return ViewLandmarks(landmarks, keypoints.mass_near(heatmaps, landmarks), heatmaps)
 
 
 class ViewDetector:
-    """A detector with its weights: NumPy views in any number in, NumPy landmarks out.
+    """A detector with its weights: any number of NumPy views in, NumPy landmarks out.
 
     Attributes:
       variables: `{"params", "batch_stats"}` on the device.
-      view_size: side of the views, in pixels.
+      view_size: side of the views in pixels.
       num_landmarks: K.
     """
 
@@ -96,20 +94,20 @@ class ViewDetector:
         *,
         use_running_average: bool = True,
     ) -> None:
-        """Takes the weights to the device.
+        """Moves the weights to the device.
 
         Args:
-          config: the configuration that the weights were trained with.
+          config: the config that the weights were trained with.
           variables: `{"params", "batch_stats"}` of the detector.
-          use_running_average: False takes the statistics of batches of 30 instead, in the order
-            of the views, the last batch short.
+          use_running_average: False normalises by batch statistics instead, in consecutive batches
+            of `STATISTICS_BATCH` views; the last one may be smaller.
         """
         self.view_size: int = config.views.size
         self.num_landmarks: int = config.model.num_landmarks
         self.variables = jax.device_put(dict(variables))
-        self._running = use_running_average
-        # One program for a size, whatever is wanted of it: what is not wanted is small, and stays
-        # on the device.
+        self._use_running_average = use_running_average
+        # One program per batch size, whatever fields are asked for: unused outputs are small and
+        # stay on the device.
         self._detect = jax.jit(
             functools.partial(
                 detect,
@@ -121,38 +119,38 @@ class ViewDetector:
         )
 
     def __call__(self, views: np.ndarray) -> np.ndarray:
-        """Maps views `[N, S, S, 3]` uint8 to landmarks `[N, K, 2]`, normalised to the view."""
+        """Maps uint8 views `[N, S, S, 3]` to landmarks `[N, K, 2]`, normalised to the view."""
         return self.find(views, ("landmarks",))["landmarks"]
 
     def find(
-        self, views: np.ndarray, fields: tuple[str, ...] = Found._fields
+        self, views: np.ndarray, fields: tuple[str, ...] = ViewLandmarks._fields
     ) -> dict[str, np.ndarray]:
-        """Finds the landmarks of any number of views.
+        """Detects landmarks in any number of views.
 
         Args:
           views: `[N, S, S, 3]`, uint8 or floating in [0, 1].
-          fields: which of `Found`'s are wanted.
+          fields: the fields of `ViewLandmarks` to return.
 
         Returns:
-          The fields by name, as `Found` has them.
+          Field name to array, as in `ViewLandmarks`.
 
         Raises:
-          ValueError: the views have another shape.
-          TypeError: they are of another type.
+          ValueError: `views` has another shape.
+          TypeError: `views` has another type.
         """
-        wanted = (self.view_size, self.view_size, 3)
-        if views.ndim != 4 or views.shape[1:] != wanted:
-            raise ValueError(f"views of shape {views.shape}, the detector takes [N, {wanted}]")
-        size = LARGEST_BATCH if self._running else STATISTICS_BATCH
-        parts = []
-        for start in range(0, max(len(views), 1), size):
-            batch = views[start : start + size]
+        size = self.view_size
+        if views.ndim != 4 or views.shape[1:] != (size, size, 3):
+            raise ValueError(f"views of shape {views.shape}: must be [N, {size}, {size}, 3]")
+        batch_size = MAX_BATCH if self._use_running_average else STATISTICS_BATCH
+        batches = []
+        for start in range(0, max(len(views), 1), batch_size):
+            batch = views[start : start + batch_size]
             count = len(batch)
-            if self._running or not count:
-                # Photos do not see each other here, so that batches can be filled up to powers of
-                # two: at most nine sizes are ever compiled.
-                missing = (1 << max(count - 1, 0).bit_length()) - count
-                batch = np.pad(batch, ((0, missing), *((0, 0),) * 3))
-            found = self._detect(self.variables, batch)
-            parts.append({field: np.asarray(getattr(found, field))[:count] for field in fields})
-        return {field: np.concatenate([part[field] for part in parts]) for field in fields}
+            if self._use_running_average or not count:
+                # Views do not influence each other here, so batches are padded to powers of two:
+                # at most nine sizes are ever compiled.
+                padding = (1 << max(count - 1, 0).bit_length()) - count
+                batch = np.pad(batch, ((0, padding), *((0, 0),) * 3))
+            output = self._detect(self.variables, batch)
+            batches.append({name: np.asarray(getattr(output, name))[:count] for name in fields})
+        return {name: np.concatenate([batch[name] for batch in batches]) for name in fields}

@@ -1,7 +1,6 @@
-"""The linear map from discovered to labelled points that a detector carries.
+"""The linear map from discovered to labelled points; `evaluation.regression` fits it.
 
-Points are in the view's normalised frame, flattened to rows `x1, y1, x2, y2, ...`. Fitted by
-`evaluation.regression`.
+Points are normalised to the view and flattened to rows `x1, y1, x2, y2, ...`.
 """
 
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class LinearMap:
-    """The map `y = matrix (x - x_origin) + y_origin` between flattened sets of points.
+    """The map `y = matrix (x - x_origin) + y_origin` between flattened point sets.
 
     Attributes:
       matrix: `[2 P, 2 K]`.
@@ -23,10 +22,15 @@ class LinearMap:
     x_origin: np.ndarray
     y_origin: np.ndarray
 
+    @property
+    def num_points(self) -> int:
+        """P, the number of points that it predicts."""
+        return len(self.y_origin) // 2
+
     def __call__(self, points: np.ndarray) -> np.ndarray:
         """Maps points `[N, K, 2]` to points `[N, P, 2]`, float64."""
         mapped = (flatten(points) - self.x_origin) @ self.matrix.T + self.y_origin
-        return mapped.reshape(len(mapped), len(self.y_origin) // 2, 2)
+        return mapped.reshape(len(mapped), self.num_points, 2)
 
 
 def flatten(points: np.ndarray) -> np.ndarray:

@@ -41,10 +41,10 @@ class LostError(UserError):
 def reason(error: BaseException) -> str:
     """Why something failed, in at most 200 characters on one line, to stand inside a message.
 
-    The operating system's own words for an `OSError`, otherwise the exception's message, or its
+    The operating system's own words where there are any, otherwise the exception's message, or its
     class where it has none.
     """
-    text = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    text = getattr(error, "strerror", None) or str(error)
     return " ".join(text.split())[:200] or type(error).__name__
 
 

@@ -1,4 +1,4 @@
-"""Pages of views with points on them. Figures are objects: no pyplot, no global state."""
+"""Pages of views with points drawn on them. Figures are objects: no pyplot, no global state."""
 
 import math
 import textwrap
@@ -16,10 +16,10 @@ from PIL import Image
 from landmarks_jax.system.palette import crowding, landmark_colors
 
 DPI = 100
-_GAP = 4  # pixels between two views of a page
-_LINE = 26  # pixels of a line of text or of legend
-_SWATCH = 34  # pixels of a numbered colour in a page's legend
-_MIN_WIDTH = 560  # pixels, so that title and legend fit above and below narrow pages
+_GAP = 4  # pixels between two views
+_LINE = 26  # pixels, height of a line of text or legend
+_SWATCH = 34  # pixels, width of a numbered colour in the legend
+_MIN_WIDTH = 560  # pixels, so that title and legend fit on narrow pages
 
 
 def landmark_page(
@@ -33,49 +33,43 @@ def landmark_page(
     columns: int = 8,
     tile: int = 160,
 ) -> Figure:
-    """A page of views with their discovered points, as the paper's Fig. 2.
+    """A page of views with their discovered points, like Fig. 2 of the paper.
 
-    Under each row of views, where they are given, the same views with the regressed points
-    (crosses) against the labelled ones (circles).
+    With `predicted` or `labels`, the same views stand again below each row, with the regressed
+    points (crosses) and the labelled ones (circles).
 
     Args:
       views: uint8 `[N, S, S, 3]`.
       landmarks: `[N, K, 2]`, normalised.
       predicted: `[N, P, 2]` regressed points.
       labels: `[N, P, 2]` labelled points.
-      captions: N texts, printed in the corners of the views.
-      title: printed above.
-      columns: views in a row.
-      tile: the side at which a view is shown, in pixels.
+      captions: N texts for the corners of the views.
+      title: above the views.
+      columns: views per row.
+      tile: side of a view on the page, in pixels.
     """
-    columns = min(columns, len(views))
-    bands = 1 if predicted is None and labels is None else 2
-    step = tile + _GAP
-    rows = math.ceil(len(views) / columns) * bands
-    width = max(columns * step + _GAP, _MIN_WIDTH)
-    lines = textwrap.wrap(title, width // 8)
-    head = _GAP + _LINE * len(lines)
-    swatches = _swatch_places(landmarks.shape[1], width, head + rows * step)
-    figure, axes = _canvas(width, int(swatches[-1, 1]) + _LINE * bands)
-    axes.text(width / 2, head / 2, "\n".join(lines), ha="center", va="center", fontsize=11)
-    margin = (width - columns * step + _GAP) // 2
+    with_labels = predicted is not None or labels is not None
+    bands = 2 if with_labels else 1
+    page = _Page(len(views), columns, tile, title)
+    height = page.rows * bands * page.step
+    axes, swatches = page.open(landmarks.shape[1], height, legend_lines=bands)
     for index, view in enumerate(views):
-        row, column = divmod(index, columns)
-        corner = np.array([margin + column * step, head + row * bands * step])
-        below = corner + np.array([0, step])
-        for place in (corner, below)[:bands]:
-            _paste(axes, view, place, tile)
+        row, column = divmod(index, page.columns)
+        corner = page.corner(page.top + row * bands * page.step, column)
+        _paste(axes, view, corner, tile)
         if captions:
-            _caption(axes, captions[index], corner)
-        _draw_discovered(axes, _place(landmarks[index], corner, tile), tile)
-        _draw_regressed(
-            axes,
-            None if predicted is None else _place(predicted[index], below, tile),
-            None if labels is None else _place(labels[index], below, tile),
-            tile,
-        )
-    _draw_legend(axes, swatches, bands == 2, width)
-    return figure
+            _draw_caption(axes, captions[index], corner)
+        _draw_discovered(axes, _on_page(landmarks[index], corner, tile), tile)
+        if with_labels:
+            below = corner + np.array([0, page.step])
+            _paste(axes, view, below, tile)
+            regressed, labelled = (
+                None if points is None else _on_page(points[index], below, tile)
+                for points in (predicted, labels)
+            )
+            _draw_regressed(axes, regressed, labelled, tile)
+    _draw_legend(axes, swatches, page.width, with_labels)
+    return page.figure
 
 
 def methods_page(
@@ -86,36 +80,29 @@ def methods_page(
     columns: int = 8,
     tile: int = 160,
 ) -> Figure:
-    """A page of the same views under several methods, each below its name, as the paper's Fig. 2.
+    """A page of the same views under several methods, each below its name.
 
     Args:
       views: uint8 `[N, S, S, 3]`.
-      methods: name -> landmarks `[N, K, 2]`, normalised; K is one for all.
-      title: printed above.
-      columns: views in a row.
-      tile: the side at which a view is shown, in pixels.
+      methods: name -> landmarks `[N, K, 2]`, normalised; the same K for all.
+      title: above the views.
+      columns: views per row.
+      tile: side of a view on the page, in pixels.
     """
-    columns = min(columns, len(views))
-    step = tile + _GAP
-    width = max(columns * step + _GAP, _MIN_WIDTH)
-    lines = textwrap.wrap(title, width // 8)
-    head = _GAP + _LINE * len(lines)
-    band = _LINE + math.ceil(len(views) / columns) * step
+    page = _Page(len(views), columns, tile, title)
+    band = _LINE + page.rows * page.step
     count = next(iter(methods.values())).shape[1]
-    swatches = _swatch_places(count, width, head + len(methods) * band)
-    figure, axes = _canvas(width, int(swatches[-1, 1]) + _LINE)
-    axes.text(width / 2, head / 2, "\n".join(lines), ha="center", va="center", fontsize=11)
-    margin = (width - columns * step + _GAP) // 2
+    axes, swatches = page.open(count, len(methods) * band, legend_lines=1)
     for number, (name, landmarks) in enumerate(methods.items()):
-        top = head + number * band
-        axes.text(margin, top + _LINE / 2, name, ha="left", va="center", fontsize=10)
+        top = page.top + number * band
+        axes.text(page.margin, top + _LINE / 2, name, ha="left", va="center", fontsize=10)
         for index, view in enumerate(views):
-            row, column = divmod(index, columns)
-            corner = np.array([margin + column * step, top + _LINE + row * step])
+            row, column = divmod(index, page.columns)
+            corner = page.corner(top + _LINE + row * page.step, column)
             _paste(axes, view, corner, tile)
-            _draw_discovered(axes, _place(landmarks[index], corner, tile), tile)
-    _draw_legend(axes, swatches, False, width)
-    return figure
+            _draw_discovered(axes, _on_page(landmarks[index], corner, tile), tile)
+    _draw_legend(axes, swatches, page.width, False)
+    return page.figure
 
 
 def to_array(figure: Figure) -> np.ndarray:
@@ -130,48 +117,69 @@ def save(figure: Figure, path: str | Path) -> None:
     Image.fromarray(to_array(figure)).save(path, format="PNG")
 
 
-def _canvas(width: int, height: int) -> tuple[Figure, Axes]:
-    """An empty page whose data coordinates are its pixels, y down."""
-    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set(xlim=(0, width), ylim=(height, 0))
-    axes.axis("off")
-    return figure, axes
+class _Page:
+    """Layout of a page, in pixels: title, rows of tiles, legend of the landmarks' colours."""
+
+    def __init__(self, num_views: int, columns: int, tile: int, title: str) -> None:
+        self.columns = min(columns, num_views)
+        self.rows = math.ceil(num_views / self.columns)
+        self.step = tile + _GAP
+        self.width = max(self.columns * self.step + _GAP, _MIN_WIDTH)
+        self.margin = (self.width - self.columns * self.step + _GAP) // 2
+        self._title = textwrap.wrap(title, self.width // 8)
+        self.top = _GAP + _LINE * len(self._title)
+
+    def open(self, num_landmarks: int, height: int, legend_lines: int) -> tuple[Axes, np.ndarray]:
+        """Creates `figure` for tiles of a total height; returns its axes and the swatches' places.
+
+        The data coordinates of the axes are the page's pixels, y down.
+        """
+        swatches = _swatch_places(num_landmarks, self.width, self.top + height)
+        total = int(swatches[-1, 1]) + _LINE * legend_lines
+        self.figure = Figure(figsize=(self.width / DPI, total / DPI), dpi=DPI)
+        axes = self.figure.add_axes((0, 0, 1, 1))
+        axes.set(xlim=(0, self.width), ylim=(total, 0))
+        axes.axis("off")
+        title = "\n".join(self._title)
+        axes.text(self.width / 2, self.top / 2, title, ha="center", va="center", fontsize=11)
+        return axes, swatches
+
+    def corner(self, top: int, column: int) -> np.ndarray:
+        """The upper left corner of a tile."""
+        return np.array([self.margin + column * self.step, top])
 
 
-def _place(points: np.ndarray, corner: np.ndarray, tile: int) -> np.ndarray:
-    """Normalised points `[K, 2]` of a view on the page."""
+def _on_page(points: np.ndarray, corner: np.ndarray, tile: int) -> np.ndarray:
+    """Normalised points `[K, 2]` of a view in pixels of the page."""
     return corner + (np.asarray(points, np.float64) + 1.0) * (tile / 2)
 
 
 def _paste(axes: Axes, view: np.ndarray, corner: np.ndarray, tile: int) -> None:
-    """Shows a view, resampled smoothly to the tile beforehand: pixel for pixel on the page."""
-    shown = Image.fromarray(view).resize((tile, tile), Image.Resampling.BICUBIC)
+    # Resampled beforehand, so that Matplotlib copies pixel for pixel.
+    resized = Image.fromarray(view).resize((tile, tile), Image.Resampling.BICUBIC)
     left, top = (int(value) for value in corner)
     extent = (left, left + tile, top + tile, top)
-    axes.imshow(np.asarray(shown), extent=extent, interpolation="nearest", aspect="auto")
+    axes.imshow(np.asarray(resized), extent=extent, interpolation="nearest", aspect="auto")
 
 
-def _caption(axes: Axes, text: str, corner: np.ndarray) -> None:
-    """Prints a text in the upper left corner of a view, readable on any."""
+def _draw_caption(axes: Axes, text: str, corner: np.ndarray) -> None:
     outline = [withStroke(linewidth=2.5, foreground="black")]
     place: dict[str, Any] = {"ha": "left", "va": "top", "zorder": 4}
     x, y = corner + 4
     axes.text(x, y, text, fontsize=10, color="white", path_effects=outline, **place)
 
 
-def _area(tile: int, count: int, share: float) -> float:
-    """Matplotlib's size (points squared) of a marker that takes a share of the tile's side."""
-    return float((share * crowding(count) * tile * 72 / DPI) ** 2)
+def _area(tile: int, count: int, diameter: float) -> float:
+    """Matplotlib's size (points squared) of a marker with a diameter given in tiles."""
+    return float((diameter * crowding(count) * tile * 72 / DPI) ** 2)
 
 
 def _mark(axes: Axes, points: np.ndarray, **style: Any) -> None:
-    """Marks places `[K, 2]` on the page."""
     axes.scatter(points[:, 0], points[:, 1], **style)
 
 
 def _draw_discovered(axes: Axes, points: np.ndarray, tile: int) -> None:
-    """A filled dot in its own colour for every landmark `[K, 2]`."""
+    """Draws a filled dot in its own colour for each landmark `[K, 2]`."""
     count = len(points)
     size = _area(tile, count, 0.055)
     colors = landmark_colors(count)
@@ -181,7 +189,7 @@ def _draw_discovered(axes: Axes, points: np.ndarray, tile: int) -> None:
 def _draw_regressed(
     axes: Axes, predicted: np.ndarray | None, labels: np.ndarray | None, tile: int
 ) -> None:
-    """Crosses for the regressed points, circles for the labelled ones, outlined in black."""
+    """Draws crosses for regressed points and circles for labelled ones, outlined in black."""
     if labels is not None:
         size = _area(tile, len(labels), 0.06)
         _mark(axes, labels, s=size, facecolors="none", edgecolors="black", linewidths=2.4)
@@ -193,21 +201,20 @@ def _draw_regressed(
 
 
 def _swatch_places(count: int, width: int, top: int) -> np.ndarray:
-    """Where the numbered colours `[K, 2]` go below the pictures, as many in a line as fit."""
+    """Places `[K, 2]` of the numbered colours, as many per line as fit."""
     per_line = max(1, width // _SWATCH)
     line, column = np.divmod(np.arange(count), per_line)
-    used = min(count, per_line) * _SWATCH
-    left = (width - used) / 2 + _SWATCH / 4
+    left = (width - min(count, per_line) * _SWATCH) / 2 + _SWATCH / 4
     return np.stack([left + column * _SWATCH, top + (line + 0.6) * _LINE], -1)
 
 
-def _draw_legend(axes: Axes, swatches: np.ndarray, regressed: bool, width: int) -> None:
-    """The landmarks' numbers and colours, and under them what crosses and circles are."""
+def _draw_legend(axes: Axes, swatches: np.ndarray, width: int, with_labels: bool) -> None:
+    """Draws the landmarks' numbers and colours, and below them what crosses and circles are."""
     colors = landmark_colors(len(swatches))
     _mark(axes, swatches, s=45, c=colors, edgecolors="black", linewidths=0.6)
     for index, (x, y) in enumerate(swatches):
         axes.text(x + 7, y, str(index), fontsize=8, va="center")
-    if not regressed:
+    if not with_labels:
         return
     y = swatches[-1, 1] + _LINE
     labelled, predicted = np.array([[width / 2 - 80, y]]), np.array([[width / 2 + 20, y]])

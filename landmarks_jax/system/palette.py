@@ -1,27 +1,27 @@
-"""The fixed colours of the landmarks, wherever they are drawn, and how much smaller many are."""
+"""The fixed colours of the landmarks, and how dots shrink when there are many."""
 
 import functools
 
 import numpy as np
 from PIL import ImageColor
 
-# The first landmarks' colours: bright enough for dark skin and hair, far from one another.
+# Bright enough for dark skin and hair, and far from one another.
 _FIRST_COLORS = (
     *("#ff0000", "#1f5bff", "#00e600", "#ffe600", "#ff00e6"),
     *("#00e6ff", "#ff8c00", "#9a4dff", "#00996b", "#ffb3d1"),
 )
 
-_CROWDS = ((15, 1.0), (35, 0.75))
-_CROWDED = 0.6
+_DOT_SCALES = ((15, 1.0), (35, 0.75))  # up to this many landmarks, this scale
+_SMALLEST_SCALE = 0.6
 
 
 @functools.cache
 def _palette(count: int) -> np.ndarray:
-    """The first colours, then ever the one farthest in CIELAB from all before it."""
+    """The first colours, then repeatedly the one farthest in CIELAB from all before it."""
     levels = np.linspace(0.0, 1.0, 9)
     rgb = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), -1).reshape(-1, 3)
     lab = _to_lab(rgb)
-    # Neither near black nor near white nor grey: those are hair, walls and outlines.
+    # Not near black, white or grey, which are hair, walls and outlines.
     vivid = (lab[:, 0] > 40) & (lab[:, 0] < 93) & (np.hypot(lab[:, 1], lab[:, 2]) > 30)
     rgb, lab = rgb[vivid], lab[vivid]
     chosen = [np.array(ImageColor.getrgb(color)) / 255 for color in _FIRST_COLORS]
@@ -32,17 +32,13 @@ def _palette(count: int) -> np.ndarray:
 
 
 def landmark_colors(count: int) -> np.ndarray:
-    """The colours of the landmarks: distinct, and landmark 3 has one colour whatever `count`.
-
-    Returns:
-      `[count, 3]` sRGB in [0, 1].
-    """
+    """Distinct colours `[count, 3]`, sRGB in [0, 1]; a landmark's colour is independent of `count`."""
     return _palette(count)[:count].copy()
 
 
 def crowding(count: int) -> float:
-    """How large the dots of `count` landmarks are beside those of few, so that they keep apart."""
-    return next((share for most, share in _CROWDS if count <= most), _CROWDED)
+    """Scale of the dots of `count` landmarks, at most 1, so that they do not overlap."""
+    return next((scale for most, scale in _DOT_SCALES if count <= most), _SMALLEST_SCALE)
 
 
 def _to_lab(rgb: np.ndarray) -> np.ndarray:

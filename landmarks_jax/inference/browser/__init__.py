@@ -1,5 +1,5 @@
-"""The browser demo: a page that finds landmarks with the exported detector, on the visitor's side.
+"""The browser demo: a page that runs an exported detector on the visitor's machine.
 
-`site` makes the folder of the page, `vendor` gets the runtime that it needs, `server` shows it on
-this machine. The page itself, plain HTML, CSS and JavaScript modules, lies in `page/`.
+`site` builds the folder of the page, `vendor` downloads the runtime that it needs, `server` serves
+it locally. The page itself, plain HTML, CSS and JavaScript modules, is in `page/`.
 """

@@ -1,4 +1,4 @@
-"""The page on this machine: a small HTTP server that nobody else can reach."""
+"""The page on this machine: a small HTTP server on the loopback interface."""
 
 import contextlib
 import http.server
@@ -8,21 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from landmarks_jax.inference.browser import site
-from landmarks_jax.system.errors import ConfigError
+from landmarks_jax.system.errors import ConfigError, reason
 
 HOST = "127.0.0.1"
-# The first two make a page "cross-origin isolated": only then may it use threads.
+# The first two make the page "cross-origin isolated", without which it may not use threads.
 HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Embedder-Policy": "require-corp",
     "Cross-Origin-Resource-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
-    "Cache-Control": "no-cache",  # another detector may be at the same port next time
+    "Cache-Control": "no-cache",  # the next server on this port may show another detector
 }
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):
-    # Said here and not left to the system, whose tables are wrong on some machines.
+    # Explicit, because the tables of some systems are wrong.
     extensions_map = {  # noqa: RUF012
         ".css": "text/css; charset=utf-8",
         ".html": "text/html; charset=utf-8",
@@ -40,28 +40,28 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
         super().end_headers()
 
     def log_message(self, format: str, *arguments: Any) -> None:
-        """Says nothing: requests are of no interest here."""
+        """Logs nothing."""
 
 
 class Server(http.server.ThreadingHTTPServer):
     """Serves a folder on the loopback interface.
 
     Attributes:
-      url: where the page is.
+      url: of the page.
     """
 
     daemon_threads = True
-    allow_reuse_port = False  # a second server at the same port would get half of the requests
+    allow_reuse_port = False  # a second server on the same port would get half of the requests
 
     def __init__(self, folder: Path, port: int) -> None:
-        """Opens the port; `serve_forever` then answers.
+        """Opens the port; call `serve_forever` to answer requests.
 
         Args:
           folder: what to serve.
-          port: 0 takes any that is free.
+          port: 0 takes any free one.
 
         Raises:
-          ConfigError: the port cannot be had.
+          ConfigError: the port is in use or invalid.
         """
 
         def handler(*arguments: Any) -> _Handler:
@@ -71,30 +71,30 @@ class Server(http.server.ThreadingHTTPServer):
             super().__init__((HOST, port), handler)
         except (OSError, OverflowError) as error:
             raise ConfigError(
-                f"--port {port}: cannot be opened ({error}); give another one, 0 takes any free"
+                f"--port {port}: cannot be opened ({reason(error)}); 0 takes any free port"
             ) from error
         self.url = f"http://{HOST}:{self.server_port}/"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Says nothing of a browser that closed its end."""
+        """Ignores browsers that close the connection."""
 
 
 def show(detector: str, port: int) -> None:
-    """Makes the page of a detector and serves it until Ctrl-C or SIGTERM.
+    """Builds the page of a detector and serves it until Ctrl-C or SIGTERM.
 
     Args:
       detector: as for `site.build`.
-      port: 0 takes any that is free.
+      port: 0 takes any free one.
 
     Raises:
-      UserError: the detector, the runtime or the port cannot be had.
+      UserError: the detector, the runtime or the port is not available.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends in order, as by Ctrl-C
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # cleans up, as Ctrl-C does
     with (
         contextlib.suppress(KeyboardInterrupt),
         tempfile.TemporaryDirectory(prefix="landmarks_jax-demo-") as scratch,
-        Server(Path(scratch) / "page", port) as server,  # first: a port in use is said at once
+        Server(Path(scratch) / "page", port) as server,  # first: a port in use fails at once
     ):
         site.build(detector, Path(scratch) / "page")
-        print(f"{server.url} shows the page; Ctrl-C ends it", flush=True)
+        print(f"{server.url} shows the page; press Ctrl-C to stop", flush=True)
         server.serve_forever()

@@ -1,4 +1,4 @@
-"""The page as a folder: everything it needs, by relative addresses, for any web host."""
+"""The page as a folder with relative links only, for any web host."""
 
 import json
 import logging
@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from landmarks_jax.inference import api, graph_export
-from landmarks_jax.inference import packed_file as packed
+from landmarks_jax.inference import api, graph_export, packed_file
 from landmarks_jax.inference.browser import vendor
+from landmarks_jax.inference.packed_file import PackedDetector
 from landmarks_jax.system import palette
-from landmarks_jax.system.errors import WorkdirError
+from landmarks_jax.system.errors import WorkdirError, reason
 
 _LOGGER = logging.getLogger(__name__)
 FORMAT = "landmarks_jax.demo"
@@ -25,46 +25,45 @@ _PAGE = resources.files("landmarks_jax.inference.browser") / "page"
 
 
 def build(detector: str | os.PathLike[str], folder: Path) -> None:
-    """Makes the page of a detector, whole or not at all.
+    """Builds the page of a detector atomically.
 
     Args:
-      detector: a packed file, or the name of a detector that comes with this package.
-      folder: what to make; an empty folder is replaced, and an earlier page with nothing beside it.
+      detector: a packed file, or the name of a shipped detector.
+      folder: the folder to create. It may be empty or an earlier page, which is replaced.
 
     Raises:
-      ConfigError: the ONNX converter is not installed.
-      WeightsError: the detector or the runtime cannot be had.
-      WorkdirError: the folder holds something else, or cannot be written.
+      ConfigError: the extra `export` is not installed.
+      WeightsError: the detector cannot be read, or the runtime cannot be downloaded.
+      WorkdirError: the folder holds other files, or cannot be written.
     """
     _check(folder)
-    packed_file = api.find(detector)
-    content = packed.read(packed_file)
-    _LOGGER.info("making the page of %s", packed_file)
+    path = api.find_packed(detector)
+    packed = packed_file.read(path)
+    _LOGGER.info("building the page of %s", path)
     runtime = vendor.runtime()
-    # The kernels in half: what a visitor has to wait for.
-    model = graph_export.to_onnx(content, "float16")
+    model = graph_export.to_onnx(packed, "float16")  # half the download
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
-            made = Path(scratch) / "page"
-            shutil.copytree(runtime, made / "runtime")
+            new = Path(scratch) / "page"
+            shutil.copytree(runtime, new / "runtime")
             for file in _PAGE.iterdir():
-                target = made / ("runtime" if file.name == "LICENSE.onnxruntime.txt" else "")
+                target = new / ("runtime" if file.name == "LICENSE.onnxruntime.txt" else "")
                 (target / file.name).write_bytes(file.read_bytes())
-            (made / MODEL).write_bytes(model)
-            description = describe(content, packed_file.stem)
-            (made / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n")
-            made.chmod(0o755)
+            (new / MODEL).write_bytes(model)
+            description = json.dumps(describe(packed, path.stem), indent=1)
+            (new / DESCRIPTION).write_text(description + "\n")
+            new.chmod(0o755)
             if folder.exists():
                 folder.replace(Path(scratch) / "before")
-            made.replace(folder)
+            new.replace(folder)
     except OSError as error:
-        raise WorkdirError(f"{folder}: cannot be written ({error})") from error
+        raise WorkdirError(f"{folder}: cannot be written ({reason(error)})") from error
 
 
-def describe(content: packed.Packed, name: str) -> dict[str, Any]:
-    """What the page knows of its detector, as plain JSON."""
-    config, regressor = content.config, content.regressor
+def describe(packed: PackedDetector, name: str) -> dict[str, Any]:
+    """What the page has to know about its detector, as plain JSON."""
+    config = packed.config
     colors = np.rint(255 * palette.landmark_colors(config.model.num_landmarks)).astype(int)
     return {
         "format": FORMAT,
@@ -76,26 +75,27 @@ def describe(content: packed.Packed, name: str) -> dict[str, Any]:
         "crop": config.data.crop,
         "dot_scale": palette.crowding(config.model.num_landmarks),
         "colors": ["#{:02x}{:02x}{:02x}".format(*color) for color in colors],
-        "num_labelled": 0 if regressor is None else len(regressor.y_origin) // 2,
-        "point_names": content.summary.get("point_names", []),
-        "score": next(iter(content.summary.get("scores", [])), None),
+        "num_labelled": packed.num_labelled,
+        "point_names": packed.summary.get("point_names", []),
+        "score": next(iter(packed.summary.get("scores", [])), None),
     }
 
 
 def _check(folder: Path) -> None:
-    """Refuses a folder that holds anything but an earlier page, such as a host's own files."""
+    """Refuses a folder that holds anything but an earlier page, such as a web host's own files."""
     if not os.path.lexists(folder):
         return
+    others: list[str] = []
     try:
         names = {file.name for file in folder.iterdir()}
         if not names:
             return
-        made = {file.name for file in _PAGE.iterdir()} | {"runtime", MODEL, DESCRIPTION}
-        page = json.loads((folder / DESCRIPTION).read_text())["format"] == FORMAT
-        if page and names <= made:
-            return
-        others = sorted(names - made) if page else []
+        if json.loads((folder / DESCRIPTION).read_text())["format"] == FORMAT:
+            page = {file.name for file in _PAGE.iterdir()} | {"runtime", MODEL, DESCRIPTION}
+            others = sorted(names - page)
+            if not others:
+                return
     except (OSError, ValueError, TypeError, KeyError):
-        others = []
-    named = f" ({', '.join(others[:3])})" if others else ""
-    raise WorkdirError(f"{folder}: holds something else{named}; name a new folder, or empty it")
+        pass
+    examples = f" ({', '.join(others[:3])})" if others else ""
+    raise WorkdirError(f"{folder}: holds other files{examples}; name a new folder, or empty it")

@@ -1,1 +1,1 @@
-"""Landmarks of files, folders, videos and a camera, written to disk as they are found."""
+"""Detection in image and video files and from cameras, with result files and drawings."""

@@ -1,4 +1,4 @@
-"""What was asked for: files, folders and globs as one list of pictures and videos."""
+"""What to run on: files, folders and globs as one list, and the table of boxes."""
 
 import dataclasses
 import glob
@@ -6,25 +6,28 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePath
 
-from landmarks_jax.data import photo_files
+import numpy as np
+
+from landmarks_jax.data import lists, photo_files
 from landmarks_jax.system.errors import DataError
 
 _ENDINGS = "3gp avi flv m2ts m4v mkv mov mp4 mpeg mpg mts ogv ts webm wmv"
 _VIDEOS = frozenset(f".{ending}" for ending in _ENDINGS.split())
-# What a drawn picture or video is saved as; anything else gets one more ending.
+# Drawn files keep these endings; to any other one more is appended.
 _JPEG = frozenset((".jfif", ".jpe", ".jpeg", ".jpg"))
 _KEPT = {False: _JPEG | {".png"}, True: frozenset((".m4v", ".mkv", ".mov", ".mp4"))}
-_ADDED = {False: ".png", True: ".mp4"}
+_APPENDED = {False: ".png", True: ".mp4"}
+_BOX_HEADER = ["file", "x0", "y0", "x1", "y1"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Input:
-    """One picture or video.
+    """An image or video file.
 
     Attributes:
-      path: what to open, and what results call it: as it was given, or below the folder given.
-      is_video: whether it is a video, by its ending.
-      drawn: where its annotated form goes, relative to the folder of those; no two inputs share it.
+      path: the file, as the user named it or below the folder that the user named.
+      is_video: whether it is a video, by its extension.
+      drawn: where its drawing goes, relative to the folder of drawings; unique among the inputs.
     """
 
     path: str
@@ -32,77 +35,68 @@ class Input:
     drawn: PurePath
 
 
-@dataclasses.dataclass(frozen=True)
-class Inputs:
-    """Everything to look at.
-
-    Attributes:
-      items: in the order given; a folder's or a glob's sorted.
-      note: what was left out of folders ("" if nothing was).
-    """
-
-    items: list[Input]
-    note: str
-
-
 def is_jpeg(path: PurePath) -> bool:
-    """Whether a file's name ends as a JPEG's does."""
+    """Whether a file has the extension of a JPEG."""
     return path.suffix.lower() in _JPEG
 
 
-def find_inputs(arguments: Sequence[str], drawn: Path) -> Inputs:
-    """Lists the pictures and videos that arguments name.
+def find_inputs(arguments: Sequence[str], drawn: Path) -> tuple[list[Input], str]:
+    """Lists the images and videos that arguments name.
 
-    Folders are searched whole for endings of pictures and videos; hidden files are skipped. A file
-    that is named, or that a glob matches, is taken whatever its ending: what is no video by its
-    ending is read as a picture.
+    Folders are searched recursively for files with the extension of an image or video; hidden files
+    are skipped. A file that is named, or matched by a glob, is taken whatever its extension, as an
+    image unless it has the extension of a video.
 
     Args:
-      arguments: files, folders, globs (`**` goes any number of folders down).
-      drawn: the folder of annotated files; what lies there is no input.
+      arguments: files, folders and globs (`**` matches any number of folders).
+      drawn: the folder of drawings, which is not searched.
+
+    Returns:
+      The inputs, in the order of the arguments, those of a folder or glob sorted; and a note about
+      what was skipped, "" if nothing was.
 
     Raises:
-      DataError: an argument leads to nothing, or there is neither picture nor video at all.
+      DataError: an argument matches nothing, or there is no image and no video at all.
     """
     paths: list[str] = []
     folders: list[str] = []
     others = 0
     for path in (match for argument in arguments for match in _expand(argument)):
         if os.path.isdir(path):
-            found, rest = _search(path)
-            paths += found
-            folders += [path] * bool(found)
-            others += rest
+            inside, skipped = _search(path)
+            paths += inside
+            others += skipped
+            if inside:
+                folders.append(path)
         else:
             paths.append(path)
             folders.append(os.path.dirname(path))
-    kept, repeats, own = _without_repeats(paths, os.path.realpath(drawn))
+    kept, repeated, own = _without_repeats(paths, os.path.realpath(drawn))
     if not kept:
-        raise DataError(f"{photo_files.some(arguments)}: no picture and no video there")
+        raise DataError(f"{photo_files.some(arguments)}: no images and no videos")
     counts = (
-        (others, "files in folders that are neither pictures nor videos"),
-        (repeats, "files reached twice, taken once"),
-        (own, f"files in {drawn}, where results go"),
+        (others, "files in folders that are neither images nor videos"),
+        (repeated, "files named more than once"),
+        (own, f"files in {drawn}, the folder of drawings"),
     )
     note = "; ".join(f"{count:,} {what}" for count, what in counts if count)
-    return Inputs(_placed(kept, folders), note and f"left out: {note}")
+    return _with_drawn(kept, folders), note and f"skipped: {note}"
 
 
 def _expand(argument: str) -> list[str]:
-    """A file or folder, or what a glob matches, as a shell would have it."""
     if os.path.lexists(argument):  # also a name with a bracket in it
         return [argument]
     matches = sorted(glob.glob(argument, recursive=True))
     if not matches:
-        raise DataError(f"{argument}: no such file or folder, and no glob that matches any")
+        raise DataError(f"{argument}: no such file or folder, and no match as a glob")
     return matches
 
 
 def _search(folder: str) -> tuple[list[str], int]:
-    """The pictures and videos below a folder, sorted, and how many other files there are."""
-    pictures, others = photo_files.list_images(folder)
+    """The images and videos below a folder, sorted, and the number of other files."""
+    images, others = photo_files.list_images(folder)
     videos = [os.path.join(folder, name) for name in others if _is_video(name)]
-    return sorted([p.path for p in pictures] + videos), len(others) - len(videos)
+    return sorted([image.path for image in images] + videos), len(others) - len(videos)
 
 
 def _is_video(path: str) -> bool:
@@ -110,35 +104,88 @@ def _is_video(path: str) -> bool:
 
 
 def _without_repeats(paths: Iterable[str], drawn: str) -> tuple[list[str], int, int]:
-    """The paths once each and outside the folder `drawn`; how many repeats, how many inside."""
+    """The paths outside `drawn`, each once; the number of repeats; the number inside `drawn`."""
     seen: set[str] = set()
     kept: list[str] = []
-    repeats = own = 0
+    repeated = own = 0
     for path in paths:
         absolute = os.path.abspath(path)
-        # By the real place: a drawing must not replace its picture behind a link either.
+        # By the real path: a drawing must not overwrite its image behind a link either.
         if os.path.realpath(path).startswith(drawn + os.sep):
             own += 1
         elif absolute in seen:
-            repeats += 1
+            repeated += 1
         else:
             seen.add(absolute)
             kept.append(path)
-    return kept, repeats, own
+    return kept, repeated, own
 
 
-def _placed(paths: Sequence[str], folders: Sequence[str]) -> list[Input]:
-    """Gives each file its place: as it lies below the folder that all the arguments share."""
+def _with_drawn(paths: Sequence[str], folders: Sequence[str]) -> list[Input]:
+    """Mirrors the files below the common parent of all folders in the folder of drawings."""
     root = os.path.commonpath([os.path.abspath(folder) for folder in folders])
     taken: set[PurePath] = set()
-    placed = []
+    inputs = []
     for path in paths:
         is_video = _is_video(path)
-        place = PurePath(os.path.relpath(path, root))
-        if place.suffix.lower() not in _KEPT[is_video]:
-            place = place.with_name(place.name + _ADDED[is_video])
-        while place in taken:  # a.bmp beside a.bmp.png
-            place = place.with_name(f"_{place.name}")
-        taken.add(place)
-        placed.append(Input(path, is_video, place))
-    return placed
+        drawn = PurePath(os.path.relpath(path, root))
+        if drawn.suffix.lower() not in _KEPT[is_video]:
+            drawn = drawn.with_name(drawn.name + _APPENDED[is_video])
+        while drawn in taken:  # a.bmp and a.bmp.png
+            drawn = drawn.with_name(f"_{drawn.name}")
+        taken.add(drawn)
+        inputs.append(Input(path, is_video, drawn))
+    return inputs
+
+
+class Boxes:
+    """A CSV file `file,x0,y0,x1,y1` with that header: the parts of each image to view.
+
+    Boxes are in pixel edges of the upright image: 0, 0, W, H is all of it.
+    """
+
+    def __init__(self, path: str) -> None:
+        """Reads the CSV file.
+
+        Args:
+          path: the CSV file. Images are relative to its folder, or else to the working directory.
+
+        Raises:
+          DataError: a line is malformed or names a missing file; the message gives its number.
+        """
+        self._path = path
+        self._boxes: dict[str, list[np.ndarray]] = {}
+        lines = lists.read_lines(path)
+        place, header = next(lines, (path, ""))
+        if [cell.lower() for cell in lists.cells(header, place)] != _BOX_HEADER:
+            raise DataError(f"{place}: the header must be {','.join(_BOX_HEADER)}")
+        for place, line in lines:
+            name, *cells = lists.cells(line, place)
+            if len(cells) != 4:
+                raise DataError(f"{place}: {1 + len(cells)} cells, the header has 5")
+            box = lists.numbers(cells, place)
+            if not (box[0] < box[2] and box[1] < box[3]):
+                raise DataError(f"{place}: the box must have x0 < x1 and y0 < y1")
+            relative = os.path.join(os.path.dirname(path), name)
+            file = next(filter(os.path.isfile, (relative, name)), None)
+            if file is None:
+                raise DataError(f"{place}: no such file {relative}")
+            self._boxes.setdefault(os.path.realpath(file), []).append(box)
+        if not self._boxes:
+            raise DataError(f"{path}: no box is listed")
+
+    def of(self, path: str) -> np.ndarray:
+        """The boxes `[n, 4]` of a file in the order of their lines; n may be 0."""
+        return np.array(self._boxes.get(os.path.realpath(path), ()), np.float64).reshape(-1, 4)
+
+    def check_inputs(self, paths: Iterable[str]) -> str:
+        """Returns a note about listed files that are not among the inputs, "" without any.
+
+        Raises:
+          DataError: no input has a box.
+        """
+        inputs = {os.path.realpath(path) for path in paths}
+        unused = self._boxes.keys() - inputs
+        if len(unused) == len(self._boxes):
+            raise DataError(f"{self._path}: no box for any of the {len(inputs):,} inputs")
+        return f"{self._path}: {len(unused):,} listed files are not inputs" if unused else ""

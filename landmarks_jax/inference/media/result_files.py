@@ -1,4 +1,4 @@
-"""What was found, written line by line: a table, JSON Lines, and a list of what was left out."""
+"""Result files, written row by row: landmarks.csv, landmarks.jsonl and skipped.csv."""
 
 import contextlib
 import csv
@@ -10,23 +10,23 @@ from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 
-from landmarks_jax.system.errors import DataError
+from landmarks_jax.system.errors import DataError, reason
 
 TABLE, LINES, SKIPPED = "landmarks.csv", "landmarks.jsonl", "skipped.csv"
 
 
 class Row(NamedTuple):
-    """One view of one picture or video frame.
+    """The result of one view of an image or video frame.
 
     Attributes:
       file: the input's name.
-      frame: the frame's number from 0; None for a picture.
-      time: seconds since the first frame; None for a picture.
-      box: the number of the file's box from 0; None where no boxes are given.
-      landmarks: `[K, 2]` in pixels of the upright picture.
+      frame: frame number from 0; None for an image.
+      time: seconds since the first frame; None for an image.
+      box: number of the file's box from 0; None without boxes.
+      landmarks: `[K, 2]` in pixels of the upright image.
       confidence: `[K]`.
-      labelled: `[P, 2]`, or None where the detector has no regressor.
-      smooth: `[K + P, 2]`, smoothed over time; None where that was not asked for.
+      labelled: `[P, 2]`, or None without a regressor.
+      smooth: `[K + P, 2]`, smoothed over time, or None.
     """
 
     file: str
@@ -40,11 +40,11 @@ class Row(NamedTuple):
 
 
 class Results:
-    """The files of results in a folder, replacing those of an earlier run.
+    """The result files of a folder, replacing those of an earlier run.
 
     Attributes:
-      rows: how many were written.
-      failed: the files that could not be read or written, each with the reason.
+      rows: number of rows written.
+      failed: the files that could not be read or written completely, each with the reason.
     """
 
     def __init__(
@@ -53,109 +53,107 @@ class Results:
         """Opens the files.
 
         Args:
-          folder: made if it is missing.
+          folder: created if missing.
           num_landmarks: K.
-          labelled: the P names of the labelled points.
+          labelled: names of the P labelled points.
           smooth: whether there are columns of smoothed points.
 
         Raises:
           DataError: the folder cannot be written.
         """
         self._folder = folder
-        self._num, self._labelled, self._smooth = num_landmarks, tuple(labelled), smooth
-        self._open = contextlib.ExitStack()
+        self._num_landmarks, self._labelled, self._smooth = num_landmarks, tuple(labelled), smooth
+        self._stack = contextlib.ExitStack()
         self.rows = 0
         self.failed: list[str] = []
-        with writing(folder):
+        with self._writing():
             folder.mkdir(parents=True, exist_ok=True)
-            self._table = csv.writer(self._file(TABLE), lineterminator="\n")
-            self._lines = self._file(LINES)
-            self._skips = csv.writer(self._file(SKIPPED), lineterminator="\n")
+            self._table = csv.writer(self._open(TABLE), lineterminator="\n")
+            self._lines = self._open(LINES)
+            self._skipped = csv.writer(self._open(SKIPPED), lineterminator="\n")
             self._table.writerow(self._header())
-            self._skips.writerow(("file", "reason"))
+            self._skipped.writerow(("file", "reason"))
 
-    def _file(self, name: str) -> TextIO:
-        # Names of files need not be UTF-8: their bytes are written as they are.
+    def _open(self, name: str) -> TextIO:
+        # File names need not be UTF-8: their bytes are written unchanged.
         path = self._folder / name
-        return self._open.enter_context(path.open("w", encoding="utf-8", errors="surrogateescape"))
+        return self._stack.enter_context(path.open("w", encoding="utf-8", errors="surrogateescape"))
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise DataError(f"--out {self._folder}: cannot be written ({reason(error)})") from error
 
     def __enter__(self) -> "Results":
         return self
 
     def __exit__(self, *error: object) -> None:
-        with writing(self._folder):
-            self._open.close()
+        with self._writing():
+            self._stack.close()
 
     def _header(self) -> list[str]:
-        numbers = range(1, self._num + 1)
-        names = [name.replace(" ", "_") for name in self._labelled]
-        points = [f"{axis}{i}" for i in numbers for axis in "xy"]
-        labelled = [f"{name}_{axis}" for name in names for axis in "xy"]
-        found = [f"{axis}{i}" for i in numbers for axis in "xyc"]
-        smooth = [f"smooth_{name}" for name in points + labelled] if self._smooth else []
-        return ["file", "frame", "time", "box", *found, *labelled, *smooth]
+        numbers = range(1, self._num_landmarks + 1)
+        landmarks = [f"{axis}{i}" for i in numbers for axis in "xyc"]
+        labelled = [f"{name.replace(' ', '_')}_{axis}" for name in self._labelled for axis in "xy"]
+        points = [f"{axis}{i}" for i in numbers for axis in "xy"] + labelled
+        smooth = [f"smooth_{name}" for name in points] if self._smooth else []
+        return ["file", "frame", "time", "box", *landmarks, *labelled, *smooth]
 
     def add(self, row: Row) -> None:
-        """Writes a row to the table and to the lines."""
-        found = np.concatenate([row.landmarks, row.confidence[:, None]], 1)
+        """Writes a row to the table and to the JSON lines."""
         labelled = np.zeros((0, 2)) if row.labelled is None else row.labelled
-        place = [_cell(value) for value in (row.frame, row.time, row.box)]
-        cells = [*_texts(found), *_texts(labelled)]
-        if self._smooth:
-            count = 2 * (self._num + len(self._labelled))
-            cells += [""] * count if row.smooth is None else _texts(row.smooth)
+        cells = [_cell(value) for value in (row.frame, row.time, row.box)]
+        cells += _cells(np.concatenate([row.landmarks, row.confidence[:, None]], 1))
+        cells += _cells(labelled)
+        if self._smooth and row.smooth is not None:
+            cells += _cells(row.smooth)
+        elif self._smooth:
+            cells += [""] * 2 * (self._num_landmarks + len(self._labelled))
         line: dict[str, Any] = {
             "file": row.file,
             "frame": row.frame,
             "time": None if row.time is None else round(row.time, 4),
             "box": row.box,
-            "landmarks": _numbers(row.landmarks),
-            "confidence": [pair[0] for pair in _numbers(row.confidence[:, None])],
+            "landmarks": _to_json(row.landmarks),
+            "confidence": _to_json(row.confidence),
         }
         if row.labelled is not None:
-            line["labelled"] = dict(zip(self._labelled, _numbers(row.labelled), strict=True))
+            line["labelled"] = dict(zip(self._labelled, _to_json(row.labelled), strict=True))
         if row.smooth is not None:
-            points = _numbers(row.smooth)
-            line["smooth_landmarks"] = points[: self._num]
-            line["smooth_labelled"] = dict(zip(self._labelled, points[self._num :], strict=True))
-        with writing(self._folder):
-            self._table.writerow([row.file, *place, *cells])
+            points = _to_json(row.smooth)
+            smooth_labelled = points[self._num_landmarks :]
+            line["smooth_landmarks"] = points[: self._num_landmarks]
+            line["smooth_labelled"] = dict(zip(self._labelled, smooth_labelled, strict=True))
+        with self._writing():
+            self._table.writerow([row.file, *cells])
             self._lines.write(json.dumps(line, allow_nan=False) + "\n")
         self.rows += 1
 
-    def fail(self, file: str, reason: str) -> None:
-        """Notes a file that could not be read or written, or not to its end."""
-        self.failed.append(f"{file} ({reason})")
-        self.leave_out(file, reason)
+    def fail(self, file: str, problem: str) -> None:
+        """Lists a file that could not be read or written completely."""
+        self.failed.append(f"{file} ({problem})")
+        self.skip(file, problem)
 
-    def leave_out(self, file: str, reason: str) -> None:
-        """Notes a file that was not to be looked at."""
-        with writing(self._folder):
-            self._skips.writerow((file, reason))
-
-
-@contextlib.contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Turns a failure to write into a `DataError`."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or error
-        raise DataError(f"--out {folder}: cannot be written ({reason})") from error
+    def skip(self, file: str, why: str) -> None:
+        """Lists a file that was skipped on purpose."""
+        with self._writing():
+            self._skipped.writerow((file, why))
 
 
 def _cell(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
-def _texts(points: np.ndarray) -> list[str]:
-    """Numbers as cells, a ten-thousandth of a pixel exact; empty where one is not finite."""
-    return [f"{v:.4f}" if math.isfinite(v) else "" for v in points.ravel().tolist()]
+def _cells(points: np.ndarray) -> list[str]:
+    """Numbers with four decimals; not finite ones are empty."""
+    return [f"{value:.4f}" if math.isfinite(value) else "" for value in points.ravel().tolist()]
 
 
-def _numbers(points: np.ndarray) -> list[list[float | None]]:
-    """Rows of numbers as JSON has them: None where one is not finite."""
-    return [
-        [round(v, 4) if math.isfinite(v) else None for v in row]
-        for row in np.asarray(points, np.float64).tolist()
-    ]
+def _to_json(array: np.ndarray) -> list:
+    """Nested lists of numbers with four decimals; not finite ones are None."""
+    rounded = [round(v, 4) if math.isfinite(v) else None for v in array.ravel().tolist()]
+    if array.ndim == 1:
+        return rounded
+    return [rounded[start : start + 2] for start in range(0, len(rounded), 2)]

@@ -1,43 +1,39 @@
-"""Points over time, smoothed: the one euro filter (Casiez, Roussel, Vogel; CHI 2012)."""
+"""Points smoothed over time by the one euro filter (Casiez, Roussel, Vogel; CHI 2012)."""
 
 import math
 
 import numpy as np
 
-# At rest frequencies above 1 Hz are damped, which stills jitter; a point that crosses the shown
-# part in a second is followed at up to 11 Hz, which keeps the lag within a frame or two.
+# At rest, frequencies above 1 Hz are damped, which removes jitter. A point that crosses the viewed
+# part in a second is followed at up to 11 Hz, a lag of a frame or two.
 _MIN_CUTOFF = 1.0  # Hz
-_BETA = 10.0  # Hz per (side of the shown part a second)
+_BETA = 10.0  # Hz per (side of the viewed part per second)
 _SPEED_CUTOFF = 1.0  # Hz
 
 
 class OneEuro:
-    """An exponential filter whose cutoff rises with the speed of each point.
+    """An exponential filter whose cutoff frequency rises with the speed of each point.
 
-    It knows only the past, so that it works on a camera, and asks for times, not for a frame rate.
+    It is causal, for cameras, and takes time stamps, for any frame rate.
     """
 
     def __init__(self, side: float) -> None:
-        """Starts with no past.
-
-        Args:
-          side: of the part of the picture that is looked at, in the points' unit (pixels).
-        """
+        """Initialises the filter; `side` is that of the viewed part, in pixels."""
         self._side = side
         self._time = 0.0
         self._points: np.ndarray | None = None
         self._speed = np.zeros(0)
 
     def __call__(self, points: np.ndarray, time: float) -> np.ndarray:
-        """Takes the next points.
+        """Filters the next points.
 
         Args:
-          points: `[Q, 2]`, as many as before. Points that are not finite are passed on, and a
-            finite one after them starts anew.
-          time: in seconds; does not go back.
+          points: `[Q, 2]`, the same number in every call. Points that are not finite pass through;
+            the next finite one restarts its filter.
+          time: in seconds, not decreasing.
 
         Returns:
-          `[Q, 2]` float64, smoothed.
+          `[Q, 2]` float64.
         """
         points = np.asarray(points, np.float64)
         if self._points is None:
@@ -51,7 +47,7 @@ class OneEuro:
         speed = np.where(usable, (points - before) / step, 0.0)
         speed = np.where(np.isfinite(speed), speed, 0.0)
         self._speed = self._speed + _weight(np.asarray(_SPEED_CUTOFF), step) * (speed - self._speed)
-        # One cutoff for both axes of a point, so that it does not leave its path.
+        # One cutoff for both axes, so that the point stays on its path.
         sides = np.linalg.norm(self._speed, axis=1, keepdims=True) / self._side
         weight = _weight(_MIN_CUTOFF + _BETA * sides, step)
         self._points, self._time = before + weight * (points - before), time
@@ -59,5 +55,5 @@ class OneEuro:
 
 
 def _weight(cutoff: np.ndarray, step: float) -> np.ndarray:
-    """What a new value counts in an exponential filter of a cutoff (Hz) after `step` seconds."""
+    """Weight of a new value in an exponential filter with a cutoff in Hz, after `step` seconds."""
     return 1.0 / (1.0 + 1.0 / (2 * math.pi * cutoff * step))

@@ -1,4 +1,4 @@
-"""Pictures cut to views in threads, and views of several pictures detected at once."""
+"""Views cut from images, and the views of several images detected in one batch."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator
@@ -13,58 +13,58 @@ from landmarks_jax.inference.api import LandmarkDetector, Landmarks
 
 T = TypeVar("T")
 
-# Views at once. A processor gains nothing from more, an accelerator is filled by its largest.
+# Views per batch: a CPU gains nothing from more, an accelerator is filled by the largest batch.
 _BATCH = {"cpu": 64}
-_LARGEST = 256
+_MAX_BATCH = 256
 
 
 @dataclasses.dataclass(frozen=True)
 class Cut(Generic[T]):
-    """A picture or frame, cut to the views that the detector looks at.
+    """The views of an image or video frame.
 
     Attributes:
-      source: whatever it was cut from.
-      pixels: `[H, W, 3]` uint8, upright; None where they are not kept.
-      views: `[n, S, S, 3]` uint8, one a box.
-      shown: the part that each view shows.
-      problem: why there are no views; "" where there are.
+      source: the input or frame that they were cut from.
+      pixels: `[H, W, 3]` uint8, upright; None unless kept.
+      views: `[n, S, S, 3]` uint8, one per box.
+      rectangles: the part of the image that each view shows.
+      problem: why there are no views, or "".
     """
 
     source: T
     pixels: np.ndarray | None
     views: np.ndarray
-    shown: list[Rectangle]
+    rectangles: list[Rectangle]
     problem: str = ""
 
 
 def batch_size() -> int:
-    """Views to detect at once on this machine."""
-    return _BATCH.get(jax.default_backend(), _LARGEST)
+    """Views per batch on this machine."""
+    return _BATCH.get(jax.default_backend(), _MAX_BATCH)
 
 
 def cut(
     detector: LandmarkDetector, source: T, pixels: np.ndarray, boxes: np.ndarray | None, keep: bool
 ) -> Cut[T]:
-    """Cuts a picture to views, as the detector itself would.
+    """Cuts the views out of an image, as the detector itself would.
 
     Args:
-      detector: says what a view shows.
+      detector: determines the views.
       source: passed on.
       pixels: `[H, W, 3]` uint8.
-      boxes: `[n, 4]` in pixel edges, or None for the part that training would have shown.
-      keep: pass the pixels on.
+      boxes: `[n, 4]` in pixel edges, or None for the part that training would have viewed.
+      keep: whether to keep the pixels.
 
     Raises:
-      DataError: a box does not fit the picture.
+      DataError: a box does not fit the image.
     """
-    pictures = [pixels] * (1 if boxes is None else len(boxes))
-    shown = images.rectangles(pictures, boxes, False, detector.frame)
-    views = images.to_views(pictures, shown, detector.view_size)
-    return Cut(source, pixels if keep else None, views, shown)
+    repeated = [pixels] * (1 if boxes is None else len(boxes))
+    rectangles = images.view_rectangles(repeated, boxes, False, detector.frame)
+    views = images.to_views(repeated, rectangles, detector.view_size)
+    return Cut(source, pixels if keep else None, views, rectangles)
 
 
-def uncut(detector: LandmarkDetector, source: T, problem: str) -> Cut[T]:
-    """A picture that there are no views of."""
+def without_views(detector: LandmarkDetector, source: T, problem: str) -> Cut[T]:
+    """An image that could not be read or drawn."""
     size = detector.view_size
     return Cut(source, None, np.zeros((0, size, size, 3), np.uint8), [], problem)
 
@@ -72,10 +72,10 @@ def uncut(detector: LandmarkDetector, source: T, problem: str) -> Cut[T]:
 def locate(
     detector: LandmarkDetector, cuts: Iterable[Cut[T]], batch: int
 ) -> Iterator[tuple[Cut[T], Landmarks | None]]:
-    """Finds the landmarks of many pictures, in order, at least `batch` views at once.
+    """Detects landmarks in order, in batches of at least `batch` views.
 
     Yields:
-      Each picture with its landmarks `[n, ...]`, None where it has a problem.
+      Each cut with its landmarks `[n, ...]`, or None if it has a problem.
     """
     waiting: list[Cut[T]] = []
     largest = count = 0
@@ -85,26 +85,25 @@ def locate(
         if count >= batch:
             yield from _locate(detector, waiting, count)
             waiting, largest, count = [], max(largest, count), 0
-    # A rest of another size would be compiled anew, which takes longer than a few empty views.
-    yield from _locate(detector, waiting, max(count, min(largest, _LARGEST)))
+    # Compiling for a smaller last batch would take longer than a few empty views.
+    yield from _locate(detector, waiting, max(count, min(largest, _MAX_BATCH)))
 
 
 def _locate(
     detector: LandmarkDetector, cuts: list[Cut[T]], size: int
 ) -> Iterator[tuple[Cut[T], Landmarks | None]]:
-    """One batch, filled up with empty views to `size`."""
-    shown = [part for cut in cuts for part in cut.shown]
-    found = None
-    if shown:
+    """Detects one batch, padded with empty views to `size`."""
+    rectangles = [rectangle for cut in cuts for rectangle in cut.rectangles]
+    batch = None
+    if rectangles:
         views = np.concatenate([cut.views for cut in cuts])
-        missing = size - len(shown)
-        views = np.pad(views, ((0, missing), *((0, 0),) * 3))
-        found = detector.locate(views, shown + [(0.0, 0.0, 1.0, 1.0)] * missing)
+        padding = size - len(views)
+        views = np.pad(views, ((0, padding), *((0, 0),) * 3))
+        batch = detector.locate(views, rectangles + [(0.0, 0.0, 1.0, 1.0)] * padding)
     start = 0
     for cut in cuts:
-        rows = slice(start, start := start + len(cut.shown))
-        part = None
-        if found is not None and not cut.problem:
-            labelled = None if found.labelled is None else found.labelled[rows]
-            part = Landmarks(found.landmarks[rows], found.confidence[rows], labelled, None)
-        yield cut, part
+        rows = slice(start, start := start + len(cut.rectangles))
+        if batch is None or cut.problem:
+            yield cut, None
+        else:
+            yield cut, Landmarks(*(None if field is None else field[rows] for field in batch))
