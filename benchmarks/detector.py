@@ -106,8 +106,8 @@ def _onnx(config: ConfigDict, variables: dict[str, Any]) -> Contender | str:
     provider = "CUDAExecutionProvider" if gpu else "CPUExecutionProvider"
     if provider not in onnxruntime.get_available_providers():
         return f"this onnxruntime has no {provider}"
-    content = packed_file.Packed(
-        packed_file.needed_fields(config), variables, None, {"point_names": []}
+    content = packed_file.PackedDetector(
+        packed_file.inference_config(config), variables, None, {"point_names": []}
     )
     session = onnxruntime.InferenceSession(graph_export.to_onnx(content), providers=[provider])
     return lambda views: session.run(["landmarks"], {"views": views})[0]

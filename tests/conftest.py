@@ -18,6 +18,8 @@ import numpy as np
 import pytest
 
 from landmarks_jax.configs import base
+from landmarks_jax.inference import api, packed_file
+from tests import packing
 
 
 @pytest.fixture(scope="session")
@@ -75,3 +77,22 @@ def filled():
         )
 
     return fill
+
+
+@pytest.fixture(scope="session")
+def packed(narrow_config, filled):
+    """A narrow packed detector; tests must not change it."""
+    return packing.make(narrow_config, filled)
+
+
+@pytest.fixture(scope="session")
+def packed_path(packed, tmp_path_factory):
+    path = tmp_path_factory.mktemp("packed") / "narrow.safetensors"
+    packed_file.write(path, packed)
+    return path
+
+
+@pytest.fixture(scope="session")
+def landmark_detector(packed):
+    """The narrow detector, whose programs are compiled once for all files."""
+    return api.LandmarkDetector(packed)

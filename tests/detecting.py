@@ -1,4 +1,4 @@
-"""A narrow packed detector, pictures and result files for the tests of `detect.py`."""
+"""Images and result files for the tests of `landmarks-jax detect`."""
 
 import csv
 import json
@@ -7,43 +7,20 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from landmarks_jax.inference import detector, packed_file
-from landmarks_jax.inference.linear_map import LinearMap
-from tests.running import narrow
-
-NAMES = ("left eye", "nose")
-
-
-def write_detector(path: Path, filled, *, crop: str = "center", regressor: bool = True) -> Path:
-    """Packs a random detector of 16-pixel views, K = 3, with two labelled points."""
-    # With a steep soft-argmax random maps have their points well apart.
-    config = narrow(compute_dtype="float32", model__beta=300.0, data__crop=crop)
-    module = detector.build_detector(config)
-    variables = filled(module, (1, 16, 16, 3), use_running_average=True)
-    rng = np.random.default_rng(0)
-    linear = LinearMap(rng.normal(0, 0.5, (4, 6)), rng.normal(0, 0.1, 6), rng.normal(0, 0.1, 4))
-    summary = {"point_names": list(NAMES)} if regressor else {}
-    content = packed_file.Packed(
-        packed_file.needed_fields(config), variables, linear if regressor else None, summary
-    )
-    packed_file.write(path, content)
-    return path
-
-
 def noise(seed: int, width: int = 30, height: int = 40) -> np.ndarray:
-    """A picture `[H, W, 3]` uint8 of coarse noise, which views do not average away."""
+    """An image `[H, W, 3]` uint8 of coarse noise, which views do not average away."""
     coarse = np.random.default_rng(seed).integers(0, 256, (6, 5, 3), np.uint8)
     return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def load(path: Path) -> np.ndarray:
-    """The pixels of a picture as its file has them."""
+    """The pixels of an image file."""
     with Image.open(path) as image:
         return np.asarray(image)
 
 
 def read_table(folder: Path) -> list[dict[str, str]]:
-    """The rows of a run's table, whose lines of JSON must say the same."""
+    """The rows of landmarks.csv, after checking that landmarks.jsonl holds the same."""
     with (folder / "landmarks.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     lines = [json.loads(line) for line in (folder / "landmarks.jsonl").read_text().splitlines()]

@@ -1,4 +1,4 @@
-"""The detector's card: what it says of a file, and that the committed ones are true."""
+"""The detector's card, and that the committed ones match their files."""
 
 import dataclasses
 
@@ -10,7 +10,7 @@ from landmarks_jax.inference import card, packed_file
 from landmarks_jax.inference.linear_map import LinearMap
 from tests.running import ROOT, narrow
 
-SHIPPED = sorted((ROOT / "landmarks_jax" / "pretrained").glob("*.safetensors"))
+SHIPPED = sorted((ROOT / "landmarks_jax" / "inference" / "pretrained").glob("*.safetensors"))
 CARDS = ROOT / "docs" / "detectors"
 PART = {"faces": 1995, "lowest": 0.3395, "highest": 0.81, "forward": 25.926}
 SCORE = {
@@ -42,20 +42,19 @@ SUMMARY = {
 
 
 @pytest.fixture
-def content():
+def packed():
     variables = {"params": {"a": np.zeros((3, 3, 2, 70)), "b": np.zeros(70)}, "batch_stats": {}}
     regressor = LinearMap(np.zeros((4, 6)), np.zeros(6), np.zeros(4))
-    return packed_file.Packed(packed_file.needed_fields(narrow()), variables, regressor, SUMMARY)
+    return packed_file.PackedDetector(packed_file.inference_config(narrow()), variables, regressor, SUMMARY)
 
 
-def test_a_card_says_what_the_file_says(content):
-    text = card.markdown(content, "shoes")
+def test_a_card_reports_the_packed_of_its_file(packed):
+    text = card.to_markdown(packed, "shoes")
     assert text.startswith("# The detector shoes\n\n|")
     for line in (
-        "| Finds | 3 points that were discovered without labels; through a linear map also heel, "
-        "toe |",
-        "| Takes | views of 16 x 16 pixels; any picture is resampled to that |",
-        "| Part of a picture, without a box | the middle 80% of its width and height |",
+        "| Output | 3 points discovered without labels; through a linear map also heel, toe |",
+        "| Input | views of 16 x 16 pixels; images of any size are resampled |",
+        "| Part of an image viewed without a box | the central 80% of its width and height |",
         "| Network | 8 channels, hourglass depth 1, 1,330 weights |",
         "- Ninety photos of shoes, for research only.",
         "- Source `folder`, crop `center`.",
@@ -67,37 +66,37 @@ def test_a_card_says_what_the_file_says(content):
         assert f"\n{line}\n" in text, line
     flowing = " ".join(text.split())
     assert "1,500 steps in 28.93 minutes. Packed on 2026-11-22" in flowing
-    assert "Do not use it to identify people, to watch them, or to judge them" in flowing
-    assert "their owners' terms hold" in flowing
-    assert "worth nothing" in flowing
-    assert "The linear map in the file is that of the first line. Scores are of" in flowing
+    assert "Do not use it to identify, track or judge people" in flowing
+    assert "their owners' terms apply" in flowing
+    assert "worthless" in flowing
+    assert "The linear map in the file is that of the first row. Scores are of" in flowing
     prose = [line for line in text.splitlines() if not line.startswith("|")]
     assert max(map(len, prose)) <= 100
 
 
 @pytest.mark.parametrize(
-    ("crop", "words"), [("tight", "the whole picture"), ("box", "none: it needs a box")]
+    ("crop", "words"), [("tight", "the whole image"), ("box", "none: it needs a box")]
 )
-def test_a_card_names_the_part_that_is_looked_at(content, crop, words):
-    config = ConfigDict(content.config).unlock()
+def test_a_card_names_the_viewed_part(packed, crop, words):
+    config = ConfigDict(packed.config).unlock()
     config.data.crop = crop
-    text = card.markdown(dataclasses.replace(content, config=config), "shoes")
-    assert f"| Part of a picture, without a box | {words}" in text
+    text = card.to_markdown(dataclasses.replace(packed, config=config), "shoes")
+    assert f"| Part of an image viewed without a box | {words}" in text
     assert ("in views cut around labelled points" in text) == (crop == "box")
 
 
-def test_a_card_says_what_is_not_known(content):
-    text = card.markdown(dataclasses.replace(content, regressor=None, summary={}), "shoes")
-    assert "- The photos are not named in the file.\n" in text
+def test_a_card_names_what_is_unknown(packed):
+    text = card.to_markdown(dataclasses.replace(packed, regressor=None, summary={}), "shoes")
+    assert "- The file does not name the photos.\n" in text
     assert "Not scored: it was packed without labelled faces." in text
     assert "linear map also" not in text
-    scored = card.markdown(dataclasses.replace(content, regressor=None), "shoes")
+    scored = card.to_markdown(dataclasses.replace(packed, regressor=None), "shoes")
     assert "linear map in the file" not in scored
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
-def test_the_card_of_a_shipped_detector_is_made_from_its_file(path):
-    assert (CARDS / f"{path.stem}.md").read_text() == card.markdown(
+def test_cards_of_shipped_detectors_are_up_to_date(path):
+    assert (CARDS / f"{path.stem}.md").read_text() == card.to_markdown(
         packed_file.read(path), path.stem
     )
 

@@ -1,4 +1,4 @@
-"""The reusable detector: photos alone or in batches, bytes or floats, under JAX's transforms."""
+"""The jitted detector: any batch, bytes or floats, under JAX's transforms."""
 
 from functools import partial
 
@@ -10,7 +10,7 @@ import pytest
 from landmarks_jax import keypoints
 from landmarks_jax.inference import detector
 
-VIEWS = np.random.default_rng(0).integers(0, 256, (35, 16, 16, 3), np.uint8)
+VIEWS = np.random.default_rng(0).integers(0, 256, (10, 16, 16, 3), np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -25,13 +25,15 @@ def variables(config, filled):
 
 
 @pytest.fixture(scope="module")
-def detect(config, variables):
+def detect(config):
     """The landmarks of the pure function, compiled."""
     module = detector.build_detector(config)
 
     def landmarks(variables, views, **keywords):
-        found = detector.detect(variables, views, module=module, beta=config.model.beta, **keywords)
-        return found.landmarks
+        output = detector.detect(
+            variables, views, module=module, beta=config.model.beta, **keywords
+        )
+        return output.landmarks
 
     return jax.jit(landmarks, static_argnames="use_running_average")
 
@@ -41,74 +43,76 @@ def one_by_one(detect, variables):
     return np.concatenate([detect(variables, view[None]) for view in VIEWS])
 
 
-def test_build_detector_follows_the_configuration(config):
+@pytest.fixture(scope="module")
+def find(config, variables):
+    return detector.ViewDetector(config, variables)
+
+
+def test_build_detector_follows_the_config(config):
     module = detector.build_detector(config)
     assert (module.num_landmarks, module.channels, module.depth) == (3, 8, 1)
     assert module.dtype == jnp.float32
     assert module.bn_updates == (0,)
 
 
-def test_detect_is_the_soft_argmax_of_the_scores(config, detect, variables):
+def test_detect_is_the_soft_argmax_of_the_scores(config, detect, variables, one_by_one):
     module = detector.build_detector(config)
     images = VIEWS[:4].astype(np.float32) / 255
     scores = jax.jit(partial(module.apply, use_running_average=True))(variables, images)
-    wanted = keypoints.soft_argmax(scores, config.model.beta)
-    found = detect(variables, VIEWS[:4])
-    np.testing.assert_allclose(found, wanted, atol=1e-5)
-    np.testing.assert_allclose(detect(variables, images), found, atol=1e-6)
-    assert np.std(found, 0).min() > 1e-4
+    expected = keypoints.soft_argmax(scores, config.model.beta)
+    np.testing.assert_allclose(one_by_one[:4], expected, atol=1e-5)
+    np.testing.assert_allclose(detect(variables, images), expected, atol=1e-5)
+    assert np.std(expected, 0).min() > 1e-4
 
 
-@pytest.mark.parametrize("batch", [8, 35, 64])
-def test_running_statistics_do_not_mix_photos(config, variables, one_by_one, monkeypatch, batch):
-    monkeypatch.setattr(detector, "LARGEST_BATCH", batch)
-    found = detector.ViewDetector(config, variables)(VIEWS)
-    assert found.shape == (35, 3, 2)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, one_by_one, atol=1e-5)
+@pytest.mark.parametrize("max_batch", [8, 64])
+def test_running_statistics_do_not_mix_views(find, one_by_one, monkeypatch, max_batch):
+    monkeypatch.setattr(detector, "MAX_BATCH", max_batch)
+    landmarks = find(VIEWS)
+    assert landmarks.shape == (10, 3, 2)
+    assert landmarks.dtype == np.float32
+    np.testing.assert_allclose(landmarks, one_by_one, atol=1e-5)
 
 
-def test_batch_statistics_in_batches_of_thirty(config, variables, detect, one_by_one):
+def test_batch_statistics_are_those_of_consecutive_batches(
+    config, variables, detect, one_by_one, monkeypatch
+):
+    assert detector.STATISTICS_BATCH == 30
+    monkeypatch.setattr(detector, "STATISTICS_BATCH", 8)
     find = detector.ViewDetector(config, variables, use_running_average=False)
-    found = find(VIEWS)
-    first = detect(variables, VIEWS[:30], use_running_average=False)
-    np.testing.assert_allclose(found[:30], first, atol=1e-5)
-    # The last five have statistics of their own.
-    np.testing.assert_allclose(found[30:], find(VIEWS[30:]), atol=1e-6)
-    assert np.abs(found - find(VIEWS[::-1])[::-1]).max() > 1e-3
-    assert np.abs(found - one_by_one).max() > 1e-3
+    landmarks = find(VIEWS)
+    first = detect(variables, VIEWS[:8], use_running_average=False)
+    np.testing.assert_allclose(landmarks[:8], first, atol=1e-5)
+    # The last two have their own statistics.
+    np.testing.assert_allclose(landmarks[8:], find(VIEWS[8:]), atol=1e-6)
+    assert np.abs(landmarks - find(VIEWS[::-1])[::-1]).max() > 1e-3
+    assert np.abs(landmarks - one_by_one).max() > 1e-3
 
 
-def test_floating_views_and_bytes_agree(config, variables, one_by_one, monkeypatch):
-    monkeypatch.setattr(detector, "LARGEST_BATCH", 35)
-    find = detector.ViewDetector(config, variables)
-    np.testing.assert_allclose(find(VIEWS.astype(np.float32) / 255), one_by_one, atol=1e-5)
+def test_floating_views_and_bytes_agree(find, one_by_one):
+    landmarks = find(VIEWS[:3].astype(np.float32) / 255)
+    np.testing.assert_allclose(landmarks, one_by_one[:3], atol=1e-5)
 
 
-def test_no_views_give_no_landmarks(config, variables):
-    find = detector.ViewDetector(config, variables)
+def test_no_views_give_no_landmarks(find):
     assert (find.view_size, find.num_landmarks) == (16, 3)
-    found = find(np.zeros((0, 16, 16, 3), np.uint8))
-    assert found.shape == (0, 3, 2)
+    assert find(VIEWS[:0]).shape == (0, 3, 2)
 
 
 @pytest.mark.parametrize("shape", [(16, 16, 3), (2, 16, 16), (2, 16, 20, 3), (2, 16, 16, 1)])
-def test_views_of_another_shape_are_refused(config, variables, shape):
-    find = detector.ViewDetector(config, variables)
-    with pytest.raises(ValueError, match=r"views of shape .* takes \[N, \(16, 16, 3\)\]"):
+def test_views_of_another_shape_are_refused(find, shape):
+    with pytest.raises(ValueError, match=r"views of shape .*: must be \[N, 16, 16, 3\]"):
         find(np.zeros(shape, np.uint8))
 
 
-@pytest.mark.parametrize("dtype", [np.int32, np.int8, bool, complex])
-def test_views_of_another_type_are_refused(config, variables, dtype):
-    find = detector.ViewDetector(config, variables)
-    with pytest.raises(
-        TypeError, match=r"views of type \w+: must be uint8, or floating in \[0, 1\]"
-    ):
+@pytest.mark.parametrize("dtype", [np.int32, bool, complex])
+def test_views_of_another_type_are_refused(find, dtype):
+    message = r"views of type \w+: must be uint8, or floating in \[0, 1\]"
+    with pytest.raises(TypeError, match=message):
         find(VIEWS[:2].astype(dtype))
 
 
-def test_find_gives_the_fields_asked_for(config, variables, one_by_one):
+def test_find_gives_the_requested_fields(config, variables, one_by_one):
     find = detector.ViewDetector(config, variables)
     everything = find.find(VIEWS[:5])
     assert {name: array.shape for name, array in everything.items()} == {
@@ -123,39 +127,31 @@ def test_find_gives_the_fields_asked_for(config, variables, one_by_one):
     x = np.einsum("brck,c->bk", everything["heatmaps"], centers)
     np.testing.assert_allclose(everything["landmarks"][..., 0], x, atol=1e-5)
     for fields in (("confidence",), ("heatmaps", "landmarks")):
-        found = find.find(VIEWS[:5], fields)
-        assert tuple(found) == fields
+        output = find.find(VIEWS[:5], fields)
+        assert tuple(output) == fields
         for name in fields:
-            np.testing.assert_array_equal(found[name], everything[name])
+            np.testing.assert_array_equal(output[name], everything[name])
     empty = find.find(VIEWS[:0])
     assert [array.shape for array in empty.values()] == [(0, 3, 2), (0, 3), (0, 4, 4, 3)]
-    # One program each for 8 and for 1 (of no views), whatever was asked for.
+    # One program each for 8 views and for 1 (padding of no views), whatever the fields.
     assert find._detect._cache_size() == 2
 
 
 def test_detect_maps_over_stacks_of_views(detect, variables, one_by_one):
     stacks = VIEWS[:6].reshape(2, 3, 16, 16, 3)
-    found = jax.jit(jax.vmap(detect, (None, 0)))(variables, stacks)
-    np.testing.assert_allclose(found.reshape(6, 3, 2), one_by_one[:6], atol=1e-5)
+    landmarks = jax.jit(jax.vmap(detect, (None, 0)))(variables, stacks)
+    np.testing.assert_allclose(landmarks.reshape(6, 3, 2), one_by_one[:6], atol=1e-5)
 
 
 def test_detect_is_differentiable_in_the_views(detect, variables):
     images = jnp.asarray(VIEWS[:2], jnp.float32) / 255
     direction = jnp.asarray(np.random.default_rng(1).normal(size=images.shape), jnp.float32)
-
-    @jax.jit
-    def both(images):
-        def along(t):
-            return detect(variables, images + t * direction)[0].sum()
-
-        return (
-            jax.grad(along)(0.0),
-            (along(1e-2) - along(-1e-2)) / 2e-2,
-            jax.grad(lambda i: detect(variables, i)[0].sum())(images),
-        )
-
-    slope, difference, gradient = both(images)
-    assert slope == pytest.approx(float(difference), rel=0.05, abs=1e-3)
+    gradient = jax.jit(jax.grad(lambda i: detect(variables, i)[0].sum()))(images)
+    ahead, behind = images + 1e-2 * direction, images - 1e-2 * direction
+    landmarks = detect(variables, jnp.concatenate([ahead, behind]))
+    difference = (landmarks[0].sum() - landmarks[2].sum()) / 2e-2
+    slope = (gradient * direction).sum()
+    assert float(slope) == pytest.approx(float(difference), rel=0.05, abs=1e-3)
     assert np.abs(gradient[0]).max() > 1e-5
-    # A photo's landmarks depend on that photo alone.
+    # The landmarks of a view depend on that view alone.
     assert np.abs(gradient[1]).max() == 0

@@ -230,8 +230,8 @@ def test_packed_exported_and_shown_on_the_page(k, narrow_config, filled, tmp_pat
     mapped = (wanted.reshape(2, -1) @ regressor.matrix.T).reshape(2, 2, 2)
     np.testing.assert_allclose(outputs["labelled"], mapped, atol=1e-4)
     assert np.ptp(wanted, 0).max() > 1e-3  # the points move with the picture
-    assert graph_export.description(content)["num_landmarks"] == str(k)
-    assert f"{k} points that were discovered" in card.markdown(content, "k")
+    assert graph_export.metadata(content)["num_landmarks"] == str(k)
+    assert f"{k} points discovered" in card.to_markdown(content, "k")
     page = site.describe(content, "k")
     assert len(set(page["colors"])) == page["num_landmarks"] == k
     assert page["dot_scale"] == palette.crowding(k)

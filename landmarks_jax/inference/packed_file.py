@@ -123,14 +123,18 @@ def cast_weights(
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision {precision!r}: must be one of {', '.join(PRECISIONS)}")
-    arrays = {}
-    for key, array in _flat(packed.variables).items():
-        dtype = np.float16 if precision == "float16" and np.ndim(array) > 1 else np.float32
-        with np.errstate(over="ignore"):
-            arrays[key] = np.ascontiguousarray(array, dtype)
-        if not np.isfinite(arrays[key]).all():
+    arrays = {k: cast_array(array, precision) for k, array in _flat(packed.variables).items()}
+    for key, array in arrays.items():
+        if not np.isfinite(array).all():
             raise WeightsError(f"{name}: {key} has values that are not finite in {precision}")
     return arrays
+
+
+def cast_array(array: np.ndarray, precision: str) -> np.ndarray:
+    """A kernel in the given precision, any other array in float32; too large values become inf."""
+    dtype = np.float16 if precision == "float16" and np.ndim(array) > 1 else np.float32
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(array, dtype)
 
 
 def read(path: str | os.PathLike[str]) -> PackedDetector:

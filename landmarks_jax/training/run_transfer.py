@@ -139,7 +139,7 @@ def stored(array: np.ndarray, name: str) -> np.ndarray:
     precisions = ("float32",) if name.startswith("core/") else ("float16", "float32")
     for precision in precisions:
         # In its own shape: a mean without dimensions would come back as one of length 1.
-        stored = packed_file.stored_array(array, precision).reshape(array.shape)
+        stored = packed_file.cast_array(array, precision).reshape(array.shape)
         if np.isfinite(stored).all():
             return stored
     raise WorkdirError(f"{name} is not finite; did the training diverge?")

@@ -1,4 +1,4 @@
-"""The packed file: what is put in comes out, and whatever is wrong with it is said in one line."""
+"""The packed file: a round trip, and every kind of damage refused in one line."""
 
 import json
 import os
@@ -16,20 +16,13 @@ import safetensors.numpy
 from landmarks_jax.inference import api, packed_file
 from landmarks_jax.inference.linear_map import LinearMap
 from landmarks_jax.system.errors import WeightsError
-from tests import packing
+from tests.packing import scene
 
 
 @pytest.fixture(scope="module")
-def content(narrow_config, filled):
-    return packing.make(narrow_config, filled)
-
-
-@pytest.fixture(scope="module")
-def data(content, tmp_path_factory):
+def data(packed):
     """The bytes of a good file."""
-    path = tmp_path_factory.mktemp("packed") / "good.safetensors"
-    packed_file.write(path, content)
-    return path.read_bytes()
+    return packed_file.to_bytes(packed)
 
 
 def flat(variables) -> dict[str, np.ndarray]:
@@ -43,7 +36,7 @@ def opened(path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
 
 
 def forge(path, data, *, arrays=None, sign=True, **texts):
-    """Writes a file with other arrays (None: without it) or texts, with its checksum or without."""
+    """Writes a file with changed arrays (None removes one) or texts; `sign` updates the checksum."""
     path.write_bytes(data)
     old_texts, old_arrays = opened(path)
     new_texts = {**old_texts, **texts}
@@ -55,18 +48,18 @@ def forge(path, data, *, arrays=None, sign=True, **texts):
 
 
 def refusal(path) -> str:
-    """The one line with which a file is refused."""
-    with pytest.raises(WeightsError) as refused:
+    """The message of the error that a file raises."""
+    with pytest.raises(WeightsError) as error:
         packed_file.read(path)
-    message = str(refused.value)
+    message = str(error.value)
     assert message.startswith(f"{path}: ")
     assert "\n" not in message
     assert len(message) < len(str(path)) + 250
     return message.removeprefix(f"{path}: ")
 
 
-def test_float32_comes_back_exactly(content, tmp_path):
-    packed_file.write(tmp_path / "a", content)
+def test_a_float32_round_trip_is_exact(packed, tmp_path):
+    packed_file.write(tmp_path / "a", packed)
     back = packed_file.read(tmp_path / "a")
     assert back.config.to_dict() == {
         "compute_dtype": "float32",
@@ -76,66 +69,64 @@ def test_float32_comes_back_exactly(content, tmp_path):
         },
         "views": {"size": 16},
     }  # fmt: skip
-    assert back.summary == content.summary
-    jax.tree.map(np.testing.assert_array_equal, back.variables, dict(content.variables))
+    assert back.summary == packed.summary
+    jax.tree.map(np.testing.assert_array_equal, back.variables, dict(packed.variables))
     assert {array.dtype for array in flat(back.variables).values()} == {np.dtype(np.float32)}
-    for name, array in vars(content.regressor).items():
+    for name, array in vars(packed.regressor).items():
         np.testing.assert_array_equal(getattr(back.regressor, name), array)
     points = np.random.default_rng(0).normal(size=(4, 3, 2))
-    np.testing.assert_array_equal(back.regressor(points), content.regressor(points))
+    np.testing.assert_array_equal(back.regressor(points), packed.regressor(points))
 
 
-def test_float16_halves_the_kernels_and_nothing_else(content, data, tmp_path):
-    packed_file.write(tmp_path / "half", content, "float16")
+def test_float16_halves_the_kernels_and_nothing_else(packed, landmark_detector, data, tmp_path):
+    packed_file.write(tmp_path / "half", packed, "float16")
     back = packed_file.read(tmp_path / "half")
-    weights = flat(content.variables)
+    weights = flat(packed.variables)
     saved = 0
     for name, array in flat(back.variables).items():
         halved = name.endswith("/kernel")
-        wanted = weights[name].astype(np.float16) if halved else weights[name]
-        np.testing.assert_array_equal(array, wanted)
+        expected = weights[name].astype(np.float16) if halved else weights[name]
+        np.testing.assert_array_equal(array, expected)
         assert array.dtype == np.float32
         saved += 2 * array.size * halved
     assert saved > 5_000
-    # The header writes the types and the offsets of the arrays, so it differs by a few bytes.
+    # The header holds types and offsets, so it differs by a few bytes.
     assert len(data) - (tmp_path / "half").stat().st_size == pytest.approx(saved, abs=512)
-    for name, array in vars(content.regressor).items():
+    for name, array in vars(packed.regressor).items():
         np.testing.assert_array_equal(getattr(back.regressor, name), array)
 
-    pictures = [packing.scene(128, 128, seed) for seed in range(4)]
-    whole = api.LandmarkDetector(content)(pictures)
-    half = api.LandmarkDetector(back)(pictures)
+    images = [scene(128, 128, seed) for seed in range(4)]
+    whole = landmark_detector(images)
+    half = api.LandmarkDetector(back)(images)
     assert whole.landmarks.std(0).max() > 1
     np.testing.assert_allclose(half.landmarks, whole.landmarks, atol=0.05)  # pixels of 128
     np.testing.assert_allclose(half.confidence, whole.confidence, atol=0.01)
 
 
-def test_the_file_is_plain_safetensors_and_says_what_it_is(content, data, tmp_path):
+def test_the_file_is_plain_safetensors_with_its_format_and_version(packed, data, tmp_path):
     (tmp_path / "a").write_bytes(data)
     texts, arrays = opened(tmp_path / "a")
     assert texts.keys() == {"format", "version", "config", "summary", "sha256"}
     assert (texts["format"], texts["version"]) == ("landmarks_jax.detector", "1")
-    assert json.loads(texts["summary"]) == content.summary
+    assert json.loads(texts["summary"]) == packed.summary
     np.testing.assert_array_equal(
-        arrays["params/stem/kernel"], content.variables["params"]["stem"]["kernel"]
+        arrays["params/stem/kernel"], packed.variables["params"]["stem"]["kernel"]
     )
-    # A matrix in Fortran order is stored by its values, not by its bytes.
-    assert not content.regressor.matrix.flags.c_contiguous
-    np.testing.assert_array_equal(arrays["regressor/matrix"], content.regressor.matrix)
+    # A matrix in Fortran order is stored by its values, whatever its strides.
+    assert not packed.regressor.matrix.flags.c_contiguous
+    np.testing.assert_array_equal(arrays["regressor/matrix"], packed.regressor.matrix)
 
 
-def test_without_a_regressor_and_in_float64(content, narrow_config, tmp_path):
-    assert packed_file.needed_fields(narrow_config()).compute_dtype == "float32"
-    assert (
-        packed_file.needed_fields(narrow_config(compute_dtype="bfloat16")).compute_dtype
-        == "bfloat16"
-    )
-    wide = jax.tree.map(lambda array: array.astype(np.float64), dict(content.variables))
-    packed_file.write(tmp_path / "a", replace(content, variables=wide, regressor=None, summary={}))
+def test_without_a_regressor_and_in_float64(packed, narrow_config, tmp_path):
+    assert packed_file.inference_config(narrow_config()).compute_dtype == "float32"
+    half = packed_file.inference_config(narrow_config(compute_dtype="bfloat16"))
+    assert half.compute_dtype == "bfloat16"
+    wide = jax.tree.map(lambda array: array.astype(np.float64), dict(packed.variables))
+    packed_file.write(tmp_path / "a", replace(packed, variables=wide, regressor=None, summary={}))
     back = packed_file.read(str(tmp_path / "a"))
     assert back.regressor is None
     assert back.summary == {}
-    jax.tree.map(np.testing.assert_array_equal, back.variables, dict(content.variables))
+    jax.tree.map(np.testing.assert_array_equal, back.variables, dict(packed.variables))
 
 
 DAMAGES = {
@@ -151,7 +142,7 @@ DAMAGES = {
     "name flipped": lambda data: data.replace(b"params/stem/bias", b"params/stem/bIas"),
     "a text": lambda data: b"x1,y1\n3,4\n",
     "a long text": lambda data: b"<html>not found</html>\n" * 10_000,
-    "a picture": lambda data: b"\x89PNG\r\n\x1a\n" + bytes(5000),
+    "an image": lambda data: b"\x89PNG\r\n\x1a\n" + bytes(5000),
     "a pickle": lambda data: pickle.dumps({"params": [1, 2]}),
     "zeros": lambda data: bytes(5000),
 }
@@ -164,10 +155,10 @@ def test_damage_is_refused_in_one_line(damage, data, tmp_path):
     assert damaged != data
     path.write_bytes(damaged)
     message = refusal(path)
-    assert re.match("is damaged, its checksum differs|cannot be read as a packed det", message)
+    assert re.match(r"damaged \(wrong checksum\)|cannot be read as a packed detector", message)
 
 
-def test_a_flipped_byte_anywhere_is_noticed(data, tmp_path):
+def test_a_flipped_bit_anywhere_is_detected(data, tmp_path):
     path = tmp_path / "a"
     rng = np.random.default_rng(0)
     header = 8 + int.from_bytes(data[:8], "little")
@@ -179,16 +170,16 @@ def test_a_flipped_byte_anywhere_is_noticed(data, tmp_path):
         refusal(path)
 
 
-def test_other_files_are_refused_by_what_they_are(data, tmp_path):
+def test_other_files_are_refused(data, tmp_path):
     path = tmp_path / "a.safetensors"
     assert "no such file" in refusal(path)
     assert "is a folder" in refusal(tmp_path)
     safetensors.numpy.save_file({"weight": np.zeros((2, 2), np.float32)}, path)
-    assert "holds no packed detector" in refusal(path)
+    assert "not a packed detector" in refusal(path)
     forge(path, data, format="another.format")
-    assert "holds no packed detector" in refusal(path)
+    assert "not a packed detector" in refusal(path)
     forge(path, data, version="2", sign=False)
-    assert "is of version 2 and this landmarks_jax reads up to 1" in refusal(path)
+    assert "has version 2, and this landmarks_jax reads up to 1" in refusal(path)
     forge(path, data, version="two")
     assert "cannot be read" in refusal(path)
     forge(path, data, summary=json.dumps({"scores": "better"}), sign=False)
@@ -199,9 +190,9 @@ def test_other_files_are_refused_by_what_they_are(data, tmp_path):
     ("arrays", "problem"),
     [
         ({"params/stem/kernel": None}, "params/stem/kernel is missing"),
-        # Flax would start missing statistics at 0 and 1, and say nothing.
+        # Flax would silently initialise missing statistics to 0 and 1.
         ({"batch_stats/last_norm/var": None}, "batch_stats/last_norm/var is missing"),
-        ({"params/tail/bias": np.zeros(3)}, "params/tail/bias has no place in its detector"),
+        ({"params/tail/bias": np.zeros(3)}, "params/tail/bias is not part of its detector"),
         ({"params/head/bias": np.zeros(4)}, "(4,), its detector needs (3,)"),
         ({"batch_stats/last_norm/var": np.ones(1)}, "(1,), its detector needs (8,)"),
         ({"params/head/bias": np.full(3, np.nan)}, "params/head/bias is not finite"),
@@ -220,16 +211,16 @@ def test_arrays_that_do_not_fit_are_named(arrays, problem, data, tmp_path):
 @pytest.mark.parametrize(
     ("name", "value", "problem"),
     [
-        ("views.size", 18, "its configuration cannot work"),
-        ("views.size", 0, "its configuration cannot work"),
-        ("data.crop", "middle", "its configuration cannot work"),
-        ("data.canvas_size", 400, "its configuration cannot work"),
-        ("model.num_landmarks", "three", "its configuration cannot work"),
+        ("views.size", 18, "its config cannot work"),
+        ("views.size", 0, "its config cannot work"),
+        ("data.crop", "middle", "its config cannot work"),
+        ("data.canvas_size", 400, "its config cannot work"),
+        ("model.num_landmarks", "three", "its config cannot work"),
         ("model.num_landmarks", 4, "its detector needs"),
         ("model.hourglass_depth", 2, "is missing"),
     ],
 )
-def test_configurations_that_do_not_fit_are_refused(name, value, problem, data, tmp_path):
+def test_configs_that_do_not_fit_are_refused(name, value, problem, data, tmp_path):
     section, field = name.split(".")
     (tmp_path / "a").write_bytes(data)
     config = json.loads(opened(tmp_path / "a")[0]["config"])
@@ -252,19 +243,19 @@ def test_configurations_that_do_not_fit_are_refused(name, value, problem, data, 
         ("summary", "{"),
     ],
 )
-def test_texts_of_another_form_are_refused(name, text, data, tmp_path):
+def test_malformed_texts_are_refused(name, text, data, tmp_path):
     forge(tmp_path / "a", data, **{name: text})
     assert "cannot be read" in refusal(tmp_path / "a")
 
 
-def changed(content, name, value):
-    """The content with one array of the network filled with a value, or without it."""
-    arrays = {key: array.copy() for key, array in flat(content.variables).items()}
+def changed(packed, name, value):
+    """The detector with one array filled with a value, or without the array."""
+    arrays = {key: array.copy() for key, array in flat(packed.variables).items()}
     if value is None:
         del arrays[name]
     else:
         arrays[name][..., 0] = value
-    return replace(content, variables=flax.traverse_util.unflatten_dict(arrays, sep="/"))
+    return replace(packed, variables=flax.traverse_util.unflatten_dict(arrays, sep="/"))
 
 
 @pytest.mark.parametrize(
@@ -272,42 +263,42 @@ def changed(content, name, value):
     [
         ("params/head/kernel", np.nan, "params/head/kernel is not finite"),
         ("batch_stats/last_norm/var", np.inf, "var is not finite"),
-        ("params/head/kernel", 1e5, "head/kernel has values too large for float16"),
+        ("params/head/kernel", 1e5, "head/kernel has values that are not finite in float16"),
         ("params/head/kernel", None, "params/head/kernel is missing"),
     ],
 )
-def test_what_cannot_be_kept_is_not_written(name, value, problem, content, tmp_path):
+def test_invalid_weights_are_not_written(name, value, problem, packed, tmp_path):
     path = tmp_path / "a.safetensors"
     path.write_text("what was there")
     with pytest.raises(WeightsError, match=f"^{re.escape(str(path))}: [^\n]*{problem}"):
-        packed_file.write(path, changed(content, name, value), "float16")
+        packed_file.write(path, changed(packed, name, value), "float16")
     assert path.read_text() == "what was there"
     assert os.listdir(tmp_path) == [path.name]
 
 
-def test_large_values_fit_where_they_are_not_halved(content, tmp_path):
-    big = changed(content, "params/head/bias", 1e5)
+def test_large_values_fit_in_float32(packed, tmp_path):
+    big = changed(packed, "params/head/bias", 1e5)
     packed_file.write(tmp_path / "a", big, "float16")
     assert packed_file.read(tmp_path / "a").variables["params"]["head"]["bias"][0] == 1e5
-    packed_file.write(tmp_path / "a", changed(content, "params/head/kernel", 1e5), "float32")
+    packed_file.write(tmp_path / "a", changed(packed, "params/head/kernel", 1e5), "float32")
 
 
-def test_a_regressor_that_does_not_fit_is_not_written(content, tmp_path):
-    wrong = replace(content, regressor=LinearMap(np.zeros((4, 8)), np.zeros(8), np.zeros(4)))
-    with pytest.raises(WeightsError, match=r"matrix has the shape \(4, 8\)"):
+def test_a_regressor_that_does_not_fit_is_not_written(packed, tmp_path):
+    wrong = replace(packed, regressor=LinearMap(np.zeros((4, 8)), np.zeros(8), np.zeros(4)))
+    with pytest.raises(WeightsError, match=r"matrix has shape \(4, 8\)"):
         packed_file.write(tmp_path / "a", wrong)
-    unnamed = replace(content, summary={"point_names": ["left eye"]})
-    with pytest.raises(WeightsError, match=r"regressor/matrix has the shape"):
+    unnamed = replace(packed, summary={"point_names": ["left eye"]})
+    with pytest.raises(WeightsError, match=r"regressor/matrix has shape"):
         packed_file.write(tmp_path / "a", unnamed)
     with pytest.raises(ValueError, match="precision 'int8': must be one of float32, float16"):
-        packed_file.write(tmp_path / "a", content, "int8")
+        packed_file.write(tmp_path / "a", packed, "int8")
     assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("failing", ["replace", "chmod"])
-def test_a_file_is_written_whole_or_not_at_all(failing, content, tmp_path, monkeypatch):
+def test_a_file_is_written_atomically(failing, packed, tmp_path, monkeypatch):
     path = tmp_path / "deep" / "a.safetensors"
-    packed_file.write(path, content)
+    packed_file.write(path, packed)
     data = path.read_bytes()
 
     def fail(*_):
@@ -317,17 +308,17 @@ def test_a_file_is_written_whole_or_not_at_all(failing, content, tmp_path, monke
         patched.setattr(os, failing, fail)
         line = f"^{re.escape(str(path))}: cannot be written \\(No space left on device\\)$"
         with pytest.raises(WeightsError, match=line):
-            packed_file.write(path, replace(content, summary={}))
+            packed_file.write(path, replace(packed, summary={}))
     assert path.read_bytes() == data
     assert os.listdir(path.parent) == [path.name]
-    packed_file.write(path, replace(content, summary={}))
+    packed_file.write(path, replace(packed, summary={}))
     assert packed_file.read(path).summary == {}
 
 
-def test_places_that_cannot_be_written_are_named(content, tmp_path):
+def test_paths_that_cannot_be_written_are_named(packed, tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "folder").mkdir()
     for path in (tmp_path / "file" / "a", tmp_path / "folder"):
         with pytest.raises(WeightsError, match=f"^{re.escape(str(path))}: cannot be written"):
-            packed_file.write(path, content)
+            packed_file.write(path, packed)
     assert sorted(os.listdir(tmp_path)) == ["file", "folder"]

@@ -1,4 +1,4 @@
-"""The forms of a detector, each run by its own runtime, against the jitted function."""
+"""Exported graphs, each run by its own runtime, against the jitted function."""
 
 import dataclasses
 import importlib.util
@@ -17,17 +17,17 @@ from PIL import Image
 from landmarks_jax.data import framing
 from landmarks_jax.data.sources import registry
 from landmarks_jax.data.sources.synthetic import SyntheticFaces
-from landmarks_jax.inference import api, detector, graph_export, packed_file
+from landmarks_jax.inference import detector, graph_export, packed_file
+from landmarks_jax.inference.export_formats import FORMATS, PRECISIONS
 from landmarks_jax.system.errors import ConfigError, WeightsError
-from tests import packing
 from tests.running import ROOT
 
 VIEWS = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
 NAMES = ("landmarks", "confidence", "labelled")
 POINTS = ["left eye", "right eye"]
 DOCUMENT = ROOT / "docs" / "detector.md"
-SHIPPED = sorted((ROOT / "landmarks_jax" / "pretrained").glob("*.safetensors"))
-# Of float32 forms, over views that reach from -1 to 1.
+SHIPPED = sorted((ROOT / "landmarks_jax" / "inference" / "pretrained").glob("*.safetensors"))
+# Tolerance of float32, where a view spans -1 to 1.
 EXACT = 1e-5
 
 
@@ -40,43 +40,37 @@ def find_onnx():
         pytest.skip(f"{missing} not installed (extra `test`)")
 
 
-@pytest.fixture(scope="module")
-def content(narrow_config, filled):
-    return packing.make(narrow_config, filled)
+def jitted(packed, views=VIEWS):
+    """The outputs of the jitted function; the linear map in float64."""
+    outputs = detector.ViewDetector(packed.config, packed.variables).find(views)
+    return {**outputs, "labelled": packed.regressor(outputs["landmarks"])}
 
 
-def jitted(content, views=VIEWS):
-    """What the jitted function finds, with the linear map in float64 beside it."""
-    module, beta = detector.build_detector(content.config), content.config.model.beta
-    detect = jax.jit(lambda v, x: detector.detect(v, x, module=module, beta=beta))
-    found = detect(dict(content.variables), views)
-    return {
-        "landmarks": np.asarray(found.landmarks),
-        "confidence": np.asarray(found.confidence),
-        "labelled": content.regressor(np.asarray(found.landmarks)),
-    }
-
-
-def halved(content):
-    """The detector with its kernels rounded to 16 bits by NumPy."""
+def halved(packed):
+    """The detector with its kernels rounded to float16 by NumPy."""
 
     def rounded(array):
         return np.float32(np.float16(array)) if np.ndim(array) == 4 else array
 
-    return dataclasses.replace(content, variables=jax.tree.map(rounded, content.variables))
+    return dataclasses.replace(packed, variables=jax.tree.map(rounded, packed.variables))
 
 
 @pytest.fixture(scope="module")
-def wanted(content):
-    return {"float32": jitted(content), "float16": jitted(halved(content))}
+def expected(packed):
+    return {"float32": jitted(packed), "float16": jitted(halved(packed))}
 
 
 @pytest.fixture(scope="module")
-def onnx_files(content):
+def onnx_files(packed):
     find_onnx()
     return {
-        precision: graph_export.to_onnx(content, precision) for precision in packed_file.PRECISIONS
+        precision: graph_export.to_onnx(packed, precision) for precision in PRECISIONS
     }
+
+
+@pytest.fixture(scope="module")
+def stablehlo_files(packed):
+    return {p: graph_export.to_stablehlo(packed, p) for p in PRECISIONS}
 
 
 ALONE = """
@@ -92,16 +86,13 @@ for precision in ("float32", "float16"):
     for count in (1, 3)[precision == "float16" :]:
         for name, array in graph.call(views[:count]).items():
             results[f"{precision} {count} {name}"] = array
-np.savez("found.npz", **results)
+np.savez("results.npz", **results)
 """
 
 
-def test_stablehlo_runs_in_a_process_without_this_package(content, wanted, tmp_path):
-    sizes = {}
-    for precision in packed_file.PRECISIONS:
-        graph = graph_export.to_stablehlo(content, precision)
+def test_stablehlo_runs_in_a_process_without_this_package(stablehlo_files, expected, tmp_path):
+    for precision, graph in stablehlo_files.items():
         (tmp_path / precision).write_bytes(graph)
-        sizes[precision] = len(graph)
     np.save(tmp_path / "views.npy", VIEWS)
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     alone = subprocess.run(
@@ -116,18 +107,18 @@ def test_stablehlo_runs_in_a_process_without_this_package(content, wanted, tmp_p
     assert (
         alone.stdout.splitlines() == ["('cpu', 'cuda', 'tpu') (ShapedArray(uint8[b,16,16,3]),)"] * 2
     )
-    with np.load(tmp_path / "found.npz") as found:
-        assert len(found) == 3 * 3
-        for key, array in found.items():
+    with np.load(tmp_path / "results.npz") as results:
+        assert len(results) == 3 * 3
+        for key, array in results.items():
             precision, count, name = key.split()
-            expected = wanted[precision][name][: int(count)]
-            assert (array.shape, array.dtype) == (expected.shape, np.float32)
-            np.testing.assert_allclose(array, expected, atol=EXACT, err_msg=key)
-    assert sizes["float16"] < sizes["float32"]
+            output = expected[precision][name][: int(count)]
+            assert (array.shape, array.dtype) == (output.shape, np.float32)
+            np.testing.assert_allclose(array, output, atol=EXACT, err_msg=key)
+    assert len(stablehlo_files["float16"]) < len(stablehlo_files["float32"])
 
 
-@pytest.mark.parametrize("precision", packed_file.PRECISIONS)
-def test_onnx_runs_in_its_runtime(onnx_files, wanted, precision):
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_onnx_runs_in_its_runtime(onnx_files, expected, precision):
     import onnxruntime  # noqa: PLC0415
 
     session = onnxruntime.InferenceSession(
@@ -141,8 +132,8 @@ def test_onnx_runs_in_its_runtime(onnx_files, wanted, precision):
     assert {output.type for output in outputs.values()} == {"tensor(float)"}
     for count in (1, 3):
         for name, array in zip(NAMES, session.run(NAMES, {"views": VIEWS[:count]}), strict=True):
-            expected = wanted[precision][name][:count]
-            np.testing.assert_allclose(array, expected, atol=EXACT, err_msg=name)
+            output = expected[precision][name][:count]
+            np.testing.assert_allclose(array, output, atol=EXACT, err_msg=name)
     assert session.get_modelmeta().custom_metadata_map == {
         "format": "landmarks_jax.graph",
         "version": "1",
@@ -155,18 +146,18 @@ def test_onnx_runs_in_its_runtime(onnx_files, wanted, precision):
     }
 
 
-def test_views_differ_and_float16_costs_little(wanted):
-    """The comparisons above see something, and the smaller form's loss is as small as stated."""
-    full, half = wanted["float32"]["landmarks"], wanted["float16"]["landmarks"]
+def test_views_differ_and_float16_costs_little(expected):
+    """The comparisons above are not vacuous, and float16 loses as little as documented."""
+    full, half = expected["float32"]["landmarks"], expected["float16"]["landmarks"]
     assert np.std(full, 0).min() > 1e-3
-    # Pixels of the view, of two over its side.
+    # In pixels of the view, which spans -1 to 1.
     assert 1e-6 < np.abs(half - full).max() * 16 / 2 < 0.05
 
 
-def test_onnx_keeps_its_kernels_in_the_precision(onnx_files, content):
+def test_onnx_keeps_its_kernels_in_the_precision(onnx_files, packed):
     import onnx  # noqa: PLC0415
 
-    kernels = sum(a.size for a in jax.tree.leaves(dict(content.variables)) if np.ndim(a) == 4)
+    kernels = sum(a.size for a in jax.tree.leaves(dict(packed.variables)) if np.ndim(a) == 4)
 
     def num_stored(precision, kind):
         model = onnx.load_from_string(onnx_files[precision])
@@ -179,32 +170,41 @@ def test_onnx_keeps_its_kernels_in_the_precision(onnx_files, content):
     assert num_stored("float32", single) - num_stored("float16", single) == kernels
 
 
-def test_a_detector_of_bfloat16_is_exported_in_float32(content, wanted):
-    config = content.config.copy_and_resolve_references().unlock()
+def test_a_bfloat16_detector_is_exported_in_float32(packed, expected):
+    config = packed.config.copy_and_resolve_references().unlock()
     config.compute_dtype = "bfloat16"
-    function = graph_export.view_function(dataclasses.replace(content, config=config.lock()))
-    found = jax.jit(function)(VIEWS)
+    function = graph_export.view_function(dataclasses.replace(packed, config=config.lock()))
+    outputs = jax.jit(function)(VIEWS)
     for name in NAMES:
-        np.testing.assert_allclose(found[name], wanted["float32"][name], atol=EXACT)
+        np.testing.assert_allclose(outputs[name], expected["float32"][name], atol=EXACT)
 
 
-def test_without_a_regressor_there_are_no_labelled_points(content):
-    function = graph_export.view_function(dataclasses.replace(content, regressor=None))
+def test_without_a_regressor_there_are_no_labelled_points(packed):
+    function = graph_export.view_function(dataclasses.replace(packed, regressor=None))
     assert set(jax.eval_shape(function, VIEWS)) == {"landmarks", "confidence"}
 
 
-def test_weights_that_do_not_fit_are_refused(content):
-    wide = jax.tree.map(lambda a: np.asarray(a) * 1e6, content.variables)
-    wide = dataclasses.replace(content, variables=wide)
+def test_formats_write_what_their_functions_give(packed, monkeypatch):
+    assert list(FORMATS) == ["packed", "stablehlo", "onnx"]
+    for name in ("to_stablehlo", "to_onnx"):
+        monkeypatch.setattr(graph_export, name, lambda *arguments, name=name: (name, *arguments))
+    assert FORMATS["packed"].encode(packed, "float16") == packed_file.to_bytes(packed, "float16")
+    assert FORMATS["stablehlo"].encode(packed, "float32") == ("to_stablehlo", packed, "float32")
+    assert FORMATS["onnx"].encode(packed, "float16") == ("to_onnx", packed, "float16")
+
+
+def test_weights_that_do_not_fit_are_refused(packed):
+    wide = jax.tree.map(lambda a: np.asarray(a) * 1e6, packed.variables)
+    wide = dataclasses.replace(packed, variables=wide)
     for convert in (graph_export.to_stablehlo, graph_export.to_onnx):
         with pytest.raises(WeightsError, match="not finite in float16"):
             convert(wide, "float16")
 
 
-def test_a_missing_converter_is_named(content, monkeypatch):
+def test_a_missing_converter_is_named(packed, monkeypatch):
     monkeypatch.setitem(sys.modules, "jax2onnx", None)
-    with pytest.raises(ConfigError, match=r"ONNX files: jax2onnx is not installed.*`export`"):
-        graph_export.to_onnx(content)
+    with pytest.raises(ConfigError, match="ONNX export needs jax2onnx: install the extra `export`"):
+        graph_export.to_onnx(packed)
 
 
 def code_of(document):
@@ -215,7 +215,7 @@ def test_the_documented_resize_is_that_of_the_detector():
     names = {}
     exec(code_of(DOCUMENT)[0], names)
     rng = np.random.default_rng(2)
-    picture = rng.integers(0, 256, (41, 57, 3), np.uint8)
+    image = rng.integers(0, 256, (41, 57, 3), np.uint8)
     rectangles = [
         (0, 0, 57, 41),  # shrinks
         (5.7, 4.1, 51.3, 36.9),  # part of it
@@ -224,38 +224,38 @@ def test_the_documented_resize_is_that_of_the_detector():
         (-40, -40, 97, 81),  # and beyond all
         (56.2, 40.1, 90.0, 70.0),  # hardly touches it
     ]
-    # Wide and tall: Pillow alone would choose its order by the shape of the picture.
-    for shown in (picture, np.ascontiguousarray(picture[:, :15])):
+    # Wide and tall: Pillow alone would choose its order by the shape of the image.
+    for part in (image, np.ascontiguousarray(image[:, :15])):
         for rectangle in rectangles:
-            if rectangle[0] >= shown.shape[1]:
+            if rectangle[0] >= part.shape[1]:
                 continue
-            wanted = framing.stretch(shown, rectangle, 16).astype(int)
-            given = names["resize"](shown, rectangle, 16)
-            assert np.abs(given - wanted).max() <= 1, rectangle
-            assert (given != wanted).mean() < 0.005, rectangle
+            own = framing.stretch(part, rectangle, 16).astype(int)
+            documented = names["resize"](part, rectangle, 16)
+            assert np.abs(documented - own).max() <= 1, rectangle
+            assert (documented != own).mean() < 0.005, rectangle
 
 
-def test_the_documented_programs_find_what_the_detector_finds(
-    content, onnx_files, tmp_path, monkeypatch
+def test_the_documented_programs_equal_the_detector(
+    landmark_detector, onnx_files, stablehlo_files, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(3)
     Image.fromarray(rng.integers(0, 256, (30, 44, 3), np.uint8)).save("photo.jpg")
     Path("detector.onnx").write_bytes(onnx_files["float32"])
-    Path("detector.stablehlo").write_bytes(graph_export.to_stablehlo(content))
+    Path("detector.stablehlo").write_bytes(stablehlo_files["float32"])
     names = {}
     for block in code_of(DOCUMENT):
         exec(block, names)
-    found = api.LandmarkDetector(content)(names["picture"])
-    # A grey level here or there moves a point of random weights by as much.
-    np.testing.assert_allclose(names["pixels"], found.landmarks, atol=0.05)
+    landmarks = landmark_detector(names["image"]).landmarks
+    # Single grey levels move the points of random weights by as much.
+    np.testing.assert_allclose(names["pixels"], landmarks, atol=0.05)
     assert names["labels"] == POINTS
     for name in NAMES:
-        np.testing.assert_allclose(names["again"][name], names["found"][name], atol=EXACT)
+        np.testing.assert_allclose(names["from_jax"][name], names["outputs"][name], atol=EXACT)
 
 
 def photos(view_size):
-    """Views of real photos where they are at hand, else of drawn faces."""
+    """Views of real photos if they are at hand, else of synthetic faces."""
     listed = ROOT / "data" / "aflw" / "dev_score.txt"
     source = registry.open_labelled(str(listed)) if listed.is_file() else SyntheticFaces(0, 48, 80)
     return np.stack(
@@ -266,31 +266,32 @@ def photos(view_size):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
-def test_every_form_of_a_shipped_detector_on_photos(path):
+def test_every_export_of_a_shipped_detector_on_photos(path):
     find_onnx()
     import onnxruntime  # noqa: PLC0415
 
-    content = packed_file.read(path)
-    views = photos(content.config.views.size)
-    wanted = jitted(content, views)
-    pixel = content.config.views.size / 2
+    packed = packed_file.read(path)
+    views = photos(packed.config.views.size)
+    expected = jitted(packed, views)
+    pixel = packed.config.views.size / 2
     for precision, most, mean in (
         ("float32", EXACT, EXACT),
         ("float16", 0.1 / pixel, 0.01 / pixel),
     ):
-        graph = jax.export.deserialize(bytearray(graph_export.to_stablehlo(content, precision)))
+        graph = jax.export.deserialize(bytearray(graph_export.to_stablehlo(packed, precision)))
         session = onnxruntime.InferenceSession(
-            graph_export.to_onnx(content, precision), providers=["CPUExecutionProvider"]
+            graph_export.to_onnx(packed, precision), providers=["CPUExecutionProvider"]
         )
-        for found in (
+        for outputs in (
             graph.call(views),
             dict(zip(NAMES, session.run(NAMES, {"views": views}), strict=True)),
         ):
             for name in ("landmarks", "labelled"):
-                off = np.abs(np.asarray(found[name]) - wanted[name])
+                off = np.abs(np.asarray(outputs[name]) - expected[name])
                 assert off.max() < most, (precision, name)
                 assert off.mean() < mean, (precision, name)
-            off = np.abs(np.asarray(found["confidence"]) - wanted["confidence"])
-            # It jumps where a cell is just 1.5 cells away.
+            off = np.abs(np.asarray(outputs["confidence"]) - expected["confidence"])
+            # It jumps where the distance of a cell is close to 1.5.
             assert np.quantile(off, 0.99) < (1e-4 if precision == "float32" else 0.02)

@@ -132,7 +132,7 @@ def packed_file(tmp_path, narrow_config, filled, monkeypatch):
     summary = {"point_names": ["left", "right"], "scores": [{"forward": 9.5}]}
     regressor = LinearMap(np.zeros((4, 6)), np.zeros(6), np.zeros(4))
     path = tmp_path / "mine.safetensors"
-    packed.write(path, packed.Packed(packed.needed_fields(config), variables, regressor, summary))
+    packed.write(path, packed.PackedDetector(packed.inference_config(config), variables, regressor, summary))
     runtime = tmp_path / "runtime"
     runtime.mkdir()
     (runtime / "ort.js").write_text("// runtime")

@@ -1,4 +1,4 @@
-"""A run packed: the right weights, the regressor and the scores by their definitions."""
+"""Packing a run: the weights, and the regressor and scores by their definitions."""
 
 import dataclasses
 import re
@@ -22,7 +22,7 @@ from tests.running import narrow
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run's folder and its last state, whose averaged parameters differ from the others."""
+    """A run folder and its last state, whose averaged parameters differ from the others."""
     workdir = tmp_path_factory.mktemp("run")
     config = narrow(optimizer__ema_decay=0.9, eval__num_score=9)  # sizes of one program
     mesh = sharding.make_mesh(jax.local_devices()[:1])
@@ -30,7 +30,7 @@ def run(tmp_path_factory):
     rng = np.random.default_rng(0)
 
     def draw(path, shape):
-        """Values in no need of compiling the state's start, and landmarks that move."""
+        """Random values, without compiling an initialisation, whose landmarks depend on the view."""
         place = jax.tree_util.keystr(path)
         about = 1.0 if place.endswith(("['scale']", "['var']")) else 0.0
         bound = (20 if "['head']" in place else 1.7) / np.sqrt(np.prod(shape.shape[:-1]) + 10)
@@ -53,7 +53,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def protocols(run):
-    """Embedded faces, and others whose photos and labels are noise."""
+    """Synthetic faces, and others whose photos and labels are noise."""
     rng = np.random.default_rng(0)
 
     def faces(count: int, name: str) -> LabelledSet:
@@ -72,18 +72,18 @@ def find(run):
 
 
 @pytest.fixture(scope="module")
-def content(run, protocols):
+def packed(run, protocols):
     return pack_run.pack_run(run[0], protocols, ["landmarks-jax", "export", "--workdir", "a run"])
 
 
-def test_the_averaged_parameters_are_packed(run, content):
+def test_the_averaged_parameters_are_packed(run, packed):
     _, config, state = run
-    wanted = {
+    expected = {
         "params": state.averaged["detector"],
         "batch_stats": state.batch_stats["detector"],
     }
-    jax.tree.map(np.testing.assert_array_equal, dict(content.variables), wanted)
-    assert content.config == packed_file.needed_fields(config)
+    jax.tree.map(np.testing.assert_array_equal, dict(packed.variables), expected)
+    assert packed.config == packed_file.inference_config(config)
     plain = dataclasses.replace(state, averaged={})
     jax.tree.map(
         np.testing.assert_array_equal,
@@ -92,8 +92,8 @@ def test_the_averaged_parameters_are_packed(run, content):
     )
 
 
-def test_the_summary_says_where_it_comes_from(content):
-    summary = content.summary
+def test_the_summary_holds_the_provenance(packed):
+    summary = packed.summary
     assert summary["trained_on"] == {"source": "synthetic", "crop": "center"}
     assert summary["notes"] == ["a note"]
     assert summary["provenance"]["command"] == "landmarks-jax export --workdir 'a run'"
@@ -123,11 +123,11 @@ def ridge(x: np.ndarray, y: np.ndarray):
     )
 
 
-def test_scores_by_their_definition(find, content, protocols):
-    for protocol, scores in zip(protocols, content.summary["scores"], strict=True):
+def test_scores_by_their_definition(find, packed, protocols):
+    for protocol, scores in zip(protocols, packed.summary["scores"], strict=True):
         predict = ridge(find(protocol.fit.views), protocol.fit.points)
-        found = find.find(protocol.score.views)
-        predicted = predict(found["landmarks"])
+        output = find.find(protocol.score.views)
+        predicted = predict(output["landmarks"])
         labels = protocol.score.points
         errors = []
         for face in range(len(labels)):
@@ -141,7 +141,7 @@ def test_scores_by_their_definition(find, content, protocols):
         assert scores["mean_shape"] == pytest.approx(100 * control.mean(), abs=2e-3)
 
         # Faces by mean confidence, in at most five parts of equal size.
-        confidence = found["confidence"].mean(1)
+        confidence = output["confidence"].mean(1)
         order = sorted(range(len(labels)), key=lambda face: confidence[face])
         table = scores["confidence"]
         assert [part["faces"] for part in table] == (
@@ -157,32 +157,32 @@ def test_scores_by_their_definition(find, content, protocols):
             mean = np.mean([errors[face] for face in faces])
             assert part["forward"] == pytest.approx(mean, abs=2e-3)
 
-    labelled = content.regressor(find(protocols[0].score.views))
-    wanted = ridge(find(protocols[0].fit.views), protocols[0].fit.points)
-    np.testing.assert_allclose(labelled, wanted(find(protocols[0].score.views)), atol=1e-6)
+    labelled = packed.regressor(find(protocols[0].score.views))
+    predict = ridge(find(protocols[0].fit.views), protocols[0].fit.points)
+    np.testing.assert_allclose(labelled, predict(find(protocols[0].score.views)), atol=1e-6)
 
 
-def test_a_packed_run_finds_what_the_run_found(find, content, protocols, tmp_path):
-    """From the checkpoint to the file, and from the photo of a face to its labelled points."""
-    packed_file.write(tmp_path / "a", content)
+def test_a_packed_run_gives_the_points_of_the_run(find, packed, protocols, tmp_path):
+    """From checkpoint to packed file, and from photo to labelled points."""
+    packed_file.write(tmp_path / "a", packed)
     detector = api.load_detector(tmp_path / "a")
     faces = SyntheticFaces(2**31 + 1, 9, 20)
     photos = np.stack([faces.photo(i) for i in range(9)])
     normalised = find(protocols[0].score.views)
     assert normalised.std(0).max() > 0.01
-    found = detector(photos)
-    # The view is the middle 16 of 20 pixels.
-    np.testing.assert_allclose(found.landmarks, (normalised + 1) * 8 + 2 - 0.5, atol=1e-3)
-    labelled = content.regressor(normalised)
-    np.testing.assert_allclose(found.labelled, (labelled + 1) * 8 + 2 - 0.5, atol=1e-3)
+    batch = detector(photos)
+    # The view is the central 16 of 20 pixels.
+    np.testing.assert_allclose(batch.landmarks, (normalised + 1) * 8 + 2 - 0.5, atol=1e-3)
+    labelled = packed.regressor(normalised)
+    np.testing.assert_allclose(batch.labelled, (labelled + 1) * 8 + 2 - 0.5, atol=1e-3)
     assert detector.point_names[2] == "nose"
 
 
 def test_without_labelled_faces_there_is_no_regressor(run, tmp_path):
-    content = pack_run.pack_run(run[0], [])
-    assert content.regressor is None
-    assert content.summary["scores"] == content.summary["point_names"] == []
-    packed_file.write(tmp_path / "a", content, "float16")
+    packed = pack_run.pack_run(run[0], [])
+    assert packed.regressor is None
+    assert packed.summary["scores"] == packed.summary["point_names"] == []
+    packed_file.write(tmp_path / "a", packed, "float16")
     assert packed_file.read(tmp_path / "a").regressor is None
 
 

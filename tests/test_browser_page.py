@@ -51,7 +51,7 @@ def packed_file(tmp_path_factory, narrow_config, filled):
     path = tmp_path_factory.mktemp("packed") / "random.safetensors"
     score = {"protocol": "mine", "crop": "center", "forward": 12.34, "mean_shape": 20.0}
     summary = {"point_names": list(NAMES), "scores": [{**score, "score": {"faces": 50}}]}
-    content = packed.Packed(packed.needed_fields(config), variables, regressor, summary)
+    content = packed.PackedDetector(packed.inference_config(config), variables, regressor, summary)
     packed.write(path, content, "float16")
     return path
 
