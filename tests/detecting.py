@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+
 def noise(seed: int, width: int = 30, height: int = 40) -> np.ndarray:
     """An image `[H, W, 3]` uint8 of coarse noise, which views do not average away."""
     coarse = np.random.default_rng(seed).integers(0, 256, (6, 5, 3), np.uint8)

@@ -1,4 +1,4 @@
-"""The demo without a browser: the runtime's download, the folder of the page, the server."""
+"""The demo without a browser: the download of the runtime, the folder of the page, the server."""
 
 import base64
 import hashlib
@@ -12,19 +12,16 @@ import threading
 import urllib.request
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from landmarks_jax.inference import detector, graph_export
-from landmarks_jax.inference import packed_file as packed
+from landmarks_jax.inference import graph_export
 from landmarks_jax.inference.browser import server, site, vendor
-from landmarks_jax.inference.linear_map import LinearMap
 from landmarks_jax.system.errors import ConfigError, WeightsError, WorkdirError
-from tests.running import command, finish
+from tests.running import call, command, finish
 
 
 def package(names=tuple(vendor.FILES)) -> bytes:
-    """A package of npm's form whose files hold their own names, and one more."""
+    """An npm package whose files hold their own names, and one more file."""
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w:gz") as archive:
         for name in (*names, "package/../../outside"):
@@ -40,7 +37,7 @@ def integrity(data: bytes) -> str:
 
 @pytest.fixture
 def registry(monkeypatch):
-    """A registry on this machine: `registry.sent` of `registry.data` is what it answers."""
+    """A local registry, which answers with `registry.data[registry.sent]`."""
 
     class Registry(http.server.BaseHTTPRequestHandler):
         data = package()
@@ -71,26 +68,26 @@ def names_in(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
 
 
-def test_the_runtime_is_fetched_once_and_only_what_the_page_needs(registry, tmp_path):
+def test_the_runtime_is_downloaded_once_and_unpacked_as_needed(registry, tmp_path):
     folder = vendor.runtime(tmp_path / "cache")
     assert {path.name: path.read_text() for path in folder.iterdir()} == {
         target: name for name, target in vendor.FILES.items()
     }
     assert vendor.runtime(tmp_path / "cache") == folder
     assert registry.asked == 1
-    assert len(names_in(tmp_path)) == 2 + len(vendor.FILES)  # nothing else is left, or outside
+    assert len(names_in(tmp_path)) == 2 + len(vendor.FILES)  # nothing else, and nothing outside
 
 
 def test_another_package_is_refused(registry, tmp_path):
     registry.data = package(names=[*vendor.FILES, "package/more"])
-    with pytest.raises(WeightsError, match=r"1\.tgz: is not onnxruntime-web .* checksum"):
+    with pytest.raises(WeightsError, match=r"1\.tgz: not onnxruntime-web .* checksum"):
         vendor.runtime(tmp_path)
     assert not names_in(tmp_path)
 
 
-def test_a_download_that_breaks_off_leaves_nothing(registry, tmp_path):
+def test_an_interrupted_download_leaves_nothing(registry, tmp_path):
     registry.sent = slice(40)
-    with pytest.raises(WeightsError, match=r"cannot be downloaded \(.*\); get this file on"):
+    with pytest.raises(WeightsError, match=r"cannot be downloaded \(.*\); download this file"):
         vendor.runtime(tmp_path)
     assert not names_in(tmp_path)
     registry.sent = slice(None)
@@ -100,12 +97,12 @@ def test_a_download_that_breaks_off_leaves_nothing(registry, tmp_path):
 def test_a_package_without_the_files_is_refused(registry, tmp_path, monkeypatch):
     registry.data = package(names=["package/dist/ort.wasm.min.mjs"])
     monkeypatch.setattr(vendor, "INTEGRITY", integrity(registry.data))
-    with pytest.raises(WeightsError, match="lacks what the page needs"):
+    with pytest.raises(WeightsError, match="lacks a file that the page needs"):
         vendor.runtime(tmp_path)
     assert not names_in(tmp_path)
 
 
-def test_without_network_it_says_what_to_put_where(tmp_path, monkeypatch):
+def test_without_network_the_error_says_which_file_to_put_where(tmp_path, monkeypatch):
     with socket.socket() as nobody:  # bound, and not listening
         nobody.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{nobody.getsockname()[1]}/onnxruntime-web-1.tgz"
@@ -116,7 +113,7 @@ def test_without_network_it_says_what_to_put_where(tmp_path, monkeypatch):
         assert url in str(raised.value)
         assert str(raised.value).endswith(f"put it at {place}")
         place.write_bytes(b"something else")
-        with pytest.raises(WeightsError, match=f"^{place}: is not onnxruntime-web"):
+        with pytest.raises(WeightsError, match=f"^{place}: not onnxruntime-web"):
             vendor.runtime(tmp_path)
         place.write_bytes(package())
         monkeypatch.setattr(vendor, "INTEGRITY", integrity(package()))
@@ -124,41 +121,36 @@ def test_without_network_it_says_what_to_put_where(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def packed_file(tmp_path, narrow_config, filled, monkeypatch):
-    """A packed detector; neither the converter nor the runtime is asked for."""
-    config = narrow_config(compute_dtype="float32")
-    module = detector.build_detector(config)
-    variables = filled(module, (1, 32, 32, 3), use_running_average=True)
-    summary = {"point_names": ["left", "right"], "scores": [{"forward": 9.5}]}
-    regressor = LinearMap(np.zeros((4, 6)), np.zeros(6), np.zeros(4))
+def detector_file(packed_path, tmp_path, monkeypatch):
+    """A packed detector; neither the converter nor the runtime is needed."""
     path = tmp_path / "mine.safetensors"
-    packed.write(path, packed.PackedDetector(packed.inference_config(config), variables, regressor, summary))
+    path.write_bytes(packed_path.read_bytes())
     runtime = tmp_path / "runtime"
     runtime.mkdir()
     (runtime / "ort.js").write_text("// runtime")
     monkeypatch.setattr(vendor, "runtime", lambda: runtime)
     monkeypatch.setattr(
-        graph_export, "to_onnx", lambda content, precision: f"ONNX of {precision}".encode()
+        graph_export, "to_onnx", lambda packed, precision: f"ONNX of {precision}".encode()
     )
     return path
 
 
-def test_the_folder_holds_all_that_the_page_names(packed_file, tmp_path):
+def test_the_folder_is_complete(detector_file, tmp_path):
     folder = tmp_path / "deep" / "page"
-    site.build(packed_file, folder)
+    site.build(detector_file, folder)
     assert json.loads((folder / "model.json").read_text()) == {
         "format": "landmarks_jax.demo",
         "name": "mine",
         "model": "model.onnx",
         "num_landmarks": 3,
-        "view_size": 32,
-        "canvas_size": 40,
+        "view_size": 16,
+        "canvas_size": 20,
         "crop": "center",
         "dot_scale": 1.0,
         "colors": ["#ff0000", "#1f5bff", "#00e600"],
         "num_labelled": 2,
-        "point_names": ["left", "right"],
-        "score": {"forward": 9.5},
+        "point_names": ["left eye", "right eye"],
+        "score": {"forward": 12.5},
     }
     assert (folder / "model.onnx").read_text() == "ONNX of float16"
     assert "Microsoft" in (folder / "runtime" / "LICENSE.onnxruntime.txt").read_text()
@@ -170,28 +162,28 @@ def test_the_folder_holds_all_that_the_page_names(packed_file, tmp_path):
     assert names_in(folder.parent).count("page") == len(list(folder.parent.iterdir())) == 1
 
 
-def test_an_earlier_page_is_replaced_and_anything_else_is_not(packed_file, tmp_path):
+def test_an_earlier_page_is_replaced_and_other_files_are_kept(detector_file, tmp_path):
     folder = tmp_path / "page"
     folder.mkdir()
-    site.build(packed_file, folder)
+    site.build(detector_file, folder)
     (folder / "runtime" / "old").touch()
-    site.build(packed_file, folder)
+    site.build(detector_file, folder)
     assert not (folder / "runtime" / "old").exists()
-    (folder / "CNAME").write_text("landmarks.example")  # of the web host, not of the page
-    with pytest.raises(WorkdirError, match=r"page: holds something else \(CNAME\); name a new"):
-        site.build(packed_file, folder)
+    (folder / "CNAME").write_text("landmarks.example")  # belongs to the web host
+    with pytest.raises(WorkdirError, match=r"page: holds other files \(CNAME\); name a new"):
+        site.build(detector_file, folder)
     assert (folder / "CNAME").read_text() == "landmarks.example"
-    other = tmp_path / "pictures"
+    other = tmp_path / "photos"
     other.mkdir()
     (other / "model.json").write_text("[]")
-    with pytest.raises(WorkdirError, match="pictures: holds something else"):
-        site.build(packed_file, other)
+    with pytest.raises(WorkdirError, match="photos: holds other files"):
+        site.build(detector_file, other)
     assert names_in(other) == ["model.json"]
-    with pytest.raises(WorkdirError, match=r"mine\.safetensors: holds something else"):
-        site.build(packed_file, packed_file)
+    with pytest.raises(WorkdirError, match=r"mine\.safetensors: holds other files"):
+        site.build(detector_file, detector_file)
     (tmp_path / "file").touch()
     with pytest.raises(WorkdirError, match="cannot be written"):
-        site.build(packed_file, tmp_path / "file" / "page")
+        site.build(detector_file, tmp_path / "file" / "page")
 
 
 def test_the_server_names_types_and_isolates_the_page(tmp_path):
@@ -221,8 +213,8 @@ def test_the_server_names_types_and_isolates_the_page(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_page_is_shown_until_it_is_ended(tmp_path, number):
-    # A shell's background job, and what it starts, begins with Ctrl-C ignored.
+def test_the_page_is_served_until_a_signal(tmp_path, number):
+    # Background jobs of a shell start with SIGINT ignored.
     code = """
 import pathlib, signal
 from landmarks_jax.inference.browser import server, site
@@ -252,7 +244,7 @@ server.show("mine", 0)
     ],
 )
 def test_the_command_refuses_in_one_line(arguments, message, tmp_path):
-    code, out, err = finish(command("demo", *(a.format(tmp_path) for a in arguments)))
+    code, out, err = call("demo", *(argument.format(tmp_path) for argument in arguments))
     assert (code, out) == (2, "")
     assert err.startswith(message)
     assert err.count("\n") == 1

@@ -45,7 +45,9 @@ SUMMARY = {
 def packed():
     variables = {"params": {"a": np.zeros((3, 3, 2, 70)), "b": np.zeros(70)}, "batch_stats": {}}
     regressor = LinearMap(np.zeros((4, 6)), np.zeros(6), np.zeros(4))
-    return packed_file.PackedDetector(packed_file.inference_config(narrow()), variables, regressor, SUMMARY)
+    return packed_file.PackedDetector(
+        packed_file.inference_config(narrow()), variables, regressor, SUMMARY
+    )
 
 
 def test_a_card_reports_the_packed_of_its_file(packed):

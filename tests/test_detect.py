@@ -1,5 +1,6 @@
-"""Landmarks of pictures from the command line: against the detector itself, and what goes wrong."""
+"""Images from the command line: against the detector itself, and what can go wrong."""
 
+import dataclasses
 import os
 import re
 import signal
@@ -12,17 +13,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from landmarks_jax import load_detector
 from landmarks_jax.data import decoding
-from landmarks_jax.inference.media import run_detection, still_images, view_batches
+from landmarks_jax.inference import packed_file
+from landmarks_jax.inference.media import detection, run_detection, view_batches
+from landmarks_jax.inference.media.detection import Options
 from landmarks_jax.inference.media.drawing import colors
 from landmarks_jax.inference.media.inputs import find_inputs
-from landmarks_jax.inference.media.job import Options
 from landmarks_jax.inference.media.result_files import Results
 from landmarks_jax.system import parallel
 from landmarks_jax.system.errors import DataError, UserError, WeightsError
+from tests import packing
 from tests.detecting import (
-    NAMES,
     confidence,
     labelled,
     load,
@@ -30,25 +31,18 @@ from tests.detecting import (
     points,
     read_skipped,
     read_table,
-    write_detector,
 )
-from tests.running import command as start
-from tests.running import finish
+from tests.running import call
 
 
 @pytest.fixture(scope="module")
-def packed_file(tmp_path_factory, filled):
-    return write_detector(tmp_path_factory.mktemp("packed") / "narrow.safetensors", filled)
-
-
-@pytest.fixture(scope="module")
-def detector(packed_file):
-    return load_detector(packed_file)
+def detector(landmark_detector):
+    return landmark_detector
 
 
 @pytest.fixture
 def detect(detector, monkeypatch, tmp_path):
-    """`detect_files` in batches of four with one detector, compiled once for this file."""
+    """`detect_files` in batches of four with the narrow detector."""
     monkeypatch.setattr(run_detection, "load_detector", lambda name: detector)
     monkeypatch.setattr(view_batches, "batch_size", lambda: 4)
 
@@ -66,15 +60,15 @@ def save(path: Path, pixels: np.ndarray, **options: object) -> Path:
     return path
 
 
-def check_row(row, found):
-    """A row against the detector's own answer for one picture."""
-    np.testing.assert_allclose(points(row), found.landmarks, atol=1e-3)
-    np.testing.assert_allclose(confidence(row), found.confidence, atol=1e-3)
-    for name, point in zip(NAMES, found.labelled, strict=True):
+def check_row(row, expected):
+    """A row against the detector's own output for one image."""
+    np.testing.assert_allclose(points(row), expected.landmarks, atol=1e-3)
+    np.testing.assert_allclose(confidence(row), expected.confidence, atol=1e-3)
+    for name, point in zip(packing.POINT_NAMES, expected.labelled, strict=True):
         np.testing.assert_allclose(labelled(row, name), point, atol=1e-3)
 
 
-def test_a_folder_of_pictures_of_many_kinds(detect, detector, tmp_path, capsys, caplog):
+def test_a_folder_of_images_of_many_kinds(detect, detector, tmp_path, capsys, caplog):
     folder = tmp_path / "photos"
     made = {f"{i}.png": noise(i, 30 + i, 40) for i in range(5)}
     for name, pixels in made.items():
@@ -83,21 +77,21 @@ def test_a_folder_of_pictures_of_many_kinds(detect, detector, tmp_path, capsys, 
     made["sub/clear.webp"] = np.concatenate([noise(6), noise(7)[..., :1]], 2)
     save(folder / "sub" / "grey.bmp", made["sub/grey.bmp"])
     save(folder / "sub" / "clear.webp", made["sub/clear.webp"], lossless=True, exact=True)
-    # Stored on its side: the tag 6 says that its first row is the right-hand side.
+    # Stored sideways: tag 6 says that its first row is the right-hand side.
     exif = Image.Exif()
     exif[0x0112] = 6
-    save(folder / "turned.png", np.rot90(noise(8)), exif=exif)
-    made["turned.png"] = noise(8)
+    save(folder / "rotated.png", np.rot90(noise(8)), exif=exif)
+    made["rotated.png"] = noise(8)
     save(folder / ".hidden" / "x.png", noise(9))
-    (folder / "notes.txt").write_text("no picture")
+    (folder / "notes.txt").write_text("not an image")
 
     caplog.set_level("INFO")
     assert detect(folder, numbers=True, labelled=True) == 0
-    assert "1 files in folders that are neither pictures nor videos" in caplog.text
+    assert "1 files in folders that are neither images nor videos" in caplog.text
     rows = read_table(tmp_path / "out")
     assert [row["file"] for row in rows] == sorted(str(folder / name) for name in made)
     spread = np.std([points(row) for row in rows], 0)
-    assert spread.max() > 0.5  # else a mix-up of pictures would not be seen
+    assert spread.max() > 0.5  # else swapped images would not be noticed
     for row in rows:
         assert (row["frame"], row["time"], row["box"]) == ("", "", "")
         check_row(row, detector(made[os.path.relpath(row["file"], folder)]))
@@ -105,14 +99,14 @@ def test_a_folder_of_pictures_of_many_kinds(detect, detector, tmp_path, capsys, 
     drawn = tmp_path / "out" / "drawn"
     names = {str(path.relative_to(drawn)) for path in drawn.rglob("*.*")}
     assert names == {name + (".png" if name.startswith("sub") else "") for name in made}
-    assert load(drawn / "turned.png").shape == (40, 30, 3)
+    assert load(drawn / "rotated.png").shape == (40, 30, 3)
     assert "landmarks.csv: 8 rows (8 files" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("kept", [0, 1 << 20])
-def test_drawn_pictures_have_the_landmarks_colours(detect, tmp_path, monkeypatch, kept):
-    """Whether the pixels were kept or the picture was read again."""
-    monkeypatch.setattr(still_images, "_KEPT_BYTES", kept)
+def test_drawn_images_have_the_landmarks_colours(detect, tmp_path, monkeypatch, kept):
+    """Whether the pixels were kept or the image was read again."""
+    monkeypatch.setattr(detection, "_KEPT_BYTES", kept)
     pixels = noise(0, 300, 200)
     path = save(tmp_path / "a.png", pixels)
     assert detect(path) == 0
@@ -143,14 +137,12 @@ def huge_png(path: Path) -> None:
     path.write_bytes(data)
 
 
-def test_unreadable_files_are_named_and_counted_and_the_rest_is_done(
-    detect, detector, tmp_path, caplog
-):
+def test_unreadable_files_are_listed_and_the_others_detected(detect, detector, tmp_path, caplog):
     folder = tmp_path / "photos"
     good = [save(folder / f"{name}.png", noise(i)) for i, name in enumerate("ace")]
     whole = save(folder / "b.jpg", noise(3, 200, 200)).read_bytes()
     (folder / "b.jpg").write_bytes(whole[: len(whole) // 2])
-    (folder / "d.png").write_text("no picture")
+    (folder / "d.png").write_text("not an image")
     (folder / "empty.jpg").touch()
     huge_png(folder / "huge.png")
     os.symlink(folder / "nowhere", folder / "link.png")
@@ -160,32 +152,32 @@ def test_unreadable_files_are_named_and_counted_and_the_rest_is_done(
     for i, row in enumerate(rows):
         check_row(row, detector(noise(i)))
     reasons = read_skipped(tmp_path / "out")
-    wanted = {
+    expected = {
         "b.jpg": "truncated",
         "d.png": "cannot identify",
         "empty.jpg": "cannot identify",
         "huge.png": "400000000 pixels. exceeds limit",
         "link.png": "No such file",
     }
-    assert reasons.keys() == {str(folder / name) for name in wanted}
-    for name, reason in wanted.items():
+    assert reasons.keys() == {str(folder / name) for name in expected}
+    for name, reason in expected.items():
         assert re.search(reason, reasons[str(folder / name)]), reasons
-    assert "5 left out or broken" in caplog.text
+    assert "5 files failed, see" in caplog.text
     assert str(folder / "b.jpg") in caplog.text
     assert "and 2 more" in caplog.text
 
 
-def test_a_named_file_is_tried_whatever_its_ending(detect, tmp_path):
-    save(tmp_path / "a.png", noise(0)).rename(tmp_path / "picture")
-    (tmp_path / "notes.txt").write_text("no picture")
-    assert detect(tmp_path / "picture", tmp_path / "notes.txt") == 1
-    assert [row["file"] for row in read_table(tmp_path / "out")] == [str(tmp_path / "picture")]
-    assert (tmp_path / "out" / "drawn" / "picture.png").exists()
+def test_a_named_file_is_read_whatever_its_extension(detect, tmp_path):
+    save(tmp_path / "a.png", noise(0)).rename(tmp_path / "photo")
+    (tmp_path / "notes.txt").write_text("not an image")
+    assert detect(tmp_path / "photo", tmp_path / "notes.txt") == 1
+    assert [row["file"] for row in read_table(tmp_path / "out")] == [str(tmp_path / "photo")]
+    assert (tmp_path / "out" / "drawn" / "photo.png").exists()
 
 
-def found(*arguments, drawn="none"):
-    inputs = find_inputs([str(a) for a in arguments], Path(drawn))
-    return [(item.path, item.drawn.as_posix()) for item in inputs.items], inputs.note
+def search(*arguments, drawn="none"):
+    inputs, note = find_inputs([str(a) for a in arguments], Path(drawn))
+    return [(item.path, item.drawn.as_posix()) for item in inputs], note
 
 
 def test_globs_and_folders_keep_their_structure_and_overwrite_nothing(tmp_path, monkeypatch):
@@ -196,27 +188,27 @@ def test_globs_and_folders_keep_their_structure_and_overwrite_nothing(tmp_path, 
         Path(name).touch()
     every = ["p/[1].png", "p/a.bmp", "p/a.bmp.png", "p/q/a.png", "p/q/v.avi"]
     places = ["[1].png", "a.bmp.png", "_a.bmp.png", "q/a.png", "q/v.avi.mp4"]
-    note = "left out: 1 files in folders that are neither pictures nor videos"
-    assert found("p") == (list(zip(every, places, strict=True)), note)
-    # Files of several folders: as they lie below the folder that all share.
-    assert found("*/a.???") == (
+    note = "skipped: 1 files in folders that are neither images nor videos"
+    assert search("p") == (list(zip(every, places, strict=True)), note)
+    # Files of several folders: mirrored below their common parent.
+    assert search("*/a.???") == (
         [("p/a.bmp", "p/a.bmp.png"), ("r/a.jpg", "r/a.jpg"), ("r/a.png", "r/a.png")],
         "",
     )
-    assert found("p/[1].png", "p/[!a]*.png")[0] == [("p/[1].png", "[1].png")]
-    assert [path for path, _ in found("p/**/*.png")[0]] == [
+    assert search("p/[1].png", "p/[!a]*.png")[0] == [("p/[1].png", "[1].png")]
+    assert [path for path, _ in search("p/**/*.png")[0]] == [
         *("p/[1].png", "p/a.bmp.png", "p/q/a.png")
     ]
-    files, note = found("p", "p/a.bmp", "r/../p/a.bmp")
+    files, note = search("p", "p/a.bmp", "r/../p/a.bmp")
     assert len(files) == 5
-    assert "2 files reached twice, taken once" in note
-    # What an earlier run drew is no input.
-    files, note = found(".", drawn="r")
+    assert "2 files named more than once" in note
+    # Drawings of an earlier run are not inputs.
+    files, note = search(".", drawn="r")
     assert not [path for path, _ in files if path.startswith("./r")]
-    assert "2 files in r, where results go" in note
+    assert "2 files in r, the folder of drawings" in note
     Path("link").symlink_to("r")
-    files, note = found("p", "link", drawn="r")
-    assert "2 files in r, where results go" in note
+    files, note = search("p", "link", drawn="r")
+    assert "2 files in r, the folder of drawings" in note
     assert len(files) == 5
 
 
@@ -224,11 +216,11 @@ def test_globs_and_folders_keep_their_structure_and_overwrite_nothing(tmp_path, 
     ("argument", "message"),
     [
         ("nowhere.png", "nowhere.png: no such file or folder"),
-        ("*.tiff", "no glob that matches"),
-        ("empty", "no picture and no video there"),
+        ("*.tiff", "no match as a glob"),
+        ("empty", "no images and no videos"),
     ],
 )
-def test_inputs_that_lead_to_nothing(detect, tmp_path, monkeypatch, argument, message):
+def test_inputs_that_match_nothing(detect, tmp_path, monkeypatch, argument, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=message):
@@ -247,21 +239,21 @@ def test_boxes_are_rows_of_their_own(detect, detector, tmp_path, caplog):
     table.write_text("\n".join(lines) + "\n")
     caplog.set_level("INFO")
     assert detect(folder, boxes=table) == 1
-    assert "1 of its files are no inputs" in caplog.text
-    assert "1 files without a box" in caplog.text
+    assert "1 listed files are not inputs" in caplog.text
+    assert "skipped: 1 files without a box" in caplog.text
     rows = read_table(tmp_path / "out")
     assert [(row["file"][-5:], row["box"]) for row in rows] == [
         ("0.png", "0"),
         ("2.png", "0"),
         ("2.png", "1"),
     ]
-    wanted = [detector(noise(i, 60, 50), box) for i in boxes for box in boxes[i]]
-    for row, one in zip(rows, wanted, strict=True):
+    expected = [detector(noise(i, 60, 50), box) for i in boxes for box in boxes[i]]
+    for row, one in zip(rows, expected, strict=True):
         check_row(row, one)
     reasons = read_skipped(tmp_path / "out")
     assert reasons[str(folder / "1.png")] == "no box"
     assert "outside its image, 60 x 50" in reasons[str(folder / "3.png")]
-    # Files without a box are no failure.
+    # Files without a box are not failures.
     assert detect(folder / "0.png", folder / "1.png", boxes=table) == 0
 
 
@@ -290,12 +282,16 @@ def test_malformed_boxes_are_named_by_their_line(detect, tmp_path, lines, messag
         detect(tmp_path / "0.png", boxes=table)
 
 
-def test_what_the_detector_cannot_do_is_said_before_anything_is_written(filled, tmp_path):
+def test_impossible_requests_are_refused_before_anything_is_written(
+    narrow_config, filled, tmp_path
+):
     photo, out = save(tmp_path / "a.png", noise(0)), tmp_path / "out"
-    boxed = write_detector(tmp_path / "boxed.lmk", filled, crop="box", regressor=False)
+    boxed = tmp_path / "boxed.safetensors"
+    packed = packing.make(narrow_config, filled, data__crop="box")
+    packed_file.write(boxed, dataclasses.replace(packed, regressor=None, summary={}))
     with pytest.raises(DataError, match="needs --boxes"):
         run_detection.detect_files(str(boxed), [str(photo)], out, Options())
-    with pytest.raises(DataError, match="predicts no labelled points"):
+    with pytest.raises(DataError, match="has no regressor to labelled points"):
         run_detection.detect_files(str(boxed), [str(photo)], out, Options(labelled=True))
     with pytest.raises(WeightsError, match="cannot be read as a packed detector"):
         run_detection.detect_files(str(photo), [str(photo)], out, Options())
@@ -306,25 +302,28 @@ def test_a_folder_that_cannot_be_written_is_an_error(detect, tmp_path):
     photo = save(tmp_path / "a.png", noise(0))
     with pytest.raises(UserError, match=r"--out .*a\.png: cannot be written"):
         detect(photo, out=photo)
-    # A drawing that cannot be written is that picture's failure alone.
+    # A drawing that cannot be written is a failure of that image alone.
     (tmp_path / "out" / "drawn" / "a.png").mkdir(parents=True)
     assert detect(photo, save(tmp_path / "b.png", noise(1))) == 1
     assert len(read_table(tmp_path / "out")) == 2
-    assert "found, but not drawn" in read_skipped(tmp_path / "out")[str(photo)]
+    assert (
+        "landmarks detected but not drawn: Is a directory"
+        in read_skipped(tmp_path / "out")[str(photo)]
+    )
 
 
 @pytest.mark.skipif(os.name != "posix", reason="names of files are bytes on POSIX")
-def test_names_that_are_no_utf8_are_written_as_they_are(detect, tmp_path):
+def test_names_that_are_not_utf8_are_written_unchanged(detect, tmp_path):
     path = tmp_path / os.fsdecode(b"caf\xe9.png")
     try:
         save(path, noise(0))
     except OSError:
-        pytest.skip("this file system wants UTF-8")
+        pytest.skip("this file system requires UTF-8")
     assert detect(path) == 0
     assert b"caf\xe9.png,,," in (tmp_path / "out" / "landmarks.csv").read_bytes()
 
 
-def test_what_is_under_way_does_not_grow_with_the_number_of_files(detect, tmp_path, monkeypatch):
+def test_memory_does_not_grow_with_the_number_of_files(detect, tmp_path, monkeypatch):
     monkeypatch.setattr(parallel, "num_threads", lambda: 1)
     photo = save(tmp_path / "photo.png", noise(0))
     folder = tmp_path / "many"
@@ -332,7 +331,7 @@ def test_what_is_under_way_does_not_grow_with_the_number_of_files(detect, tmp_pa
     for i in range(300):
         os.symlink(photo, folder / f"{i:03d}.png")
     counts = {"read": 0, "written": 0}
-    lock, under_way = threading.Lock(), []
+    lock, in_flight = threading.Lock(), []
     decode, add = decoding.decode, Results.add
 
     def counted_decode(path):
@@ -343,16 +342,16 @@ def test_what_is_under_way_does_not_grow_with_the_number_of_files(detect, tmp_pa
     def counted_add(self, row):
         add(self, row)
         counts["written"] += 1
-        under_way.append(counts["read"] - counts["written"])
+        in_flight.append(counts["read"] - counts["written"])
 
     monkeypatch.setattr(decoding, "decode", counted_decode)
     monkeypatch.setattr(Results, "add", counted_add)
     assert detect(folder) == 0
     assert counts == {"read": 300, "written": 300}
-    assert max(under_way) <= 2 * 17 + 4  # two windows of 16 and a batch
+    assert max(in_flight) <= 2 * 17 + 4  # two windows of 16 and a batch
 
 
-def test_a_signal_ends_a_run_with_what_was_done(detect, tmp_path, monkeypatch, capsys):
+def test_a_signal_ends_a_run_and_keeps_its_results(detect, tmp_path, monkeypatch, capsys):
     for i in range(12):
         save(tmp_path / "photos" / f"{i:02d}.png", noise(i))
     add = Results.add
@@ -368,34 +367,24 @@ def test_a_signal_ends_a_run_with_what_was_done(detect, tmp_path, monkeypatch, c
     assert "5 of 12 files" in capsys.readouterr().out
 
 
-def test_the_command_itself(packed_file, detector, tmp_path):
+def test_the_command(packed_path, detector, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     save(tmp_path / "a.png", noise(0))
-    (tmp_path / "bad.png").write_text("no picture")
-    out = tmp_path / "out"
-    glob = str(tmp_path / "*.png")
-    runs = [
-        start("detect", str(packed_file), glob, f"--out={out}"),
-        start("detect", str(tmp_path / "bad.png"), glob, "--out", str(tmp_path / "out2")),
-        start("detect", str(packed_file), f"--out={out}"),
-        start("detect", str(packed_file), glob),
-        start("detect", str(packed_file), glob, "--out=x", "--seconds=3"),
-        start("detect", str(packed_file), "--out=x", "--camera=0", "--boxes=x.csv"),
-    ]
-    (code, said, err), *failures = [finish(run) for run in runs]
+    (tmp_path / "bad.png").write_text("not an image")
+    code, out, err = call("detect", str(packed_path), "*.png", "--out=out")
     assert code == 1, err
-    assert "landmarks.csv: 1 rows (2 files" in said
-    assert len(err.splitlines()) == 1
-    assert re.match(r"1 left out or broken, listed in .*skipped.csv: .*bad\.png", err)
-    check_row(read_table(out)[0], detector(noise(0)))
-    messages = (
-        "cannot be read as a packed detector",
-        "give DETECTOR and INPUT",
-        "--out",
-        "go with --camera",
-        "--boxes goes with files",
-    )
-    for (code, _, err), message in zip(failures, messages, strict=True):
-        assert code == 2
-        assert len(err.splitlines()) == 1, err
-        assert err.startswith("error: ")
-        assert message in err
+    assert "landmarks.csv: 1 rows (2 files" in out
+    assert re.fullmatch(r"1 files failed, see .*skipped.csv: bad\.png .*\n", err)
+    check_row(read_table(tmp_path / "out")[0], detector(noise(0)))
+    failures = {
+        ("bad.png", "*.png", "--out=out2"): "cannot be read as a packed detector",
+        (str(packed_path), "--out=out2"): "give DETECTOR and INPUT",
+        (str(packed_path), "*.png"): "--out",
+        (str(packed_path), "*.png", "--out=out2", "--seconds=3"): "go with --camera",
+        (str(packed_path), "--out=out2", "--camera=0", "--boxes=x"): "--boxes goes with files",
+    }
+    for arguments, message in failures.items():
+        code, out, err = call("detect", *arguments)
+        assert (code, out) == (2, "")
+        assert re.fullmatch(f"error: .*{message}.*\n", err)
+    assert not (tmp_path / "out2").exists()

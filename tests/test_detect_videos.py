@@ -1,4 +1,4 @@
-"""Landmarks of videos and cameras: known frames, turned and broken files, smoothing, Ctrl-C."""
+"""Videos and cameras: known frames, rotated and truncated files, smoothing, Ctrl-C."""
 
 import importlib.util
 import os
@@ -12,13 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from landmarks_jax import load_detector
 from landmarks_jax.inference.media import run_detection, videos, view_batches
-from landmarks_jax.inference.media.job import Options
+from landmarks_jax.inference.media.detection import Options
 from landmarks_jax.inference.media.result_files import Results
 from landmarks_jax.inference.media.smoothing import OneEuro
 from landmarks_jax.system.errors import DataError
-from tests.detecting import noise, points, read_skipped, read_table, write_detector
+from tests.detecting import noise, points, read_skipped, read_table
 
 if importlib.util.find_spec("av") is None:
     if os.environ.get("CI") == "true":
@@ -28,14 +27,13 @@ import av
 
 
 @pytest.fixture(scope="module")
-def detector(tmp_path_factory, filled):
-    path = tmp_path_factory.mktemp("packed") / "narrow.safetensors"
-    return load_detector(write_detector(path, filled))
+def detector(landmark_detector):
+    return landmark_detector
 
 
 @pytest.fixture
 def out(detector, monkeypatch, tmp_path):
-    """The folder of results, where detectors are the narrow one and batches have four views."""
+    """The folder of results of the narrow detector, in batches of four views."""
     monkeypatch.setattr(run_detection, "load_detector", lambda name: detector)
     monkeypatch.setattr(view_batches, "batch_size", lambda: 4)
     return tmp_path / "out"
@@ -46,15 +44,15 @@ TS = {"codec": "mpeg2video", "pixels": "yuv420p"}
 
 
 def write_video(
-    path, frames=FRAMES, *, codec="ffv1", pixels="bgr0", rate=10, turn=0, keep=True, **options
+    path, frames=FRAMES, *, codec="ffv1", pixels="bgr0", rate=10, rotation=0, keep=True, **options
 ):
-    """Makes a video; FFV1 in `bgr0` keeps RGB as it is. `keep` names the frames that are there."""
+    """Writes a video; FFV1 in `bgr0` is lossless. `keep` lists the frames to write."""
     with av.open(str(path), "w", options=options) as file:
         stream = file.add_stream(codec, rate=rate)
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = pixels
-        if turn:
-            stream.set_display_rotation(turn)
+        if rotation:
+            stream.set_display_rotation(rotation)
         for number, frame in enumerate(frames):
             if keep is True or number in keep:
                 image = av.VideoFrame.from_ndarray(frame, format="rgb24")
@@ -79,29 +77,29 @@ def run(out, *paths, boxes=None, **options):
     )
 
 
-def test_every_frame_is_found_where_the_detector_finds_it(out, detector, tmp_path):
+def test_every_frame_has_the_landmarks_of_the_detector(out, detector, tmp_path):
     path = write_video(tmp_path / "a.mkv", keep=[0, 1, 2, 4, 5, 6, 7, 8, 9])
     assert run(out, path, numbers=True, labelled=True, trails=3) == 0
     rows = read_table(out)
     numbers = [n for n in range(10) if n != 3]
     assert [row["frame"] for row in rows] == [str(i) for i in range(9)]
     np.testing.assert_allclose([float(row["time"]) for row in rows], np.array(numbers) / 10)
-    wanted = detector([FRAMES[n] for n in numbers])
-    np.testing.assert_allclose([points(row) for row in rows], wanted.landmarks, atol=1e-3)
+    expected = detector([FRAMES[n] for n in numbers])
+    np.testing.assert_allclose([points(row) for row in rows], expected.landmarks, atol=1e-3)
 
     frames, times, rate, codec = read_video(out / "drawn" / "a.mkv")
     assert codec == ("h264" if "libx264" in av.codecs_available else "mpeg4")
     assert np.shape(frames) == (9, 48, 64, 3)
     np.testing.assert_allclose(times, np.array(numbers) / 10, atol=1e-3)
     assert rate == pytest.approx(9, abs=1.1)
-    # The first frame's last landmark has its colour there, as far as a video keeps colours.
+    # The first frame's last landmark is drawn in its colour, up to compression.
     x, y = np.rint(points(rows[0])[2]).astype(int)
     red, green, blue = frames[0][y, x].astype(int)
     assert green > max(red, blue) + 60
     assert np.abs(frames[0].astype(int) - FRAMES[0]).mean() > 3
 
 
-def test_time_goes_on_where_recordings_are_joined(tmp_path):
+def test_time_continues_where_recordings_are_joined(tmp_path):
     parts = [
         write_video(tmp_path / f"{size}.ts", [noise(i, size, size) for i in range(4)], **TS)
         for size in (48, 64)
@@ -110,12 +108,12 @@ def test_time_goes_on_where_recordings_are_joined(tmp_path):
     with videos.Reader(str(tmp_path / "joined.ts")) as reader:
         frames = [(videos.upright(frame.image).shape[0], frame.time) for frame in reader.frames()]
     assert {size for size, _ in frames} == {48, 64}
-    # A decoder may lose a frame at the seam, and no time with it.
+    # A decoder may drop a frame at the joint, but no time.
     times = np.arange(len(frames)) / 10
     np.testing.assert_allclose([time for _, time in frames], times, atol=1e-3)
 
 
-def test_a_time_in_a_name_is_no_protocol(out, tmp_path, monkeypatch):
+def test_a_time_in_a_name_is_not_a_protocol(out, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_video("file:2026-01-02T12:30:05.mkv", FRAMES[:2])
     assert run(Path("a:b"), "2026-01-02T12:30:05.mkv") == 0
@@ -134,15 +132,15 @@ def test_annotated_videos_keep_size_and_rate(tmp_path, monkeypatch, codecs, widt
     with videos.Writer(tmp_path / "sub" / "a.mp4", rate) as writer:
         for i, frame in enumerate(frames):
             writer.write(frame, float(i / rate))
-    found, _, average, codec = read_video(tmp_path / "sub" / "a.mp4")
-    assert np.shape(found) == (8, height, width, 3)
+    drawn, _, average, codec = read_video(tmp_path / "sub" / "a.mp4")
+    assert np.shape(drawn) == (8, height, width, 3)
     assert average == rate
     assert codec == ("h264" if codecs else "mpeg4")
-    assert np.abs(np.asarray(found, int) - frames).mean() < 12
+    assert np.abs(np.asarray(drawn, int) - frames).mean() < 12
 
 
-def clockwise_turns(path):
-    """Quarter turns to the right that an MP4 asks of its players, from its track's header.
+def quarter_turns(path):
+    """Clockwise quarter turns of an MP4, from its track's header.
 
     ISO 14496-12: the matrix {a b u, c d v, x y w} shows (p, q) at (a p + c q + x, b p + d q + y).
     """
@@ -152,59 +150,59 @@ def clockwise_turns(path):
     return round(np.degrees(np.arctan2(b, a)) / 90) % 4
 
 
-def test_turned_videos_are_seen_upright(out, detector, tmp_path):
-    """A phone's: stored on its side, with the rotation that shows it upright."""
+def test_rotated_videos_are_read_upright(out, detector, tmp_path):
+    """As from a phone: stored sideways, with the rotation that shows it upright."""
     stored = noise(0, 64, 48)
-    turned = set()
-    for turn in (90, 180, 270):
-        path = tmp_path / f"{turn}.mp4"
-        write_video(path, [stored] * 2, codec="mpeg4", pixels="yuv420p", turn=turn)
-        turns = clockwise_turns(path)
-        wanted = np.rot90(stored, -turns)
+    seen = set()
+    for rotation in (90, 180, 270):
+        path = tmp_path / f"{rotation}.mp4"
+        write_video(path, [stored] * 2, codec="mpeg4", pixels="yuv420p", rotation=rotation)
+        turns = quarter_turns(path)
+        expected = np.rot90(stored, -turns)
         with videos.Reader(str(path)) as reader:
             frames = [videos.upright(frame.image) for frame in reader.frames()]
-        assert np.shape(frames) == (2, *wanted.shape)
-        assert np.abs(frames[0].astype(int) - wanted).mean() < 12
-        folder = out / str(turn)
+        assert np.shape(frames) == (2, *expected.shape)
+        assert np.abs(frames[0].astype(int) - expected).mean() < 12
+        folder = out / str(rotation)
         assert run(folder, path) == 0
-        found = points(read_table(folder)[0])
-        np.testing.assert_allclose(found, detector(frames[0]).landmarks, atol=1e-3)
-        assert np.shape(read_video(folder / "drawn" / path.name)[0]) == (2, *wanted.shape)
-        turned.add(turns)
-    assert turned == {1, 2, 3}
+        landmarks = points(read_table(folder)[0])
+        np.testing.assert_allclose(landmarks, detector(frames[0]).landmarks, atol=1e-3)
+        assert np.shape(read_video(folder / "drawn" / path.name)[0]) == (2, *expected.shape)
+        seen.add(turns)
+    assert seen == {1, 2, 3}
 
 
-def test_a_video_that_breaks_off_keeps_what_was_read(out, detector, tmp_path, caplog):
+def test_a_truncated_video_keeps_its_readable_frames(out, detector, tmp_path, caplog):
     frames = [np.random.default_rng(i).integers(0, 256, (48, 64, 3), np.uint8) for i in range(10)]
     data = write_video(tmp_path / "whole.avi", frames).read_bytes()
     broken = tmp_path / "broken.avi"
     broken.write_bytes(data[: len(data) * 6 // 10])
-    (tmp_path / "text.mp4").write_text("no video")
+    (tmp_path / "text.mp4").write_text("not a video")
     whole = write_video(tmp_path / "z.mkv", FRAMES[:2])
     assert run(out, broken, tmp_path / "text.mp4", whole) == 1
     rows = read_table(out)
     count = len(rows) - 2
     assert 4 <= count <= 6
-    wanted = detector(frames[:count]).landmarks
-    np.testing.assert_allclose([points(row) for row in rows[:count]], wanted, atol=1e-3)
+    expected = detector(frames[:count]).landmarks
+    np.testing.assert_allclose([points(row) for row in rows[:count]], expected, atol=1e-3)
     reasons = read_skipped(out)
     assert reasons.keys() == {str(broken), str(tmp_path / "text.mp4")}
     assert reasons[str(broken)].startswith(f"breaks off after {count} frames")
     assert "cannot be opened as a video" in reasons[str(tmp_path / "text.mp4")]
-    assert "2 left out or broken" in caplog.text
+    assert "2 files failed, see" in caplog.text
     assert len(read_video(out / "drawn" / "broken.avi.mp4")[0]) == count
 
 
 @pytest.mark.parametrize(
     ("ending", "codec"), [("webm", "libvpx"), ("mp4", "mpeg4"), ("mkv", "ffv1")]
 )
-def test_cut_files_are_seen_to_be_short_and_whole_ones_are_not(tmp_path, ending, codec):
-    """By an error, or because the header promised more."""
+def test_truncated_files_are_detected(tmp_path, ending, codec):
+    """By an error, or by the duration in the header."""
     if codec not in av.codecs_available:
         pytest.skip(f"this PyAV has no {codec}")
     frames = [np.random.default_rng(i).integers(0, 256, (48, 64, 3), np.uint8) for i in range(30)]
     pixels = "bgr0" if codec == "ffv1" else "yuv420p"
-    # The last frame is shown for long: no break.
+    # The last frame is shown for long: not truncated.
     shown = [*range(20), 29]
     options = {"movflags": "faststart"} if ending == "mp4" else {}
     path = tmp_path / f"a.{ending}"
@@ -229,8 +227,8 @@ def test_boxes_of_a_video_are_the_same_in_all_frames(out, detector, tmp_path):
     places = [(row["frame"], row["box"]) for row in rows]
     assert places == [(str(f), str(b)) for f in range(3) for b in range(2)]
     pairs = [(frame, box) for frame in FRAMES[:3] for box in ([0, 0, 40, 40], [20, 5, 64, 48])]
-    wanted = detector([frame for frame, _ in pairs], [box for _, box in pairs])
-    np.testing.assert_allclose([points(row) for row in rows], wanted.landmarks, atol=1e-3)
+    expected = detector([frame for frame, _ in pairs], [box for _, box in pairs])
+    np.testing.assert_allclose([points(row) for row in rows], expected.landmarks, atol=1e-3)
     assert "outside its image, 64 x 48" in read_skipped(out)[str(tmp_path / "b.mkv")]
 
 
@@ -242,14 +240,14 @@ def test_smoothed_points_stand_beside_the_raw_ones(out, detector, tmp_path):
     np.testing.assert_allclose([points(row) for row in rows], raw.landmarks, atol=1e-3)
     left, top, right, bottom = detector.frame.view_rectangle((64, 48), np.zeros((0, 2)))
     smooth = OneEuro(np.sqrt((right - left) * (bottom - top)))
-    wanted = [smooth(p, i / 10) for i, p in enumerate(raw.landmarks)]
-    np.testing.assert_allclose([points(row, "smooth_") for row in rows], wanted, atol=1e-2)
-    assert np.std(np.diff(wanted, axis=0)) < np.std(np.diff(raw.landmarks, axis=0))
+    expected = [smooth(p, i / 10) for i, p in enumerate(raw.landmarks)]
+    np.testing.assert_allclose([points(row, "smooth_") for row in rows], expected, atol=1e-2)
+    assert np.std(np.diff(expected, axis=0)) < np.std(np.diff(raw.landmarks, axis=0))
     assert "smooth_left_eye_x" in rows[0]
 
 
 def test_one_euro_as_published():
-    """Against the paper's algorithm, written out for one coordinate."""
+    """Against the paper's algorithm, written for one coordinate."""
     rng = np.random.default_rng(0)
     times = np.cumsum(rng.uniform(0.02, 0.05, 40))
     xs = 10 * np.sin(times) + rng.normal(0, 0.1, 40)
@@ -257,23 +255,23 @@ def test_one_euro_as_published():
     def alpha(cutoff, step):
         return 1 / (1 + (1 / (2 * np.pi * cutoff)) / step)
 
-    wanted, speed = [xs[0]], 0.0
+    expected, speed = [xs[0]], 0.0
     for i in range(1, 40):
         step = times[i] - times[i - 1]
         weight = alpha(1.0, step)
-        speed = weight * (xs[i] - wanted[-1]) / step + (1 - weight) * speed
+        speed = weight * (xs[i] - expected[-1]) / step + (1 - weight) * speed
         weight = alpha(1.0 + 10.0 * abs(speed) / 20, step)
-        wanted.append(weight * xs[i] + (1 - weight) * wanted[-1])
+        expected.append(weight * xs[i] + (1 - weight) * expected[-1])
     smooth = OneEuro(20.0)
-    found = [smooth(np.array([[x, 7.0]]), t)[0] for x, t in zip(xs, times, strict=True)]
-    np.testing.assert_allclose(found, np.stack([wanted, np.full(40, 7.0)], -1))
+    filtered = [smooth(np.array([[x, 7.0]]), t)[0] for x, t in zip(xs, times, strict=True)]
+    np.testing.assert_allclose(filtered, np.stack([expected, np.full(40, 7.0)], -1))
 
-    # What is not finite is passed on and forgotten.
+    # Points that are not finite pass through and are forgotten.
     assert np.isnan(smooth(np.array([[np.nan, 7.0]]), times[-1] + 1)).any()
     np.testing.assert_allclose(smooth(np.array([[3.0, 7.0]]), times[-1] + 2), [[3.0, 7.0]])
 
 
-def test_without_pyav_pictures_are_done_and_videos_named(out, tmp_path, monkeypatch):
+def test_without_pyav_images_are_detected_and_videos_listed(out, tmp_path, monkeypatch):
     monkeypatch.setattr(videos, "is_missing", lambda: True)
     path = write_video(tmp_path / "a.mkv", FRAMES[:1])
     with pytest.raises(DataError, match=r"a\.mkv: videos and cameras need PyAV: install .*`video`"):

@@ -68,7 +68,7 @@ def test_a_run_is_packed_with_its_regressor_and_scores(run, detector_file):
     config = checkpoints.read_config(run)
     trained = run_evaluation.trained_variables(run_evaluation.restore(run, config).state)
     jax.tree.map(np.testing.assert_array_equal, dict(content.variables), trained)
-    assert content.config == packed_file.needed_fields(config)
+    assert content.config == packed_file.inference_config(config)
     summary = content.summary
     assert summary["notes"] == ["a note"]
     assert summary["provenance"]["command"].startswith("landmarks-jax export --out=")
@@ -120,7 +120,7 @@ def test_a_run_without_labelled_faces(run, tmp_path):
     checkpoints.claim(missing, config, data_digest="", weights_digest="", notes=[], hardware=[])
     out = tmp_path / "out.safetensors"
     assert re.search(
-        r"/no/aflw/training\.txt.*--noregressor$", refused(out, f"--workdir={missing}")
+        r"/no/aflw/training\.txt.*--noregressor packs without", refused(out, f"--workdir={missing}")
     )
     assert not out.exists()
     export(out, f"--workdir={run}", "--noregressor")
@@ -147,7 +147,7 @@ def test_wrong_command_lines_are_refused_with_one_line(run, detector_file, tmp_p
         (detector, "--precision=int8"): "float32|float16",
         (f"--workdir={tmp_path / 'none'}",): "config.json: no such file",
         (f"--detector={tmp_path / 'none'}",): "no such file",
-        (f"--detector={damaged}",): "damaged.safetensors: is damaged",
+        (f"--detector={damaged}",): "damaged.safetensors: damaged (wrong checksum)",
     }
     for arguments, part in cases.items():
         assert part in refused(out, *arguments)

@@ -63,9 +63,7 @@ def expected(packed):
 @pytest.fixture(scope="module")
 def onnx_files(packed):
     find_onnx()
-    return {
-        precision: graph_export.to_onnx(packed, precision) for precision in PRECISIONS
-    }
+    return {precision: graph_export.to_onnx(packed, precision) for precision in PRECISIONS}
 
 
 @pytest.fixture(scope="module")
@@ -184,13 +182,16 @@ def test_without_a_regressor_there_are_no_labelled_points(packed):
     assert set(jax.eval_shape(function, VIEWS)) == {"landmarks", "confidence"}
 
 
-def test_formats_write_what_their_functions_give(packed, monkeypatch):
+def test_formats_are_encoded_by_their_functions(packed, monkeypatch):
     assert list(FORMATS) == ["packed", "stablehlo", "onnx"]
-    for name in ("to_stablehlo", "to_onnx"):
-        monkeypatch.setattr(graph_export, name, lambda *arguments, name=name: (name, *arguments))
-    assert FORMATS["packed"].encode(packed, "float16") == packed_file.to_bytes(packed, "float16")
-    assert FORMATS["stablehlo"].encode(packed, "float32") == ("to_stablehlo", packed, "float32")
-    assert FORMATS["onnx"].encode(packed, "float16") == ("to_onnx", packed, "float16")
+    encoders = (
+        (packed_file, "to_bytes"),
+        (graph_export, "to_stablehlo"),
+        (graph_export, "to_onnx"),
+    )
+    for form, (module, name) in zip(FORMATS.values(), encoders, strict=True):
+        monkeypatch.setattr(module, name, lambda *arguments, name=name: (name, *arguments))
+        assert form.encode(packed, "float16") == (name, packed, "float16")
 
 
 def test_weights_that_do_not_fit_are_refused(packed):

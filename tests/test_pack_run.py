@@ -30,7 +30,7 @@ def run(tmp_path_factory):
     rng = np.random.default_rng(0)
 
     def draw(path, shape):
-        """Random values, without compiling an initialisation, whose landmarks depend on the view."""
+        """Random values, without compiling an initialisation; landmarks depend on the view."""
         place = jax.tree_util.keystr(path)
         about = 1.0 if place.endswith(("['scale']", "['var']")) else 0.0
         bound = (20 if "['head']" in place else 1.7) / np.sqrt(np.prod(shape.shape[:-1]) + 10)

@@ -36,7 +36,7 @@ def opened(path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
 
 
 def forge(path, data, *, arrays=None, sign=True, **texts):
-    """Writes a file with changed arrays (None removes one) or texts; `sign` updates the checksum."""
+    """Writes a file with changed arrays (None removes one) or texts; `sign`: with its checksum."""
     path.write_bytes(data)
     old_texts, old_arrays = opened(path)
     new_texts = {**old_texts, **texts}

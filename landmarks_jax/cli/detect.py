@@ -78,7 +78,7 @@ def _run(call: Call) -> int:
     if values.camera is not None and values.boxes is not None:
         raise UserError("--boxes goes with files, not with --camera")
     from landmarks_jax.inference.media import run_detection  # noqa: PLC0415
-    from landmarks_jax.inference.media.job import Options  # noqa: PLC0415
+    from landmarks_jax.inference.media.detection import Options  # noqa: PLC0415
 
     options = Options(values.draw, values.numbers, values.labelled, values.trails, values.smooth)
     detector, *inputs = arguments

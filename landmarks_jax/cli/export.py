@@ -1,6 +1,6 @@
 """Write a trained detector as one file: packed for this package, or a graph for other programs.
 
-landmarks-jax export --workdir DIR --out FILE [--format packed|stablehlo|onnx]
+landmarks-jax export --workdir DIR --out FILE [--format FORMAT]
 landmarks-jax export --workdir runs/mine --noregressor --out mine.safetensors --card mine.md
 landmarks-jax export --detector mine.safetensors --format onnx --precision float16 --out mine.onnx
 
@@ -18,10 +18,11 @@ from absl import flags
 
 from landmarks_jax.cli import shared_flags
 from landmarks_jax.cli.command import Call, Command
+from landmarks_jax.inference.export_formats import FORMATS, PRECISIONS
 from landmarks_jax.system.errors import ConfigError, WeightsError
 
 if TYPE_CHECKING:
-    from landmarks_jax.inference.packed_file import Packed
+    from landmarks_jax.inference.packed_file import PackedDetector
 
 
 def _add_flags(values: flags.FlagValues) -> None:
@@ -30,13 +31,12 @@ def _add_flags(values: flags.FlagValues) -> None:
         "detector", None, "Or a packed file, or a shipped detector's name.", flag_values=values
     )
     flags.DEFINE_string("out", None, "The file to write.", flag_values=values, required=True)
-    flags.DEFINE_enum(
-        "format", "packed", ("packed", "stablehlo", "onnx"), "Its format.", flag_values=values
-    )
+    formats = "; ".join(f"{name}: {form.summary}" for name, form in FORMATS.items())
+    flags.DEFINE_enum("format", "packed", FORMATS, f"{formats}.", flag_values=values)
     flags.DEFINE_enum(
         "precision",
         "float32",
-        ("float32", "float16"),
+        PRECISIONS,
         "Precision of the kernels in the file.",
         flag_values=values,
     )
@@ -67,15 +67,14 @@ def _run(call: Call) -> None:
         summary = content.summary | {"photos": values.photos}
         content = dataclasses.replace(content, summary=summary)
     out = Path(values.out)
-    _write(out, content, values.format, values.precision)
+    files.write_file(out, FORMATS[values.format].encode(content, values.precision), WeightsError)
     if values.card is not None:
-        text = card.markdown(content, out.stem)
+        text = card.to_markdown(content, out.stem)
         files.write_file(Path(values.card), text.encode(), WeightsError)
-    labelled = 0 if content.regressor is None else len(content.regressor.y_origin) // 2
     print(
         f"{out}: {values.format}, {values.precision}, {out.stat().st_size / 2**20:.2f} MiB: views "
         f"of {content.config.views.size} pixels, {content.config.model.num_landmarks} landmarks, "
-        f"{labelled} labelled points"
+        f"{content.num_labelled} labelled points"
     )
 
 
@@ -93,7 +92,7 @@ def _check(values: flags.FlagValues, faces: dict[str, Any]) -> None:
 
 def _content(
     values: flags.FlagValues, faces: dict[str, Any], command_line: Sequence[str]
-) -> "Packed":
+) -> "PackedDetector":
     if values.workdir is not None:
         from landmarks_jax.evaluation import pack_run  # noqa: PLC0415
 
@@ -103,23 +102,12 @@ def _content(
     # A packed file is converted without the training stack.
     from landmarks_jax.inference import api, packed_file  # noqa: PLC0415
 
-    content = packed_file.read(api.find(values.detector))
+    content = packed_file.read(api.find_packed(values.detector))
     if values.regressor:
         return content
     # The scores in its summary stay: they are of the discovered points.
     summary = content.summary | {"point_names": []}
     return dataclasses.replace(content, regressor=None, summary=summary)
-
-
-def _write(out: Path, content: "Packed", form: str, precision: str) -> None:
-    from landmarks_jax.inference import graph_export, packed_file  # noqa: PLC0415
-    from landmarks_jax.system import files  # noqa: PLC0415
-
-    if form == "packed":
-        packed_file.write(out, content, precision)
-        return
-    convert = {"stablehlo": graph_export.to_stablehlo, "onnx": graph_export.to_onnx}[form]
-    files.write_file(out, convert(content, precision), WeightsError)
 
 
 COMMAND = Command(_run, _add_flags)

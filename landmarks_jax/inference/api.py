@@ -34,6 +34,15 @@ class Landmarks(NamedTuple):
     labelled: np.ndarray | None
     heatmaps: np.ndarray | None
 
+    def select(self, index: int | slice) -> "Landmarks":
+        """The landmarks of one image of the batch, or of a slice of it."""
+        return Landmarks(
+            self.landmarks[index],
+            self.confidence[index],
+            None if self.labelled is None else self.labelled[index],
+            None if self.heatmaps is None else self.heatmaps[index],
+        )
+
 
 class LandmarkDetector:
     """A packed detector, ready to run on images.
@@ -88,9 +97,7 @@ class LandmarkDetector:
         rectangles = view_rectangles(listed, boxes, single, self.frame)
         views = to_views(listed, rectangles, self.view_size)
         batch = self.locate(views, rectangles, heatmaps=heatmaps)
-        if not single:
-            return batch
-        return Landmarks(*(None if field is None else field[0] for field in batch))
+        return batch.select(0) if single else batch
 
     def locate(
         self, views: np.ndarray, rectangles: Sequence[Rectangle], *, heatmaps: bool = False

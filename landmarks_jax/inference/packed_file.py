@@ -78,9 +78,7 @@ def inference_config(config: ConfigDict) -> ConfigDict:
     return ConfigDict(subset).lock()
 
 
-def write(
-    path: str | os.PathLike[str], packed: PackedDetector, precision: str = "float32"
-) -> None:
+def write(path: str | os.PathLike[str], packed: PackedDetector, precision: str = "float32") -> None:
     """Writes a packed file atomically, replacing an existing one.
 
     Args:

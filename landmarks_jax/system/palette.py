@@ -32,7 +32,7 @@ def _palette(count: int) -> np.ndarray:
 
 
 def landmark_colors(count: int) -> np.ndarray:
-    """Distinct colours `[count, 3]`, sRGB in [0, 1]; a landmark's colour is independent of `count`."""
+    """Distinct colours `[count, 3]`, sRGB in [0, 1]; the first ones are the same for any count."""
     return _palette(count)[:count].copy()
 
 

@@ -4,6 +4,7 @@ import contextlib
 import http.server
 import signal
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +90,8 @@ def show(detector: str, port: int) -> None:
     Raises:
       UserError: the detector, the runtime or the port is not available.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # cleans up, as Ctrl-C does
     with (
+        _sigterm_as_interrupt(),
         contextlib.suppress(KeyboardInterrupt),
         tempfile.TemporaryDirectory(prefix="landmarks_jax-demo-") as scratch,
         Server(Path(scratch) / "page", port) as server,  # first: a port in use fails at once
@@ -98,3 +99,13 @@ def show(detector: str, port: int) -> None:
         site.build(detector, Path(scratch) / "page")
         print(f"{server.url} shows the page; press Ctrl-C to stop", flush=True)
         server.serve_forever()
+
+
+@contextlib.contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Lets SIGTERM raise `KeyboardInterrupt`, so that the temporary folder is removed."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

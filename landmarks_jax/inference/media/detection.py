@@ -78,19 +78,12 @@ class Job:
         self, file: str, landmarks: Landmarks, frame: int | None = None, time: float | None = None
     ) -> list[Row]:
         """The result rows of one image or frame, one per view."""
-        return [
-            Row(
-                file,
-                frame,
-                time,
-                None if self.boxes is None else index,
-                landmarks.landmarks[index],
-                landmarks.confidence[index],
-                None if landmarks.labelled is None else landmarks.labelled[index],
-                None,
-            )
-            for index in range(len(landmarks.landmarks))
-        ]
+        rows = []
+        for index in range(len(landmarks.landmarks)):
+            points, confidence, labelled, _ = landmarks.select(index)
+            box = None if self.boxes is None else index
+            rows.append(Row(file, frame, time, box, points, confidence, labelled, None))
+        return rows
 
     def marks(self, row: Row, rectangle: Rectangle) -> Marks:
         """What to draw of a row whose view shows `rectangle`."""

@@ -175,10 +175,12 @@ class Reader:
         """Sets `problem` if the header promises more than `number` frames until `end` seconds."""
         if not number:
             self.problem = "has no frame that can be decoded"
-        elif self._duration is not None and number < (self.total or number + 1):
-            if self._duration - end > min(_MISSING, _MISSING_SHARE * self._duration):
-                seconds = f"{end:.1f} of {self._duration:.1f} seconds"
-                self.problem = f"breaks off after {number} frames, {seconds}"
+            return
+        if self._duration is None or number >= (self.total or number + 1):
+            return
+        if self._duration - end > min(_MISSING, _MISSING_SHARE * self._duration):
+            seconds = f"{end:.1f} of {self._duration:.1f} seconds"
+            self.problem = f"breaks off after {number} frames, {seconds}"
 
 
 def open_camera(camera: str, device: str | None = None, seconds: float | None = None) -> Reader:

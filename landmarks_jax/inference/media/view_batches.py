@@ -103,7 +103,4 @@ def _locate(
     start = 0
     for cut in cuts:
         rows = slice(start, start := start + len(cut.rectangles))
-        if batch is None or cut.problem:
-            yield cut, None
-        else:
-            yield cut, Landmarks(*(None if field is None else field[rows] for field in batch))
+        yield cut, None if batch is None or cut.problem else batch.select(rows)
