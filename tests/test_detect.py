@@ -265,7 +265,7 @@ def test_boxes_are_rows_of_their_own(detect, detector, tmp_path, caplog):
         (["file,x0,y0,x1,y1", "0.png,1,2,3,4", "0.png,1,2,x,4"], r":3: 'x' is not a number"),
         (["file,x0,y0,x1,y1", "0.png,1,2,nan,4"], r":2: 'nan' is not a number"),
         (["file,x0,y0,x1,y1", "0.png,1,2,1e300,4"], r":2: 1e300 is too large"),
-        (["file,x0,y0,x1,y1", f"0.png,1,2,3,{'4' * 200_000}"], r":2: is no line of a table"),
+        (["file,x0,y0,x1,y1", f"0.png,1,2,3,{'4' * 200_000}"], r":2: not a line of CSV"),
         (["file,x0,y0,x1,y1", "0.png,3,2,3,4"], r":2: the box must have x0 < x1"),
         (["file,x0,y0,x1,y1", "9.png,1,2,3,4"], r":2: no such file .*9\.png"),
         (["file,x0,y0,x1,y1"], r"no box is listed"),

@@ -105,7 +105,7 @@ def test_the_summary_holds_the_provenance(packed):
     assert [scores["crop"] for scores in summary["scores"]] == ["center", "tight"]
     assert [scores["fit"]["faces"] for scores in summary["scores"]] == [12, 9]
     assert [scores["score"] for scores in summary["scores"]] == [
-        {"name": "9 embedded faces", "faces": 9},
+        {"name": "9 synthetic faces", "faces": 9},
         {"name": "three", "faces": 3},
     ]
 
