@@ -18,7 +18,8 @@ from landmarks_jax.data import framing
 from landmarks_jax.data.sources import registry
 from landmarks_jax.data.sources.synthetic import SyntheticFaces
 from landmarks_jax.inference import detector, graph_export, packed_file
-from landmarks_jax.inference.export_formats import FORMATS, PRECISIONS
+from landmarks_jax.inference.export_formats import FORMATS
+from landmarks_jax.inference.precision import PRECISIONS
 from landmarks_jax.system.errors import ConfigError, WeightsError
 from tests.running import ROOT
 

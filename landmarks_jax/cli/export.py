@@ -18,7 +18,8 @@ from absl import flags
 
 from landmarks_jax.cli import shared_flags
 from landmarks_jax.cli.command import Call, Command
-from landmarks_jax.inference.export_formats import FORMATS, PRECISIONS
+from landmarks_jax.inference.export_formats import FORMATS
+from landmarks_jax.inference.precision import PRECISIONS
 from landmarks_jax.system.errors import ConfigError, WeightsError
 
 if TYPE_CHECKING:

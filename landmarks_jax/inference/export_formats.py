@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from landmarks_jax.inference.packed_file import PackedDetector
 
-PRECISIONS = ("float32", "float16")
-
 
 @dataclass(frozen=True)
 class ExportFormat:
@@ -19,7 +17,7 @@ class ExportFormat:
 
     Attributes:
       summary: what the file holds and who reads it, for `--help`.
-      encode: `(detector, precision)` to the file's content; precision is one of `PRECISIONS`.
+      encode: `(detector, precision)` to the file's content; precision is one of `precision.PRECISIONS`.
     """
 
     summary: str

@@ -29,8 +29,8 @@ from ml_collections import ConfigDict
 
 from landmarks_jax.data.framing import Framing
 from landmarks_jax.inference import detector
-from landmarks_jax.inference.export_formats import PRECISIONS
 from landmarks_jax.inference.linear_map import LinearMap
+from landmarks_jax.inference.precision import PRECISIONS, cast_array
 from landmarks_jax.system import files
 from landmarks_jax.system.errors import WeightsError, reason
 
@@ -126,13 +126,6 @@ def cast_weights(
         if not np.isfinite(array).all():
             raise WeightsError(f"{name}: {key} has values that are not finite in {precision}")
     return arrays
-
-
-def cast_array(array: np.ndarray, precision: str) -> np.ndarray:
-    """A kernel in the given precision, any other array in float32; too large values become inf."""
-    dtype = np.float16 if precision == "float16" and np.ndim(array) > 1 else np.float32
-    with np.errstate(over="ignore"):
-        return np.ascontiguousarray(array, dtype)
 
 
 def read(path: str | os.PathLike[str]) -> PackedDetector:

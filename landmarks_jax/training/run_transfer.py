@@ -29,7 +29,7 @@ import safetensors.numpy
 from ml_collections import ConfigDict
 
 from landmarks_jax import config as configuration
-from landmarks_jax.inference import packed_file
+from landmarks_jax.inference.precision import cast_array
 from landmarks_jax.system import files
 from landmarks_jax.system.errors import WorkdirError
 from landmarks_jax.training import checkpoints, reports
@@ -139,7 +139,7 @@ def stored(array: np.ndarray, name: str) -> np.ndarray:
     precisions = ("float32",) if name.startswith("core/") else ("float16", "float32")
     for precision in precisions:
         # In its own shape: a mean without dimensions would come back as one of length 1.
-        stored = packed_file.cast_array(array, precision).reshape(array.shape)
+        stored = cast_array(array, precision).reshape(array.shape)
         if np.isfinite(stored).all():
             return stored
     raise WorkdirError(f"{name} is not finite; did the training diverge?")
