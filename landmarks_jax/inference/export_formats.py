@@ -17,7 +17,7 @@ class ExportFormat:
 
     Attributes:
       summary: what the file holds and who reads it, for `--help`.
-      encode: `(detector, precision)` to the file's content; precision is one of `precision.PRECISIONS`.
+      encode: `(detector, precision)`, the precision one of `PRECISIONS`, to the file's content.
     """
 
     summary: str
