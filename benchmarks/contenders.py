@@ -16,8 +16,8 @@ from ml_collections import ConfigDict
 from benchmarks import harness
 from benchmarks.harness import OURS
 from benchmarks.problem import Problem, draw_views, first_state, input_shapes, make_problem, mesh
+from landmarks_jax.tasks import landmarks
 from landmarks_jax.training import memory, sharding
-from landmarks_jax.training import step as steps
 from landmarks_jax.training.batches import Batch
 from landmarks_jax.training.program import compile_program
 from landmarks_jax.training.state import TrainState
@@ -213,8 +213,8 @@ def _our_loss(problem: Problem, first: Any, second: Any, auxiliary: Any) -> floa
         step=jnp.int32(0), opt_state=None, averaged={}, tap_means={}, **problem.variables
     )
     identity: Any = np.tile(np.eye(2, 3, dtype=np.float32), (len(first), 1, 1))
-    drawn = steps.Drawn((Views(first, identity), Views(second, identity)), auxiliary)
-    loss = partial(steps.loss_and_metrics, config=problem.config, networks=problem.networks)
+    drawn = landmarks.Drawn((Views(first, identity), Views(second, identity)), auxiliary)
+    loss = partial(landmarks.loss, config=problem.config, networks=problem.networks)
     run = jax.jit(lambda *args: loss(*args)[0])
     return float(run(state.params, state, drawn, problem.frozen))
 

@@ -22,7 +22,8 @@ from benchmarks import harness
 from benchmarks.harness import OURS
 from benchmarks.roofline import detector_convs
 from landmarks_jax.configs import base
-from landmarks_jax.inference.detector import ViewDetector, build_detector
+from landmarks_jax.inference.detector import ViewDetector
+from landmarks_jax.models.detectors import build_detector
 from landmarks_jax.system.tables import DASH, Table
 
 # Name -> side of the views, channels, depth of the hourglass.

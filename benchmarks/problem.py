@@ -11,11 +11,11 @@ from landmarks_jax import config as configuration
 from landmarks_jax import objective
 from landmarks_jax.configs import paper, released
 from landmarks_jax.models import vgg as vggs
+from landmarks_jax.tasks import landmarks, task_of
+from landmarks_jax.tasks.task import Frozen
 from landmarks_jax.training import sharding
 from landmarks_jax.training import state as states
-from landmarks_jax.training import step as steps
 from landmarks_jax.training.batches import Batch, batch_shapes
-from landmarks_jax.training.step import Frozen
 from landmarks_jax.weights import vgg_weights
 
 PRESETS = {"paper": paper, "released": released}
@@ -92,13 +92,13 @@ def input_shapes(config: ConfigDict, sharding: Any = None) -> Batch:
 
 def num_parameters(config: ConfigDict) -> int:
     """How many parameters are trained."""
-    state = states.abstract_state(config, objective.build_networks(config), mesh())
+    state = states.abstract_state(config, task_of(config).build_networks(config), mesh())
     return sum(leaf.size for leaf in jax.tree.leaves(state.params))
 
 
 def make_problem(config: ConfigDict) -> Problem:
     """Draws weights, canvases and points in NumPy, which compiles nothing."""
-    networks = objective.build_networks(config)
+    networks = task_of(config).build_networks(config)
     variables = _random_variables(config, networks)
     rng = np.random.default_rng(1)
     canvases, points = input_shapes(config)
@@ -138,7 +138,7 @@ def first_state(problem: Problem) -> states.TrainState:
 
 def draw_views(problem: Problem, step: int = 0) -> tuple[Any, Any, Any]:
     """The views and auxiliary rows that the given step of ours will draw."""
-    run = jax.jit(partial(steps.draw, config=problem.config))
+    run = jax.jit(partial(landmarks.draw, config=problem.config))
     canvases, points = (*problem.batch, None)[:2]
     drawn = run(problem.frozen.key, np.int32(step), canvases, points=points)
     first, second = drawn.pair

@@ -6,7 +6,8 @@ Not a run of its own: the other configurations start from `get_config()` here. T
 
 from ml_collections import ConfigDict
 
-from landmarks_jax.data.framing import BOX_MARGIN
+from landmarks_jax import losses
+from landmarks_jax.data import framing
 
 
 def get_config() -> ConfigDict:
@@ -22,8 +23,8 @@ def get_config() -> ConfigDict:
     data.exclude = ()  # lists of photos to leave out, such as MAFL's testing.txt
     data.landmarks = ""  # "" or a list of annotated points: CSV (folder), MTFL list (mtfl)
     data.crop = "center"  # center | tight | box: what the view shows of a photo
-    data.canvas_size = 160  # pixels a side; the view is its centre, moved about (center, tight)
-    data.resident = False  # all canvases on each device as uint8 (prepared), none sent step by step
+    data.canvas_size = 160  # pixels a side; views are drawn about its centre (center, tight)
+    data.resident = False  # keep all canvases on each device as uint8 (prepared)
     data.num_synthetic = 20_000  # synthetic faces to draw from (synthetic)
     data.synthetic_seed = 1  # of the synthetic faces; evaluation draws from other seeds
 
@@ -34,11 +35,12 @@ def get_config() -> ConfigDict:
     views.scale_range = (1.0, 1.0)  # factors; the mean magnification is uniform between them
     views.scale_std = 0.05  # normal about that mean, as a share of it; 0 with the box crop
     views.shift_std = 0.04  # normal, as a share of the view's side; 0 with the box crop
-    views.margin = BOX_MARGIN  # box crop: mean margin, as a share of the mean of the box's sides
-    views.margin_std = 0.04  # box crop: its deviation; the margin is clipped at four of them
+    views.margin = framing.BOX_MARGIN  # 0.7; box crop: mean, over the mean of the box's sides
+    views.margin_std = framing.BOX_MARGIN_STD  # 0.04; box crop: its deviation, clipped at four
     views.bend_std = 0.0  # not in the paper: bumps that bend x', normal, in half sides of the view
 
     config.model = model = ConfigDict()
+    model.detector = "hourglass"  # a module of landmarks_jax.models, or any importable one
     model.num_landmarks = 10  # K; the paper's are 10, 30 and 50 (Table I)
     model.beta = 10.0  # inverse temperature of the soft-argmax (Eq. 1)
     model.sigma = 0.5  # cells of the map, of the Gaussian maps (Eq. 2)
@@ -57,17 +59,16 @@ def get_config() -> ConfigDict:
     objective.composition = "all"  # baseline | inter | cycle | all (Table I)
     objective.auxiliary = "each_step"  # each_step | fixed: when the auxiliary photos are drawn
     objective.bn_groups = "joint"  # joint | released: what a batch norm's statistics are taken over
-    objective.pixel_weight = 1.0  # of Eq. 5 in Eq. 7
-    objective.gradient_weight = 0.0  # not in the paper: differences between neighbouring pixels
-    objective.equivariance_weight = 0.0  # not in the paper: landmarks follow the views' maps
-    objective.separation_weight = 0.0  # not in the paper: landmarks keep apart
-    objective.separation_sigma = 0.15  # normalised units, the distance they keep
+    # pixel_weight (Eq. 5), gradient_weight, equivariance_weight, separation_weight: in Eq. 7
+    for name, term in losses.TERMS.items():  # each says what it measures; 0 is not computed
+        objective[f"{name}_weight"] = term.weight
+    objective.separation_sigma = 0.15  # normalised units, the distance landmarks keep
 
     config.perceptual = perceptual = ConfigDict()
     perceptual.weights = ""  # .npz of the network; "" is the pixel loss alone (Table III, L_R only)
     perceptual.network = "vgg16"  # vgg16 | vgg19 (Table III), with the taps below
     perceptual.taps = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")  # Eq. 6
-    perceptual.weight = 1.0  # of Eq. 6 in Eq. 7
+    perceptual.weight = 1.0  # of Eq. 6 in Eq. 7; 0 is not computed
     perceptual.normalize = True  # the network's own input mean and deviation
     perceptual.balance = False  # not in the paper: each tap's loss over its running mean
     perceptual.balance_decay = 0.99  # of that running mean, per step
@@ -86,21 +87,21 @@ def get_config() -> ConfigDict:
 
     config.train = train = ConfigDict()
     train.batch_size = 32  # photos a step, over all devices (IV-A)
-    train.accumulate = 1  # parts a step is done in, one after the other, for small devices
+    train.accumulate = 1  # micro-batches of a step, for small devices
     train.steps = 85_000  # stop after; 0 is no limit
-    train.minutes = 0.0  # stop after, over all sittings; 0 is no limit
+    train.minutes = 0.0  # stop after, over all sessions; 0 is no limit
     train.log_every = 100  # steps
     train.checkpoint_every = 1_000  # steps
     train.picture_every = 1_000  # steps; 0 is no pictures
 
     config.eval = evaluation = ConfigDict()
-    evaluation.protocols = ("synthetic",)  # what eval.py measures unless told otherwise
+    evaluation.protocols = ("synthetic",)  # what eval measures by default
     evaluation.aflw = "data/aflw"  # folder of AFLW's five-point lists, for aflw-995 and aflw-dev
     evaluation.aflw_release = "data/aflw_release-2"  # AFLW as the VGG group cut it, for aflw
     evaluation.celeba = "data/celeba"  # CelebA in its official layout, for mafl
     evaluation.mafl = "data/mafl"  # folder of MAFL's two lists, for mafl
     evaluation.mpii = "data/mpii"  # MPII in its official layout, for mpii
-    evaluation.mafl_as_released = False  # fit without the three photos that the code drops
+    evaluation.mafl_as_released = False  # fit without the three photos that the released code drops
     evaluation.pts_points = 5  # 5 | 68: points of --fit and --score folders with .pts files
     evaluation.num_fit = 2_000  # synthetic faces that the regressor may see (synthetic)
     evaluation.num_score = 1_000  # synthetic faces that are scored (synthetic)

@@ -26,10 +26,8 @@ def get_config() -> ConfigDict:
     config = paper.get_config()
     config.data.crop = "box"
     config.views.rotation_std = (30.0, 15.0)
-    # Scale, shift and stretch come from the box of the turned points alone, and from its margin,
-    # (70 + 4 N(0, 1)) % of the mean of the box's sides.
-    config.views.margin = 0.7
-    config.views.margin_std = 0.04
+    # Scale, shift and stretch come from the box of the rotated points alone, and from its margin,
+    # the base's (70 + 4 N(0, 1)) % of the mean of the box's sides.
     config.views.scale_std = 0.0
     config.views.shift_std = 0.0
     config.model.generator_channels = 32

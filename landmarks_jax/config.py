@@ -1,22 +1,24 @@
-"""Checks of a configuration before anything slow starts, and its form on disk."""
+"""Checks of a configuration before anything slow starts, and its file."""
 
 import json
 import math
 from collections.abc import Iterator
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
-from landmarks_jax.data.framing import CROPS
-from landmarks_jax.data.sources.mpii import NUM_JOINTS
+from landmarks_jax import geometry, losses
+from landmarks_jax.data.framing import BOX_MARGIN, BOX_MARGIN_STD, CROPS
 from landmarks_jax.data.sources.pts import NUM_POINTS, NUM_REDUCED
 from landmarks_jax.data.sources.registry import SOURCES, SPLITS
-from landmarks_jax.models.vgg import NETWORKS, TAPS
+from landmarks_jax.models import detectors
+from landmarks_jax.models.vgg import NETWORKS
 from landmarks_jax.objective import COMPOSITIONS
-from landmarks_jax.system.errors import ConfigError
+from landmarks_jax.system.errors import ConfigError, wrong_field
+from landmarks_jax.tasks import TASKS, task_of
 
-# What may differ between sittings of one run: how long, how often, and where things lie.
+# What may differ when a run is resumed: how long, how often, and paths.
 FREE_FIELDS = (
     "train.steps",
     "train.minutes",
@@ -31,33 +33,13 @@ FREE_FIELDS = (
 )
 FREE_SECTIONS = ("eval.",)
 
-# Fields that came later, and what runs before them did: their folders stay readable.
-ADDED_FIELDS: dict[str, Any] = {
-    "views.bend_std": 0.0,
-    "views.margin": 0.7,
-    "views.margin_std": 0.04,
-    "data.split": "all",
-    "data.resident": False,
-    "eval.celeba": "data/celeba",
-    "eval.mafl": "data/mafl",
-    "eval.mafl_as_released": False,
-    "eval.aflw_release": "data/aflw_release-2",
-    "eval.pts_points": 5,
-    "perceptual.network": "vgg16",
-    "init.mode": "scratch",
-    "init.core": "",
-    "objective.task": "landmarks",
-    "eval.mpii": "data/mpii",
-    "train.accumulate": 1,
-}
-
 CHOICES = {
     "compute_dtype": ("float32", "bfloat16", "float64"),
     "data.source": SOURCES,
     "data.split": SPLITS,
     "data.crop": CROPS,
     "init.mode": ("scratch", "finetune", "adapt"),
-    "objective.task": ("landmarks", "pose"),
+    "objective.task": tuple(TASKS),
     "objective.composition": COMPOSITIONS,
     "objective.auxiliary": ("each_step", "fixed"),
     "objective.bn_groups": ("joint", "released"),
@@ -65,9 +47,26 @@ CHOICES = {
     "perceptual.network": NETWORKS,
 }
 
+# What the box crop decides alone, and the values that leave it to the crop.
+_WITH_BOX = {"scale_range": (1.0, 1.0), "scale_std": 0.0, "shift_std": 0.0}
+# What the box crop alone uses.
+_WITHOUT_BOX = {"margin": BOX_MARGIN, "margin_std": BOX_MARGIN_STD}
+
+# Tuples of strings.
 TEXTS = ("data.roots", "data.exclude", "perceptual.taps", "eval.protocols")
 
-# Lowest and highest value allowed, both included.
+# Checked by the functions below.
+OTHER_FIELDS = (
+    "init.core",
+    "model.detector",
+    "optimizer.drop_steps",
+    "perceptual.weights",
+    "views.rotation_std",
+    "views.scale_range",
+)
+
+# Lowest and highest value allowed, both included; of the weights of `losses.TERMS` the same.
+WEIGHT_RANGE = (0, 1e6)
 RANGES: dict[str, tuple[float, float]] = {
     "seed": (0, 2**31 - 1),
     "data.canvas_size": (8, 4096),
@@ -87,10 +86,6 @@ RANGES: dict[str, tuple[float, float]] = {
     "model.hourglass_depth": (1, 10),
     "model.generator_channels": (1, 4096),
     "model.residual_blocks": (0, 100),
-    "objective.pixel_weight": (0, 1e6),
-    "objective.gradient_weight": (0, 1e6),
-    "objective.equivariance_weight": (0, 1e6),
-    "objective.separation_weight": (0, 1e6),
     "objective.separation_sigma": (1e-6, 10),
     "perceptual.weight": (0, 1e6),
     "perceptual.balance_decay": (0, 0.999999),
@@ -115,25 +110,8 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 
 
-def _get(config: ConfigDict, field: str) -> Any:
-    value: Any = config
-    for part in field.split("."):
-        if not isinstance(value, ConfigDict) or part not in value:
-            raise ConfigError(f"config.{field}: is missing; start from configs/base.py")
-        value = value[part]
-    return value
-
-
-def _fail(config: ConfigDict, field: str, rule: str) -> NoReturn:
-    raise ConfigError(f"config.{field} = {_get(config, field)!r}: must be {rule}")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
-def _in_range(value: Any, low: float, high: float) -> bool:
-    return _is_number(value) and low <= value <= high
+def _is_number(value: Any, low: float, high: float) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value) and low <= value <= high
 
 
 def validate(config: ConfigDict) -> None:
@@ -142,114 +120,93 @@ def validate(config: ConfigDict) -> None:
     Raises:
       ConfigError: naming the field, its value and what is allowed.
     """
+    weights = dict.fromkeys(losses.weight_fields().values(), WEIGHT_RANGE)
+    fields = _flat(config.to_dict())
+    for field in (*CHOICES, *RANGES, *weights, *TEXTS, *OTHER_FIELDS):
+        if field not in fields:
+            raise ConfigError(f"config.{field}: is missing; start from configs/base.py")
     for field, choices in CHOICES.items():
-        if _get(config, field) not in choices:
-            _fail(config, field, f"one of {', '.join(map(str, choices))}")
-    for field, (low, high) in RANGES.items():
-        if not _in_range(_get(config, field), low, high):
-            _fail(config, field, f"from {low} to {high}")
+        if fields[field] not in choices:
+            raise wrong_field(config, field, f"one of {', '.join(map(str, choices))}")
+    for field, (low, high) in (RANGES | weights).items():
+        if not _is_number(fields[field], low, high):
+            raise wrong_field(config, field, f"from {low} to {high}")
     for field in TEXTS:
-        value = _get(config, field)
+        value = fields[field]
         if not isinstance(value, tuple) or not all(isinstance(part, str) for part in value):
-            _fail(config, field, "a tuple of texts, such as ('one',)")
+            raise wrong_field(config, field, "a tuple of strings, such as ('one',)")
     if config.compute_dtype == "float64" and not jax.config.read("jax_enable_x64"):
-        _fail(config, "compute_dtype", "float32 or bfloat16 unless JAX_ENABLE_X64=1 is set")
-    _validate_sizes(config)
-    _validate_views(config)
-    _validate_task(config)
+        rule = "float32 or bfloat16 unless JAX_ENABLE_X64=1 is set"
+        raise wrong_field(config, "compute_dtype", rule)
+    _check_views(config)
+    detectors.module_of(config).check(config)
+    task_of(config).check(config)
+    _check_start(config)
     if not config.train.steps and not config.train.minutes:
-        _fail(config, "train.steps", "above 0 where config.train.minutes is 0")
-    parts, rest = divmod(config.train.batch_size, config.train.accumulate)
-    if rest or parts < 2:
-        what = f"config.train.batch_size = {config.train.batch_size}"
-        _fail(config, "train.accumulate", f"a divisor of {what} that leaves parts of 2 or more")
-    drops = _get(config, "optimizer.drop_steps")
-    if not all(_in_range(step, 1, 2**31 - 1) for step in drops):
-        _fail(config, "optimizer.drop_steps", "positive steps")
+        raise wrong_field(config, "train.steps", "above 0 where config.train.minutes is 0")
+    size, rest = divmod(config.train.batch_size, config.train.accumulate)
+    if rest or size < 2:
+        batch = f"config.train.batch_size = {config.train.batch_size}"
+        rule = f"a divisor of {batch} that leaves micro-batches of 2 or more"
+        raise wrong_field(config, "train.accumulate", rule)
+    if not all(_is_number(step, 1, 2**31 - 1) for step in config.optimizer.drop_steps):
+        raise wrong_field(config, "optimizer.drop_steps", "positive steps")
 
 
-def _validate_sizes(config: ConfigDict) -> None:
-    size, canvas = config.views.size, config.data.canvas_size
-    if size % 4:
-        _fail(config, "views.size", "a multiple of 4, the map is a quarter of it")
+def _check_views(config: ConfigDict) -> None:
+    """Sizes and random maps, and what the crop leaves of them."""
+    views, size, canvas = config.views, config.views.size, config.data.canvas_size
     if size > canvas:
-        _fail(config, "views.size", f"at most the canvas, config.data.canvas_size = {canvas}")
+        rule = f"at most the canvas, config.data.canvas_size = {canvas}"
+        raise wrong_field(config, "views.size", rule)
     if (canvas - size) % 2:
-        _fail(config, "data.canvas_size", f"even like config.views.size = {size}, to be centred")
-    if config.model.detector_channels % 8:
-        _fail(config, "model.detector_channels", "a multiple of 8, blocks cut it into eighths")
-    cells, depth = size // 4, config.model.hourglass_depth
-    if cells % 2**depth or cells // 2**depth < 2:
-        halvings = (cells & -cells).bit_length() - 1
-        deepest = halvings if cells >> halvings >= 2 else halvings - 1
-        rule = (
-            f"at most {deepest} for maps of {cells} x {cells} cells"
-            if deepest >= 1
-            else (f"possible for maps of {cells} x {cells} cells: change config.views.size")
-        )
-        _fail(config, "model.hourglass_depth", rule)
+        rule = f"even like config.views.size = {size}, to be centred"
+        raise wrong_field(config, "data.canvas_size", rule)
+    stds, scales = views.rotation_std, views.scale_range
+    if len(stds) != 2 or not all(_is_number(std, 0, 180) for std in stds):
+        rule = "two angles in degrees from 0 to 180, for x and x'"
+        raise wrong_field(config, "views.rotation_std", rule)
+    valid = len(scales) == 2 and all(_is_number(scale, 0.1, 10) for scale in scales)
+    if not valid or scales[0] > scales[1]:
+        raise wrong_field(config, "views.scale_range", "two rising factors from 0.1 to 10")
+    in_box = config.data.crop == "box"
+    for name, value in (_WITH_BOX if in_box else _WITHOUT_BOX).items():
+        if views[name] != value:
+            why = "unless config.data.crop = 'box'"
+            if in_box:
+                why = "with config.data.crop = 'box', whose views are boxes of the points"
+            raise wrong_field(config, f"views.{name}", f"{value!r} {why}")
+    if in_box and geometry.MARGIN_DEVIATIONS * views.margin_std > views.margin:
+        most = f"at most config.views.margin / {geometry.MARGIN_DEVIATIONS:g}"
+        raise wrong_field(config, "views.margin_std", f"{most}, so that no view cuts into its box")
 
 
-def _validate_views(config: ConfigDict) -> None:
-    turns = _get(config, "views.rotation_std")
-    if len(turns) != 2 or not all(_in_range(std, 0, 180) for std in turns):
-        _fail(config, "views.rotation_std", "two angles in degrees from 0 to 180, for x and x'")
-    scales = _get(config, "views.scale_range")
-    known = len(scales) == 2 and all(_in_range(scale, 0.1, 10) for scale in scales)
-    if not known or scales[0] > scales[1]:
-        _fail(config, "views.scale_range", "two rising factors from 0.1 to 10")
-
-
-def _validate_task(config: ConfigDict) -> None:
-    """What is trained, and what it starts from."""
-    scratch, core = config.init.mode == "scratch", _get(config, "init.core")
+def _check_start(config: ConfigDict) -> None:
+    scratch, core = config.init.mode == "scratch", config.init.core
     if not isinstance(core, str) or scratch == bool(core.strip()):
-        wants = "'', or config.init.mode 'finetune' or 'adapt'"
+        rule = "'', or config.init.mode 'finetune' or 'adapt'"
         if not scratch:
-            wants = "the folder of a run of configs/mpii_pretrain.py, or a published PyTorch file"
-        _fail(config, "init.core", wants)
-    if config.objective.task == "landmarks":
-        return _validate_losses(config)
-    if config.data.source not in ("mpii", "prepared"):
-        _fail(config, "data.source", "mpii, or prepared from it, where joints are trained")
-    if config.model.num_landmarks != NUM_JOINTS:
-        _fail(config, "model.num_landmarks", f"{NUM_JOINTS}, MPII's joints")
-    if config.data.crop != "center":
-        _fail(config, "data.crop", "center where joints are trained: people are cut already")
-    if config.perceptual.weights:
-        _fail(config, "perceptual.weights", "'' where joints are trained")
-    return None
-
-
-def _validate_losses(config: ConfigDict) -> None:
-    taps, weights = config.perceptual.taps, _get(config, "perceptual.weights")
-    if weights:
-        known = TAPS[config.perceptual.network]
-        if not taps or len(set(taps)) != len(taps) or not set(taps) <= set(known):
-            _fail(config, "perceptual.taps", f"different ones of {', '.join(known)}")
-        deepest = max(int(tap[4]) for tap in taps)
-        if not config.views.size >> (deepest - 1):
-            _fail(config, "perceptual.taps", f"above block {deepest} at config.views.size")
-    perceptual = config.perceptual.weight if weights else 0
-    if not config.objective.pixel_weight + config.objective.gradient_weight + perceptual:
-        _fail(config, "objective.pixel_weight", "above 0: nothing else compares reconstructions")
+            rule = "the folder of a run of configs/mpii_pretrain.py, or a published PyTorch file"
+        raise wrong_field(config, "init.core", rule)
 
 
 def check_devices(config: ConfigDict, num_devices: int) -> None:
-    """Refuses a batch, or parts of it, that the devices cannot share evenly."""
-    parts = config.train.accumulate
-    if config.train.batch_size % (num_devices * parts):
-        times = f" times config.train.accumulate = {parts}" * (parts > 1)
-        _fail(config, "train.batch_size", f"divisible by the {num_devices} devices{times}")
+    """Raises ConfigError for a batch or micro-batches that the devices cannot share evenly."""
+    count = config.train.accumulate
+    if config.train.batch_size % (num_devices * count):
+        rule = f"divisible by the {num_devices} devices"
+        if count > 1:
+            rule += f" times config.train.accumulate = {count}"
+        raise wrong_field(config, "train.batch_size", rule)
 
 
 def to_json(config: ConfigDict) -> str:
-    """The configuration as it stands in a run's folder."""
+    """The configuration as the text of a run's file."""
     return json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
 
 
 def from_json(text: str) -> ConfigDict:
-    """Reads what `to_json` wrote, by this version or an earlier one; lists become tuples again.
+    """Reads what `to_json` wrote; lists become tuples again.
 
     Raises:
       ValueError: the text is not such a configuration.
@@ -263,19 +220,11 @@ def from_json(text: str) -> ConfigDict:
     parsed = json.loads(text)
     if not isinstance(parsed, dict):
         raise ValueError("not an object of fields")
-    config = ConfigDict(tuples(parsed))
-    for field, value in ADDED_FIELDS.items():
-        section, name = field.split(".")
-        part = config.get(section)
-        if part is None:  # the section came with its first field
-            part = config[section] = ConfigDict()
-        if isinstance(part, ConfigDict) and name not in part:
-            part[name] = value
-    return config.lock()
+    return ConfigDict(tuples(parsed)).lock()
 
 
 def differences(old: ConfigDict, new: ConfigDict) -> Iterator[tuple[str, Any, Any]]:
-    """Fields that make `new` another run than `old`, with both values; None where it is absent."""
+    """Yields the fields that make `new` another run than `old`, with both values (None: absent)."""
     before, after = _flat(json.loads(to_json(old))), _flat(json.loads(to_json(new)))
     for field in sorted(before.keys() | after.keys()):
         if field in FREE_FIELDS or field.startswith(FREE_SECTIONS):

@@ -18,7 +18,7 @@ import numpy as np
 # np.ndarray or jax.Array: the functions below follow their arguments.
 Array = Any
 
-# The margin of a box view is normal and is cut off at so many deviations: its canvas then holds
+# The margin of a box view is normal and is clipped at so many deviations: its canvas then holds
 # every view that may be drawn.
 MARGIN_DEVIATIONS = 4.0
 

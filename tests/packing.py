@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from landmarks_jax.inference import detector, packed_file
+from landmarks_jax.inference import packed_file
 from landmarks_jax.inference.linear_map import LinearMap
+from landmarks_jax.models.detectors import build_detector
 
 NUM_LANDMARKS = 3
 POINT_NAMES = ("left eye", "right eye")
@@ -14,9 +15,7 @@ def make(narrow_config, filled, **changes) -> packed_file.PackedDetector:
     sizes = {"compute_dtype": "float32", "data__canvas_size": 20, "views__size": 16}
     config = narrow_config(**{**sizes, **changes})
     size = config.views.size
-    variables = filled(
-        detector.build_detector(config), (1, size, size, 3), use_running_average=True
-    )
+    variables = filled(build_detector(config), (1, size, size, 3), use_running_average=True)
     # Random weights give flat heatmaps, whose landmarks hardly depend on the image.
     variables["params"]["head"]["kernel"] *= 10
     rng = np.random.default_rng(5)

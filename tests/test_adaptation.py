@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from landmarks_jax import objective
-from landmarks_jax.inference.detector import build_detector
 from landmarks_jax.models import adaptation
+from landmarks_jax.models.detectors import build_detector
+from landmarks_jax.tasks import task_of
 from landmarks_jax.training import state as states
 from tests.running import narrow
 
@@ -27,7 +27,7 @@ def shapes(**fields):
     build = functools.partial(
         states.initial_state,
         config=config,
-        networks=objective.build_networks(config),
+        networks=task_of(config).build_networks(config),
         optimizer=states.make_optimizer(config),
     )
     return jax.eval_shape(build, jax.random.key(0))

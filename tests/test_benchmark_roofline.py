@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks import problem, roofline
 from benchmarks.accelerator import TINY
-from landmarks_jax import objective
+from landmarks_jax.tasks import task_of
 from landmarks_jax.training import sharding
 from landmarks_jax.training import state as states
 
@@ -13,7 +13,7 @@ from landmarks_jax.training import state as states
 @pytest.mark.parametrize("preset", ["paper", "released"])
 def test_convolutions_are_those_of_the_networks(preset):
     config = problem.configure(preset, None, "float32", 32)
-    networks = objective.build_networks(config)
+    networks = task_of(config).build_networks(config)
     state = states.abstract_state(config, networks, sharding.make_mesh())
     convs = {
         "detector": roofline.detector_convs(config),

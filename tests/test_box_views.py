@@ -10,7 +10,7 @@ import scipy.ndimage
 import scipy.stats
 from PIL import Image
 
-from landmarks_jax import geometry, objective, views
+from landmarks_jax import geometry, losses, views
 from landmarks_jax.configs import base
 from landmarks_jax.data.box_canvas import BoxCanvas
 from landmarks_jax.data.framing import Framing, stretch
@@ -278,7 +278,7 @@ def test_landmarks_are_carried_through_both_maps(bent):
 
     @jax.jit
     def loss(first):
-        return objective.equivariance_loss((first, jnp.asarray(second)), tuple(maps), bumps)
+        return losses.equivariance_loss((first, jnp.asarray(second)), tuple(maps), bumps)
 
     assert float(loss(first)) < 1e-10
     offsets = rng.normal(0, 0.1, first.shape)

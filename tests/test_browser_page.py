@@ -15,10 +15,10 @@ from landmarks_jax import load_detector
 from landmarks_jax.data.decoding import decode
 from landmarks_jax.data.framing import stretch
 from landmarks_jax.data.sources.synthetic import SyntheticFaces
-from landmarks_jax.inference import detector
 from landmarks_jax.inference import packed_file as packed
 from landmarks_jax.inference.browser import server, vendor
 from landmarks_jax.inference.linear_map import LinearMap
+from landmarks_jax.models.detectors import build_detector
 from landmarks_jax.system import palette
 from landmarks_jax.system.errors import WeightsError
 from tests import browsing
@@ -33,7 +33,7 @@ NAMES = ("left eye", "right eye")
 def packed_file(tmp_path_factory, narrow_config, filled):
     """A detector of random weights; statistics of faces make its points move with the picture."""
     config = narrow_config(compute_dtype="float32", model__beta=20.0)
-    module = detector.build_detector(config)
+    module = build_detector(config)
     variables = filled(module, (1, 32, 32, 3), seed=2, use_running_average=True)
     views = np.stack([stretch(FACES.photo(i), (30, 30, 270, 270), 32) for i in range(4)]) / 255
 

@@ -8,17 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from landmarks_jax import config as configuration
-from landmarks_jax import crops
-from landmarks_jax.configs import best, mpii_pretrain, paper, released
+from landmarks_jax.configs import mpii_pretrain, paper, released
 from landmarks_jax.data import prepared
 from landmarks_jax.data.loader import framing_of
 from landmarks_jax.data.sources import registry
 from landmarks_jax.data.sources.photos import source_digest
 from landmarks_jax.evaluation import run_evaluation
 from landmarks_jax.system.errors import ConfigError, DataError, WorkdirError
+from landmarks_jax.tasks import landmarks, task_of
 from landmarks_jax.training import checkpoints, loop
-from landmarks_jax.training import step as steps
 from tests.running import narrow
 from tests.test_box_views import smooth_photo
 
@@ -38,25 +36,24 @@ BOX = {"data__crop": "box", "views__scale_std": 0.0, "views__shift_std": 0.0}
 )
 def test_fields_that_the_crop_has_no_use_for_are_refused(fields, message, tmp_path):
     config = narrow(**(BOX | fields))
-    configuration.validate(config)  # so that older runs can be read
     with pytest.raises(ConfigError, match=message) as error:
         loop.train(config, tmp_path / "run")
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()
 
 
-def test_presets_pass_and_say_their_crop():
-    for preset in (paper, released, best):
-        crops.check(preset.get_config())
-    assert crops.describe(paper.get_config()) == "trained with the center crop, without annotation"
-    assert crops.describe(narrow(data__crop="tight")).startswith("trained with the tight crop")
-    assert crops.describe(released.get_config()) == (
-        "trained with the box crop, made from the annotation: views are boxes of the turned points "
-        "with a margin of 70 ± 4 %"
+def test_tables_say_what_a_run_was_trained_on():
+    assert describe(paper.get_config()) == "trained with the center crop, without annotation"
+    assert describe(narrow(data__crop="tight")).startswith("trained with the tight crop")
+    assert describe(released.get_config()) == (
+        "trained with the box crop, made from the annotation: views are boxes of the rotated "
+        "points with a margin of 70 ± 4 %"
     )
-    assert crops.describe(mpii_pretrain.get_config()).startswith("trained on annotated joints")
-    older = narrow(data__crop="box")  # with scale and shift, as there once were
-    assert "of an earlier version" in crops.describe(older)
+    assert describe(mpii_pretrain.get_config()).startswith("trained on annotated joints")
+
+
+def describe(config):
+    return task_of(config).describe(config)
 
 
 @pytest.fixture(name="table")
@@ -93,13 +90,13 @@ def test_box_views_train_alike_from_photos_prepared_and_resident(
     monkeypatch.setattr(
         jax.stages.Lowered, "compile", lambda *a, **k: compiled.append(1) or lowered(*a, **k)
     )
-    drawn, draw = [], steps.draw
+    drawn, draw = [], landmarks.draw
 
-    def watch(key, step, canvases, config, points=None, **part):
+    def watch(key, step, canvases, points=None, **options):
         drawn.append((canvases.shape, points.shape))
-        return draw(key, step, canvases, config, points, **part)
+        return draw(key, step, canvases, points, **options)
 
-    monkeypatch.setattr(steps, "draw", watch)
+    monkeypatch.setattr(landmarks, "draw", watch)
     with caplog.at_level(logging.INFO, "landmarks_jax"):
         assert loop.train(config, tmp_path / "streamed") == 0
     assert compiled == [1]

@@ -9,6 +9,7 @@ import pytest
 
 from landmarks_jax import keypoints
 from landmarks_jax.inference import detector
+from landmarks_jax.models.detectors import build_detector
 
 VIEWS = np.random.default_rng(0).integers(0, 256, (10, 16, 16, 3), np.uint8)
 
@@ -20,14 +21,14 @@ def config(narrow_config):
 
 @pytest.fixture(scope="module")
 def variables(config, filled):
-    module = detector.build_detector(config)
+    module = build_detector(config)
     return filled(module, (1, 16, 16, 3), use_running_average=True)
 
 
 @pytest.fixture(scope="module")
 def detect(config):
     """The landmarks of the pure function, compiled."""
-    module = detector.build_detector(config)
+    module = build_detector(config)
 
     def landmarks(variables, views, **keywords):
         output = detector.detect(
@@ -49,14 +50,14 @@ def find(config, variables):
 
 
 def test_build_detector_follows_the_config(config):
-    module = detector.build_detector(config)
+    module = build_detector(config)
     assert (module.num_landmarks, module.channels, module.depth) == (3, 8, 1)
     assert module.dtype == jnp.float32
     assert module.bn_updates == (0,)
 
 
 def test_detect_is_the_soft_argmax_of_the_scores(config, detect, variables, one_by_one):
-    module = detector.build_detector(config)
+    module = build_detector(config)
     images = VIEWS[:4].astype(np.float32) / 255
     scores = jax.jit(partial(module.apply, use_running_average=True))(variables, images)
     expected = keypoints.soft_argmax(scores, config.model.beta)

@@ -7,9 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from landmarks_jax import objective
 from landmarks_jax.evaluation import run_evaluation
 from landmarks_jax.inference import detector, graph_export, packed_file
+from landmarks_jax.tasks import task_of
 from landmarks_jax.training import checkpoints, sharding
 from landmarks_jax.training import state as states
 from tests.running import call, narrow
@@ -25,7 +25,7 @@ def run(tmp_path_factory):
         workdir, config, data_digest="", weights_digest="", notes=["a note"], hardware=[]
     )
     mesh = sharding.make_mesh(jax.local_devices()[:1])
-    like = states.abstract_state(config, objective.build_networks(config), mesh)
+    like = states.abstract_state(config, task_of(config).build_networks(config), mesh)
     rng = np.random.default_rng(0)
 
     def draw(leaf):

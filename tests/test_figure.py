@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 from scipy.optimize import linear_sum_assignment
 
-from landmarks_jax import objective
 from landmarks_jax.data.framing import Framing
 from landmarks_jax.data.sources.synthetic import SyntheticFaces
 from landmarks_jax.evaluation import consistency, labelled_faces, run_evaluation
@@ -17,6 +16,7 @@ from landmarks_jax.inference.detector import ViewDetector
 from landmarks_jax.studies import faces_figure
 from landmarks_jax.system import figures, palette
 from landmarks_jax.system.errors import ConfigError, DataError, WorkdirError
+from landmarks_jax.tasks import task_of
 from landmarks_jax.training import checkpoints, sharding
 from landmarks_jax.training import state as states
 from tests import datasets
@@ -27,7 +27,7 @@ def write_run(folder, seed, **fields):
     """A run's folder with a checkpoint of drawn weights, in no need of compiling a training."""
     config = narrow(seed=seed, **fields)
     mesh = sharding.make_mesh(jax.local_devices()[:1])
-    shapes = states.abstract_state(config, objective.build_networks(config), mesh)
+    shapes = states.abstract_state(config, task_of(config).build_networks(config), mesh)
     rng = np.random.default_rng(seed)
 
     def draw(path, shape):

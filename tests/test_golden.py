@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from landmarks_jax import objective
 from landmarks_jax.models import vgg
+from landmarks_jax.tasks import task_of
+from landmarks_jax.tasks.task import Frozen
 from landmarks_jax.training import sharding
 from landmarks_jax.training import state as states
 from landmarks_jax.training import step as steps
@@ -26,7 +27,7 @@ PRESETS = ("quickstart", "released", "mpii_pretrain")
 
 
 def narrow(preset):
-    config = importlib.import_module(f"configs.{preset}").get_config()
+    config = importlib.import_module(f"landmarks_jax.configs.{preset}").get_config()
     shrink(config)
     config.compute_dtype = "float64"
     config.train.batch_size = 4
@@ -40,23 +41,23 @@ def narrow(preset):
 def measure(preset):
     """The metrics of both steps, and of each leaf of the last state its sum and its norm."""
     config, rng = narrow(preset), np.random.default_rng(0)
-    networks = objective.build_networks(config)
+    networks = task_of(config).build_networks(config)
     weights = {}
     if networks.vgg is not None:
         shapes = vgg.parameter_shapes("vgg16", config.perceptual.taps)
         weights = {name: rng.normal(0, 0.1, shape) for name, shape in shapes.items()}
-    frozen = steps.Frozen(jax.random.key(0), weights, np.full(3, 0.45), np.full(3, 0.25))
+    frozen = Frozen(jax.random.key(0), weights, np.full(3, 0.45), np.full(3, 0.25))
     num_points = {"box": 5}.get(config.data.crop, 18 if config.objective.task == "pose" else 0)
     points = rng.uniform(-0.4, 0.4, (4, num_points, 2)) if num_points else None
     optimizer = states.make_optimizer(config)
-    step = jax.jit(
-        partial(steps.train_step, config=config, networks=networks, optimizer=optimizer)
-    )
+    options = {"config": config, "networks": networks}
+    step = jax.jit(partial(steps.train_step, optimizer=optimizer, **options))
     state = states.start_state(config, networks, sharding.make_mesh(jax.devices()[:1]))
     metrics = []
     for _ in range(2):
         canvases = rng.integers(0, 256, (4, 20, 20, 3), np.uint8)
-        state, totals = step(state, steps.empty_totals(config), canvases, frozen, points)
+        totals = steps.empty_totals(state, canvases, frozen, points, **options)
+        state, totals = step(state, totals, canvases, frozen, points)
         metrics.append({name: float(value) for name, value in totals.sums.items()})
     leaves = jax.tree_util.tree_leaves_with_path((state.params, state.batch_stats))
     norms = [np.linalg.norm(np.asarray(leaf)) for leaf in jax.tree.leaves(state.opt_state)]

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from landmarks_jax import objective
 from landmarks_jax.configs import faces
 from landmarks_jax.evaluation import run_evaluation
 from landmarks_jax.system.errors import WorkdirError
+from landmarks_jax.tasks import task_of
 from landmarks_jax.training import checkpoints, loop, restart, run_transfer, sharding
 from landmarks_jax.training import state as states
 from tests.running import command, finish, narrow, write_vgg
@@ -59,7 +59,7 @@ def copy_one(written, tmp_path) -> Path:
 def leaves(workdir: Path, config) -> dict[str, np.ndarray]:
     """Everything in the newest checkpoint, by path."""
     with checkpoints.Checkpoints(workdir, read_only=True) as saved:
-        networks = objective.build_networks(config)
+        networks = task_of(config).build_networks(config)
         like = states.abstract_state(config, networks, sharding.make_mesh())
         state = saved.restore(like).state
     return {
@@ -136,7 +136,7 @@ def test_the_papers_widths_take_a_few_files_of_15_mib():
     config = faces.get_config()
     with config.unlocked():
         config.optimizer.ema_decay = 0.999
-    networks = objective.build_networks(config)
+    networks = task_of(config).build_networks(config)
     like = states.abstract_state(config, networks, sharding.make_mesh())
     arrays = {
         name: run_transfer.stored(np.ones(leaf.shape, leaf.dtype), name)
@@ -196,7 +196,7 @@ def test_another_run_is_refused_by_name(trained, handed, tmp_path):
     assert not (tmp_path / "new").exists()
 
     config = trained[1]
-    networks = objective.build_networks(config)
+    networks = task_of(config).build_networks(config)
     read = run_transfer.read(handed)
     digest = read.run["weights_digest"]
     restart.check(read, config, networks, digest)
@@ -312,7 +312,7 @@ def test_photos_decoded_there_may_be_prepared_here(trained, handed):
     prepared = config.copy_and_resolve_references()
     prepared.data.source = "prepared"
     read = run_transfer.read(handed)
-    networks = objective.build_networks(config)
+    networks = task_of(config).build_networks(config)
     restart.check(read, prepared, networks, read.run["weights_digest"])
 
 

@@ -19,8 +19,8 @@ from landmarks_jax.studies import comparison as comparing
 from landmarks_jax.studies import comparison_document
 from landmarks_jax.studies.runs import Run
 from landmarks_jax.system import figures, palette
+from landmarks_jax.tasks.task import Panel
 from landmarks_jax.training import reports
-from landmarks_jax.training.preview import Preview
 from tests import packing
 from tests.running import narrow
 
@@ -163,8 +163,9 @@ def test_pages_show_and_number_every_landmark(k):
 
 
 def test_previews_of_a_training_have_smaller_dots(k):
-    images, landmarks = np.full((2, 1, 16, 16, 3), 0.5), np.tile(grid(k, 0.1), (2, 1, 1, 1))
-    figure = reports.preview_figure(Preview(images, landmarks, None, images), "step 1")
+    images = np.full((1, 16, 16, 3), 0.5)
+    panels = Panel("x", images, grid(k, 0.1)[None]), Panel("I_x", images)
+    figure = reports.preview_figure(panels, "step 1")
     dots = figure.axes[0].collections[0]
     np.testing.assert_allclose(dots.get_sizes(), 14 * palette.crowding(k) ** 2)
     np.testing.assert_allclose(dots.get_facecolors()[:, :3], palette.landmark_colors(k))

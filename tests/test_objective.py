@@ -8,15 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from landmarks_jax import geometry, keypoints, objective, views
+from landmarks_jax import geometry, keypoints, losses, objective, views
 from landmarks_jax.models.convolutions import depth_to_space
 from landmarks_jax.models.hourglass import average_pool
 from landmarks_jax.models.layers import BatchNorm, Conv
 
 pytestmark = pytest.mark.usefixtures("module_x64")
 
-separation_loss = jax.jit(objective.separation_loss)
-equivariance_loss = jax.jit(objective.equivariance_loss)
+separation_loss = jax.jit(losses.separation_loss)
+equivariance_loss = jax.jit(losses.equivariance_loss)
 
 BATCH, SIZE, K = 3, 16, 2
 AUXILIARY = np.array([2, 0, 1])
@@ -167,7 +167,7 @@ def test_gradients_reach_the_auxiliary_landmarks(narrow_config, variables, pair,
         made, _ = objective.reconstruct(
             networks, params, stats, (x + t * direction, other), AUXILIARY, config=config
         )
-        return objective.pixel_loss(made.final[:1], jnp.asarray(other[:1]), 1)
+        return losses.pixel_loss(made.final[:1], jnp.asarray(other[:1]), 1)
 
     both = jax.jit(lambda t: (jax.grad(loss)(t), (loss(t + 1e-4) - loss(t - 1e-4)) / 2e-4))
     gradient, difference = both(0.0)
@@ -223,8 +223,8 @@ def test_pixel_loss_by_hand():
     final = jnp.asarray([0.0, 0.5, 1.0, 0.25]).reshape(2, 1, 2, 1)
     targets = jnp.asarray([0.0, 1.0, 0.0, 0.75]).reshape(2, 1, 2, 1)
     # (0 + 0.25 + 1 + 0.25) / 4; each of two directions has a mean of its own, 0.125 and 0.625.
-    assert objective.pixel_loss(final, targets, 1) == pytest.approx(0.375)
-    assert objective.pixel_loss(final, targets, 2) == pytest.approx(0.125 + 0.625)
+    assert losses.pixel_loss(final, targets, 1) == pytest.approx(0.375)
+    assert losses.pixel_loss(final, targets, 2) == pytest.approx(0.125 + 0.625)
 
 
 def test_gradient_loss_of_a_ramp():
@@ -235,10 +235,10 @@ def test_gradient_loss_of_a_ramp():
     final = jnp.broadcast_to(ramp, (1, 12, 12, 3))
     targets = jnp.full((1, 12, 12, 3), 0.3)
     expected = (1 + 4 + 16) * (0.01**2 + 0.02**2)
-    assert objective.gradient_loss(final, targets, 1) == pytest.approx(expected, rel=1e-5)
-    assert objective.gradient_loss(final, targets, 2) == pytest.approx(2 * expected, rel=1e-5)
+    assert losses.gradient_loss(final, targets, 1) == pytest.approx(expected, rel=1e-5)
+    assert losses.gradient_loss(final, targets, 2) == pytest.approx(2 * expected, rel=1e-5)
     # A change of brightness has no gradient.
-    assert objective.gradient_loss(targets + 0.5, targets, 1) == pytest.approx(0, abs=1e-12)
+    assert losses.gradient_loss(targets + 0.5, targets, 1) == pytest.approx(0, abs=1e-12)
 
 
 def test_tap_losses_by_hand_and_targets_get_no_gradient():
@@ -247,13 +247,13 @@ def test_tap_losses_by_hand_and_targets_get_no_gradient():
 
     rng = np.random.default_rng(2)
     final, targets = rng.uniform(0, 1, (2, 4, 3, 3, 2))
-    found = objective.tap_losses(features, final, targets, 2)
+    found = losses.tap_losses(features, final, targets, 2)
     for tap in ("double", "square"):
         error = np.asarray(features(final)[tap] - features(targets)[tap]) ** 2
         assert found[tap] == pytest.approx(error[:2].mean() + error[2:].mean())
 
     def total(final, targets):
-        return sum(objective.tap_losses(features, final, targets, 2).values())
+        return sum(losses.tap_losses(features, final, targets, 2).values())
 
     to_final, to_targets = jax.jit(jax.grad(total, (0, 1)))(
         jnp.asarray(final), jnp.asarray(targets)
@@ -268,7 +268,7 @@ def test_reduced_features_are_compared_in_float32():
     def features(images):
         return {"tap": images.astype(jnp.bfloat16)}
 
-    found = objective.tap_losses(features, jnp.ones((1, 2, 2, 3)), jnp.zeros((1, 2, 2, 3)), 1)
+    found = losses.tap_losses(features, jnp.ones((1, 2, 2, 3)), jnp.zeros((1, 2, 2, 3)), 1)
     assert found["tap"].dtype == jnp.float32
 
 

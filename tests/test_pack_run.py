@@ -7,13 +7,13 @@ import jax
 import numpy as np
 import pytest
 
-from landmarks_jax import objective
 from landmarks_jax.data.sources.synthetic import SyntheticFaces
 from landmarks_jax.evaluation import pack_run, run_evaluation
 from landmarks_jax.evaluation.protocols import LabelledSet, Protocol
 from landmarks_jax.inference import api, packed_file
 from landmarks_jax.inference.detector import ViewDetector
 from landmarks_jax.system.errors import ConfigError, DataError, WorkdirError
+from landmarks_jax.tasks import task_of
 from landmarks_jax.training import checkpoints, sharding
 from landmarks_jax.training import state as states
 from tests import datasets
@@ -26,7 +26,7 @@ def run(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("run")
     config = narrow(optimizer__ema_decay=0.9, eval__num_score=9)  # sizes of one program
     mesh = sharding.make_mesh(jax.local_devices()[:1])
-    shapes = states.abstract_state(config, objective.build_networks(config), mesh)
+    shapes = states.abstract_state(config, task_of(config).build_networks(config), mesh)
     rng = np.random.default_rng(0)
 
     def draw(path, shape):

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from landmarks_jax import objective, views
+from landmarks_jax import views
 from landmarks_jax.models import vgg
-from landmarks_jax.training import step as training_step
+from landmarks_jax.tasks import landmarks, task_of
+from landmarks_jax.tasks.task import Frozen
 from landmarks_jax.training.state import TrainState
 from tests import plain
 
@@ -32,7 +33,7 @@ def test_loss_and_gradient_are_the_plain_compositions(narrow_config, filled, bn_
         perceptual__weights="vgg.npz",
         perceptual__taps=TAPS,
     )
-    networks = objective.build_networks(config)
+    networks = task_of(config).build_networks(config)
     fill = partial(filled, dtype=np.float64, use_running_average=True)
     image, maps = (1, SIDE, SIDE, 3), (1, SIDE // 4, SIDE // 4, 3)
     drawn = {
@@ -49,13 +50,13 @@ def test_loss_and_gradient_are_the_plain_compositions(narrow_config, filled, bn_
     maps_to_canvas = jnp.broadcast_to(jnp.eye(2, 3), (ROWS, 2, 3))
     pair = views.Views(x, maps_to_canvas), views.Views(other, maps_to_canvas)
     state = TrainState(jnp.zeros((), jnp.int32), params, stats, None, {}, {})
-    frozen = training_step.Frozen(jax.random.key(0), weights, np.zeros(3), np.ones(3))
+    frozen = Frozen(jax.random.key(0), weights, np.zeros(3), np.ones(3))
 
     def real(params):
-        return training_step.loss_and_metrics(
+        return landmarks.loss(
             params,
             state,
-            training_step.Drawn(pair, auxiliary),
+            landmarks.Drawn(pair, auxiliary),
             frozen,
             config=config,
             networks=networks,

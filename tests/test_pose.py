@@ -14,7 +14,7 @@ from landmarks_jax import keypoints
 from landmarks_jax.data.sources import mpii
 from landmarks_jax.evaluation import pckh as scoring
 from landmarks_jax.system.errors import ConfigError, DataError
-from landmarks_jax.training import pose
+from landmarks_jax.tasks import landmarks, pose
 from tests import datasets
 
 NAN = float("nan")
@@ -218,9 +218,8 @@ def test_scores_of_the_people_held_out(people):
         scoring.evaluate(people, {"running": lambda views: off * NAN})
 
 
-def test_points_that_are_not_mpiis_are_refused(narrow_config):
-    config = narrow_config(objective__task="pose")
-    pose.check_points(config, mpii.NUM_POINTS, "people")
-    with pytest.raises(ConfigError, match=r"needs the 18 points of MPII's people; 5 are there"):
-        pose.check_points(config, 5, "12 photos of faces")
-    pose.check_points(narrow_config(), 5, "12 photos of faces")
+def test_points_that_are_not_mpiis_are_refused():
+    pose.check_photos(mpii.NUM_POINTS, "people")
+    with pytest.raises(ConfigError, match=r"18 points of MPII's people; the photos have 5"):
+        pose.check_photos(5, "12 photos of faces")
+    landmarks.check_photos(5, "12 photos of faces")

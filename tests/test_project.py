@@ -252,11 +252,30 @@ ROOMS = {
     "data": {"system", "geometry"},
     "weights": {"system", "models"},
     "inference": {*NUMERIC, "data"},
-    "config": {*NUMERIC, "objective", "data"},
-    "crops": {"system", "geometry", "config"},
-    "training": {*NUMERIC, "objective", "data", "weights", "inference", "config", "crops"},
-    "evaluation": {*NUMERIC, "objective", "data", "inference", "config", "crops", "training"},
-    "studies": {*NUMERIC, "objective", "data", "inference", "config", "crops", "training"}
+    "losses": {*NUMERIC, "objective"},
+    "tasks": {*NUMERIC, "objective", "losses", "data"},
+    "config": {*NUMERIC, "objective", "losses", "tasks", "data"},
+    "training": {
+        *NUMERIC,
+        "objective",
+        "data",
+        "weights",
+        "inference",
+        "losses",
+        "tasks",
+        "config",
+    },
+    "evaluation": {
+        *NUMERIC,
+        "objective",
+        "data",
+        "inference",
+        "losses",
+        "tasks",
+        "config",
+        "training",
+    },
+    "studies": {*NUMERIC, "objective", "data", "inference", "losses", "tasks", "config", "training"}
     | {"evaluation"},
 }
 

@@ -9,9 +9,10 @@ import numpy as np
 import optax
 import pytest
 
-from landmarks_jax import geometry, objective
+from landmarks_jax import geometry, losses
 from landmarks_jax.models import vgg
-from landmarks_jax.training import preview as training_preview
+from landmarks_jax.tasks import landmarks, task_of
+from landmarks_jax.tasks.task import Frozen
 from landmarks_jax.training import state as training_state
 from landmarks_jax.training import step as training_step
 
@@ -57,7 +58,7 @@ def run(narrow_config, filled):
         optimizer__drop_steps=(START + 1,),
     )
     config.perceptual.balance_decay = 0.75
-    networks = objective.build_networks(config)
+    networks = task_of(config).build_networks(config)
     optimizer = optax.chain(remember(), training_state.make_optimizer(config))
     key = jax.random.key(0)
     blank = jax.eval_shape(
@@ -90,13 +91,12 @@ def run(narrow_config, filled):
         )
         for name, shape in vgg.parameter_shapes("vgg16", TAPS).items()
     }
-    frozen = training_step.Frozen(key, weights, jnp.full(3, 0.45), jnp.full(3, 0.25))
+    frozen = Frozen(key, weights, jnp.full(3, 0.45), jnp.full(3, 0.25))
     canvases = rng.integers(0, 256, (4, 20, 20, 3), np.uint8)
-    totals = training_step.empty_totals(config)
+    options = {"config": config, "networks": networks}
+    totals = training_step.empty_totals(start, canvases, frozen, **options)
 
-    step = jax.jit(
-        partial(training_step.train_step, config=config, networks=networks, optimizer=optimizer)
-    )
+    step = jax.jit(partial(training_step.train_step, optimizer=optimizer, **options))
     after, sums = step(start, totals, canvases, frozen)
     return SimpleNamespace(
         config=config,
@@ -116,9 +116,16 @@ def run(narrow_config, filled):
 
 @pytest.fixture(scope="module")
 def shown(run):
-    """What the step above saw and made, by the function that draws pictures of it."""
-    show = partial(training_preview.preview, config=run.config, networks=run.networks, num_rows=4)
-    return jax.jit(show)(run.start, run.canvases, run.frozen)
+    """What the step above drew and made, by the panels that are shown of it."""
+
+    @jax.jit
+    def show(state, canvases, frozen):
+        drawn = landmarks.draw(frozen.key, state.step, canvases, config=run.config)
+        options = {"config": run.config, "networks": run.networks}
+        _, outcome = landmarks.loss(state.params, state, drawn, frozen, **options)
+        return landmarks.panels(drawn, outcome.made)
+
+    return {panel.title: panel for panel in show(run.start, run.canvases, run.frozen)}
 
 
 def test_a_step_counts_and_stays_finite_in_double_precision(run):
@@ -131,7 +138,11 @@ def test_a_step_counts_and_stays_finite_in_double_precision(run):
             assert np.all(np.isfinite(leaf)), name
     for part in (run.after.params, run.after.batch_stats, run.after.averaged):
         assert {leaf.dtype for leaf in jax.tree.leaves(part)} == {jnp.dtype(jnp.float64)}
-    assert set(run.sums.sums) == set(training_step.metric_names(run.config))
+    norms = {"norm_detector", "norm_generator"}
+    assert set(run.sums.sums) == {"loss", *losses.TERMS, *TAPS, *norms, "learning_rate"}
+    assert [leaf.dtype for leaf in jax.tree.leaves(run.sums)] == [
+        leaf.dtype for leaf in jax.tree.leaves(run.totals)
+    ]
 
 
 def test_every_parameter_and_statistic_moves_but_those_that_cannot_matter(run):
@@ -199,8 +210,8 @@ def test_a_loss_that_is_not_finite_is_remembered_with_its_step(run):
 
 @pytest.mark.parametrize("name", ["loss", "norm_detector", "norm_generator"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_loss_and_gradients_are_watched(narrow_config, name, value):
-    totals = training_step.empty_totals(narrow_config())
+def test_loss_and_gradients_are_watched(run, name, value):
+    totals = run.totals
     metrics = {metric: jnp.ones(()) for metric in totals.sums}
     totals = training_step.add(totals, metrics, jnp.asarray(2))
     assert totals.bad_step == -1
@@ -210,12 +221,12 @@ def test_loss_and_gradients_are_watched(narrow_config, name, value):
 
 def test_the_first_step_sets_the_running_means():
     means, values = {"a": jnp.asarray(0.0)}, {"a": jnp.asarray(8.0)}
-    first = training_step.running_means(means, values, jnp.asarray(0), 0.9)
+    first = landmarks.running_means(means, values, jnp.asarray(0), 0.9)
     assert first["a"] == 8.0
-    second = training_step.running_means(first, {"a": jnp.asarray(3.0)}, jnp.asarray(1), 0.9)
+    second = landmarks.running_means(first, {"a": jnp.asarray(3.0)}, jnp.asarray(1), 0.9)
     assert second["a"] == pytest.approx(0.9 * 8.0 + 0.1 * 3.0)
     gradient = jax.grad(
-        lambda v: training_step.running_means(means, {"a": v}, jnp.asarray(1), 0.9)["a"]
+        lambda v: landmarks.running_means(means, {"a": v}, jnp.asarray(1), 0.9)["a"]
     )
     assert gradient(jnp.asarray(3.0)) == 0
 
@@ -224,7 +235,7 @@ def test_the_first_step_sets_the_running_means():
 def test_auxiliaries_and_views_of_steps(narrow_config, auxiliary):
     config = narrow_config(data__canvas_size=10, views__size=8, objective__auxiliary=auxiliary)
     canvases = np.random.default_rng(1).integers(0, 256, (8, 10, 10, 3), np.uint8)
-    draw = jax.jit(partial(training_step.draw, config=config))
+    draw = jax.jit(partial(landmarks.draw, config=config))
     key = jax.random.key(3)
     drawn = [draw(key, step, canvases) for step in range(4)]
     orders = {tuple(d.auxiliary.tolist()) for d in drawn}
@@ -239,7 +250,7 @@ def test_auxiliaries_and_views_of_steps(narrow_config, auxiliary):
 def test_a_row_of_the_batch_sees_the_same_whatever_comes_after_it(narrow_config):
     config = narrow_config(data__canvas_size=10, views__size=8)
     canvases = np.random.default_rng(1).integers(0, 256, (8, 10, 10, 3), np.uint8)
-    draw = jax.jit(partial(training_step.draw, config=config))
+    draw = jax.jit(partial(landmarks.draw, config=config))
     many, few = (draw(jax.random.key(3), 2, canvases[:n]).pair[1] for n in (8, 3))
     np.testing.assert_array_equal(few.to_canvas, many.to_canvas[:3])
     np.testing.assert_array_equal(few.images, many.images[:3])
@@ -248,27 +259,29 @@ def test_a_row_of_the_batch_sees_the_same_whatever_comes_after_it(narrow_config)
 def test_the_metrics_are_those_of_what_was_made(run, shown):
     m, config = run.metrics, run.config
     # Against x', then x: each direction has a mean of its own.
-    squares = (np.asarray(shown.final) - np.asarray(shown.views)[::-1]) ** 2
-    assert shown.views.shape == shown.final.shape == shown.intermediate.shape == (2, 4, 16, 16, 3)
-    assert m["pixel"] == pytest.approx(squares[0].mean() + squares[1].mean(), rel=1e-9)
-    drawn = jax.jit(partial(training_step.draw, config=config))(
+    assert list(shown) == ["x", "x'", "I_a", "I_a'", "I_x'", "I_x"]
+    assert {panel.images.shape for panel in shown.values()} == {(4, 16, 16, 3)}
+    images = {title: np.asarray(panel.images) for title, panel in shown.items()}
+    squares = [((images[f"I_{view}"] - images[view]) ** 2).mean() for view in ("x", "x'")]
+    assert m["pixel"] == pytest.approx(sum(squares), rel=1e-9)
+    drawn = jax.jit(partial(landmarks.draw, config=config))(
         run.frozen.key, run.start.step, run.canvases
     )
     maps = [np.asarray(view.to_canvas) for view in drawn.pair]
-    np.testing.assert_allclose(shown.views[1], drawn.pair[1].images, atol=1e-12)
-    u, v = np.asarray(shown.landmarks)
+    np.testing.assert_allclose(images["x'"], drawn.pair[1].images, atol=1e-12)
+    u, v = (np.asarray(shown[view].points) for view in ("x", "x'"))
     canvas = geometry.apply(maps[1], v)
     carried = geometry.apply(geometry.invert(maps[0]), canvas)
     visible = np.all(np.abs(carried) <= 1, -1)
     wanted = ((carried - u) ** 2).sum(-1)[visible].mean()
     assert m["equivariance"] == pytest.approx(wanted, rel=1e-9)
-    wanted = objective.separation_loss(jnp.concatenate([u, v]), config.objective.separation_sigma)
+    wanted = losses.separation_loss(jnp.concatenate([u, v]), config.objective.separation_sigma)
     assert m["separation"] == pytest.approx(float(wanted), rel=1e-9)
 
 
 def test_initial_state_is_of_the_precision_of_the_run(run, narrow_config):
     def shapes(config):
-        networks = objective.build_networks(config)
+        networks = task_of(config).build_networks(config)
         optimizer = training_state.make_optimizer(config)
         build = partial(
             training_state.initial_state, config=config, networks=networks, optimizer=optimizer

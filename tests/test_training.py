@@ -8,8 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from landmarks_jax import objective
 from landmarks_jax.system.errors import ConfigError, WorkdirError
+from landmarks_jax.tasks import task_of
 from landmarks_jax.training import loop, reports, sharding
 from landmarks_jax.training import state as states
 from landmarks_jax.training.checkpoints import Checkpoints
@@ -20,7 +20,7 @@ def final_state(workdir, config):
     """The newest checkpoint's leaves, as NumPy arrays by path, and its step."""
     mesh = sharding.make_mesh()
     with Checkpoints(workdir) as saved:
-        networks = objective.build_networks(config)
+        networks = task_of(config).build_networks(config)
         restored = saved.restore(states.abstract_state(config, networks, mesh))
     leaves = jax.tree_util.tree_leaves_with_path(restored.state)
     return {jax.tree_util.keystr(p): np.asarray(a) for p, a in leaves}, restored.step
@@ -283,8 +283,8 @@ def test_too_few_photos_for_a_batch(tmp_path):
 DEVICES = """
 import functools, json, sys
 import jax, jax.numpy as jnp, numpy as np
-from landmarks_jax import objective
-from landmarks_jax.training import loop, sharding, state as states, step as steps
+from landmarks_jax.tasks import task_of
+from landmarks_jax.training import loop, sharding, state as states
 from tests.running import narrow
 
 def loss_and_gradient(devices, dtype, bn_groups="joint"):
@@ -292,7 +292,8 @@ def loss_and_gradient(devices, dtype, bn_groups="joint"):
         config = narrow(compute_dtype=dtype, objective__equivariance_weight=1.0,
                         objective__separation_weight=0.1, objective__gradient_weight=1.0,
                         objective__bn_groups=bn_groups, train__batch_size=16)
-        networks = objective.build_networks(config)
+        task = task_of(config)
+        networks = task.build_networks(config)
         mesh = sharding.make_mesh(jax.devices()[:devices])
         state = states.start_state(config, networks, mesh)
         frozen, _ = loop.load_frozen(config, networks)
@@ -300,10 +301,9 @@ def loss_and_gradient(devices, dtype, bn_groups="joint"):
         canvases = np.random.default_rng(0).integers(0, 256, (16, 20, 20, 3), np.uint8)
 
         def run(params, state, canvases, frozen):
-            drawn = steps.draw(frozen.key, state.step, canvases, config)
+            drawn = task.draw(frozen.key, state.step, canvases, config=config)
             def loss(params):
-                return steps.loss_and_metrics(params, state, drawn, frozen, config=config,
-                                              networks=networks)[0]
+                return task.loss(params, state, drawn, frozen, config=config, networks=networks)[0]
             return jax.value_and_grad(loss)(params)
 
         batch = sharding.put_batch(mesh, canvases)

@@ -37,14 +37,12 @@ def _add_flags(values: flags.FlagValues) -> None:
 
 def _run(call: Call) -> None:
     from landmarks_jax import config as configuration  # noqa: PLC0415
-    from landmarks_jax import crops  # noqa: PLC0415
     from landmarks_jax.data import loader, prepared, shrink  # noqa: PLC0415
     from landmarks_jax.data.sources import registry  # noqa: PLC0415
     from landmarks_jax.data.sources.photos import summary  # noqa: PLC0415
 
     config, out, longest = call.flags.config, call.flags.out, call.flags.shrink
     configuration.validate(config)
-    crops.check(config)
     if longest and config.objective.task == "pose":
         raise ConfigError("--shrink: a folder of photos has no joints; prepare without it")
     framing = loader.framing_of(config)

@@ -26,7 +26,9 @@ from landmarks_jax.system.errors import ConfigError, DataError
 
 CROPS = ("center", "tight", "box")
 
-BOX_MARGIN = 0.7  # as a share of the mean of the box's width and height
+# The box crop's margin, as a share of the mean of the box's width and height: evaluation's, and the
+# mean and deviation of training's.
+BOX_MARGIN, BOX_MARGIN_STD = 0.7, 0.04
 _SMALL_BOX = 20.0  # pixels; if the mean is smaller ...
 _SMALL_MARGIN = 8  # ... this is the margin, in pixels
 # A canvas of many times the view is mostly replicated border, and the memory to make it grows with

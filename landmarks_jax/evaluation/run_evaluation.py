@@ -19,13 +19,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import landmarks_jax
-from landmarks_jax import crops as training_crops
-from landmarks_jax import keypoints, objective
+from landmarks_jax import keypoints
 from landmarks_jax.evaluation import labelled_faces, pckh, plots, protocols, score_tables
 from landmarks_jax.evaluation.protocols import Protocol
 from landmarks_jax.inference.detector import STATISTICS_BATCH, ViewDetector
 from landmarks_jax.system import figures, files
 from landmarks_jax.system.errors import ConfigError, WorkdirError
+from landmarks_jax.tasks import task_of
 from landmarks_jax.training import checkpoints, sharding
 from landmarks_jax.training import state as states
 from landmarks_jax.training.restoring import restore
@@ -38,7 +38,7 @@ def detectors_of(config: ConfigDict, state: TrainState) -> dict[str, ViewDetecto
     """The run's detector under both kinds of batch norm, and one of the same shape as drawn."""
     trained = trained_variables(state)
     mesh = sharding.make_mesh(jax.local_devices()[:1])
-    start = states.start_state(config, objective.build_networks(config), mesh)
+    start = states.start_state(config, task_of(config).build_networks(config), mesh)
     # Of a run that started from a core too: without that core.
     untrained = trained_variables(start)
     return {
@@ -106,7 +106,7 @@ def evaluate_run(
     opened = open_faces(config, protocol_names, fit=fit, score=score, crops=crops, **places)
     restored = restore(workdir, config)
     detectors = detectors_of(config, restored.state)
-    notes = [training_crops.describe(config), *checkpoints.read_notes(workdir)]
+    notes = [task_of(config).describe(config), *checkpoints.read_notes(workdir)]
     out = workdir / FOLDER
     results = []
     for protocol in opened:

@@ -12,6 +12,7 @@ import numpy as np
 from landmarks_jax.data.framing import Framing, Rectangle
 from landmarks_jax.inference import detector, packed_file
 from landmarks_jax.inference.images import as_images, from_view, to_views, view_rectangles
+from landmarks_jax.models import detectors
 from landmarks_jax.system.errors import WeightsError
 
 _SHIPPED = Path(__file__).parent / "pretrained"
@@ -72,7 +73,7 @@ class LandmarkDetector:
         self.variables: Mapping[str, Any] = self._views.variables
         self.function: Callable[[Mapping[str, Any], jax.Array], detector.ViewLandmarks] = (
             functools.partial(
-                detector.detect, module=detector.build_detector(config), beta=config.model.beta
+                detector.detect, module=detectors.build_detector(config), beta=config.model.beta
             )
         )
 

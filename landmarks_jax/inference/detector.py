@@ -4,13 +4,14 @@ import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
 from landmarks_jax import keypoints
-from landmarks_jax.models.hourglass import Detector
+from landmarks_jax.models.detectors import build_detector
 from landmarks_jax.models.layers import at_least_float32
 from landmarks_jax.system import compiler
 
@@ -25,7 +26,7 @@ class ViewLandmarks(NamedTuple):
       landmarks: `[B, K, 2]`, normalised to the view.
       confidence: `[B, K]` in [0, 1]: the soft-argmax weight within 1.5 cells of the landmark. It
         measures how sharp a heatmap is, not whether the landmark is right.
-      heatmaps: `[B, S / 4, S / 4, K]`: the soft-argmax weights; each map sums to 1.
+      heatmaps: `[B, h, w, K]`: the soft-argmax weights; each map sums to 1.
     """
 
     landmarks: jax.Array
@@ -33,21 +34,11 @@ class ViewLandmarks(NamedTuple):
     heatmaps: jax.Array
 
 
-def build_detector(config: ml_collections.ConfigDict) -> Detector:
-    """Builds the detector's module from a config."""
-    return Detector(
-        config.model.num_landmarks,
-        config.model.detector_channels,
-        config.model.hourglass_depth,
-        jnp.dtype(config.compute_dtype),
-    )
-
-
 def detect(
     variables: Mapping[str, Any],
     views: jax.Array,
     *,
-    module: Detector,
+    module: nn.Module,
     beta: float,
     use_running_average: bool = True,
 ) -> ViewLandmarks:

@@ -25,6 +25,7 @@ from ml_collections import ConfigDict
 from landmarks_jax.inference import detector, packed_file
 from landmarks_jax.inference.linear_map import LinearMap
 from landmarks_jax.inference.packed_file import PackedDetector
+from landmarks_jax.models import detectors
 from landmarks_jax.system.errors import ConfigError
 
 FORMAT = "landmarks_jax.graph"
@@ -48,7 +49,7 @@ def view_function(packed: PackedDetector, precision: str = "float32") -> ViewFun
     """
     config = ConfigDict(packed.config).unlock()
     config.compute_dtype = "float32"
-    module = detector.build_detector(config)
+    module = detectors.build_detector(config)
     arrays = packed_file.cast_weights(packed, precision)
     stored = flax.traverse_util.unflatten_dict(arrays, sep="/")
 

@@ -28,9 +28,9 @@ import safetensors.numpy
 from ml_collections import ConfigDict
 
 from landmarks_jax.data.framing import Framing
-from landmarks_jax.inference import detector
 from landmarks_jax.inference.linear_map import LinearMap
 from landmarks_jax.inference.precision import PRECISIONS, cast_array
+from landmarks_jax.models import detectors
 from landmarks_jax.system import files
 from landmarks_jax.system.errors import WeightsError, reason
 
@@ -38,7 +38,7 @@ FORMAT = "landmarks_jax.detector"
 VERSION = 1
 _FIELDS = {
     "": ("compute_dtype",),
-    "model": ("num_landmarks", "beta", "detector_channels", "hourglass_depth"),
+    "model": ("num_landmarks", "beta"),  # and `detector` with the sizes of its module
     "views": ("size",),
     "data": ("crop", "canvas_size"),
 }
@@ -71,7 +71,12 @@ def inference_config(config: ConfigDict) -> ConfigDict:
     """The part of a run's config that inference needs. float64 becomes float32."""
     subset: dict[str, Any] = {}
     for section, fields in _FIELDS.items():
-        values = {field: (config[section] if section else config)[field] for field in fields}
+        part = config[section] if section else config
+        values = {field: part[field] for field in fields}
+        if section == "model":
+            name = part.get("detector", detectors.DEFAULT)  # the shipped file names none
+            values |= {field: part[field] for field in detectors.module_named(name).SIZES}
+            values["detector"] = name
         subset |= {section: values} if section else values
     if subset["compute_dtype"] == "float64":
         subset["compute_dtype"] = "float32"
@@ -166,6 +171,10 @@ def read(path: str | os.PathLike[str]) -> PackedDetector:
 
 
 def _unpack(texts: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> PackedDetector:
+    config = ConfigDict(dict(json.loads(texts["config"])))
+    module = config.model.get("detector", detectors.DEFAULT)
+    if not detectors.is_trusted(module):
+        raise ValueError(f"its detector is in the module {module!r}; import that first")
     weights, regressor = {}, {}
     for name, array in arrays.items():
         if name.startswith(_REGRESSOR):
@@ -173,7 +182,7 @@ def _unpack(texts: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> Packe
         else:
             weights[name] = np.asarray(array, np.float32)
     return PackedDetector(
-        inference_config(ConfigDict(dict(json.loads(texts["config"])))),
+        inference_config(config),
         flax.traverse_util.unflatten_dict(weights, sep="/"),
         LinearMap(**regressor) if regressor else None,
         dict(json.loads(texts["summary"])),
@@ -211,7 +220,7 @@ def _validate(packed: PackedDetector, name: str) -> None:
 def _expected_shapes(config: ConfigDict) -> dict[str, tuple[int, ...]]:
     size = config.views.size
     Framing(config.data.canvas_size, size, config.data.crop)  # raises for impossible values
-    init = functools.partial(detector.build_detector(config).init, use_running_average=True)
+    init = functools.partial(detectors.build_detector(config).init, use_running_average=True)
     view = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
     variables = jax.eval_shape(lambda view: init(jax.random.key(0), view), view)
     return {name: array.shape for name, array in _flat(variables).items()}

@@ -5,6 +5,7 @@ from functools import partial
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from landmarks_jax.models.convolutions import fill, up_to
 from landmarks_jax.models.layers import BatchNorm, Conv, ConvTranspose, Dtype, Module
@@ -12,6 +13,14 @@ from landmarks_jax.models.layers import BatchNorm, Conv, ConvTranspose, Dtype, M
 # The features beside K maps are 256 + K channels, which fill neither a tensor core nor the vectors
 # of a processor. Zeros, which no layer changes, fill them up to a multiple of this.
 LANES = 8
+# The side of the views over that of the features and of the landmark maps.
+STRIDE = 4
+
+
+def build(config: ConfigDict, bn_updates: tuple[int, ...] = (0,)) -> "Generator":
+    """Makes the generator of a configuration."""
+    model, dtype = config.model, jnp.dtype(config.compute_dtype)
+    return Generator(model.generator_channels, model.residual_blocks, dtype, bn_updates)
 
 
 class Encoder(nn.Module):

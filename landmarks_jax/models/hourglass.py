@@ -5,8 +5,39 @@ from functools import partial
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from landmarks_jax.models.layers import BatchNorm, Conv, Dtype, Module
+from landmarks_jax.system.errors import wrong_field
+
+# See `detectors` for what these four are.
+STRIDE = 4
+SIZES = ("detector_channels", "hourglass_depth")
+
+
+def build(config: ConfigDict, bn_updates: tuple[int, ...] = (0,)) -> "Detector":
+    """Makes the detector of a configuration."""
+    model, dtype = config.model, jnp.dtype(config.compute_dtype)
+    return Detector(
+        model.num_landmarks, model.detector_channels, model.hourglass_depth, dtype, bn_updates
+    )
+
+
+def check(config: ConfigDict) -> None:
+    """Raises ConfigError for a width, a depth or a size of the views that cannot work."""
+    size = config.views.size
+    if size % STRIDE:
+        raise wrong_field(config, "views.size", f"a multiple of {STRIDE}, the detector's stride")
+    if config.model.detector_channels % 8:
+        rule = "a multiple of 8, blocks cut it into eighths"
+        raise wrong_field(config, "model.detector_channels", rule)
+    cells, depth = size // STRIDE, config.model.hourglass_depth
+    if cells % 2**depth or cells // 2**depth < 2:
+        halvings = (cells & -cells).bit_length() - 1
+        deepest = halvings if cells >> halvings >= 2 else halvings - 1
+        allowed = f"at most {deepest}" if deepest >= 1 else "used with another config.views.size"
+        rule = f"{allowed} for maps of {cells} x {cells} cells"
+        raise wrong_field(config, "model.hourglass_depth", rule)
 
 
 def average_pool(x: jax.Array) -> jax.Array:
@@ -75,7 +106,7 @@ class Hourglass(nn.Module):
 
 
 class Detector(nn.Module):
-    """Score maps of landmarks, at a quarter of the view's side (one-stack FAN, paper IV-A).
+    """Score maps of landmarks, `STRIDE` times smaller than the view (one-stack FAN, paper IV-A).
 
     Attributes:
       num_landmarks: K.

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from landmarks_jax.models.convolutions import convolve
 from landmarks_jax.models.layers import Dtype
@@ -20,6 +21,12 @@ LAYERS = {
     for network, blocks in BLOCKS.items()
 }
 TAPS = {network: tuple(f"relu{layer}" for layer in layers) for network, layers in LAYERS.items()}
+
+
+def build(config: ConfigDict) -> "Vgg":
+    """Makes the perceptual network of a configuration."""
+    perceptual = config.perceptual
+    return Vgg(perceptual.network, tuple(perceptual.taps), jnp.dtype(config.compute_dtype))
 
 
 def max_pool(x: jax.Array) -> jax.Array:

@@ -12,7 +12,6 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from landmarks_jax import config as configuration
-from landmarks_jax import crops
 from landmarks_jax.system.errors import ConfigError
 
 # What every cell decides for itself: a base with other values gives the same runs.
@@ -168,7 +167,6 @@ def config_of(cell: Cell, base: Base, seed: int) -> ConfigDict:
         (config[section] if section else config)[name] = value
     try:
         configuration.validate(config)
-        crops.check(config)
     except ConfigError as error:
         raise ConfigError(f"{cell.name}: {error}") from error
     return config

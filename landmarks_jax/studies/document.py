@@ -12,6 +12,7 @@ notes       sentences
 
 from typing import Any
 
+from landmarks_jax import losses
 from landmarks_jax.studies import ordering, other_errors, sweep
 from landmarks_jax.studies.cells import as_flags
 from landmarks_jax.studies.comparison import compare
@@ -26,8 +27,6 @@ TITLES = {
     "ablation": "Ablation: the compositions and the losses",
     "cells": "Cells",
 }
-# The terms of the loss that the paper does not have.
-_TERMS = ("gradient", "equivariance", "separation")
 
 
 def contents(table: str, gathered: Gathered) -> dict[str, Any]:
@@ -96,15 +95,13 @@ def _notes(gathered: Gathered) -> list[str]:
                 ] = None
                 for note in result["notes"]:
                     own.setdefault(note, {})[cell.name] = None
-    weights = {term: config.objective[f"{term}_weight"] for term in _TERMS}
-    terms = [f"{term} {weight:g}" for term, weight in weights.items() if weight]
     said = list(faces)
     said += [f"{', '.join(cells)}: {note}." for note, cells in own.items()]
     changed = as_flags(gathered.base.overrides)
     base = " ".join([gathered.base.file, *changed])
     said.append(f"The cells' base is `{base}`; it trains on views of the {config.data.crop} crop.")
-    if terms:
-        said.append(f"The loss has terms that the paper does not have: {', '.join(terms)}.")
+    if terms := losses.terms_beside_the_paper(config):
+        said.append(f"The loss has terms that the paper does not have: {terms}.")
     if config.perceptual.balance:
         said.append("The taps' losses are balanced, which the paper does not do.")
     return said

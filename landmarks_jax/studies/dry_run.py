@@ -19,6 +19,8 @@ from landmarks_jax.evaluation.breakdown import FIVE_POINTS
 from landmarks_jax.models.vgg import parameter_shapes
 from landmarks_jax.studies.cells import Base, Cell, config_of
 from landmarks_jax.studies.published_numbers import DETECTOR_PARAMETERS, GENERATOR_PARAMETERS
+from landmarks_jax.tasks import task_of
+from landmarks_jax.tasks.task import Frozen
 from landmarks_jax.training import state as states
 from landmarks_jax.training import step as steps
 from landmarks_jax.training.batches import batch_shapes
@@ -46,20 +48,22 @@ def trace(config: ConfigDict) -> Parameters:
     Raises:
       ValueError: the step gives back a state of other shapes than it was given.
     """
-    networks = objective.build_networks(config)
+    networks = task_of(config).build_networks(config)
     optimizer = states.make_optimizer(config)
     key = jax.eval_shape(lambda: jax.random.key(0))
     start = functools.partial(
         states.initial_state, config=config, networks=networks, optimizer=optimizer
     )
     state = jax.eval_shape(start, key)
-    totals = jax.eval_shape(functools.partial(steps.empty_totals, config))
     batch = batch_shapes(config, len(FIVE_POINTS))
-    frozen = steps.Frozen(key, _perceptual(networks), _floats(3), _floats(3), state.core)
+    frozen = Frozen(key, _perceptual(networks), _floats(3), _floats(3), state.core)
     plain = jax.eval_shape(states.trained_variables, state)["params"]
     state = dataclasses.replace(state, core={})  # as in the loop
     step = functools.partial(
         steps.train_step, config=config, networks=networks, optimizer=optimizer
+    )
+    totals = steps.empty_totals(
+        state, batch.canvases, frozen, batch.points, config=config, networks=networks
     )
     new_state, new_totals = jax.eval_shape(
         step, state, totals, batch.canvases, frozen, batch.points

@@ -28,12 +28,12 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from landmarks_jax import crops
 from landmarks_jax.evaluation import consistency, metrics, run_evaluation, score_tables
 from landmarks_jax.evaluation.protocols import Protocol
 from landmarks_jax.inference.detector import ViewDetector
 from landmarks_jax.system import figures
 from landmarks_jax.system.errors import ConfigError, WorkdirError
+from landmarks_jax.tasks import task_of
 from landmarks_jax.training import checkpoints
 
 Figure = dict[str, Any]
@@ -163,7 +163,9 @@ def measure(
                 "landmarks": np.round(landmarks[rows].astype(float), 5).tolist(),
             }
         )
-        notes |= dict.fromkeys([crops.describe(config), *checkpoints.read_notes(Path(folder))])
+        notes |= dict.fromkeys(
+            [task_of(config).describe(config), *checkpoints.read_notes(Path(folder))]
+        )
     return {
         "format": 1,
         "protocol": protocol.name,

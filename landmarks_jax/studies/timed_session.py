@@ -11,7 +11,6 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from landmarks_jax import config as configuration
-from landmarks_jax import crops
 from landmarks_jax.data import lists, loader, prepared, shrink
 from landmarks_jax.data.framing import CROPS
 from landmarks_jax.data.sources import registry
@@ -60,7 +59,6 @@ def sit(
       UserError: something a user can act on.
     """
     configuration.validate(config)
-    crops.check(config)
     if photos:
         if config.objective.task != "landmarks":
             raise ConfigError(

@@ -4,6 +4,8 @@ The entry points print the message alone, on one line, and exit with the error's
 """
 
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 
 class UserError(Exception):
@@ -18,6 +20,20 @@ class UserError(Exception):
 
 class ConfigError(UserError):
     """A config field has a value that cannot work."""
+
+
+def wrong_field(config: Mapping[str, Any], field: str, rule: str) -> ConfigError:
+    """The error of a field that cannot work.
+
+    Args:
+      config: the whole configuration.
+      field: such as "views.size".
+      rule: what the field must be, such as "a multiple of 4".
+    """
+    value: Any = config
+    for part in field.split("."):
+        value = value[part]
+    return ConfigError(f"config.{field} = {value!r}: must be {rule}")
 
 
 class DataError(UserError):

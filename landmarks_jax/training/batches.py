@@ -21,7 +21,8 @@ from landmarks_jax.data import loader as feeds
 from landmarks_jax.data import sampling as order
 from landmarks_jax.data.loader import Loader, PreparedLoader
 from landmarks_jax.system.errors import ConfigError
-from landmarks_jax.training import memory, pose, sharding
+from landmarks_jax.tasks import task_of
+from landmarks_jax.training import memory, sharding
 
 _LOGGER = logging.getLogger(__name__)
 # Resident photos are sent in pieces of about so many bytes.
@@ -58,7 +59,7 @@ class Resident(NamedTuple):
 
 def takes_points(config: ConfigDict) -> bool:
     """Whether steps look at the points that come with the photos."""
-    return pose.is_trained(config) or bool(config.data.crop == "box")
+    return task_of(config).NEEDS_POINTS or bool(config.data.crop == "box")
 
 
 def gather(photos: Batch | Resident, step: jax.Array, mesh: Mesh) -> Batch:

@@ -9,10 +9,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from landmarks_jax import config as configuration
-from landmarks_jax import objective
 from landmarks_jax.models.generator import Generator
 from landmarks_jax.system import files
 from landmarks_jax.system.errors import WeightsError, WorkdirError
+from landmarks_jax.tasks import task_of
 from landmarks_jax.training import checkpoints, sharding
 from landmarks_jax.training import state as states
 from landmarks_jax.weights import published_networks
@@ -95,7 +95,7 @@ def _named(path: Path) -> str:
 
 def _state(config: ConfigDict, networks: dict[str, Any]) -> states.TrainState:
     """A run's state at step 0 with the networks given, and a fresh optimiser."""
-    modules = objective.build_networks(config)
+    modules = task_of(config).build_networks(config)
     mesh = sharding.make_mesh(jax.local_devices()[:1])
     like = states.abstract_state(config, modules, mesh)
     if "generator" not in networks and modules.generator is not None:

@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,15 +21,15 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from landmarks_jax.models import adaptation
+from landmarks_jax.models import adaptation, detectors
 from landmarks_jax.system.errors import ConfigError, UserError, WorkdirError
-from landmarks_jax.training import checkpoints, pose, restoring, sharding
+from landmarks_jax.tasks import task_of
+from landmarks_jax.training import checkpoints, restoring, sharding
 from landmarks_jax.training.run_transfer import Handover
 from landmarks_jax.training.state import TrainState, trained_variables
 from landmarks_jax.weights import published_networks
 
 _HEAD = "head"
-_SIZES = ("detector_channels", "hourglass_depth")
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -117,7 +118,7 @@ def _read(config: ConfigDict) -> Core:
     try:
         if path.is_file():
             network = published_networks.read_detector(path)
-            _check_sizes(config, network.sizes)
+            _check_sizes(config, {"detector": detectors.DEFAULT, **network.sizes})
             return Core(network.variables, "a published PyTorch file")
         if not (path / checkpoints.CONFIG_FILE).is_file():
             raise ConfigError(
@@ -125,7 +126,7 @@ def _read(config: ConfigDict) -> Core:
                 "or a published PyTorch file"
             )
         other = checkpoints.read_config(path)
-        _check_sizes(config, {name: other.model[name] for name in _SIZES})
+        _check_sizes(config, other.model)
         restored = restoring.restore(path, other)
     except UserError as error:
         raise ConfigError(f"{field}: {error}") from error
@@ -135,8 +136,8 @@ def _read(config: ConfigDict) -> Core:
     )
 
 
-def _check_sizes(config: ConfigDict, sizes: dict[str, int]) -> None:
-    for name in _SIZES:
+def _check_sizes(config: ConfigDict, sizes: Mapping[str, Any]) -> None:
+    for name in ("detector", *detectors.module_of(config).SIZES):
         if sizes[name] != config.model[name]:
             raise ConfigError(
                 f"its detector has {name} {sizes[name]} and config.model.{name} is "
@@ -164,8 +165,7 @@ def begin(start: Start, config: ConfigDict, state: TrainState, mesh: Mesh) -> Tr
       mesh: the devices.
     """
     if start.core is None:
-        paper = "; the paper starts from a human pose core, see docs/pretraining.md"
-        _LOGGER.info("starting from scratch%s", paper * (not pose.is_trained(config)))
+        _LOGGER.info("starting from scratch%s", task_of(config).SCRATCH_NOTE)
         return state
     params: dict[str, Any] = start.core.variables["params"]
     frozen: dict[str, Any] = {}

@@ -13,18 +13,18 @@ import ml_collections
 import numpy as np
 
 from landmarks_jax import config as configuration
-from landmarks_jax import crops, objective
 from landmarks_jax.data import loader as feeds
 from landmarks_jax.objective import Networks
 from landmarks_jax.system.errors import ConfigError
 from landmarks_jax.system.signals import Interrupt
+from landmarks_jax.tasks import task_of
+from landmarks_jax.tasks.task import Frozen
 from landmarks_jax.training import (
     batches,
     checkpoints,
     coordination,
     distributed,
     init_from,
-    pose,
     restart,
     sharding,
 )
@@ -32,7 +32,6 @@ from landmarks_jax.training import state as states
 from landmarks_jax.training.batches import Batch, Resident
 from landmarks_jax.training.program import Program, compile_program
 from landmarks_jax.training.reports import Interval, Reporter
-from landmarks_jax.training.step import Frozen
 from landmarks_jax.weights import vgg_weights
 
 _LOGGER = logging.getLogger(__name__)
@@ -88,10 +87,10 @@ def train(
     """
     with coordination.together():
         configuration.validate(config)
-        crops.check(config)
         coordination.check_devices()
         configuration.check_devices(config, jax.device_count())
-        networks = objective.build_networks(config)
+        task = task_of(config)
+        networks = task.build_networks(config)
         checkpoints.check_config(workdir, config)
         handed = restart.find(workdir, handover)
         start = init_from.find(config, workdir, handed)
@@ -100,13 +99,13 @@ def train(
         if handed is not None:
             restart.check(handed, config, networks, weights_digest)
         feed = feeds.open_loader(config)
-        _LOGGER.info("%s; %s", feed.summary, crops.describe(config))
+        _LOGGER.info("%s; %s", feed.summary, task.describe(config))
         if len(feed) < config.train.batch_size:
             raise ConfigError(
                 f"config.train.batch_size = {config.train.batch_size}: must be at most the number "
                 f"of photos; there are {len(feed)} ({feed.summary})"
             )
-        pose.check_points(config, feed.num_points, feed.summary)
+        task.check_photos(feed.num_points, feed.summary)
         mesh = sharding.make_mesh()
         shapes = batches.shapes(config, feed, mesh)
     coordination.check_same(

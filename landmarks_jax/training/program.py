@@ -10,13 +10,14 @@ from jax.sharding import Mesh
 
 from landmarks_jax.objective import Networks
 from landmarks_jax.system import compiler
-from landmarks_jax.training import batches, memory, pose, sharding
-from landmarks_jax.training import preview as previews
+from landmarks_jax.tasks import task_of
+from landmarks_jax.tasks.task import Frozen, Panel
+from landmarks_jax.training import accumulation, batches, memory, sharding
 from landmarks_jax.training import state as states
 from landmarks_jax.training import step as steps
 from landmarks_jax.training.batches import Batch, Resident
 from landmarks_jax.training.state import TrainState
-from landmarks_jax.training.step import Frozen, Totals
+from landmarks_jax.training.step import Totals
 
 PREVIEW_ROWS = 6
 
@@ -27,10 +28,11 @@ class Program(NamedTuple):
     Attributes:
       step: `(state, totals, photos, frozen) -> (state, totals)`, the state donated.
       fresh_totals: `() -> totals` of no step.
-      preview: `(state, photos, frozen) -> Preview` of the first rows of the last step's photos.
-      compilation: what the step took to compile, and takes to run.
+      preview: `(state, photos, frozen) -> panels`: the first rows of the last step's photos, or of
+        its first micro-batch, as the next step would draw them.
+      compilation: compile time and memory plan of the step.
 
-    Photos are what `batches` gives for the step.
+    Photos are what the iterator of `batches` yields for the step.
     """
 
     step: Any
@@ -40,12 +42,12 @@ class Program(NamedTuple):
 
 
 class Compilation(NamedTuple):
-    """What the step took to compile, and takes to run.
+    """Compile time and memory plan of the training step.
 
     Attributes:
       seconds: of tracing and compiling.
-      from_cache: whether the compiled step was kept by an earlier run.
-      planned: bytes of each device, by XLA's plan; None where it has none.
+      from_cache: whether the compiled step came from the compilation cache.
+      planned: bytes on each device by XLA's plan; None where it has none.
     """
 
     seconds: float
@@ -54,11 +56,12 @@ class Compilation(NamedTuple):
 
     def summary(self) -> str:
         """One line for the log."""
-        kept = ", kept by an earlier run" * self.from_cache
-        plan = ""
+        parts = [f"step compiled in {self.seconds:.1f} s"]
+        if self.from_cache:
+            parts[0] += " (cached)"
         if self.planned is not None:
-            plan = f"; XLA plans {self.planned / memory.MIB:,.0f} MiB on each device"
-        return f"step compiled in {self.seconds:.1f} s{kept}{plan}"
+            parts.append(f"XLA plans {self.planned / memory.MIB:,.0f} MiB on each device")
+        return "; ".join(parts)
 
 
 def compile_program(
@@ -73,20 +76,22 @@ def compile_program(
 ) -> Program:
     """Compiles the step ahead of time, so that nothing in the loop can compile it again.
 
-    `photos` are the shapes of what steps are given, `restart` is the step at which the optimiser
-    last started afresh.
+    Args:
+      config: the configuration.
+      networks: the modules.
+      state: the first state.
+      frozen: what steps read.
+      mesh: the devices.
+      photos: the shapes of what `batches` yields.
+      restart: the step at which the optimiser last started afresh.
     """
-    optimizer = states.make_optimizer(config, restart)
-    whole = sharding.replicated(mesh)
-    fresh_totals = jax.jit(functools.partial(steps.empty_totals, config), out_shardings=whole)
-    train_step = functools.partial(
-        steps.train_step, config=config, networks=networks, optimizer=optimizer, restart=restart
-    )
-    show: Any = functools.partial(
-        pose.preview if pose.is_trained(config) else previews.preview,
-        config=config,
-        networks=networks,
-        num_rows=PREVIEW_ROWS,
+    task, accumulate = task_of(config), config.train.accumulate
+    options: dict[str, Any] = {"config": config, "networks": networks}
+    train_step: Any = functools.partial(
+        steps.train_step,
+        optimizer=states.make_optimizer(config, restart),
+        restart=restart,
+        **options,
     )
 
     def step(
@@ -95,31 +100,48 @@ def compile_program(
         batch = batches.gather(photos, state.step, mesh)
         return train_step(state, totals, batch.canvases, frozen, batch.points)
 
-    def preview(state: TrainState, photos: Batch | Resident, frozen: Frozen) -> Any:
-        batch = batches.gather(photos, state.step - 1, mesh)
-        return show(state, batch.canvases, frozen, batch.points)
+    def empty_totals() -> Totals:
+        gather = functools.partial(batches.gather, mesh=mesh)
+        batch = jax.eval_shape(gather, photos, state.step)
+        return steps.empty_totals(state, batch.canvases, frozen, batch.points, **options)
 
-    jitted = jax.jit(step, donate_argnames=("state",), out_shardings=whole)
+    def preview(state: TrainState, photos: Batch | Resident, frozen: Frozen) -> tuple[Panel, ...]:
+        canvases, points = batches.gather(photos, state.step - 1, mesh)
+        microbatch = None
+        if accumulate > 1:
+            microbatch, (canvases, points) = (
+                0,
+                accumulation.first((canvases, points), accumulate),
+            )
+        drawn = task.draw(
+            frozen.key, state.step, canvases, points, config=config, microbatch=microbatch
+        )
+        _, outcome = task.loss(state.params, state, drawn, frozen, **options)
+        panels = task.panels(drawn, outcome.made)
+        return jax.tree.map(lambda leaf: leaf[:PREVIEW_ROWS], panels)
+
+    replicated = sharding.replicated(mesh)
+    fresh_totals = jax.jit(empty_totals, out_shardings=replicated)
+    jitted = jax.jit(step, donate_argnames=("state",), out_shardings=replicated)
     compiled, compilation = _compile(jitted, state, fresh_totals(), photos, frozen)
-    return Program(compiled, fresh_totals, jax.jit(preview, out_shardings=whole), compilation)
+    return Program(compiled, fresh_totals, jax.jit(preview, out_shardings=replicated), compilation)
 
 
 def _compile(function: Any, *inputs: Any) -> tuple[jax.stages.Compiled, Compilation]:
-    """Traces and compiles a jitted function, and says what that took."""
     hits: list[str] = []
 
-    def heard(event: str, **_: Any) -> None:
+    def listen(event: str, **_: Any) -> None:
         if event == "/jax/compilation_cache/cache_hits":
             hits.append(event)
 
     started = time.monotonic()
     lowered = function.lower(*inputs)
-    jax.monitoring.register_event_listener(heard)
+    jax.monitoring.register_event_listener(listen)
     try:
         compiled: jax.stages.Compiled = lowered.compile(
             compiler_options=compiler.compiler_options()
         )
     finally:
-        jax.monitoring.unregister_event_listener(heard)
+        jax.monitoring.unregister_event_listener(listen)
     seconds = time.monotonic() - started
     return compiled, Compilation(seconds, bool(hits), memory.planned(compiled))

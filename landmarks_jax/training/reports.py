@@ -8,7 +8,7 @@ import io
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -18,17 +18,15 @@ from matplotlib.figure import Figure
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from landmarks_jax import losses
 from landmarks_jax.system import figures
 from landmarks_jax.system.errors import UserError
 from landmarks_jax.system.palette import crowding, landmark_colors
+from landmarks_jax.tasks.task import Panel
 from landmarks_jax.training import memory
-from landmarks_jax.training.pose import PosePreview
-from landmarks_jax.training.preview import Preview
 from landmarks_jax.training.step import Totals
 
 METRICS_FILE = "metrics.jsonl"
-# The metrics beside the progress bar, by their short names.
-_SHOWN = {"loss": "loss", "pixel": "pixel", "equivariance": "eqv", "pckh": "PCKh"}
 
 
 class NotFiniteError(UserError):
@@ -174,7 +172,7 @@ class Reporter:
 
     def _show(self, step: int, means: Mapping[str, float], seconds: float) -> None:
         rate, wait = means["images_per_second"], means["wait_ms"]
-        terms = {short: means[name] for name, short in _SHOWN.items() if name in means}
+        terms = {name: means[name] for name in ("loss", *losses.TERMS, "pckh") if name in means}
         left = [60 * self._minutes - seconds] if self._minutes else []
         if self._steps:
             left.append((self._steps - step) * self._batch_size / max(rate, 1e-9))
@@ -188,16 +186,16 @@ class Reporter:
             speeds = {"img/s": f"{rate:.0f}", "wait": f"{wait:.1f} ms"}
             self._bar.set_postfix({**shown_terms, **speeds, "": minutes_left})
 
-    def picture(self, step: int, preview: Preview | PosePreview) -> None:
+    def picture(self, step: int, panels: Sequence[Panel]) -> None:
         """Reads and writes a picture of a few photos' way through the model.
 
         Args:
           step: steps done.
-          preview: on the device.
+          panels: on the device.
         """
         if not self._writes:
             return
-        figure = preview_figure(fetch(preview), title=f"step {step}")
+        figure = preview_figure(fetch(panels), title=f"step {step}")
         self._pictures.mkdir(exist_ok=True)
         figures.save(figure, self._pictures / f"step-{step:06d}.png")
         self._board.add_image("preview", figures.to_array(figure), step, dataformats="HWC")
@@ -227,35 +225,18 @@ def _reopen(path: Path, step: int) -> TextIO:
     return path.open("a")
 
 
-def _columns(preview: Preview | PosePreview) -> list[tuple[str, Any, Any]]:
-    """A name, pictures `[N, S, S, 3]` and points `[N, K, 2]` or None, for each column."""
-    if isinstance(preview, PosePreview):
-        shown = preview.views
-        return [("found", shown, preview.found), ("labelled", shown, preview.joints)]
-    images, landmarks, intermediate, final = preview
-    columns: list[tuple[str, Any, Any]] = [
-        ("x", images[0], landmarks[0]),
-        ("x'", images[1], landmarks[1]),
-    ]
-    if intermediate is not None:
-        columns += [(("I_a", "I_a'")[d], part, None) for d, part in enumerate(intermediate)]
-    return columns + [(("I_x'", "I_x")[d], part, None) for d, part in enumerate(final)]
-
-
-def preview_figure(preview: Preview | PosePreview, title: str) -> Figure:
-    """Rows of photos: `x`, `x'` with landmarks, intermediate and final reconstructions.
-
-    Of poses the joints found and the labelled ones.
-    """
-    columns = _columns(preview)
-    rows, tile = len(columns[0][1]), 1.3
-    figure = Figure(figsize=(tile * len(columns), tile * rows + 0.35), dpi=100)
-    axes = figure.subplots(rows, len(columns), squeeze=False)
-    colors = landmark_colors(columns[0][2].shape[1])
-    for c, (name, pictures, points) in enumerate(columns):
+def preview_figure(panels: Sequence[Panel], title: str) -> Figure:
+    """A row for each photo, a column for each panel; the first has points."""
+    rows, tile = len(panels[0].images), 1.3
+    figure = Figure(figsize=(tile * len(panels), tile * rows + 0.35), dpi=100)
+    axes = figure.subplots(rows, len(panels), squeeze=False)
+    assert panels[0].points is not None
+    colors = landmark_colors(panels[0].points.shape[1])
+    for c, panel in enumerate(panels):
+        images, points = np.asarray(panel.images), panel.points
         for r in range(rows):
             axis = axes[r][c]
-            axis.imshow(np.clip(pictures[r], 0, 1), extent=(-1, 1, 1, -1), interpolation="bilinear")
+            axis.imshow(np.clip(images[r], 0, 1), extent=(-1, 1, 1, -1), interpolation="bilinear")
             if points is not None:
                 axis.scatter(
                     points[r, :, 0],
@@ -267,7 +248,7 @@ def preview_figure(preview: Preview | PosePreview, title: str) -> Figure:
                 )
             axis.set(xlim=(-1, 1), ylim=(1, -1), xticks=[], yticks=[])
             if r == 0:
-                axis.set_title(name, fontsize=8)
+                axis.set_title(panel.title, fontsize=8)
     figure.suptitle(title, fontsize=9, y=1 - 0.08 / figure.get_figheight())
     figure.tight_layout(pad=0.3, rect=(0, 0, 1, 1 - 0.2 / figure.get_figheight()))
     return figure

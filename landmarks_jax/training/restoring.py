@@ -5,8 +5,8 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from landmarks_jax import objective
 from landmarks_jax.system.errors import WorkdirError
+from landmarks_jax.tasks import task_of
 from landmarks_jax.training import checkpoints, sharding
 from landmarks_jax.training import state as states
 
@@ -22,7 +22,7 @@ def restore(workdir: Path, config: ConfigDict) -> checkpoints.Restored:
     if not (workdir / checkpoints.FOLDER).is_dir():
         raise missing
     with checkpoints.Checkpoints(workdir, read_only=True) as saved:
-        networks = objective.build_networks(config)
+        networks = task_of(config).build_networks(config)
         restored = saved.restore(states.abstract_state(config, networks, mesh))
     if restored is None:
         raise missing

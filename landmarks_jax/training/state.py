@@ -1,4 +1,4 @@
-"""What a run carries from step to step, its start, and its optimiser."""
+"""The training state, how it is first drawn, and the optimiser with its schedule."""
 
 import functools
 from typing import Any
@@ -11,8 +11,9 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from landmarks_jax.models import adaptation
+from landmarks_jax.models import adaptation, generator
 from landmarks_jax.objective import Networks
+from landmarks_jax.tasks import task_of
 from landmarks_jax.training import sharding
 
 
@@ -28,7 +29,7 @@ class TrainState:
       averaged: running average of `params`, empty where it is off.
       tap_means: running mean of each tap's loss, empty where losses are not balanced.
       core: the frozen kernels of an adapted detector, empty otherwise; see `adaptation`. While
-        training `step.Frozen` holds them: steps neither donate nor return them.
+        training `tasks.task.Frozen` holds them: steps neither donate nor return them.
     """
 
     step: jax.Array
@@ -41,7 +42,7 @@ class TrainState:
 
 
 def trained_variables(state: TrainState) -> dict[str, Any]:
-    """The plain detector's `{"params", "batch_stats"}`, of averaged parameters where there are."""
+    """The plain detector's `{"params", "batch_stats"}`, with averaged parameters where kept."""
     params = (state.averaged or state.params)["detector"]
     return {
         "params": adaptation.fold(params, state.core),
@@ -108,8 +109,7 @@ def make_optimizer(
         parts.append(optax.scale_by_learning_rate(lambda count: schedule(count + restart)))
         return optax.chain(*parts)
 
-    generator = ("generator",) if config.objective.task == "landmarks" else ()
-    names = {name: name for name in ("detector", *generator)}
+    names = {name: name for name in task_of(config).NETWORKS}
     return optax.multi_transform({name: chain() for name in names}, names)
 
 
@@ -121,12 +121,13 @@ def initial_state(
 ) -> TrainState:
     """Draws the parameters and starts the optimiser; pure, so that it can be jitted and sharded.
 
-    Of a detector to be adapted the core is drawn too; `starts` puts the pretrained in its place.
+    Where the detector is to be adapted the core is drawn too; `init_from` replaces it.
     """
     size = config.views.size
     dtype = jnp.promote_types(jnp.dtype(config.compute_dtype), jnp.float32)
     images = jnp.zeros((1, size, size, 3), dtype)
-    maps = jnp.zeros((1, size // 4, size // 4, config.model.num_landmarks), dtype)
+    cells = size // generator.STRIDE
+    maps = jnp.zeros((1, cells, cells, config.model.num_landmarks), dtype)
     detector_key, generator_key = jax.random.split(key)
     drawn = {"detector": networks.detector.init(detector_key, images, use_running_average=True)}
     if networks.generator is not None:
@@ -154,7 +155,7 @@ def start_state(config: ml_collections.ConfigDict, networks: Networks, mesh: Mes
     start = functools.partial(
         initial_state, config=config, networks=networks, optimizer=make_optimizer(config)
     )
-    # 0 and 1 are what `step.draw` splits off for the views and the auxiliaries.
+    # `tasks.landmarks.draw` splits 0 and 1 off for the views and the auxiliaries.
     key = jax.random.fold_in(jax.random.key(config.seed), 2)
     return jax.jit(start, out_shardings=sharding.replicated(mesh))(key)
 
@@ -172,7 +173,7 @@ def abstract_state(config: ml_collections.ConfigDict, networks: Networks, mesh: 
 def restarted_state(
     config: ml_collections.ConfigDict, kept: Any, step: int, mesh: Mesh
 ) -> TrainState:
-    """The state of a run whose networks are at hand, with an optimiser that has seen nothing.
+    """The state of trained networks with a fresh optimiser.
 
     Args:
       config: the configuration.

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from landmarks_jax.models import hourglass
 from landmarks_jax.models.generator import Generator
 from landmarks_jax.models.hourglass import Detector
 from landmarks_jax.system.errors import WeightsError
@@ -56,7 +57,8 @@ def read_detector(path: Path, core: Path | None = None) -> Network:
             f"channels must be a multiple of 8, the levels 1 to {_MAX_LEVELS}"
         )
     # Any size that all levels of the hourglass can halve has the same parameters.
-    views = jax.ShapeDtypeStruct((1, 4 << depth, 4 << depth, 3), np.float32)
+    side = hourglass.STRIDE << depth
+    views = jax.ShapeDtypeStruct((1, side, side, 3), np.float32)
     shapes = _shapes(Detector(num_landmarks, channels, depth), views)
     modules = torch_names.detector_modules(depth)
     variables = torch_names.to_variables(state, modules, shapes, str(path))

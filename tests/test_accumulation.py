@@ -9,10 +9,11 @@ import optax
 import pytest
 
 from landmarks_jax import config as configuration
-from landmarks_jax import objective
 from landmarks_jax.models import vgg
 from landmarks_jax.system.errors import ConfigError
-from landmarks_jax.training import accumulation, pose
+from landmarks_jax.tasks import landmarks, task_of
+from landmarks_jax.tasks.task import Frozen
+from landmarks_jax.training import accumulation
 from landmarks_jax.training import state as training_state
 from landmarks_jax.training import step as training_step
 
@@ -44,7 +45,7 @@ def test_the_gradient_is_the_mean_of_the_gradients_of_the_parts(narrow_config, f
         config.perceptual.balance = True
         shapes = vgg.parameter_shapes("vgg16", ("relu1_1",))
         weights = {name: jnp.asarray(rng.normal(0, 0.2, s)) for name, s in shapes.items()}
-    networks = objective.build_networks(config)
+    networks = task_of(config).build_networks(config)
     fill = partial(filled, dtype=np.float64, use_running_average=True)
     drawn = {"detector": fill(networks.detector, (1, 16, 16, 3))}
     if networks.generator is not None:
@@ -54,24 +55,22 @@ def test_the_gradient_is_the_mean_of_the_gradients_of_the_parts(narrow_config, f
     state = training_state.TrainState(
         np.int32(STEP), params, stats, KEEP.init(params), {}, tap_means
     )
-    frozen = training_step.Frozen(jax.random.key(0), weights, jnp.zeros(3), jnp.ones(3))
+    frozen = Frozen(jax.random.key(0), weights, jnp.zeros(3), jnp.ones(3))
     canvases = rng.integers(0, 256, (6, 20, 20, 3), np.uint8)
 
     step = partial(training_step.train_step, config=config, networks=networks, optimizer=KEEP)
-    totals = training_step.empty_totals(config)
+    totals = training_step.empty_totals(
+        state, canvases, frozen, points, config=config, networks=networks
+    )
     after, totals = jax.jit(step)(state, totals, canvases, frozen, points)
 
     @jax.jit
     def of_part(stats, tap_means, part, canvases, points):
         moved = state.replace(batch_stats=stats, tap_means=tap_means)
-        if task == "pose":
-            seen = pose.draw(frozen.key, STEP, canvases, points, config, part=part)
-            loss = pose.loss_and_metrics
-        else:
-            seen = training_step.draw(frozen.key, STEP, canvases, config, points, part=part)
-            loss = training_step.loss_and_metrics
-        loss = partial(loss, config=config, networks=networks)
-        return jax.grad(loss, has_aux=True)(state.params, moved, seen, frozen)
+        own = task_of(config)
+        drawn = own.draw(frozen.key, STEP, canvases, points, config=config, microbatch=part)
+        loss = partial(own.loss, config=config, networks=networks)
+        return jax.grad(loss, has_aux=True)(state.params, moved, drawn, frozen)
 
     gradients, losses = [], []
     for part in range(COUNT):
@@ -99,13 +98,13 @@ def test_a_row_sees_the_same_in_any_part(narrow_config):
     config = narrow_config(data__canvas_size=10, views__size=8, train__batch_size=16)
     config.train.accumulate = 2
     canvases = np.random.default_rng(1).integers(0, 256, (16, 10, 10, 3), np.uint8)
-    draw = jax.jit(partial(training_step.draw, jax.random.key(3), 2, config=config))
+    draw = jax.jit(partial(landmarks.draw, jax.random.key(3), 2, config=config))
     whole = draw(canvases)
     cut = accumulation.split(canvases, 2)
     np.testing.assert_array_equal(accumulation.first(canvases, 2), cut[0])
     auxiliaries = []
     for part in range(2):
-        drawn = draw(cut[part], part=part)
+        drawn = draw(cut[part], microbatch=part)
         for found, wanted in zip(drawn.pair, whole.pair, strict=True):
             np.testing.assert_array_equal(found.images, wanted.images[part::2])
             np.testing.assert_array_equal(found.to_canvas, wanted.to_canvas[part::2])

@@ -10,12 +10,12 @@ import jax
 import numpy as np
 import pytest
 
-from landmarks_jax import objective
 from landmarks_jax.evaluation import pack_run, pckh, run_evaluation
 from landmarks_jax.inference import packed_file
 from landmarks_jax.inference.detector import ViewDetector
 from landmarks_jax.studies import faces_figure, timed_session
 from landmarks_jax.system.errors import ConfigError, UserError, WorkdirError
+from landmarks_jax.tasks import task_of
 from landmarks_jax.training import (
     checkpoints,
     import_published,
@@ -243,7 +243,7 @@ def test_the_first_state_is_the_core_with_a_new_head(core, adapted):
     """At W = I the features before the head are the core's, to the bit."""
     run, config, *_ = adapted
     mesh = sharding.make_mesh()
-    networks = objective.build_networks(config)
+    networks = task_of(config).build_networks(config)
     start = init_from.find(config, run.parent / "other", None)
     state = init_from.begin(start, config, zeros(config, mesh), mesh)
     _, variables = kernels(core[0])
@@ -269,7 +269,7 @@ def test_the_first_state_is_the_core_with_a_new_head(core, adapted):
 
 def zeros(config, mesh):
     """A state as drawn, of zeros: what a core must replace shows."""
-    like = states.abstract_state(config, objective.build_networks(config), mesh)
+    like = states.abstract_state(config, task_of(config).build_networks(config), mesh)
     state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
     eyes = flax.traverse_util.flatten_dict(state.params["detector"])
     for path, leaf in eyes.items():

@@ -1,0 +1,81 @@
+"""Detectors by module name: `config.model.detector` says which one a run trains.
+
+A detector is one module, of this package or importable, with
+
+    STRIDE   side of the view over the side of the score maps
+    SIZES    the fields of `config.model` that decide the shapes of its parameters
+    check    `(config) -> None`, raises ConfigError for sizes that cannot work
+    build    `(config, bn_updates) -> nn.Module`, which maps views `[B, S, S, 3]` in [0, 1] to score
+             maps `[B, S / STRIDE, S / STRIDE, K]`, called with `use_running_average`
+"""
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import flax.linen as nn
+from ml_collections import ConfigDict
+
+from landmarks_jax.system.errors import ConfigError
+
+DEFAULT = "hourglass"
+
+
+class DetectorModule(Protocol):
+    """What the module of a detector offers."""
+
+    STRIDE: int
+    SIZES: tuple[str, ...]
+    check: Callable[[ConfigDict], None]
+    build: Callable[..., nn.Module]
+
+
+def module_named(name: str) -> DetectorModule:
+    """The module of a detector.
+
+    Args:
+      name: of a module of `landmarks_jax.models`, such as "hourglass", or of any importable one.
+
+    Raises:
+      ConfigError: there is no such module, or it lacks something a detector needs.
+    """
+    field = f"config.model.detector = {name!r}"
+    try:
+        module: Any = importlib.import_module(_full_name(name))
+    except (ImportError, ValueError) as error:
+        raise ConfigError(f"{field}: must be a module with a detector ({error})") from error
+    missing = [part for part in DetectorModule.__annotations__ if not hasattr(module, part)]
+    if missing:
+        raise ConfigError(f"{field}: the module has no {missing[0]}; see {__name__}")
+    found: DetectorModule = module
+    return found
+
+
+def is_trusted(name: str) -> bool:
+    """Whether a file may name this detector: one of this package, or of a module imported already.
+
+    Importing a module runs its code, which reading a file must not.
+    """
+    return _full_name(name) in sys.modules or _full_name(name).startswith(f"{__package__}.")
+
+
+def _full_name(name: str) -> str:
+    own = f"{__package__}.{name}"
+    return own if name.isidentifier() and importlib.util.find_spec(own) else name
+
+
+def module_of(config: ConfigDict) -> DetectorModule:
+    """The module of a configuration's detector."""
+    return module_named(config.model.detector)
+
+
+def build_detector(config: ConfigDict, bn_updates: tuple[int, ...] = (0,)) -> nn.Module:
+    """Makes a configuration's detector.
+
+    Args:
+      config: the configuration, or the part of it that a packed file keeps.
+      bn_updates: see `layers.BatchNorm.updates`.
+    """
+    return module_of(config).build(config, bn_updates)

@@ -1,0 +1,158 @@
+"""Human pose with labels, to pretrain the detector.
+
+The detector's score maps are trained to be Gaussian maps of the joints. The points of a photo are
+those of `data.sources.mpii`: the joints, NaN where they are not annotated, then two corners of the
+head's box, which give the unit of PCKh.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from ml_collections import ConfigDict
+
+from landmarks_jax import geometry, keypoints, views
+from landmarks_jax.data.sources.mpii import FOUND_WITHIN, HEAD_SHARE, NUM_JOINTS, NUM_POINTS
+from landmarks_jax.models import adaptation, detectors
+from landmarks_jax.objective import Networks
+from landmarks_jax.system.errors import ConfigError, wrong_field
+from landmarks_jax.tasks.task import Frozen, Outcome, Panel, row_keys
+
+NETWORKS: tuple[str, ...] = ("detector",)
+NEEDS_POINTS = True
+SCRATCH_NOTE = ""
+
+
+class Drawn(NamedTuple):
+    """One random view of each photo.
+
+    Attributes:
+      images: `[B, S, S, 3]` in [0, 1].
+      joints: `[B, 16, 2]`, normalised to the view; NaN where not annotated.
+      head_sizes: `[B]` the unit of PCKh, in normalised units of the view.
+    """
+
+    images: jax.Array
+    joints: jax.Array
+    head_sizes: jax.Array
+
+
+def check(config: ConfigDict) -> None:
+    """Raises ConfigError for a source, a crop or networks that joints cannot be trained with."""
+    if config.data.source not in ("mpii", "prepared"):
+        rule = "mpii, or prepared from it, where joints are trained"
+        raise wrong_field(config, "data.source", rule)
+    if config.model.num_landmarks != NUM_JOINTS:
+        raise wrong_field(config, "model.num_landmarks", f"{NUM_JOINTS}, MPII's joints")
+    if config.data.crop != "center":
+        rule = "center where joints are trained: people are cropped already"
+        raise wrong_field(config, "data.crop", rule)
+    if config.perceptual.weights:
+        raise wrong_field(config, "perceptual.weights", "'' where joints are trained")
+
+
+def check_photos(num_points: int, summary: str) -> None:
+    """Raises ConfigError for photos without MPII's points."""
+    if num_points != NUM_POINTS:
+        raise ConfigError(
+            f"config.objective.task = 'pose' needs the {NUM_POINTS} points of MPII's people; "
+            f"the photos have {num_points} ({summary})"
+        )
+
+
+def describe(config: ConfigDict) -> str:
+    """What a run was trained on, in a sentence for tables and the log."""
+    del config
+    return "trained on annotated joints, in squares around annotated people"
+
+
+def build_networks(config: ConfigDict) -> Networks:
+    """Makes the detector; joints need no reconstruction."""
+    return Networks(detectors.build_detector(config), None, None)
+
+
+def draw(
+    key: jax.Array,
+    step: ArrayLike,
+    canvases: jax.Array,
+    points: ArrayLike | None = None,
+    *,
+    config: ConfigDict,
+    microbatch: ArrayLike | None = None,
+) -> Drawn:
+    """Draws a view of each photo from `[B, 18, 2]` points; see `Task.draw`."""
+    keys = row_keys(key, step, len(canvases), config=config, microbatch=microbatch)
+    share = config.views.size / canvases.shape[1]
+    maps = views.draw_maps(keys, config.views, view=0, view_share=share)
+    images = views.warp(canvases, maps, config.views.size) / 255.0
+    placed = geometry.apply(geometry.invert(maps), jnp.asarray(points, maps.dtype))
+    joints, corners = placed[:, :NUM_JOINTS], placed[:, NUM_JOINTS:]
+    head_sizes = HEAD_SHARE * jnp.linalg.norm(corners[:, 0] - corners[:, 1], axis=-1)
+    return Drawn(images, joints, head_sizes)
+
+
+def inside(joints: jax.Array) -> jax.Array:
+    """Which joints `[B, J, 2]` are annotated and in the view: `[B, J]`."""
+    return jnp.all(jnp.abs(joints) <= 1.0, -1)  # a comparison with NaN is false
+
+
+def heatmap_loss(scores: jax.Array, joints: jax.Array, sigma: float) -> jax.Array:
+    """The mean squared error of the score maps against Gaussian maps of the joints.
+
+    Args:
+      scores: `[B, h, w, J]`.
+      joints: `[B, J, 2]`, normalised. Joints not annotated or outside the view do not count.
+      sigma: of the Gaussian maps, in cells.
+
+    Returns:
+      The mean over the cells of all maps that count; 0 where there is none.
+    """
+    seen = inside(joints)
+    places = jnp.where(seen[..., None], joints, 0.0)
+    targets = keypoints.gaussian_maps(places, (scores.shape[2], scores.shape[1]), sigma)
+    squares = (scores.astype(targets.dtype) - targets) ** 2
+    maps = jnp.where(seen, squares.mean((1, 2)), 0.0)
+    return maps.sum() / jnp.maximum(seen.sum(), 1)
+
+
+def pckh(found: jax.Array, joints: jax.Array, head_sizes: jax.Array) -> jax.Array:
+    """PCKh@0.5 of a batch: the share of the joints in view that are found, in per cent.
+
+    Args:
+      found: `[B, J, 2]`.
+      joints: `[B, J, 2]`, NaN where not annotated.
+      head_sizes: `[B]`, in the same unit.
+    """
+    seen = inside(joints)
+    near = jnp.linalg.norm(found - joints, axis=-1) <= FOUND_WITHIN * head_sizes[:, None]
+    return 100.0 * (near & seen).sum() / jnp.maximum(seen.sum(), 1)
+
+
+def loss(
+    params: Any,
+    state: Any,
+    drawn: Drawn,
+    frozen: Frozen,
+    *,
+    config: ConfigDict,
+    networks: Networks,
+) -> tuple[jax.Array, Outcome]:
+    """The heat map loss; see `Task.loss`. `made` holds the joints found, `[B, 16, 2]`."""
+    variables = {
+        "params": adaptation.fold(params["detector"], frozen.core),
+        "batch_stats": state.batch_stats["detector"],
+    }
+    detector: Any = networks.detector
+    scores, new = detector.apply(
+        variables, drawn.images, use_running_average=False, mutable=["batch_stats"]
+    )
+    value = heatmap_loss(scores, drawn.joints, config.model.sigma)
+    found = keypoints.peaks(scores)
+    metrics = {"loss": value, "pckh": pckh(found, drawn.joints, drawn.head_sizes)}
+    return value, Outcome(metrics, {"detector": new["batch_stats"]}, state.tap_means, found)
+
+
+def panels(drawn: Drawn, made: jax.Array) -> tuple[Panel, ...]:
+    """The views with the joints found, and with the labelled ones."""
+    return Panel("found", drawn.images, made), Panel("labelled", drawn.images, drawn.joints)

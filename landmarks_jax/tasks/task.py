@@ -1,0 +1,158 @@
+"""What a training task offers: networks, a step's draw, its loss and metrics, panels to look at."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from ml_collections import ConfigDict
+
+from landmarks_jax.objective import Networks
+
+
+class Frozen(NamedTuple):
+    """What a step reads and never changes.
+
+    Attributes:
+      key: typed random key of the run.
+      vgg: parameters of the perceptual network, empty without one.
+      mean: `[3]` subtracted from images in [0, 1] before the perceptual network.
+      std: `[3]` divided by after it.
+      core: the frozen kernels of an adapted detector, empty otherwise; see `adaptation`.
+    """
+
+    key: jax.Array
+    vgg: Mapping[str, ArrayLike]
+    mean: ArrayLike
+    std: ArrayLike
+    core: Mapping[str, Any] = {}
+
+
+class Outcome(NamedTuple):
+    """What a loss gives beside its value.
+
+    Attributes:
+      metrics: scalars by name; their names are those of the log.
+      batch_stats: the new running statistics.
+      tap_means: the new running means of the taps' losses.
+      made: what `panels` shows.
+    """
+
+    metrics: dict[str, jax.Array]
+    batch_stats: Any
+    tap_means: dict[str, jax.Array]
+    made: Any
+
+
+@flax.struct.dataclass
+class Panel:
+    """A column of the preview of a few photos.
+
+    Attributes:
+      title: of the column.
+      images: `[N, S, S, 3]` in [0, 1].
+      points: `[N, P, 2]`, normalised, or None.
+    """
+
+    title: str = flax.struct.field(pytree_node=False)
+    images: jax.Array
+    points: jax.Array | None = None
+
+
+class Task(Protocol):
+    """What the module of a task offers.
+
+    Attributes:
+      NETWORKS: names of the networks that train, the keys of `params`.
+      NEEDS_POINTS: whether the loss compares with the points that come with the photos.
+      SCRATCH_NOTE: what the log adds where a run starts from scratch.
+    """
+
+    NETWORKS: tuple[str, ...]
+    NEEDS_POINTS: bool
+    SCRATCH_NOTE: str
+
+    def check(self, config: ConfigDict) -> None:
+        """Raises ConfigError for fields that do not fit the task."""
+
+    def check_photos(self, num_points: int, summary: str) -> None:
+        """Raises ConfigError for photos whose number of points does not fit the task."""
+
+    def describe(self, config: ConfigDict) -> str:
+        """What a run was trained on, in a sentence for tables and the log."""
+
+    def build_networks(self, config: ConfigDict) -> Networks:
+        """Makes the modules of a configuration."""
+
+    def draw(
+        self,
+        key: jax.Array,
+        step: ArrayLike,
+        canvases: jax.Array,
+        points: jax.Array | None = None,
+        *,
+        config: ConfigDict,
+        microbatch: ArrayLike | None = None,
+    ) -> Any:
+        """Draws what a step sees; (seed, step, row of the global batch) alone decide.
+
+        Args:
+          key: of the run.
+          step: the absolute step.
+          canvases: `[B, C, C, 3]` uint8.
+          points: `[B, P, 2]`, normalised to the canvas, or None.
+          config: the whole configuration.
+          microbatch: the number of the micro-batch that the canvases are, as
+            `accumulation.split` cuts them; None is the whole batch.
+        """
+
+    def loss(
+        self,
+        params: Any,
+        state: Any,
+        drawn: Any,
+        frozen: Frozen,
+        *,
+        config: ConfigDict,
+        networks: Networks,
+    ) -> tuple[jax.Array, Outcome]:
+        """The loss of a step.
+
+        Args:
+          params: of the networks that train, by name.
+          state: the `TrainState` before the step, whose own `params` are not read.
+          drawn: as `draw` gives it.
+          frozen: random key, perceptual network and core.
+          config: the whole configuration.
+          networks: the modules.
+        """
+
+    def panels(self, drawn: Any, made: Any) -> tuple[Panel, ...]:
+        """What to show of a batch: as it was drawn, and `Outcome.made`."""
+
+
+def row_keys(
+    key: jax.Array,
+    step: ArrayLike,
+    size: int,
+    *,
+    config: ConfigDict,
+    microbatch: ArrayLike | None = None,
+) -> jax.Array:
+    """The random keys `[size]` of the rows of a batch, or of a micro-batch.
+
+    Micro-batch i of n holds rows i, i + n, i + 2n ... of the batch.
+
+    Args:
+      key: of the run.
+      step: the absolute step.
+      size: rows.
+      config: the whole configuration, with `train.accumulate`.
+      microbatch: its number; None is the whole batch.
+    """
+    rows = jnp.arange(size)
+    if microbatch is not None:
+        rows = config.train.accumulate * rows + microbatch
+    return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, step), rows)
