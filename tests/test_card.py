@@ -57,7 +57,7 @@ def test_a_card_reports_the_packed_of_its_file(packed):
         "| Output | 3 points discovered without labels; through a linear map also heel, toe |",
         "| Input | views of 16 x 16 pixels; images of any size are resampled |",
         "| Part of an image viewed without a box | the central 80% of its width and height |",
-        "| Network | 8 channels, hourglass depth 1, 1,330 weights |",
+        "| Network | hourglass, detector channels 8, hourglass depth 1, 1,330 weights |",
         "- Ninety photos of shoes, for research only.",
         "- Source `folder`, crop `center`.",
         "- Perceptual loss of VGG-16.",

@@ -34,6 +34,7 @@ class Command:
       config: help of its `--config` flag; None for commands that take no configuration.
       default_config: the preset without `--config`; None requires one.
       arguments: what its positional arguments are called; "" for commands without.
+      details: what `--help` adds at its end.
     """
 
     run: Callable[[Call], int | None]
@@ -41,3 +42,4 @@ class Command:
     config: str | None = None
     default_config: str | None = None
     arguments: str = ""
+    details: Callable[[], str] | None = None

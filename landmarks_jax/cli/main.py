@@ -195,6 +195,8 @@ def _help(text: str, command: Command) -> str:
         if flag.default not in (None, [], "", False):
             notes += f" Default: {flag.default}."
         lines += [f"  --{'[no]' if flag.boolean else ''}{flag.name}", _indented(notes)]
+    if command.details is not None:
+        lines += ["", command.details()]
     return "\n".join(lines)
 
 

@@ -93,4 +93,16 @@ def _run(call: Call) -> int:
         )
 
 
-COMMAND = Command(_run, _add_flags, config="The configuration.", default_config="quickstart")
+def _loss_terms() -> str:
+    from landmarks_jax import losses  # noqa: PLC0415
+
+    return losses.help_text()
+
+
+COMMAND = Command(
+    _run,
+    _add_flags,
+    config="The configuration.",
+    default_config="quickstart",
+    details=_loss_terms,
+)

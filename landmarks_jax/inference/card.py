@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from landmarks_jax.inference.packed_file import PackedDetector
+from landmarks_jax.models import detectors
 from landmarks_jax.system.tables import Table
 
 _LIMITS = (
@@ -68,14 +69,17 @@ def _properties(packed: PackedDetector) -> list[str]:
     if packed.regressor is not None:
         names = packed.summary.get("point_names") or ["labelled points"]
         points += f"; through a linear map also {', '.join(names)}"
+    sizes = [
+        f"{field.replace('_', ' ')} {config.model[field]}"
+        for field in detectors.module_of(config).SIZES
+    ]
     rows = (
         ("Output", points),
         ("Input", f"views of {size} x {size} pixels; images of any size are resampled"),
         ("Part of an image viewed without a box", view),
         (
             "Network",
-            f"{config.model.detector_channels} channels, hourglass depth "
-            f"{config.model.hourglass_depth}, {_num_weights(packed):,} weights",
+            ", ".join([config.model.detector, *sizes, f"{_num_weights(packed):,} weights"]),
         ),
         ("Precision of training", config.compute_dtype),
     )

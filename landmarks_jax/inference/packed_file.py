@@ -32,7 +32,7 @@ from landmarks_jax.inference.linear_map import LinearMap
 from landmarks_jax.inference.precision import PRECISIONS, cast_array
 from landmarks_jax.models import detectors
 from landmarks_jax.system import files
-from landmarks_jax.system.errors import WeightsError, reason
+from landmarks_jax.system.errors import ConfigError, WeightsError, reason
 
 FORMAT = "landmarks_jax.detector"
 VERSION = 1
@@ -74,13 +74,18 @@ def inference_config(config: ConfigDict) -> ConfigDict:
         part = config[section] if section else config
         values = {field: part[field] for field in fields}
         if section == "model":
-            name = part.get("detector", detectors.DEFAULT)  # the shipped file names none
+            name = _detector_name(part)
             values |= {field: part[field] for field in detectors.module_named(name).SIZES}
             values["detector"] = name
         subset |= {section: values} if section else values
     if subset["compute_dtype"] == "float64":
         subset["compute_dtype"] = "float32"
     return ConfigDict(subset).lock()
+
+
+def _detector_name(model: Mapping[str, Any]) -> str:
+    """The module of the detector; the shipped file names none."""
+    return str(model["detector"]) if "detector" in model else detectors.DEFAULT
 
 
 def write(path: str | os.PathLike[str], packed: PackedDetector, precision: str = "float32") -> None:
@@ -162,7 +167,14 @@ def read(path: str | os.PathLike[str]) -> PackedDetector:
         if texts["sha256"] != _digest(texts, arrays):
             raise WeightsError(f"{path}: damaged (wrong checksum); download or export it again")
         packed = _unpack(texts, arrays)
-    except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+    except (
+        safetensors.SafetensorError,
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        ConfigError,
+    ) as error:
         raise WeightsError(
             f"{path}: cannot be read as a packed detector ({reason(error)})"
         ) from error
@@ -172,7 +184,7 @@ def read(path: str | os.PathLike[str]) -> PackedDetector:
 
 def _unpack(texts: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> PackedDetector:
     config = ConfigDict(dict(json.loads(texts["config"])))
-    module = config.model.get("detector", detectors.DEFAULT)
+    module = _detector_name(config["model"])
     if not detectors.is_trusted(module):
         raise ValueError(f"its detector is in the module {module!r}; import that first")
     weights, regressor = {}, {}

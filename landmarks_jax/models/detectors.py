@@ -6,7 +6,8 @@ A detector is one module, of this package or importable, with
     SIZES    the fields of `config.model` that decide the shapes of its parameters
     check    `(config) -> None`, raises ConfigError for sizes that cannot work
     build    `(config, bn_updates) -> nn.Module`, which maps views `[B, S, S, 3]` in [0, 1] to score
-             maps `[B, S / STRIDE, S / STRIDE, K]`, called with `use_running_average`
+             maps `[B, S / STRIDE, S / STRIDE, K]`, called with `use_running_average`; `dtype` is an
+             attribute, `batch_stats` a collection, and what `init_from` replaces is named `head`
 """
 
 import importlib
