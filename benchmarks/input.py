@@ -37,7 +37,7 @@ from landmarks_jax.data.sources.synthetic import SyntheticFaces
 from landmarks_jax.system import parallel
 from landmarks_jax.system.errors import DataError
 from landmarks_jax.system.tables import DASH, Table
-from landmarks_jax.training import batches, reports, sharding
+from landmarks_jax.training import batches, run_folder, sharding
 
 # The configurations whose canvases are timed: 160 and 60 pixels a side.
 CONFIGS = {"faces": faces, "faces_cpu": faces_cpu}
@@ -156,7 +156,7 @@ def train(workdir: Path, fields: dict[str, Any]) -> list[dict[str, Any]]:
     command = [sys.executable, "train.py", "--config=faces_cpu", f"--workdir={workdir}"]
     command += [f"--config.{field}={value}" for field, value in fields.items()]
     subprocess.run(command, check=True, cwd=ROOT, stdout=sys.stderr)
-    lines = (workdir / reports.METRICS_FILE).read_text().splitlines()
+    lines = (workdir / run_folder.METRICS_FILE).read_text().splitlines()
     return [json.loads(line) for line in lines]
 
 

@@ -7,7 +7,6 @@ communicate by the CPU's collectives. They share this machine's cores, so no spe
 """
 
 import argparse
-import json
 import os
 import socket
 import subprocess
@@ -24,7 +23,7 @@ from benchmarks import harness
 from landmarks_jax.configs import base
 from landmarks_jax.system import cache
 from landmarks_jax.system.tables import Table
-from landmarks_jax.training import distributed, loop, reports
+from landmarks_jax.training import distributed, loop, run_folder
 
 # Processes, and simulated devices of each.
 LAYOUTS = {
@@ -93,8 +92,7 @@ def curves(
 
 def losses(workdir: Path) -> list[float]:
     """The logged losses of a run."""
-    lines = (workdir / reports.METRICS_FILE).read_text().splitlines()
-    return [json.loads(line)["loss"] for line in lines]
+    return [row["loss"] for row in run_folder.read_log(workdir)]
 
 
 def free_port() -> int:

@@ -15,7 +15,7 @@ from landmarks_jax.data import prepared
 from landmarks_jax.data.loader import framing_of, open_loader
 from landmarks_jax.data.sources import registry
 from landmarks_jax.system.errors import ConfigError
-from landmarks_jax.training import batches, checkpoints, loop, memory, reports, sharding
+from landmarks_jax.training import batches, loop, memory, reports, run_folder, sharding
 from tests.running import command, finish, flags, narrow
 
 STATM = Path("/proc/self/statm")
@@ -219,7 +219,7 @@ def test_streamed_and_resident_sittings_are_one_run_of_constant_memory(
     whole, cut = ([row["loss"] for row in rows(tmp_path / run)] for run in ("whole", "cut"))
     assert len(cut) == 64 // 4
     assert cut == whole[: len(cut)]
-    assert checkpoints.read_config(tmp_path / "cut").data.resident is True
+    assert run_folder.read_config(tmp_path / "cut").data.resident is True
 
 
 SPREAD = """

@@ -16,7 +16,6 @@ from landmarks_jax.evaluation.protocols import evaluate as score
 from landmarks_jax.studies import compare_runs as comparing
 from landmarks_jax.studies import runs as runs_module
 from landmarks_jax.system.errors import WorkdirError
-from landmarks_jax.training import checkpoints, reports
 from tests.running import call, narrow
 
 FACE = np.array([[-0.2, -0.2], [0.2, -0.2], [0, 0], [-0.15, 0.2], [0.15, 0.2]])
@@ -79,9 +78,6 @@ def compared(tmp_path, *folders):
 
 
 def test_files_are_named_as_training_and_evaluation_write_them():
-    assert runs_module.CONFIG_FILE == checkpoints.CONFIG_FILE
-    assert runs_module.RUN_FILE == checkpoints.RUN_FILE
-    assert runs_module.METRICS_FILE == reports.METRICS_FILE
     assert runs_module.FOLDER == run_evaluation.FOLDER
 
 

@@ -16,7 +16,7 @@ from landmarks_jax.data.sources.photos import source_digest
 from landmarks_jax.evaluation import run_evaluation
 from landmarks_jax.system.errors import ConfigError, DataError, WorkdirError
 from landmarks_jax.tasks import landmarks, task_of
-from landmarks_jax.training import checkpoints, loop
+from landmarks_jax.training import loop, run_folder
 from tests.running import narrow
 from tests.test_box_views import smooth_photo
 
@@ -127,7 +127,7 @@ def test_box_views_train_alike_from_photos_prepared_and_resident(
         )
 
     # A run of upright boxes, from before there were box views, does not go on with others.
-    record = tmp_path / "read" / checkpoints.RUN_FILE
+    record = tmp_path / "read" / run_folder.RECORD_FILE
     run = json.loads(record.read_text())
     digest = source_digest(registry.open_labelled(str(table)))
     assert run["data_digest"] != digest

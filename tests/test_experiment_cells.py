@@ -23,7 +23,7 @@ from landmarks_jax.studies.cells import (
     folder_of,
 )
 from landmarks_jax.system.errors import ConfigError, WorkdirError
-from landmarks_jax.training import checkpoints, loop
+from landmarks_jax.training import loop
 from tests.experimenting import base_of, result_of, write_run
 from tests.running import ROOT
 
@@ -154,7 +154,6 @@ def test_a_run_without_perceptual_loss_is_no_run_with_one(tmp_path):
 
 
 def test_a_run_is_trained_once_its_last_checkpoint_is_there(tmp_path):
-    assert status.CHECKPOINTS == checkpoints.FOLDER
     base = base_of(train__steps=400)
     config = config_of(CELLS["all-k10"], base, 0)
 

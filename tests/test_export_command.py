@@ -10,7 +10,7 @@ import pytest
 from landmarks_jax.evaluation import run_evaluation
 from landmarks_jax.inference import detector, graph_export, packed_file
 from landmarks_jax.tasks import task_of
-from landmarks_jax.training import checkpoints, sharding
+from landmarks_jax.training import checkpoints, run_folder, sharding
 from landmarks_jax.training import state as states
 from tests.running import call, narrow
 
@@ -21,9 +21,7 @@ def run(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("run")
     config = narrow()
     config.eval.num_fit, config.eval.num_score = 12, 10
-    checkpoints.claim(
-        workdir, config, data_digest="", weights_digest="", notes=["a note"], hardware=[]
-    )
+    run_folder.claim(workdir, config, run_folder.Record("", "", notes=["a note"]))
     mesh = sharding.make_mesh(jax.local_devices()[:1])
     like = states.abstract_state(config, task_of(config).build_networks(config), mesh)
     rng = np.random.default_rng(0)
@@ -65,8 +63,8 @@ def detector_file(run, tmp_path_factory):
 
 def test_a_run_is_packed_with_its_regressor_and_scores(run, detector_file):
     content = packed_file.read(detector_file)
-    config = checkpoints.read_config(run)
-    trained = run_evaluation.trained_variables(run_evaluation.restore(run, config).state)
+    config = run_folder.read_config(run)
+    trained = run_evaluation.trained_variables(checkpoints.restore(run, config).state)
     jax.tree.map(np.testing.assert_array_equal, dict(content.variables), trained)
     assert content.config == packed_file.inference_config(config)
     summary = content.summary
@@ -114,10 +112,10 @@ def test_a_packed_file_is_converted(detector_file, tmp_path):
 
 
 def test_a_run_without_labelled_faces(run, tmp_path):
-    config = checkpoints.read_config(run).unlock()
+    config = run_folder.read_config(run).unlock()
     config.eval.protocols, config.eval.aflw = ("aflw-995",), "/no/aflw"
     missing = tmp_path / "run"
-    checkpoints.claim(missing, config, data_digest="", weights_digest="", notes=[], hardware=[])
+    run_folder.claim(missing, config, run_folder.Record("", ""))
     out = tmp_path / "out.safetensors"
     assert re.search(
         r"/no/aflw/training\.txt.*--noregressor packs without", refused(out, f"--workdir={missing}")

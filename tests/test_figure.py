@@ -17,7 +17,7 @@ from landmarks_jax.studies import faces_figure
 from landmarks_jax.system import figures, palette
 from landmarks_jax.system.errors import ConfigError, DataError, WorkdirError
 from landmarks_jax.tasks import task_of
-from landmarks_jax.training import checkpoints, sharding
+from landmarks_jax.training import checkpoints, run_folder, sharding
 from landmarks_jax.training import state as states
 from tests import datasets
 from tests.running import ROOT, call, narrow, write_photos
@@ -38,9 +38,7 @@ def write_run(folder, seed, **fields):
         return jax.device_put(array.astype(shape.dtype), shape.sharding)
 
     state = jax.tree_util.tree_map_with_path(draw, shapes)
-    checkpoints.claim(
-        folder, config, data_digest="", weights_digest="", notes=["a note"], hardware=()
-    )
+    run_folder.claim(folder, config, run_folder.Record("", "", notes=["a note"]))
     with checkpoints.Checkpoints(folder) as saved:
         saved.save(7, state, 90.0)
     return str(folder)
@@ -168,13 +166,13 @@ def test_the_command_makes_picture_table_and_json(runs, tmp_path):
     assert figure["provenance"]["command"].startswith("landmarks-jax figure ")
 
     # Again, from the runs' weights and the faces themselves.
-    config = checkpoints.read_config(tmp_path / runs[0])
+    config = run_folder.read_config(tmp_path / runs[0])
     (protocol,) = run_evaluation.open_faces(config)
     labels = protocol.score.points
     frame = consistency.frames(labels)
     eyes = np.linalg.norm(labels[:, 0] - labels[:, 1], axis=-1)
     for folder, run in zip(runs, figure["runs"], strict=True):
-        state = run_evaluation.restore(tmp_path / folder, config).state
+        state = checkpoints.restore(tmp_path / folder, config).state
         found = ViewDetector(config, run_evaluation.trained_variables(state))(protocol.score.views)
         wanted = consistency.of_landmarks(found, frame)
         assert run["consistency"]["rms"] == pytest.approx(wanted["rms"], abs=1e-3)
@@ -212,9 +210,9 @@ def test_what_cannot_be_shown_is_one_line(runs, tmp_path):
     out = tmp_path / "figure.png"
     box = write_run(tmp_path / "box", 2, data__crop="box")
     (tmp_path / "empty").mkdir()
-    config = checkpoints.read_config(tmp_path / runs[0])
+    config = run_folder.read_config(tmp_path / runs[0])
     bare = tmp_path / "bare"
-    checkpoints.claim(bare, config, data_digest="", weights_digest="", notes=[], hardware=())
+    run_folder.claim(bare, config, run_folder.Record("", ""))
     refused = [
         (runs[:1], {}, ConfigError, "two runs or more"),
         ([runs[0], str(tmp_path / "empty")], {}, WorkdirError, "empty: not a run"),

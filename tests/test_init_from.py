@@ -21,9 +21,10 @@ from landmarks_jax.training import (
     import_published,
     init_from,
     loop,
-    restoring,
-    run_transfer,
+    run_folder,
+    run_inputs,
     sharding,
+    transfer_files,
 )
 from landmarks_jax.training import state as states
 from landmarks_jax.weights import published_networks
@@ -77,8 +78,8 @@ def core(tmp_path_factory):
 
 def kernels(workdir):
     """The 3 x 3 kernels of a pretraining's checkpoint, by path, and its whole detector."""
-    config = checkpoints.read_config(workdir)
-    variables = jax.device_get(states.trained_variables(restoring.restore(workdir, config).state))
+    config = run_folder.read_config(workdir)
+    variables = jax.device_get(states.trained_variables(checkpoints.restore(workdir, config).state))
     flat = flax.traverse_util.flatten_dict(variables["params"])
     return {path: leaf for path, leaf in flat.items() if leaf.shape[:2] == (3, 3)}, variables
 
@@ -104,7 +105,7 @@ def test_pretraining_tells_pckh_and_is_scored(core):
         assert 0 <= row["pckh"] <= 100
         assert 0 < row["loss"] < 10
     assert (run / "pictures" / "step-000002.png").stat().st_size > 5_000
-    assert checkpoints.read_run(run)["start"] == {"mode": "scratch"}
+    assert run_folder.read_record(run).init == {"mode": "scratch"}
     out = run_evaluation.evaluate_run(run)
     folder = run / "evaluation"
     result = json.loads((folder / "mpii.json").read_text())
@@ -118,7 +119,7 @@ def test_pretraining_tells_pckh_and_is_scored(core):
 
     # The headline again, from the detector's own maps.
     people = pckh.open_people(config)
-    variables = states.trained_variables(restoring.restore(run, config).state)
+    variables = states.trained_variables(checkpoints.restore(run, config).state)
     maps = ViewDetector(config, variables).find(people.views)["heatmaps"]
     cells = maps.reshape(2, 16, 16).argmax(1)
     middles = (2 * np.stack([cells % 4, cells // 4], -1) + 1) / 4 - 1
@@ -181,18 +182,18 @@ def adapted(core, tmp_path_factory):
         with pytest.raises(CutOffError):
             loop.train(config, workdir)
     assert said[0].startswith(f"adapted by projections from the detector of {core[0]} (step 2, tr")
-    state = restoring.restore(workdir, config).state
+    state = checkpoints.restore(workdir, config).state
     counts = [
         sum(leaf.size for leaf in jax.tree.leaves(tree))
         for tree in (state.params["detector"], state.core)
     ]
     assert said[0].endswith("weights {:,} train and {:,} are frozen".format(*counts))
-    states_seen = [restoring.restore(workdir, config)]
+    states_seen = [checkpoints.restore(workdir, config)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(init_from, "_read", lambda config: pytest.fail("the core is read again"))
         watched = watch_core(patch)
         assert loop.train(config, workdir) == 0
-    states_seen.append(restoring.restore(workdir, config))
+    states_seen.append(checkpoints.restore(workdir, config))
     return workdir, config, states_seen, watched
 
 
@@ -281,16 +282,16 @@ def zeros(config, mesh):
 
 def test_a_handover_keeps_the_core_to_the_bit(core, adapted, tmp_path, caplog):
     run, config, (_, late), _ = adapted
-    run_transfer.write(late, run, tmp_path / "handed")
-    arrays = run_transfer.read(tmp_path / "handed").arrays
+    transfer_files.write(late, run, tmp_path / "handed")
+    arrays = transfer_files.read(tmp_path / "handed").arrays
     assert arrays["params/detector/block1/conv1/projection"].dtype == np.float16
-    assert loop.train(config, tmp_path / "new", handover=tmp_path / "handed") == 0
-    restarted = restoring.restore(tmp_path / "new", config)
+    assert loop.train(config, tmp_path / "new", transfer_from=tmp_path / "handed") == 0
+    restarted = checkpoints.restore(tmp_path / "new", config)
     assert restarted.step == 4
     assert_same_bytes(flat_core(restarted.state), kernels(core[0])[0])
-    old, new = (checkpoints.read_run(folder) for folder in (run, tmp_path / "new"))
-    assert new["start"] == old["start"]
-    assert new["start"]["mode"] == "adapt"
+    old, new = (run_folder.read_record(folder) for folder in (run, tmp_path / "new"))
+    assert new.init == old.init
+    assert new.init["mode"] == "adapt"
 
 
 def test_export_folds_the_projections_into_a_plain_smaller_file(adapted, tmp_path):
@@ -308,7 +309,7 @@ def test_export_folds_the_projections_into_a_plain_smaller_file(adapted, tmp_pat
     ours = run_evaluation.detectors_of(config, late.state)
     found = ViewDetector(content.config, content.variables)(views)
     np.testing.assert_allclose(found, ours["running"](views), atol=1e-5)
-    assert content.summary["notes"] == checkpoints.read_notes(run)
+    assert content.summary["notes"] == run_folder.read_record(run).all_notes()
     assert "adapted by projections from the detector of" in content.summary["notes"][0]
 
 
@@ -320,7 +321,7 @@ def test_fine_tuning_by_the_commands(core, tmp_path):
     assert code == 0, err
     assert f"fine-tuned from the detector of {core[0]}" in err
     assert "are frozen" not in err
-    state = restoring.restore(tmp_path, config).state
+    state = checkpoints.restore(tmp_path, config).state
     assert state.core == {}
     _, variables = kernels(core[0])
     found = flax.traverse_util.flatten_dict(jax.device_get(state.params["detector"]))
@@ -376,7 +377,7 @@ def test_a_published_file_is_a_core(tmp_path):
 def test_what_cannot_start_is_said_before_anything_slow(
     fields, message, core, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(loop, "load_frozen", lambda *_: pytest.fail("too late"))
+    monkeypatch.setattr(run_inputs, "load_frozen", lambda *_: pytest.fail("too late"))
     config = narrow(**{"init__mode": "adapt", "init__core": str(core[0]), **fields})
     with pytest.raises(UserError, match=message) as error:
         loop.train(config, tmp_path / "run")
@@ -387,21 +388,16 @@ def test_what_cannot_start_is_said_before_anything_slow(
 def test_a_run_that_starts_from_scratch_tells_no_start(tmp_path):
     config = narrow()
     assert init_from.find(config, tmp_path, None).notes() == []
-    claim = {"data_digest": "", "weights_digest": "", "notes": [], "hardware": []}
-    checkpoints.claim(tmp_path, config, **claim)
-    assert checkpoints.read_run(tmp_path)["start"] == {"mode": "converted"}
 
 
 def test_a_run_does_not_begin_anew_from_another_core(core, tmp_path):
     config = adapting(core[0])
-    checkpoints.claim(
+    run_folder.claim(
         tmp_path,
         config,
-        data_digest="",
-        weights_digest="",
-        start={"mode": "adapt", "core": str(core[0]), "source": "", "sha256": "other"},
-        notes=[],
-        hardware=[],
+        run_folder.Record(
+            "", "", init={"mode": "adapt", "core": str(core[0]), "source": "", "sha256": "other"}
+        ),
     )
     with pytest.raises(ConfigError, match=r"is not what it was when .* was begun"):
         init_from.find(config, tmp_path, None)
@@ -412,11 +408,11 @@ def test_converted_networks_are_not_gone_on_with_but_handed_over_and_started_fro
 ):
     run = tmp_path / "run"
     config = narrow(views__size=32, data__canvas_size=40, **SMALL)
-    config = import_published.adopt(run, config, detector=CORE_FILE)
+    config = import_published.import_run(run, config, detector=CORE_FILE)
     with pytest.raises(WorkdirError, match=r"no training to go on with; .*init\.mode=finetune"):
         loop.train(config, run)
-    run_transfer.write(restoring.restore(run, config), run, tmp_path / "handed")
-    start = init_from.find(config, tmp_path / "other", run_transfer.read(tmp_path / "handed"))
+    transfer_files.write(checkpoints.restore(run, config), run, tmp_path / "handed")
+    start = init_from.find(config, tmp_path / "other", transfer_files.read(tmp_path / "handed"))
     assert start.notes() == ["trained on from published networks, converted from PyTorch"]
     finetuned = config.copy_and_resolve_references().unlock()
     finetuned.init.mode, finetuned.init.core = "finetune", str(run)
@@ -428,10 +424,10 @@ def test_a_sitting_on_joints_refuses_what_it_could_not_use(tmp_path, monkeypatch
     config = pretraining("nowhere")
     options = {"start": 0.0, "minutes": 1, "reserve": 0}
     with pytest.raises(ConfigError, match="folders of photos have no joints"):
-        timed_session.sit(config, tmp_path / "run", tmp_path, photos=["p"], **options)
+        timed_session.run_session(config, tmp_path / "run", tmp_path, photos=["p"], **options)
     config.eval.protocols = ("aflw-995",)
     with pytest.raises(ConfigError, match=r"--protocol aflw-995: .* is a run on joints"):
-        timed_session.sit(config, tmp_path / "run", tmp_path, **options)
+        timed_session.run_session(config, tmp_path / "run", tmp_path, **options)
 
 
 def test_what_joints_cannot_be_trained_with(core):

@@ -14,7 +14,7 @@ from landmarks_jax.inference import api, packed_file
 from landmarks_jax.inference.detector import ViewDetector
 from landmarks_jax.system.errors import ConfigError, DataError, WorkdirError
 from landmarks_jax.tasks import task_of
-from landmarks_jax.training import checkpoints, sharding
+from landmarks_jax.training import checkpoints, run_folder, sharding
 from landmarks_jax.training import state as states
 from tests import datasets
 from tests.running import narrow
@@ -38,13 +38,10 @@ def run(tmp_path_factory):
         return jax.device_put(array.astype(shape.dtype), shape.sharding)
 
     state = jax.tree_util.tree_map_with_path(draw, shapes)
-    checkpoints.claim(
+    run_folder.claim(
         workdir,
         config,
-        data_digest="a",
-        weights_digest="",
-        notes=["a note"],
-        hardware=["2 processor cores"],
+        run_folder.Record("a", "", notes=["a note"], hardware=["2 processor cores"]),
     )
     with checkpoints.Checkpoints(workdir) as saved:
         saved.save(7, state, 90.0)
@@ -217,5 +214,5 @@ def test_the_regressor_is_for_the_views_of_the_runs_crop(crop, order, tmp_path):
     }
     config = narrow(data__crop=crop)
     workdir = tmp_path / "run"
-    checkpoints.claim(workdir, config, data_digest="", weights_digest="", notes=[], hardware=())
+    run_folder.claim(workdir, config, run_folder.Record("", ""))
     assert [protocol.crop for protocol in pack_run.open_faces(workdir, places)] == order

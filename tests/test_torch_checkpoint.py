@@ -11,13 +11,13 @@ import pytest
 
 from landmarks_jax import load_detector
 from landmarks_jax.configs import released
-from landmarks_jax.evaluation import pack_run, run_evaluation
+from landmarks_jax.evaluation import pack_run
 from landmarks_jax.inference import packed_file
 from landmarks_jax.keypoints import soft_argmax
 from landmarks_jax.models.generator import Generator
 from landmarks_jax.models.hourglass import Detector
 from landmarks_jax.system.errors import WeightsError, WorkdirError
-from landmarks_jax.training import checkpoints, import_published
+from landmarks_jax.training import checkpoints, import_published, run_folder
 from landmarks_jax.weights import published_networks
 from tests.pickling import tensor, zipped
 from tests.running import ROOT, command, finish
@@ -104,7 +104,7 @@ def config():
 def run(tmp_path_factory, config):
     """The folder of a run that was converted from the stored files."""
     workdir = tmp_path_factory.mktemp("runs") / "published"
-    import_published.adopt(
+    import_published.import_run(
         workdir,
         config,
         detector=STORED / "fan.pth",
@@ -115,7 +115,7 @@ def run(tmp_path_factory, config):
 
 
 def test_the_run_that_is_made(run, config):
-    read = checkpoints.read_config(run)
+    read = run_folder.read_config(run)
     assert read.model.to_dict() == {
         **config.model.to_dict(),
         "num_landmarks": 3,
@@ -125,14 +125,14 @@ def test_the_run_that_is_made(run, config):
         "residual_blocks": 1,
     }
     assert read.objective == config.objective
-    restored = run_evaluation.restore(run, read)
+    restored = checkpoints.restore(run, read)
     assert (restored.step, restored.seconds) == (0, 0.0)
     detector = published_networks.read_detector(STORED / "fan.pth", STORED / "core.pth").variables
     generator = published_networks.read_generator(STORED / "gen.pth").variables
     for part in ("params", "batch_stats"):
         wanted = {"detector": detector[part], "generator": generator[part]}
         jax.tree.map(np.testing.assert_array_equal, getattr(restored.state, part), wanted)
-    (note,) = checkpoints.read_notes(run)
+    (note,) = run_folder.read_record(run).all_notes()
     assert note.startswith("converted from PyTorch, not trained here: the detector from fan.pth (")
     assert "core.pth (SHA-256 " in note
     assert "gen.pth (SHA-256 " in note
@@ -146,21 +146,21 @@ def test_the_packed_detector_of_that_run(tmp_path, run):
     found = detector(views, boxes=[[0, 0, 32, 32]] * len(views)).landmarks
     # A cell is 4 pixels wide; its middle one and a half from the first pixel's centre.
     np.testing.assert_allclose(found, 4 * cells + 1.5, atol=16 * TOLERANCE)
-    assert detector.summary["notes"] == checkpoints.read_notes(run)
+    assert detector.summary["notes"] == run_folder.read_record(run).all_notes()
 
 
 def test_a_detector_alone(tmp_path, config):
     config = config.copy_and_resolve_references()
     config.model.generator_channels, config.model.residual_blocks = 1, 1
-    sized = import_published.adopt(tmp_path / "run", config, detector=STORED / "core.pth")
+    sized = import_published.import_run(tmp_path / "run", config, detector=STORED / "core.pth")
     assert sized.model.generator_channels == config.model.generator_channels
-    assert "no generator was converted" in checkpoints.read_notes(tmp_path / "run")[1]
-    assert run_evaluation.restore(tmp_path / "run", sized).step == 0
+    assert "no generator was converted" in run_folder.read_record(tmp_path / "run").all_notes()[1]
+    assert checkpoints.restore(tmp_path / "run", sized).step == 0
 
 
 def test_a_folder_that_holds_a_run(run, config):
     with pytest.raises(WorkdirError, match="holds a run already"):
-        import_published.adopt(run, config, detector=STORED / "core.pth")
+        import_published.import_run(run, config, detector=STORED / "core.pth")
 
 
 def test_networks_of_different_trainings(tmp_path, config, monkeypatch):
@@ -168,7 +168,7 @@ def test_networks_of_different_trainings(tmp_path, config, monkeypatch):
     other.sizes["num_landmarks"] = 5
     monkeypatch.setattr(published_networks, "read_generator", lambda path: other)
     with pytest.raises(WeightsError, match="finds 3 landmarks and the generator takes 5"):
-        import_published.adopt(
+        import_published.import_run(
             tmp_path / "run", config, detector=STORED / "core.pth", generator=STORED / "gen.pth"
         )
     assert not (tmp_path / "run").exists()
@@ -245,7 +245,7 @@ def test_the_command(tmp_path):
     code, out, err = finish(right)
     assert code == 0, err
     assert "num_landmarks 3" in out
-    assert checkpoints.read_config(tmp_path / "run").views.size == 128
+    assert run_folder.read_config(tmp_path / "run").views.size == 128
     code, _, err = finish(wrong)
     assert code == 2
     assert err.splitlines()[-1].startswith(f"error: {tmp_path}/other.pth: not a detector")

@@ -284,7 +284,7 @@ DEVICES = """
 import functools, json, sys
 import jax, jax.numpy as jnp, numpy as np
 from landmarks_jax.tasks import task_of
-from landmarks_jax.training import loop, sharding, state as states
+from landmarks_jax.training import run_inputs, sharding, state as states
 from tests.running import narrow
 
 def loss_and_gradient(devices, dtype, bn_groups="joint"):
@@ -296,7 +296,7 @@ def loss_and_gradient(devices, dtype, bn_groups="joint"):
         networks = task.build_networks(config)
         mesh = sharding.make_mesh(jax.devices()[:devices])
         state = states.start_state(config, networks, mesh)
-        frozen, _ = loop.load_frozen(config, networks)
+        frozen, _ = run_inputs.load_frozen(config, networks)
         frozen = sharding.put_replicated(mesh, frozen)
         canvases = np.random.default_rng(0).integers(0, 256, (16, 20, 20, 3), np.uint8)
 

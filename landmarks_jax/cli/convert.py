@@ -77,7 +77,7 @@ def _checkpoint(values: flags.FlagValues) -> None:
             raise ConfigError(f"--{name}: needed to convert a checkpoint; --help says more")
     from landmarks_jax.training import import_published  # noqa: PLC0415
 
-    config = import_published.adopt(
+    config = import_published.import_run(
         Path(values.workdir),
         values.config,
         detector=Path(values.detector),

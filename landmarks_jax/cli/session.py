@@ -58,7 +58,7 @@ def _run(call: Call) -> int:
     from landmarks_jax.studies import timed_session  # noqa: PLC0415
 
     values = call.flags
-    return timed_session.sit(
+    return timed_session.run_session(
         values.config,
         Path(values.workdir),
         Path(values.out),
@@ -67,7 +67,7 @@ def _run(call: Call) -> int:
         reserve=values.reserve,
         photos=values.photos,
         canvases=Path(values.canvases),
-        handed=shared_flags.transfer(values),
+        transfer_from=shared_flags.transfer(values),
         command=call.command_line,
     )
 

@@ -89,7 +89,7 @@ def _run(call: Call) -> int:
 
     with distributed.joined(**place):
         return loop.train(
-            values.config, Path(values.workdir), handover=shared_flags.transfer(values)
+            values.config, Path(values.workdir), transfer_from=shared_flags.transfer(values)
         )
 
 

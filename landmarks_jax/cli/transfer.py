@@ -20,12 +20,11 @@ def _add_flags(values: flags.FlagValues) -> None:
 
 
 def _run(call: Call) -> None:
-    from landmarks_jax.evaluation import run_evaluation  # noqa: PLC0415
-    from landmarks_jax.training import checkpoints, run_transfer  # noqa: PLC0415
+    from landmarks_jax.training import checkpoints, run_folder, transfer_files  # noqa: PLC0415
 
     workdir = Path(call.flags.workdir)
-    restored = run_evaluation.restore(workdir, checkpoints.read_config(workdir))
-    for path in run_transfer.write(restored, workdir, Path(call.flags.out)):
+    restored = checkpoints.restore(workdir, run_folder.read_config(workdir))
+    for path in transfer_files.write(restored, workdir, Path(call.flags.out)):
         print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB")
 
 

@@ -13,7 +13,7 @@ from landmarks_jax.inference import packed_file
 from landmarks_jax.inference.detector import ViewDetector
 from landmarks_jax.inference.linear_map import LinearMap
 from landmarks_jax.system.errors import UserError
-from landmarks_jax.training import checkpoints
+from landmarks_jax.training import checkpoints, run_folder
 
 _CONFIDENCE_BINS = 5
 
@@ -32,15 +32,15 @@ def pack_run(
     Raises:
       UserError: the run or the labelled faces cannot be used.
     """
-    config = checkpoints.read_config(workdir)
+    config = run_folder.read_config(workdir)
     run_evaluation.need_landmarks(workdir, config, "packed")
-    restored = run_evaluation.restore(workdir, config)
+    restored = checkpoints.restore(workdir, config)
     variables = run_evaluation.trained_variables(restored.state)
     detector = ViewDetector(config, variables)
     scored = [_score(protocol, detector) for protocol in protocols]
     summary = {
         "trained_on": {"source": config.data.source, "crop": config.data.crop},
-        "notes": checkpoints.read_notes(workdir),
+        "notes": run_folder.read_record(workdir).all_notes(),
         "provenance": run_evaluation.provenance(restored, command),
         "packed_on": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "scores": [scores for _, scores in scored],
@@ -65,7 +65,7 @@ def open_faces(workdir: Path, faces: Mapping[str, Any]) -> list[Protocol]:
     Raises:
       UserError: the run or the labelled faces cannot be used.
     """
-    config = checkpoints.read_config(workdir)
+    config = run_folder.read_config(workdir)
     run_evaluation.need_landmarks(workdir, config, "packed")
     try:
         protocols = run_evaluation.open_faces(config, **faces)

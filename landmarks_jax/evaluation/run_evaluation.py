@@ -26,12 +26,12 @@ from landmarks_jax.inference.detector import STATISTICS_BATCH, ViewDetector
 from landmarks_jax.system import figures, files
 from landmarks_jax.system.errors import ConfigError, WorkdirError
 from landmarks_jax.tasks import task_of
-from landmarks_jax.training import checkpoints, sharding
+from landmarks_jax.training import checkpoints, run_folder, sharding
 from landmarks_jax.training import state as states
-from landmarks_jax.training.restoring import restore
+from landmarks_jax.training.checkpoints import restore
 from landmarks_jax.training.state import TrainState, trained_variables
 
-FOLDER = "evaluation"
+FOLDER = run_folder.EVALUATION
 
 
 def detectors_of(config: ConfigDict, state: TrainState) -> dict[str, ViewDetector]:
@@ -98,7 +98,7 @@ def evaluate_run(
     Raises:
       UserError: the run or the labelled faces cannot be used.
     """
-    config = checkpoints.read_config(workdir)
+    config = run_folder.read_config(workdir)
     if config.objective.task == "pose":
         if fit or score or crops:
             raise ConfigError(f"{workdir}: is a run on joints, which --protocol mpii alone scores")
@@ -106,7 +106,7 @@ def evaluate_run(
     opened = open_faces(config, protocol_names, fit=fit, score=score, crops=crops, **places)
     restored = restore(workdir, config)
     detectors = detectors_of(config, restored.state)
-    notes = [task_of(config).describe(config), *checkpoints.read_notes(workdir)]
+    notes = [task_of(config).describe(config), *run_folder.read_record(workdir).all_notes()]
     out = workdir / FOLDER
     results = []
     for protocol in opened:
@@ -138,7 +138,7 @@ def _evaluate_pose(
         name: functools.partial(_joints, detector)
         for name, detector in detectors_of(config, restored.state).items()
     }
-    result = pckh.evaluate(people, detectors, notes=checkpoints.read_notes(workdir))
+    result = pckh.evaluate(people, detectors, notes=run_folder.read_record(workdir).all_notes())
     result["provenance"] = _provenance_of(workdir, restored, command)
     markdown, out = pckh.to_markdown(result), workdir / FOLDER
     shown = result["examples"]
@@ -269,8 +269,8 @@ def _provenance_of(
     """`provenance`, what the run was trained on and with which crop."""
     return {
         **provenance(restored, command),
-        "trained_on": checkpoints.read_hardware(workdir),
-        "training_crop": checkpoints.read_config(workdir).data.crop,
+        "trained_on": list(run_folder.read_record(workdir).hardware),
+        "training_crop": run_folder.read_config(workdir).data.crop,
     }
 
 

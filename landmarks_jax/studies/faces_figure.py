@@ -34,7 +34,7 @@ from landmarks_jax.inference.detector import ViewDetector
 from landmarks_jax.system import figures
 from landmarks_jax.system.errors import ConfigError, WorkdirError
 from landmarks_jax.tasks import task_of
-from landmarks_jax.training import checkpoints
+from landmarks_jax.training import checkpoints, run_folder
 
 Figure = dict[str, Any]
 
@@ -91,13 +91,13 @@ def _open_runs(folders: Sequence[str]) -> dict[str, ConfigDict]:
         raise ConfigError("give the folders of two runs or more, the baseline first")
     runs: dict[str, ConfigDict] = {}
     for folder in folders:
-        if not (Path(folder) / checkpoints.CONFIG_FILE).is_file():
-            raise WorkdirError(f"{folder}: not a run, it has no {checkpoints.CONFIG_FILE}")
+        if not run_folder.is_run(Path(folder)):
+            raise WorkdirError(f"{folder}: not a run, it has no {run_folder.CONFIG_FILE}")
         if Path(folder).resolve() in {Path(known).resolve() for known in runs}:
             raise WorkdirError(f"{folder}: is given twice; name each run once")
-        if checkpoints.newest(Path(folder)) is None:
+        if run_folder.newest_step(Path(folder)) is None:
             raise WorkdirError(f"{folder}: has no checkpoint yet; train it first")
-        config = checkpoints.read_config(Path(folder))
+        config = run_folder.read_config(Path(folder))
         run_evaluation.need_landmarks(Path(folder), config, "shown beside others")
         runs[folder.rstrip("/")] = config
     (first, wanted), *others = runs.items()
@@ -142,7 +142,7 @@ def measure(
     measured: list[dict[str, Any]] = []
     notes: dict[str, None] = {}
     for folder, config in runs.items():
-        restored = run_evaluation.restore(Path(folder), config)
+        restored = checkpoints.restore(Path(folder), config)
         detector = ViewDetector(config, run_evaluation.trained_variables(restored.state))
         landmarks = detector(protocol.score.views)
         if not np.isfinite(landmarks).all():
@@ -164,7 +164,7 @@ def measure(
             }
         )
         notes |= dict.fromkeys(
-            [task_of(config).describe(config), *checkpoints.read_notes(Path(folder))]
+            [task_of(config).describe(config), *run_folder.read_record(Path(folder)).all_notes()]
         )
     return {
         "format": 1,

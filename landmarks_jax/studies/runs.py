@@ -13,10 +13,9 @@ from landmarks_jax import config as configuration
 from landmarks_jax.evaluation.labelled_faces import PROTOCOLS
 from landmarks_jax.evaluation.score_tables import Result
 from landmarks_jax.system.errors import WorkdirError
+from landmarks_jax.training import run_folder
+from landmarks_jax.training.run_folder import CONFIG_FILE, EVALUATION, RECORD_FILE
 
-# As `training` and `evaluate` name them; imported from there, Orbax would be loaded.
-CONFIG_FILE, RUN_FILE, METRICS_FILE = "config.json", "run.json", "metrics.jsonl"
-FOLDER = "evaluation"
 FORMAT = 1
 
 # A protocol's name and its crop.
@@ -83,12 +82,12 @@ def read_run(name: str) -> Run:
         raise WorkdirError(f"{name}: is a run on joints; runs on landmarks are compared")
     if not isinstance(seed, int) or not isinstance(num_landmarks, int):
         raise WorkdirError(f"{folder / CONFIG_FILE}: seed and num_landmarks must be whole numbers")
-    run = _read_object(folder / RUN_FILE)
+    run = _read_object(folder / RECORD_FILE)
     digests = (run.get("data_digest") or "", run.get("weights_digest") or "")
-    paths = sorted((folder / FOLDER).glob("*.json"))
+    paths = sorted((folder / EVALUATION).glob("*.json"))
     results = [_read_result(path) for path in paths]
     found = {(result["protocol"], result["crop"]): result for result in results}
-    return Run(name.rstrip("/"), config, digests, *_last_of_log(folder / METRICS_FILE), found)
+    return Run(name.rstrip("/"), config, digests, *_last_of_log(folder), found)
 
 
 def _read_object(path: Path) -> dict[str, Any]:
@@ -117,18 +116,10 @@ def _has_errors(scores: object) -> bool:
     return isinstance(scores, dict) and bool(scores.get("forward"))
 
 
-def _last_of_log(path: Path) -> tuple[int | None, float | None]:
-    """Steps and minutes of the last line of a log; a line that a kill cut short is not read."""
-    if not path.is_file():
-        return None, None
-    lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("}\n")]
-    if not lines:
-        return None, None
-    try:
-        last = json.loads(lines[-1])
-        return int(last["step"]), round(last["seconds"] / 60, 2)
-    except (ValueError, KeyError, TypeError) as error:
-        raise WorkdirError(f"{path}: its last line cannot be read ({error})") from error
+def _last_of_log(folder: Path) -> tuple[int | None, float | None]:
+    """Steps and minutes at the end of a run's log."""
+    rows = run_folder.read_log(folder)
+    return (rows[-1]["step"], round(rows[-1]["seconds"] / 60, 2)) if rows else (None, None)
 
 
 def scoring_command(run: Run, key: Key, scored: Sequence[Result]) -> str:
@@ -203,7 +194,7 @@ def differences(runs: Sequence[Run]) -> list[dict[str, Any]]:
     for index, name in enumerate(("data_digest", "weights_digest")):
         digests = [run.digests[index][:12] or None for run in runs]
         if len(set(digests)) > 1:
-            differing.append(_by_value(f"{RUN_FILE}: {name}", digests, runs))
+            differing.append(_by_value(f"{RECORD_FILE}: {name}", digests, runs))
     return differing
 
 

@@ -7,11 +7,11 @@ from ml_collections import ConfigDict
 
 from landmarks_jax import config as configuration
 from landmarks_jax.evaluation import labelled_faces
-from landmarks_jax.studies.runs import CONFIG_FILE, Key, Run, read_run
+from landmarks_jax.studies.runs import Key, Run, read_run
 from landmarks_jax.system.errors import WorkdirError
+from landmarks_jax.training import run_folder
+from landmarks_jax.training.run_folder import CONFIG_FILE
 
-# As `training` names it; imported from there, Orbax would be loaded.
-CHECKPOINTS = "checkpoints"
 # Minutes that results and logs may round away.
 _ROUNDED = 0.005
 
@@ -32,7 +32,7 @@ def open_run(folder: Path, config: ConfigDict) -> Run | None:
     Raises:
       WorkdirError: it holds a run of another configuration, or a damaged one.
     """
-    if not (folder / CONFIG_FILE).is_file():
+    if not run_folder.is_run(folder):
         return None
     run = read_run(str(folder))
     for field, before, now in configuration.differences(run.config, config):
@@ -56,10 +56,8 @@ def is_trained(run: Run, folder: Path, config: ConfigDict) -> bool:
 
     The log alone would not do: its last line is written before the checkpoint is.
     """
-    saved = folder / CHECKPOINTS
-    steps = [int(path.name) for path in saved.iterdir() if path.name.isdigit()] if (
-        saved.is_dir()) else []  # fmt: skip
-    return max(steps, default=-1) == run.steps and _is_done(config, run.steps, run.minutes)
+    trained = run_folder.newest_step(folder) == run.steps is not None
+    return trained and _is_done(config, run.steps, run.minutes)
 
 
 def is_scored(run: Run, key: Key, config: ConfigDict) -> bool:

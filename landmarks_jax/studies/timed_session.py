@@ -1,4 +1,7 @@
-"""One sitting of a run on a machine that is at hand for minutes: train, hand over, evaluate."""
+"""A training session of limited length: prepare photos, train, write transfer files, evaluate.
+
+For a machine that is available for minutes, such as a borrowed accelerator.
+"""
 
 import hashlib
 import io
@@ -17,13 +20,13 @@ from landmarks_jax.data.sources import registry
 from landmarks_jax.evaluation import run_evaluation
 from landmarks_jax.system import files
 from landmarks_jax.system.errors import ConfigError, WorkdirError
-from landmarks_jax.training import checkpoints, loop, reports, run_transfer
+from landmarks_jax.training import checkpoints, loop, run_folder, transfer_files
 
-HANDOVER = "transfer"
+TRANSFER = "transfer"
 RESULTS = "results.zip"
 
 
-def sit(
+def run_session(
     config: ConfigDict,
     workdir: Path,
     out: Path,
@@ -33,27 +36,28 @@ def sit(
     reserve: float,
     photos: Sequence[str] = (),
     canvases: Path = Path("prepared"),
-    handed: Path | None = None,
+    transfer_from: Path | None = None,
     command: Sequence[str] = (),
 ) -> int:
-    """Prepares the photos, trains, writes the handover and evaluates, within some minutes.
+    """Prepares photos, trains, writes transfer files and evaluates, within some minutes.
 
-    What was trained is handed over before anything is evaluated: a kill then costs the tables.
+    The transfer files are written before the evaluation, so a kill in the end costs the tables
+    only.
 
     Args:
       config: the configuration; its own limits hold as well.
-      workdir: the run's folder; a run goes on from the checkpoints in it.
-      out: the folder for the handover and the results.
-      start: when the sitting began, by `time.monotonic()`.
-      minutes: the sitting's length; training gets what the rest leaves of it.
-      reserve: minutes kept back for what follows the training.
-      photos: folders of photos to train on, in place of the configuration's; see `on_canvases`.
-      canvases: the folder that keeps their prepared form, for every run that wants the same.
-      handed: a handover to start from where the run has no checkpoint.
-      command: the command line that asked for this, for the record.
+      workdir: the run's folder; a run continues from the checkpoints in it.
+      out: the folder for `transfer/` and `results.zip`.
+      start: when the session began, on the clock of `time.monotonic()`.
+      minutes: length of the session, preparation and compilation included.
+      reserve: minutes of it kept for what follows the training.
+      photos: folders of photos that replace the configuration's; see `on_canvases`.
+      canvases: the folder that keeps their prepared form, shared by all runs.
+      transfer_from: transfer files to begin from if the run has no checkpoint.
+      command: the command line, for the record.
 
     Returns:
-      0, or 128 plus the number of the signal that ended it; nothing was evaluated then.
+      0, or 128 plus the number of the signal that ended the training; nothing was evaluated then.
 
     Raises:
       UserError: something a user can act on.
@@ -62,18 +66,18 @@ def sit(
     if photos:
         if config.objective.task != "landmarks":
             raise ConfigError(
-                "--photos: folders of photos have no joints; a run on joints takes those of "
+                "--photos: folders of photos have no joints; a run of the pose task reads "
                 "config.data.roots"
             )
         config = on_canvases(config, photos, canvases)
     _check_faces(config, workdir)
     deadline = start + 60 * (minutes - reserve)
-    code = loop.train(config, workdir, handover=handed, deadline=deadline)
-    restored = run_evaluation.restore(workdir, checkpoints.read_config(workdir))
-    written = run_transfer.write(restored, workdir, out / HANDOVER)
+    code = loop.train(config, workdir, transfer_from=transfer_from, deadline=deadline)
+    restored = checkpoints.restore(workdir, run_folder.read_config(workdir))
+    written = transfer_files.write(restored, workdir, out / TRANSFER)
     size = sum(path.stat().st_size for path in written) / 2**20
     print(
-        f"{out / HANDOVER}: step {restored.step}, {len(written)} files, {size:.1f} MiB", flush=True
+        f"{out / TRANSFER}: step {restored.step}, {len(written)} files, {size:.1f} MiB", flush=True
     )
     if code:
         return code
@@ -86,7 +90,7 @@ def sit(
 
 
 def _check_faces(config: ConfigDict, workdir: Path) -> None:
-    """Opens the labelled faces that lie in files, so that a lack of them costs no training."""
+    """Opens labelled faces that are read from files, so that missing ones cost no training."""
     names = [name for name in config.eval.protocols if name != "synthetic"]
     if config.objective.task == "pose" and config.eval.protocols:
         run_evaluation.open_people(workdir, config)
@@ -95,14 +99,14 @@ def _check_faces(config: ConfigDict, workdir: Path) -> None:
 
 
 def on_canvases(config: ConfigDict, photos: Sequence[str], canvases: Path) -> ConfigDict:
-    """The configuration on the prepared form of folders of photos, which is made if need be.
+    """The configuration with its photos replaced by the prepared form of folders of photos.
 
     Args:
-      config: the configuration; its `data.exclude` holds. Points, which the box crop needs, are
-        those of `points.csv` in the folder.
-      photos: folders of photos, such as `landmarks-jax prepare --shrink` makes; `DIR:tight` cuts a
-        folder's photos so, whatever the configuration's crop. One named n times counts n times.
-      canvases: the folder that keeps prepared forms.
+      config: the configuration; its `data.exclude` applies. The box crop takes its points from
+        `points.csv` in the folder.
+      photos: folders of photos, such as `landmarks-jax prepare --shrink` makes. `DIR:tight`
+        overrides the configuration's crop. A folder given n times counts n times.
+      canvases: the folder that keeps prepared forms; missing ones are prepared.
     """
     roots = [str(_canvases_of(config, text, canvases)) for text in photos]
     config = config.copy_and_resolve_references()
@@ -113,7 +117,6 @@ def on_canvases(config: ConfigDict, photos: Sequence[str], canvases: Path) -> Co
 
 
 def _canvases_of(config: ConfigDict, text: str, canvases: Path) -> Path:
-    """The folder with the prepared form of one folder of photos, which is made if need be."""
     name, _, crop = text.rpartition(":")
     config = config.copy_and_resolve_references()
     with config.unlocked():
@@ -124,17 +127,19 @@ def _canvases_of(config: ConfigDict, text: str, canvases: Path) -> Path:
         photos = Path(name)
         folder = canvases / f"{photos.resolve().name}-{_fingerprint(config, photos)}"
         config.data.source, config.data.roots = "folder", (name,)
-        config.data.split = "all"  # of the folder; its source may have had splits
+        config.data.part = (
+            "all"  # of the folder; the configuration's split was applied when it was made
+        )
         points = photos / shrink.POINTS
-        wanted = config.data.crop == "box" and points.exists()
-        config.data.landmarks = str(points) if wanted else ""
+        boxes = config.data.crop == "box" and points.exists()
+        config.data.landmarks = str(points) if boxes else ""
     if not folder.exists():
         prepared.prepare(registry.open_source(config.data), loader.framing_of(config), folder)
     return folder
 
 
 def _fingerprint(config: ConfigDict, photos: Path) -> str:
-    """Of what the canvases are made from: other photos or another cut never find these."""
+    """Digest of what the canvases are made from: photos, framing, excluded photos."""
     files = [path for path in photos.rglob("*") if path.is_file()]
     content = [
         repr(loader.framing_of(config)),
@@ -145,16 +150,16 @@ def _fingerprint(config: ConfigDict, photos: Path) -> str:
 
 
 def results(workdir: Path) -> bytes:
-    """A zip file of what a run has to show: tables, their JSON, metrics, the newest picture."""
-    shown = [
-        *(workdir / name for name in (checkpoints.CONFIG_FILE, checkpoints.RUN_FILE)),
-        workdir / reports.METRICS_FILE,
-        *sorted((workdir / run_evaluation.FOLDER).glob("*")),
-        *sorted((workdir / "pictures").glob("*.png"))[-1:],
+    """A zip file of a run's configuration, record, log, evaluation and newest preview."""
+    names = (run_folder.CONFIG_FILE, run_folder.RECORD_FILE, run_folder.METRICS_FILE)
+    paths = [
+        *(workdir / name for name in names),
+        *sorted((workdir / run_folder.EVALUATION).glob("*")),
+        *sorted((workdir / run_folder.PICTURES).glob("*.png"))[-1:],
     ]
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as file:
-        for path in shown:
+        for path in paths:
             if path.is_file():
                 file.write(path, path.relative_to(workdir))
     return data.getvalue()

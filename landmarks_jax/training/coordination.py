@@ -1,8 +1,8 @@
-"""What the processes of one run tell each other, so that all do the same.
+"""Agreement between the processes of one run, so that all do the same.
 
-Every process runs the same programs in the same order, for what the devices of all compute, all
-must have started. So what only one of them knows (an error, a signal, its clock) is told to all
-before anything hangs on it. A process on its own has nobody to ask.
+Every process must run the same programs in the same order, because a computation on the devices of
+all waits until all have started it. So whatever one process alone knows (an error, a signal, the
+time) is shared before a decision depends on it. With a single process these functions do nothing.
 """
 
 import contextlib
@@ -19,18 +19,19 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from landmarks_jax.system.errors import ConfigError, UserError, WorkdirError
+from landmarks_jax.system.files import sha256_of
 from landmarks_jax.training import sharding
 from landmarks_jax.training.distributed import is_one_of_several
 from landmarks_jax.training.reports import fetch
 
-# How long what one process wrote may take to be seen by another: network storage remembers for a
-# while that a file was not there.
+# How long a file written by one process may take to appear in another: network storage caches for a
+# while that a file is missing.
 SHARED_SECONDS = 60.0
 _MESSAGE_BYTES = 1024
 
 
 def gather(text: str) -> list[str]:
-    """The texts of all processes, cut to `_MESSAGE_BYTES`; waits for all."""
+    """The texts of all processes, cut to `_MESSAGE_BYTES`. Blocks until all have called it."""
     if not is_one_of_several():
         return [text]
     encoded = text.encode()[:_MESSAGE_BYTES].ljust(_MESSAGE_BYTES, b"\0")
@@ -40,12 +41,12 @@ def gather(text: str) -> list[str]:
 
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-    """What one process cannot do within, none goes on from.
+    """Raises on all processes if one of them fails in the block.
 
-    Nothing within may need the other processes: one that has failed is not there.
+    The block must not need the other processes: one that failed has left it.
 
     Raises:
-      UserError: another process's error, in those that had none.
+      UserError: with another process's message, where this one succeeded.
     """
     if not is_one_of_several():
         yield
@@ -55,7 +56,7 @@ def together() -> Iterator[None]:
         yield
     except Exception as error:
         failure = error
-    texts = gather(f"{failure or ''}" or type(failure).__name__ * (failure is not None))
+    texts = gather("" if failure is None else str(failure) or type(failure).__name__)
     if failure is not None:
         raise failure
     for process, text in enumerate(texts):
@@ -64,10 +65,10 @@ def together() -> Iterator[None]:
 
 
 def check_devices() -> None:
-    """Refuses processes with different numbers of devices: each reads as many rows as the others.
+    """Refuses processes with different numbers of devices; each reads the same number of rows.
 
     Raises:
-      ConfigError: naming this process's number.
+      ConfigError: naming this process's number of devices.
     """
     own, every = jax.local_device_count(), jax.device_count()
     if own * jax.process_count() != every:
@@ -78,10 +79,10 @@ def check_devices() -> None:
 
 
 def check_same(facts: Mapping[str, str]) -> None:
-    """Refuses to go on where processes differ in what must be the same.
+    """Refuses processes that differ in what must be the same.
 
     Args:
-      facts: what it is in words, and its value.
+      facts: values by what they are, in words.
 
     Raises:
       ConfigError: on every process.
@@ -97,22 +98,22 @@ def check_same(facts: Mapping[str, str]) -> None:
 
 
 def check_shared(path: Path) -> None:
-    """Refuses a folder that not all processes see alike.
+    """Refuses a folder that is not shared by all processes.
 
     Args:
-      path: a file that process 0 has just written there.
+      path: a file in it that process 0 has just written.
 
     Raises:
       WorkdirError: on every process.
     """
     if not is_one_of_several():
         return
-    wanted = gather(_digest(path))[0]
+    expected = gather(_digest(path))[0]
     deadline = time.monotonic() + SHARED_SECONDS
-    while _digest(path) != wanted and time.monotonic() < deadline:
+    while _digest(path) != expected and time.monotonic() < deadline:
         time.sleep(0.5)
     for process, digest in enumerate(gather(_digest(path))):
-        if digest != wanted:
+        if digest != expected:
             raise WorkdirError(
                 f"--workdir {path.parent}: process {process} does not see what process 0 wrote "
                 "there; it must be on storage that all processes share"
@@ -121,7 +122,7 @@ def check_shared(path: Path) -> None:
 
 def _digest(path: Path) -> str:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return sha256_of(path)
     except OSError:
         return "missing"
 
@@ -129,23 +130,23 @@ def _digest(path: Path) -> str:
 class Stopping:
     """Lets all processes stop after the same step.
 
-    The wish of each goes to the devices behind a step, and the largest comes back when that step is
-    done: nobody waits for it, and all read it after the same step.
+    Each queues its request on the devices behind a step and reads the largest of all some steps
+    later, when it is ready anyway: no process waits, and all read it after the same step.
     """
 
     def __init__(self, mesh: Mesh, delay: int) -> None:
-        """Takes the devices, and how many steps later a wish is read."""
+        """Takes the devices, and how many steps later a request is read."""
         self._mesh = mesh
         self._delay = delay
         self._largest = jax.jit(jnp.max, out_shardings=sharding.replicated(mesh))
-        self._under_way: deque[jax.Array] = deque()
+        self._in_flight: deque[jax.Array] = deque()
 
-    def decide(self, wish: int) -> int:
-        """The largest wish of all processes some steps ago, 0 before; alone the wish itself."""
+    def decide(self, request: int) -> int:
+        """The largest request of all processes `delay` steps ago; with one process, its own."""
         if not is_one_of_several():
-            return wish
-        wishes = np.full(jax.local_device_count(), wish, np.int32)
-        self._under_way.append(self._largest(sharding.put_batch(self._mesh, wishes)))
-        if len(self._under_way) <= self._delay:
+            return request
+        requests = np.full(jax.local_device_count(), request, np.int32)
+        self._in_flight.append(self._largest(sharding.put_batch(self._mesh, requests)))
+        if len(self._in_flight) <= self._delay:
             return 0
-        return int(fetch(self._under_way.popleft()))
+        return int(fetch(self._in_flight.popleft()))

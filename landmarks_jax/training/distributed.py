@@ -1,4 +1,4 @@
-"""Several processes that train one run: how they join, and how they end where one is lost."""
+"""Several processes that train one run: how they join, and how they end if one is lost."""
 
 import contextlib
 import ctypes
@@ -16,12 +16,12 @@ import jax
 
 from landmarks_jax.system.errors import ConfigError, LostError, UserError, tell
 
-# A process that was not heard of for so long is lost. Where the lost one's connections break, as on
-# a processor, the others learn of it at once.
+# A process without a sign of life for so long is lost. On CPUs, where its connections break, the
+# others notice at once.
 HEARTBEAT_SECONDS = 30
-# How long the processes wait for each other at the start, and for the last to leave at the end.
+# How long the processes wait for each other at the start and at the end.
 JOIN_SECONDS, LEAVE_SECONDS = 300, 60
-# What the errors of a computation say where it failed for another process.
+# Words in the errors of a computation that failed because of another process.
 _SIGNS_OF_LOSS = ("gloo", "nccl", "coordination", "heartbeat", "peer")
 
 
@@ -33,16 +33,16 @@ def joined(
     num_processes: int | None = None,
     process_id: int | None = None,
 ) -> Iterator[None]:
-    """Is one of several processes that are one run, from before JAX looks for devices.
+    """Joins the processes of one run. Enter it before JAX initialises its backend.
 
-    What ends it early ends the process there and then, its message printed: the usual end of a
-    process would wait for the others, who may be gone, or wait for this one.
+    An error in the block is printed and ends this process at once: an ordinary exit would wait for
+    the other processes, which may be gone or waiting for this one.
 
     Args:
-      multihost: whether there are others; the rest is of no use without.
-      coordinator: `host:port` of process 0; None finds all three by the cluster's own means.
-      num_processes: how many there are.
-      process_id: which of them this is.
+      multihost: whether there are other processes; without, this does nothing.
+      coordinator: `host:port` of process 0; None asks the cluster for all three.
+      num_processes: how many processes there are.
+      process_id: the number of this one.
 
     Raises:
       UserError: the processes cannot be joined.
@@ -72,22 +72,22 @@ def joined(
 
 
 def check_coordinator(coordinator: str, process_id: int | None) -> None:
-    """Refuses what would take JAX minutes to find out, or end it by a fault of memory.
+    """Refuses an address that JAX would try for minutes, or crash on.
 
     Args:
       coordinator: `host:port` of process 0.
-      process_id: which process this is; the first must be able to listen on that port.
+      process_id: the number of this process; process 0 must be able to listen on the port.
 
     Raises:
-      ConfigError: nobody knows the host, or the port cannot be listened on.
+      ConfigError: the host is unknown, or process 0 cannot listen on the port.
     """
     host, _, port = coordinator.rpartition(":")
     try:
         socket.getaddrinfo(host.strip("[]"), port)
     except (OSError, UnicodeError) as error:
         raise ConfigError(
-            f"--coordinator={coordinator}: this machine knows no host {host} ({error}); name the "
-            "machine of process 0, or its address"
+            f"--coordinator={coordinator}: this machine knows no host {host} ({error}); give "
+            "the name or address of process 0's machine"
         ) from error
     if process_id != 0:
         return
@@ -100,7 +100,7 @@ def check_coordinator(coordinator: str, process_id: int | None) -> None:
             if error.errno in (errno.EADDRINUSE, errno.EACCES):
                 raise ConfigError(
                     f"--coordinator={coordinator}: process 0 cannot listen on port {port} "
-                    f"({error.strerror}); give all processes another one"
+                    f"({error.strerror}); give all processes another port"
                 ) from error
 
 
@@ -118,22 +118,22 @@ def _join(coordinator: str | None, num_processes: int | None, process_id: int | 
     except (RuntimeError, ValueError) as error:
         if coordinator is None:
             raise ConfigError(
-                f"--multihost: the others could not be found or joined ({error}); where no cluster "
-                "says who they are: --coordinator=HOST:PORT --num_processes=N --process_id=I"
+                f"--multihost: cannot find or join the other processes ({error}); outside a known "
+                "cluster give --coordinator=HOST:PORT --num_processes=N --process_id=I"
             ) from error
         raise ConfigError(f"--coordinator={coordinator}: cannot be used ({error})") from error
     finally:
-        # JAX takes it for its own service of notices; here `interrupts` remembers it.
+        # JAX installs a handler of its own; here `system.signals` handles SIGTERM.
         signal.signal(signal.SIGTERM, before)
 
 
 def is_one_of_several() -> bool:
-    """Whether there are other processes; asks no device."""
+    """Whether there are other processes; initialises no backend."""
     return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes and prints."""
+    """Whether this process writes and prints for all."""
     return not is_one_of_several() or jax.process_index() == 0
 
 
@@ -149,7 +149,6 @@ def _lost() -> str:
 
 
 def _end(error: BaseException, name: str) -> NoReturn:
-    """Ends this process with an error's message."""
     code = 1
     if isinstance(error, UserError):
         tell(f"{name}: {error}")
@@ -165,10 +164,10 @@ def _end(error: BaseException, name: str) -> NoReturn:
 
 @contextlib.contextmanager
 def watched(advice: Callable[[], str]) -> Iterator[None]:
-    """Where another process is lost within, ends with a message.
+    """Ends with a message if another process is lost during the block.
 
     Args:
-      advice: what to do then; it must need no other process.
+      advice: returns what to do then; must not need the other processes.
 
     Raises:
       LostError: a computation failed because another process is lost.
@@ -181,7 +180,7 @@ def watched(advice: Callable[[], str]) -> Iterator[None]:
             yield
     except UserError:
         raise
-    except Exception as error:  # JAX and Orbax have no kind of their own for it
+    except Exception as error:  # JAX and Orbax have no class for it
         if not any(sign in str(error).lower() for sign in _SIGNS_OF_LOSS):
             raise
         raise LostError(f"{_lost()}; {advice()}") from error
@@ -189,10 +188,10 @@ def watched(advice: Callable[[], str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _abort_explained(message: Callable[[], str]) -> Iterator[None]:
-    """Ends with a message, and `LostError`'s code, where JAX aborts the process for the others.
+    """Prints a message and exits with `LostError`'s code if JAX aborts this process.
 
-    JAX does so from a thread of its own once it misses a process, and leaves Python no other place
-    to say a word than the signal, whose handler that thread calls.
+    JAX aborts from a thread of its own once another process is missing. The handler of SIGABRT,
+    which that thread calls, is the only place left for Python to run.
     """
 
     def explain(_: int) -> None:

@@ -24,9 +24,9 @@ from ml_collections import ConfigDict
 from landmarks_jax.models import adaptation, detectors
 from landmarks_jax.system.errors import ConfigError, UserError, WorkdirError
 from landmarks_jax.tasks import task_of
-from landmarks_jax.training import checkpoints, restoring, sharding
-from landmarks_jax.training.run_transfer import Handover
+from landmarks_jax.training import checkpoints, run_folder, sharding
 from landmarks_jax.training.state import TrainState, trained_variables
+from landmarks_jax.training.transfer_files import Bundle
 from landmarks_jax.weights import published_networks
 
 _HEAD = "head"
@@ -51,7 +51,7 @@ class Start(NamedTuple):
     Attributes:
       core: what to start from; None from scratch, and where the run has begun already.
       record: plain JSON for the run's record: `mode`, and of a core `core`, `source`, `sha256`.
-        The mode `converted` is of networks that `adopt` read from published files.
+        The mode `converted` is of networks that `import_published` read from published files.
     """
 
     core: Core | None
@@ -68,24 +68,24 @@ class Start(NamedTuple):
         return [f"{how} from the detector of {core} ({source}; SHA-256 {sha256[:16]})"]
 
 
-def find(config: ConfigDict, workdir: Path, handed: Handover | None) -> Start:
+def find(config: ConfigDict, workdir: Path, bundle: Bundle | None) -> Start:
     """How a run starts, or began; reads the core where it is still to be started from.
 
     Args:
       config: the configuration.
       workdir: the run's folder.
-      handed: the handover that the run restarts from, if any.
+      bundle: the transfer files that the run begins from, if any.
 
     Raises:
       ConfigError: the core cannot be used, or is not the one that the folder's run began from.
       WorkdirError: the folder holds converted networks, which have no training to go on with.
     """
     scratch = {"mode": "scratch"}
-    if handed is not None:
-        return Start(None, handed.run.get("start", scratch))
-    begun = (workdir / checkpoints.RUN_FILE).exists()
-    before = checkpoints.read_run(workdir).get("start", scratch) if begun else None
-    if before is not None and checkpoints.newest(workdir) is not None:
+    if bundle is not None:
+        return Start(None, dict(bundle.record.init))
+    begun = run_folder.is_run(workdir)
+    before = dict(run_folder.read_record(workdir).init) if begun else None
+    if before is not None and run_folder.newest_step(workdir) is not None:
         if before["mode"] == "converted":
             raise WorkdirError(
                 f"{workdir}: holds converted networks, no training to go on with; start a new run "
@@ -120,14 +120,14 @@ def _read(config: ConfigDict) -> Core:
             network = published_networks.read_detector(path)
             _check_sizes(config, {"detector": detectors.DEFAULT, **network.sizes})
             return Core(network.variables, "a published PyTorch file")
-        if not (path / checkpoints.CONFIG_FILE).is_file():
+        if not run_folder.is_run(path):
             raise ConfigError(
                 "there is no run and no file; name the folder of a run of configs/mpii_pretrain.py "
                 "or a published PyTorch file"
             )
-        other = checkpoints.read_config(path)
+        other = run_folder.read_config(path)
         _check_sizes(config, other.model)
-        restored = restoring.restore(path, other)
+        restored = checkpoints.restore(path, other)
     except UserError as error:
         raise ConfigError(f"{field}: {error}") from error
     return Core(

@@ -1,6 +1,6 @@
-"""What a run tells: metrics as lines, JSONL and TensorBoard, and pictures.
+"""What a run prints and writes as it trains: its log, TensorBoard curves, previews.
 
-The one place that reads from the device while training: `fetch`.
+`fetch` is the one place that reads from the device while training.
 """
 
 import contextlib
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TextIO
 import jax
 import numpy as np
 from matplotlib.figure import Figure
+from ml_collections import ConfigDict
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
@@ -23,10 +24,8 @@ from landmarks_jax.system import figures
 from landmarks_jax.system.errors import UserError
 from landmarks_jax.system.palette import crowding, landmark_colors
 from landmarks_jax.tasks.task import Panel
-from landmarks_jax.training import memory
+from landmarks_jax.training import memory, run_folder
 from landmarks_jax.training.step import Totals
-
-METRICS_FILE = "metrics.jsonl"
 
 
 class NotFiniteError(UserError):
@@ -39,13 +38,13 @@ def fetch(tree: Any) -> Any:
 
 
 class Interval(NamedTuple):
-    """Some steps that are done, to be told of later.
+    """Steps that are done and not yet reported.
 
     Attributes:
-      step: steps done at its end.
-      totals: sums over it, on the device.
-      seconds: time trained at its end.
-      waited: seconds of it spent in getting photos.
+      step: the last one.
+      totals: sums over them, on the device.
+      seconds: time trained at their end.
+      waited: seconds of them spent waiting for photos.
     """
 
     step: int
@@ -55,45 +54,36 @@ class Interval(NamedTuple):
 
 
 class Reporter:
-    """Writes a run's metrics and pictures; a context that closes what it opened."""
+    """Writes a run's log and previews; a context that closes its files."""
 
     def __init__(
-        self,
-        workdir: Path,
-        *,
-        start: int,
-        steps: int,
-        minutes: float,
-        batch_size: int,
-        seconds: float,
-        writes: bool = True,
+        self, workdir: Path, limits: ConfigDict, *, start: int, seconds: float, writes: bool = True
     ) -> None:
-        """Opens the files.
+        """Opens the files; rows of steps after `start`, which will be done again, are dropped.
 
         Args:
           workdir: the run's folder.
-          start: the step that the run goes on from.
-          steps: where it is to stop; 0 where minutes alone decide.
-          minutes: training time at which it is to stop; 0 where steps alone decide.
-          batch_size: photos a step.
-          seconds: time trained in earlier sittings.
+          limits: `config.train`.
+          start: the step that the run continues from.
+          seconds: time trained in earlier sessions.
           writes: whether anything is written and printed; one of several processes does.
         """
-        self._pictures = workdir / "pictures"
+        self._pictures = workdir / run_folder.PICTURES
         self._writes = writes
-        self._metrics = _reopen(workdir / METRICS_FILE, start) if writes else io.StringIO()
+        self._log: TextIO = io.StringIO()
+        if writes:
+            run_folder.write_log(workdir, run_folder.read_log(workdir, start))
+            self._log = (workdir / run_folder.METRICS_FILE).open("a")
         self._board = SummaryWriter(
-            str(workdir / "tensorboard"), purge_step=start + 1, write_to_disk=writes
+            str(workdir / run_folder.TENSORBOARD), purge_step=start + 1, write_to_disk=writes
         )
-        self._steps = steps
-        self._minutes = minutes
-        self._batch_size = batch_size
+        self._limits = limits
         self._seconds_before = seconds
         self._started = time.monotonic()
         self._last = (start, seconds)
         self._waited = 0.0
         self._bar = tqdm(
-            total=steps or None,
+            total=limits.steps or None,
             initial=start,
             unit="step",
             disable=not (writes and sys.stderr.isatty()),
@@ -105,94 +95,89 @@ class Reporter:
 
     def __exit__(self, *_: object) -> None:
         self._bar.close()
-        self._metrics.close()
+        self._log.close()
         self._board.close()
 
     def seconds(self) -> float:
-        """Time trained, over all sittings."""
+        """Time trained, over all sessions."""
         return self._seconds_before + time.monotonic() - self._started
 
     def step_done(self) -> None:
-        """Moves the progress bar."""
+        """Advances the progress bar."""
         self._bar.update()
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Counts the time that the loop spends in getting photos."""
+        """Measures how long the loop waits for photos."""
         started = time.monotonic()
         yield
         self._waited += time.monotonic() - started
 
     def interval(self, step: int, totals: Totals) -> Interval:
-        """Ends an interval; nothing is read yet."""
+        """Ends an interval; reads nothing from the device."""
         waited, self._waited = self._waited, 0.0
         return Interval(step, totals, self.seconds(), waited)
 
-    def say(self, line: str) -> None:
-        """Prints a line beside the progress bar."""
-        if not self._writes:
-            return
-        self._bar.write(line, file=sys.stdout)
-        sys.stdout.flush()
-
-    def metrics(self, interval: Interval, last_good: str) -> None:
-        """Reads and writes the means of an interval.
+    def metrics(self, interval: Interval, checkpoint: Path | None) -> None:
+        """Reads and writes the means over an interval.
 
         Args:
           interval: its sums are on the device.
-          last_good: where the newest checkpoint is, for the message.
+          checkpoint: the newest one, for the message.
 
         Raises:
-          NotFiniteError: the loss of a step of the interval is not finite.
+          NotFiniteError: the loss or a gradient of one of its steps is not finite.
         """
-        step, totals, seconds, waited = interval
-        read: Totals = fetch(totals)
-        if read.bad_step >= 0:
+        totals: Totals = fetch(interval.totals)
+        if totals.bad_step >= 0:
+            last = "no checkpoint was saved yet"
+            if checkpoint is not None:
+                last = f"the last good checkpoint is {checkpoint}"
             raise NotFiniteError(
-                f"step {int(read.bad_step) + 1}: the loss or a gradient is not finite; "
-                f"{last_good}; in another --workdir try a lower config.optimizer.learning_rate or "
+                f"step {int(totals.bad_step) + 1}: the loss or a gradient is not finite; {last}; "
+                "in another --workdir try a lower config.optimizer.learning_rate or "
                 "config.optimizer.clip_norm = 1"
             )
         if not self._writes:
             return
-        count = int(read.steps)
-        means = {name: float(value) / count for name, value in read.sums.items()}
-        steps, spent = step - self._last[0], seconds - self._last[1]
-        self._last = (step, seconds)
-        rate = steps * self._batch_size / max(spent, 1e-9)
-        told = {"images_per_second": rate, "wait_ms": 1e3 * waited / count, **_peaks()}
-        row = {"step": step, "seconds": round(seconds, 3)}
-        row |= {name: round(value, 2) for name, value in told.items()}
+        count, step = int(totals.steps), interval.step
+        means = {name: float(value) / count for name, value in totals.sums.items()}
+        steps, spent = step - self._last[0], interval.seconds - self._last[1]
+        self._last = (step, interval.seconds)
+        speed = {
+            "images_per_second": steps * self._limits.batch_size / max(spent, 1e-9),
+            "wait_ms": 1e3 * interval.waited / count,
+            **_peaks(),
+        }
+        row = {"step": step, "seconds": round(interval.seconds, 3)}
+        row |= {name: round(value, 2) for name, value in speed.items()}
         row |= {name: float(f"{value:.9g}") for name, value in means.items()}
-        self._metrics.write(json.dumps(row) + "\n")
-        self._metrics.flush()
-        for name, value in (means | told).items():
+        self._log.write(json.dumps(row) + "\n")
+        self._log.flush()
+        for name, value in (means | speed).items():
             self._board.add_scalar(name, value, step)
-        self._show(step, means | told, seconds)
+        self._print(step, means | speed, interval.seconds)
 
-    def _show(self, step: int, means: Mapping[str, float], seconds: float) -> None:
+    def _print(self, step: int, means: Mapping[str, float], seconds: float) -> None:
+        """A line for each interval, or the progress bar on a terminal."""
         rate, wait = means["images_per_second"], means["wait_ms"]
-        terms = {name: means[name] for name in ("loss", *losses.TERMS, "pckh") if name in means}
-        left = [60 * self._minutes - seconds] if self._minutes else []
-        if self._steps:
-            left.append((self._steps - step) * self._batch_size / max(rate, 1e-9))
+        terms = {
+            name: f"{means[name]:.4f}" for name in ("loss", *losses.TERMS, "pckh") if name in means
+        }
+        left = [60 * self._limits.minutes - seconds] if self._limits.minutes else []
+        if self._limits.steps:
+            left.append((self._limits.steps - step) * self._limits.batch_size / max(rate, 1e-9))
         minutes_left = f"{max(min(left), 0) / 60:.1f} min left"
         if self._bar.disable:
-            shown = "  ".join(f"{name} {value:.4f}" for name, value in terms.items())
+            shown = "  ".join(f"{name} {value}" for name, value in terms.items())
             speed = f"{rate:.0f} images/s  wait {wait:.1f} ms  {seconds:.0f} s"
-            self.say(f"step {step}  {shown}  {speed}  {minutes_left}")
+            print(f"step {step}  {shown}  {speed}  {minutes_left}", flush=True)
         else:
-            shown_terms = {name: f"{value:.4f}" for name, value in terms.items()}
             speeds = {"img/s": f"{rate:.0f}", "wait": f"{wait:.1f} ms"}
-            self._bar.set_postfix({**shown_terms, **speeds, "": minutes_left})
+            self._bar.set_postfix({**terms, **speeds, "": minutes_left})
 
     def picture(self, step: int, panels: Sequence[Panel]) -> None:
-        """Reads and writes a picture of a few photos' way through the model.
-
-        Args:
-          step: steps done.
-          panels: on the device.
-        """
+        """Reads and writes a preview, whose panels are on the device."""
         if not self._writes:
             return
         figure = preview_figure(fetch(panels), title=f"step {step}")
@@ -202,27 +187,9 @@ class Reporter:
 
 
 def _peaks() -> dict[str, float]:
-    """The most memory used so far, on the host and on one device, in MiB, where that is known."""
+    """Peak memory in MiB, of the host and of one device, where it is known."""
     peaks = {"host_peak_mib": memory.host_peak(), "device_peak_mib": memory.device_peak()}
     return {name: peak / memory.MIB for name, peak in peaks.items() if peak is not None}
-
-
-def lines_until(path: Path, step: int) -> list[str]:
-    """The lines of a file of metrics up to a step; none where there is no file."""
-    if not path.exists():
-        return []
-    # A line that a kill cut short is not JSON, and of a step after the checkpoint.
-    lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("}\n")]
-    return [line for line in lines if json.loads(line)["step"] <= step]
-
-
-def _reopen(path: Path, step: int) -> TextIO:
-    """Opens the metrics to go on after `step`; later lines are of steps that will be done again."""
-    kept = lines_until(path, step)
-    part = path.with_suffix(".part")
-    part.write_text("".join(kept))
-    part.replace(path)
-    return path.open("a")
 
 
 def preview_figure(panels: Sequence[Panel], title: str) -> Figure:

@@ -1,7 +1,6 @@
-"""Sittings: from small photos to tables and a handover, twice in a row, without TensorFlow."""
+"""Sessions: from small photos to tables and transfer files, twice, without TensorFlow."""
 
 import io
-import json
 import time
 import zipfile
 from pathlib import Path
@@ -13,7 +12,7 @@ from landmarks_jax.data import loader, prepared
 from landmarks_jax.data.box_canvas import BoxCanvas
 from landmarks_jax.studies import timed_session
 from landmarks_jax.system.errors import ConfigError, DataError
-from landmarks_jax.training import checkpoints, loop, run_transfer
+from landmarks_jax.training import loop, run_folder, transfer_files
 from tests.running import command, finish, flags, narrow, write_photos
 
 BLOCKED = """
@@ -40,7 +39,7 @@ def faces(folder: Path) -> Path:
     return folder
 
 
-def test_sittings_go_on_from_each_other_without_tensorflow(tmp_path, capsys):
+def test_sessions_continue_each_other_without_tensorflow(tmp_path, capsys):
     write_photos(tmp_path / "photos", 12)
     (tmp_path / "out.txt").write_text("000002.jpg\n")
     config = narrow(
@@ -56,7 +55,7 @@ def test_sittings_go_on_from_each_other_without_tensorflow(tmp_path, capsys):
     code, printed, err = finish(command(*arguments, code=BLOCKED))
     assert code == 0, err
     assert "| aflw-dev | center | 3 | this detector" in printed
-    assert run_transfer.read(out / "transfer").step == 2
+    assert transfer_files.read(out / "transfer").step == 2
     (folder,) = canvases.iterdir()
     assert len(prepared.PreparedCanvases(folder)) == 11  # and one left out
     with zipfile.ZipFile(out / "results.zip") as file:
@@ -73,27 +72,28 @@ def test_sittings_go_on_from_each_other_without_tensorflow(tmp_path, capsys):
         "photos": [str(tmp_path / "photos")],
         "canvases": canvases,
     }
-    assert timed_session.sit(config, workdir, out, start=time.monotonic(), **options) == 0
+    assert timed_session.run_session(config, workdir, out, start=time.monotonic(), **options) == 0
     assert (folder / "manifest.json").stat().st_mtime_ns == made
-    read = run_transfer.read(out / "transfer")
-    assert (read.step, read.run["restarts"]) == (4, [])
-    metrics = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in metrics] == [1, 2, 3, 4]
+    read = transfer_files.read(out / "transfer")
+    assert (read.step, read.record.transfers) == (4, [])
+    assert [row["step"] for row in run_folder.read_log(workdir)] == [1, 2, 3, 4]
     assert len(list(out.rglob("*.*"))) <= 8
 
-    # On another machine: a new folder, from what was handed over.
-    new, handed = tmp_path / "new", out / "transfer"
+    # On another machine: a new folder, from the transfer files.
+    new, files = tmp_path / "new", out / "transfer"
     config.eval.protocols = ("aflw-dev",)
     capsys.readouterr()
     start = time.monotonic()
     assert (
-        timed_session.sit(config, new, tmp_path / "next", start=start, handed=handed, **options)
+        timed_session.run_session(
+            config, new, tmp_path / "next", start=start, transfer_from=files, **options
+        )
         == 0
     )
     table = capsys.readouterr().out
-    assert table.count("Note: restarted, not resumed, at step 4") == table.count("### ") == 9
-    again = run_transfer.read(tmp_path / "next" / "transfer")
-    assert (again.step, len(again.run["restarts"])) == (4, 1)
+    assert table.count("Note: transferred, not resumed, at step 4") == table.count("### ") == 9
+    again = transfer_files.read(tmp_path / "next" / "transfer")
+    assert (again.step, len(again.record.transfers)) == (4, 1)
     assert again.arrays.keys() == read.arrays.keys()
     for name, array in read.arrays.items():  # rounded once, they are not rounded again
         np.testing.assert_array_equal(again.arrays[name], array)
@@ -142,12 +142,12 @@ def test_missing_labelled_faces_cost_no_training(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "train", lambda *_, **__: pytest.fail("trained"))
     config = narrow(eval__protocols=("aflw-dev",), eval__aflw="/nowhere")
     with pytest.raises(DataError, match="/nowhere"):
-        timed_session.sit(
+        timed_session.run_session(
             config, tmp_path / "run", tmp_path / "out", start=time.monotonic(), minutes=1, reserve=0
         )
 
 
-def test_a_sitting_that_is_stopped_hands_over_and_evaluates_nothing(tmp_path, monkeypatch):
+def test_a_stopped_session_writes_transfer_files_and_evaluates_nothing(tmp_path, monkeypatch):
     workdir, out = tmp_path / "run", tmp_path / "out"
     real, deadlines = loop.train, []
 
@@ -158,12 +158,14 @@ def test_a_sitting_that_is_stopped_hands_over_and_evaluates_nothing(tmp_path, mo
 
     monkeypatch.setattr(loop, "train", stopped)
     monkeypatch.setattr(
-        timed_session.evaluate, "evaluate_run", lambda *_, **__: pytest.fail("evaluated")
+        timed_session.run_evaluation, "evaluate_run", lambda *_, **__: pytest.fail("evaluated")
     )
     config = narrow(train__steps=1)
-    assert timed_session.sit(config, workdir, out, start=1000.0, minutes=9, reserve=2) == 143
+    assert (
+        timed_session.run_session(config, workdir, out, start=1000.0, minutes=9, reserve=2) == 143
+    )
     assert deadlines == [1000 + 7 * 60]
-    assert run_transfer.read(out / "transfer").step == checkpoints.newest(workdir) == 1
+    assert transfer_files.read(out / "transfer").step == run_folder.newest_step(workdir) == 1
     assert not (out / "results.zip").exists()
     (workdir / "pictures").mkdir()
     for step in (5, 70, 8):

@@ -1,0 +1,104 @@
+"""What a run reads before its first step: networks, weights, photos, how it begins."""
+
+import logging
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from landmarks_jax import config as configuration
+from landmarks_jax.data import loader
+from landmarks_jax.objective import Networks
+from landmarks_jax.system.errors import ConfigError
+from landmarks_jax.tasks import task_of
+from landmarks_jax.tasks.task import Frozen
+from landmarks_jax.training import (
+    batches,
+    coordination,
+    init_from,
+    run_folder,
+    sharding,
+    transfer_files,
+)
+from landmarks_jax.training.batches import Batch, Resident
+from landmarks_jax.weights import vgg_weights
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class Inputs(NamedTuple):
+    """All that a run reads before its first checkpoint, checked.
+
+    Attributes:
+      networks: the modules.
+      frozen: the arrays that steps read, on the host.
+      weights: the perceptual network as read from its file, None without one.
+      photos: the training photos.
+      shapes: of what steps take of them.
+      mesh: the devices.
+      start: how the run begins, or began.
+      bundle: the transfer files that it begins from, if any.
+    """
+
+    networks: Networks
+    frozen: Frozen
+    weights: vgg_weights.VggWeights | None
+    photos: loader.Loader
+    shapes: Batch | Resident
+    mesh: Mesh
+    start: init_from.Start
+    bundle: transfer_files.Bundle | None
+
+    @property
+    def weights_digest(self) -> str:
+        """Fingerprint of the perceptual network, "" without one."""
+        return self.weights.digest() if self.weights else ""
+
+
+def read_inputs(config: ConfigDict, workdir: Path, transfer_from: Path | None) -> Inputs:
+    """Reads and checks everything that can be wrong before anything is written or compiled."""
+    configuration.validate(config)
+    coordination.check_devices()
+    configuration.check_devices(config, jax.device_count())
+    task = task_of(config)
+    networks = task.build_networks(config)
+    run_folder.check_config(workdir, config)
+    bundle = transfer_files.find(workdir, transfer_from)
+    start = init_from.find(config, workdir, bundle)
+    frozen, weights = load_frozen(config, networks)
+    if bundle is not None:
+        transfer_files.check(bundle, config, networks, weights.digest() if weights else "")
+    photos = loader.open_loader(config)
+    _LOGGER.info("%s; %s", photos.summary, task.describe(config))
+    if len(photos) < config.train.batch_size:
+        raise ConfigError(
+            f"config.train.batch_size = {config.train.batch_size}: must be at most the number "
+            f"of photos; there are {len(photos)} ({photos.summary})"
+        )
+    task.check_photos(photos.num_points, photos.summary)
+    mesh = sharding.make_mesh()
+    shapes = batches.shapes(config, photos, mesh)
+    return Inputs(networks, frozen, weights, photos, shapes, mesh, start, bundle)
+
+
+def load_frozen(
+    config: ConfigDict, networks: Networks
+) -> tuple[Frozen, vgg_weights.VggWeights | None]:
+    """Reads the perceptual network, if any, and makes the run's random key.
+
+    Returns:
+      The arrays that steps read, and the weights as read from their file.
+    """
+    key = jax.random.key(config.seed)
+    if networks.vgg is None:
+        return Frozen(key, {}, np.zeros(3, np.float32), np.ones(3, np.float32)), None
+    read = vgg_weights.load_vgg(
+        config.perceptual.weights,
+        networks.vgg.network,
+        networks.vgg.taps,
+        normalize=config.perceptual.normalize,
+    )
+    return Frozen(key, read.params, read.mean, read.std), read
