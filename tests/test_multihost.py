@@ -15,7 +15,7 @@ from landmarks_jax.data.loader import framing_of
 from landmarks_jax.data.sources import registry
 from landmarks_jax.system.errors import ConfigError, LostError
 from landmarks_jax.training import distributed
-from landmarks_jax.training.checkpoints import FOLDER
+from landmarks_jax.training.run_folder import CHECKPOINTS as FOLDER
 from tests.running import command, finish, flags, narrow
 
 STEPS = scaling.STEPS + 4  # a checkpoint is saved after scaling.STEPS, and at the end
@@ -107,7 +107,7 @@ def test_one_is_killed_the_other_says_so_and_one_process_goes_on(curves, folder,
     assert code == LostError.exit_code, err
     said = err.strip().splitlines()[-1]
     assert said.startswith("error: process 0 of 2: process 1 ended early or cannot be reached; ")
-    assert f"the last good checkpoint is {workdir / FOLDER / '22'}; the same command" in said
+    assert f"the last good checkpoint is {workdir / FOLDER / '22'}; rerun the command" in said
 
     (alone,) = start(workdir, 1, config)
     code, _, err = finish(alone)
