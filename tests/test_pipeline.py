@@ -96,15 +96,16 @@ def test_what_cannot_work_is_refused_before_the_first_batch():
 
 STOPS = """
 import time
+from landmarks_jax.data.framing import Framing
 from landmarks_jax.data.loader import PhotoLoader
-from tests import test_pipeline
+from landmarks_jax.data.sources.synthetic import SyntheticFaces
 
-class Slow(test_pipeline.Photos):
+class Slow(SyntheticFaces):
     def photo(self, index):
         time.sleep(0.05)
         return super().photo(index)
 
-batches = PhotoLoader(Slow(), test_pipeline.FRAME).batches(seed=0, batch_size=4)
+batches = PhotoLoader(Slow(1, 11, 12), Framing(12, 8, "center")).batches(seed=0, batch_size=4)
 print(next(batches)["canvas"].shape, flush=True)
 """
 

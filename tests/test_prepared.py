@@ -17,6 +17,7 @@ from landmarks_jax.data.box_canvas import BoxCanvas
 from landmarks_jax.data.sources import registry
 from landmarks_jax.data.sources.photos import source_digest
 from landmarks_jax.system.errors import ConfigError, DataError
+from tests.running import call
 
 FRAME = BoxCanvas(16, 40.0, 0.7, 0.04)  # canvases of 36 pixels
 VIEWS = {"size": 16, "rotation_limit": 40.0, "margin": 0.7, "margin_std": 0.04}
@@ -220,27 +221,18 @@ def test_an_existing_folder_is_not_touched(photos):
 
 
 def test_the_command_prepares_a_config(photos):
-    root = Path(__file__).parents[1]
     settings = {"source": "folder", "landmarks": photos, "crop": "box", "canvas_size": 20}
     flags = [f"--config.data.{field}={value}" for field, value in settings.items()]
-    flags += ["--config.views.scale_std=0", "--config.views.shift_std=0"]
+    views = {"size": 16, "scale_std": 0, "shift_std": 0}
+    flags += [f"--config.views.{field}={value}" for field, value in views.items()]
     out = photos.parent / "out"
-    command = [
-        sys.executable,
-        "-m",
-        "landmarks_jax",
-        "prepare",
-        "--config=configs/base.py",
-        "--config.views.size=16",
-    ]
-    command += [*flags, "--config.model.hourglass_depth=1", f"--out={out}"]
-    subprocess.run(command, cwd=root, check=True, timeout=60, capture_output=True)
+    arguments = ["prepare", "--config=base", *flags, "--config.model.hourglass_depth=1"]
+    code, _, err = call(*arguments, f"--out={out}")
+    assert code == 0, err
     assert prepared.PreparedCanvases(out).framing == FRAME
-    again = subprocess.run(
-        command, cwd=root, check=False, timeout=60, capture_output=True, text=True
-    )
-    assert again.returncode == 2
-    assert again.stderr.splitlines()[-1].startswith(f"error: {out}: exists already")
+    code, _, err = call(*arguments, f"--out={out}")
+    assert code == 2
+    assert err.splitlines()[-1].startswith(f"error: {out}: exists already")
 
 
 def test_several_folders_are_one_set_and_a_folder_named_twice_counts_twice(photos):

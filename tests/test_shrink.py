@@ -10,7 +10,7 @@ from landmarks_jax.data import framing, shrink
 from landmarks_jax.data.sources import registry
 from landmarks_jax.data.sources.folder import FolderPhotos
 from landmarks_jax.system.errors import DataError
-from tests.running import command, finish, write_photos
+from tests.running import call, write_photos
 
 
 @pytest.fixture(autouse=True)
@@ -115,12 +115,12 @@ def test_it_is_whole_or_not_there(tmp_path):
 def test_the_command_packs_a_configuration(tmp_path):
     write_photos(tmp_path / "photos", 4, (40, 60))
     flags = ["--config.data.source=folder", f"--config.data.roots=('{tmp_path / 'photos'}',)"]
-    run = ["prepare", "--config=configs/base.py", *flags, f"--out={tmp_path / 'out'}"]
-    code, out, err = finish(command(*run, "--shrink=30", "--quality=80"))
+    run = ["prepare", "--config=base", *flags, f"--out={tmp_path / 'out'}"]
+    code, out, err = call(*run, "--shrink=30", "--quality=80")
     assert code == 0, err
     assert "4 photos, 0.0 MiB" in out
     with Image.open(tmp_path / "out" / "photos" / "000001.webp") as small:
         assert small.size == (20, 30)
-    code, _, err = finish(command(*run, "--shrink=0"))
+    code, _, err = call(*run, "--shrink=0")
     assert code == 2
     assert err.startswith("error: ")

@@ -1,6 +1,5 @@
-"""VGG's features against Keras' network, and unusable files."""
+"""The layers of VGG files, and unusable files; their features are tested in test_vgg_files."""
 
-import importlib
 import os
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 from landmarks_jax.models import vgg
 from landmarks_jax.system.errors import WeightsError
 from landmarks_jax.weights.vgg_weights import digest_of_layers, load_vgg
+from tests.vgg_layers import layers_of
 
 DATA = Path(os.environ.get("LANDMARKS_JAX_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -18,44 +18,8 @@ PAPER_TAPS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
 
 
 @pytest.fixture(scope="module")
-def images():
-    coarse = np.random.default_rng(0).uniform(0, 1, (2, 8, 8, 3))
-    return coarse.repeat(4, 1).repeat(4, 2).astype(np.float32)
-
-
-@pytest.fixture(scope="module")
 def layers():
-    """Random weights of VGG-16 under Keras' names; features neither die nor explode."""
-    rng = np.random.default_rng(1)
-    arrays = {}
-    for name, shape in vgg.parameter_shapes("vgg16", vgg.TAPS["vgg16"]).items():
-        kind, layer = name[:-3], name[-3:]
-        fan = 9 * shape[2] if kind == "kernel" else 1
-        values = rng.standard_normal(shape, np.float32)
-        values *= np.sqrt(2 / fan) if kind == "kernel" else 0.3
-        arrays[f"block{layer[0]}_conv{layer[2]}_{kind}"] = values
-    return arrays
-
-
-@pytest.fixture(scope="module")
-def keras_features(layers):
-    pytest.importorskip("tensorflow", reason="Keras' network needs the extra `train`")
-    # First, because it silences TensorFlow.
-    importlib.import_module("landmarks_jax.data.pipeline")
-    keras = importlib.import_module("keras")
-
-    model = keras.applications.VGG16(weights=None, include_top=False, input_shape=(32, 32, 3))
-    names = [f"block{tap[4]}_conv{tap[6]}" for tap in PAPER_TAPS]
-    for layer in model.layers:
-        if "conv" in layer.name:
-            layer.set_weights([layers[f"{layer.name}_{kind}"] for kind in ("kernel", "bias")])
-    taps = keras.Model(model.input, [model.get_layer(name).output for name in names])
-
-    def run(images, mode):
-        inputs = keras.applications.imagenet_utils.preprocess_input(255.0 * images, mode=mode)
-        return dict(zip(PAPER_TAPS, (np.asarray(f) for f in taps(inputs)), strict=True))
-
-    return run
+    return layers_of("vgg16")
 
 
 def save(path, arrays, **others):
@@ -66,24 +30,6 @@ def save(path, arrays, **others):
 def features(weights, images, taps):
     run = jax.jit(vgg.Vgg(weights.network, taps).apply)
     return run({"params": weights.params}, (images - weights.mean) / weights.std)
-
-
-@pytest.mark.parametrize("convention", ["caffe", "torchvision"])
-def test_features_are_those_of_keras(tmp_path, images, layers, keras_features, convention):
-    # Keras' own files do not have the entry.
-    entries = {} if convention == "caffe" else {"convention": convention}
-    weights = load_vgg(
-        save(tmp_path / "vgg.npz", layers, **entries), "vgg16", PAPER_TAPS, normalize=True
-    )
-    assert weights.convention == convention
-    found = features(weights, images, PAPER_TAPS)
-    scale = 1 / 255 if convention == "caffe" else 1
-    mode = {"caffe": "caffe", "torchvision": "torch"}[convention]
-    for tap, unscaled in keras_features(images, mode).items():
-        expected = scale * unscaled
-        assert found[tap].shape == expected.shape
-        assert (expected > 0).mean() > 0.1
-        np.testing.assert_allclose(found[tap], expected, atol=1e-4 * np.abs(expected).max())
 
 
 def test_without_normalization_the_image_goes_in_as_it_is(tmp_path, layers):

@@ -1,5 +1,6 @@
 """Converted files of torchvision and Keras give those networks' features."""
 
+import functools
 import importlib
 import importlib.util
 
@@ -13,6 +14,7 @@ from landmarks_jax.weights import vgg_import
 from landmarks_jax.weights.vgg_weights import layer_key, load_vgg
 from tests.pickling import tensor, zipped
 from tests.running import call
+from tests.vgg_layers import layers_of
 
 needs_torch = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None, reason="PyTorch is not installed"
@@ -36,22 +38,15 @@ def images():
     return coarse.repeat(4, 1).repeat(4, 2).astype(np.float32)
 
 
-def layers_of(network, seed=0):
-    """Random layers under the names of the `.npz`; features neither die nor explode."""
-    rng = np.random.default_rng(seed)
-    layers = {}
-    for parameter, shape in vgg.parameter_shapes(network, vgg.TAPS[network]).items():
-        values = rng.standard_normal(shape, np.float32)
-        spread = np.sqrt(2 / (9 * shape[2])) if len(shape) == 4 else 0.3
-        layers[layer_key(parameter)] = values * np.float32(spread)
-    return layers
+@functools.cache
+def compiled(network):
+    return jax.jit(vgg.Vgg(network, TAPS[network]).apply)
 
 
 def features(path, network, images, *, normalize=True):
     weights = load_vgg(str(path), network, TAPS[network], normalize=normalize)
-    run = jax.jit(vgg.Vgg(network, TAPS[network]).apply)
-    found = run({"params": weights.params}, (images - weights.mean) / weights.std)
-    return weights, found
+    params = {"params": weights.params}
+    return weights, compiled(network)(params, (images - weights.mean) / weights.std)
 
 
 @pytest.mark.parametrize("network", vgg.NETWORKS)
@@ -125,20 +120,32 @@ def keras_network(keras, network, layers):
 
 
 @OLD_ARRAYS
-def test_features_are_those_of_keras_vgg19(tmp_path, images, keras):
-    model = keras_network(keras, "vgg19", layers_of("vgg19"))
-    model.save(tmp_path / "x.h5")
-    assert vgg_import.convert(tmp_path / "x.h5", tmp_path / "x.npz") == "vgg19"
-    weights, found = features(tmp_path / "x.npz", "vgg19", images)
-    assert weights.convention == "caffe"
-    assert weights.notes()[0].startswith("perceptual loss of Caffe VGG-19, 4 taps")
-    names = [tap.replace("relu", "block").replace("_", "_conv") for tap in TAPS["vgg19"]]
+@pytest.mark.parametrize(
+    ("network", "convention"),
+    [("vgg16", "caffe"), ("vgg16", "torchvision"), ("vgg19", "caffe")],
+)
+def test_features_are_those_of_keras(tmp_path, images, keras, network, convention):
+    layers = layers_of(network)
+    model = keras_network(keras, network, layers)
+    if network == "vgg19":  # through Keras' file
+        model.save(tmp_path / "x.h5")
+        assert vgg_import.convert(tmp_path / "x.h5", tmp_path / "x.npz") == network
+    else:
+        np.savez(tmp_path / "x.npz", **layers, convention=convention)
+    weights, found = features(tmp_path / "x.npz", network, images)
+    assert weights.convention == convention
+    names = [tap.replace("relu", "block").replace("_", "_conv") for tap in TAPS[network]]
     run = keras.Model(model.input, [model.get_layer(name).output for name in names])
-    inputs = keras.applications.vgg19.preprocess_input(255.0 * images)
-    for tap, unscaled in zip(TAPS["vgg19"], run(inputs), strict=True):
-        expected = np.asarray(unscaled) / 255
+    mode = {"caffe": "caffe", "torchvision": "torch"}[convention]
+    inputs = keras.applications.imagenet_utils.preprocess_input(255.0 * images, mode=mode)
+    scale = 1 / 255 if convention == "caffe" else 1
+    for tap, unscaled in zip(TAPS[network], run(inputs), strict=True):
+        expected = scale * np.asarray(unscaled)
+        assert found[tap].shape == expected.shape
         assert (expected > 0).mean() > 0.1
         np.testing.assert_allclose(found[tap], expected, atol=1e-4 * expected.max())
+    if network == "vgg19":
+        assert weights.notes()[0].startswith("perceptual loss of Caffe VGG-19, 4 taps")
 
 
 @OLD_ARRAYS
