@@ -1,4 +1,4 @@
-"""Real Chromium for the demo's tests: found on the machine, headless, with every request noted."""
+"""Headless Chromium for the demo's tests, with a log of all requests."""
 
 import json
 import os
@@ -17,7 +17,7 @@ except ImportError:
     webdriver = None  # type: ignore[assignment]
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-# What runs as root, without a graphics card, and lets the browser itself reach for no other host.
+# For root, without a graphics card, and without requests of the browser itself.
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
@@ -26,18 +26,18 @@ FLAGS = (
 )
 
 
-SECONDS = 30  # what is waited for comes in a second; a busy machine may take longer
+SECONDS = 30  # timeout; most waits take a second, on a busy machine longer
 
 
 def missing(what: str) -> None:
-    """Skips, saying what is missing; fails where it should be there."""
+    """Skips with a reason; fails in CI."""
     if os.environ.get("CI") == "true":
         pytest.fail(what)
     pytest.skip(what)
 
 
 def open_browser(folder: Path) -> "webdriver.Chrome":
-    """Starts Chromium with a profile of its own and a folder `downloads` below `folder`."""
+    """Starts Chromium with its own profile and a folder `downloads` below `folder`."""
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     driver = shutil.which("chromedriver")
     if browser is None or driver is None:
@@ -67,7 +67,7 @@ def hosts(browser: "webdriver.Chrome") -> set[str]:
 
 
 class Page:
-    """What a user does on the demo's page, and sees there."""
+    """What a user does and sees on the demo's page."""
 
     def __init__(self, browser, url, home):
         self.browser, self.home = browser, home
@@ -89,7 +89,7 @@ class Page:
                     self.part("place").text,
                     *self.browser.get_log("browser"),
                 ]
-                pytest.fail(f"waited in vain for {what}; the page says {seen}")
+                pytest.fail(f"timed out waiting for {what}; the page shows {seen}")
             time.sleep(0.05)
         return self
 
@@ -101,7 +101,7 @@ class Page:
         return self
 
     def saved(self, kind):
-        """The text of the file that the button `kind` gives."""
+        """The text of the file that the button `kind` saves."""
         path = self.home / "downloads" / f"landmarks.{kind}"
         path.unlink(missing_ok=True)
         self.part(kind).click()
@@ -109,7 +109,7 @@ class Page:
         return path.read_text()
 
     def points(self):
-        """What was found, by file: landmarks, labelled points, confidence and box."""
+        """By file: landmarks, labelled points, confidence and box."""
         return {
             entry["file"]: [
                 np.array(entry["landmarks"]),
@@ -117,7 +117,7 @@ class Page:
                 np.array(entry["confidence"]),
                 entry["box"],
             ]
-            for entry in json.loads(self.saved("json"))["pictures"]
+            for entry in json.loads(self.saved("json"))["images"]
         }
 
     def table(self):

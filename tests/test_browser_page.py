@@ -1,4 +1,4 @@
-"""The demo's page in real Chromium: the Python detector's points, and everything a user does."""
+"""The demo's page in Chromium: the points of the Python detector, and all user actions."""
 
 import base64
 import csv
@@ -15,7 +15,7 @@ from landmarks_jax import load_detector
 from landmarks_jax.data.decoding import decode
 from landmarks_jax.data.framing import stretch
 from landmarks_jax.data.sources.synthetic import SyntheticFaces
-from landmarks_jax.inference import packed_file as packed
+from landmarks_jax.inference import packed_file
 from landmarks_jax.inference.browser import server, vendor
 from landmarks_jax.inference.linear_map import LinearMap
 from landmarks_jax.models.detectors import build_detector
@@ -23,15 +23,17 @@ from landmarks_jax.system import palette
 from landmarks_jax.system.errors import WeightsError
 from tests import browsing
 from tests.browsing import Page
-from tests.running import command, finish
+from tests.running import call, command
+
+pytestmark = pytest.mark.slow
 
 FACES = SyntheticFaces(5, 4, 300)
 NAMES = ("left eye", "right eye")
 
 
 @pytest.fixture(scope="module")
-def packed_file(tmp_path_factory, narrow_config, filled):
-    """A detector of random weights; statistics of faces make its points move with the picture."""
+def detector_file(tmp_path_factory, narrow_config, filled):
+    """A detector with random weights; with statistics of faces its points depend on the image."""
     config = narrow_config(compute_dtype="float32", model__beta=20.0)
     module = build_detector(config)
     variables = filled(module, (1, 32, 32, 3), seed=2, use_running_average=True)
@@ -39,10 +41,10 @@ def packed_file(tmp_path_factory, narrow_config, filled):
 
     @jax.jit
     def step(variables):
-        _, moved = module.apply(
+        _, updated = module.apply(
             variables, views, use_running_average=False, mutable=["batch_stats"]
         )
-        return {**variables, **moved}
+        return {**variables, **updated}
 
     for _ in range(60):
         variables = step(variables)
@@ -51,32 +53,34 @@ def packed_file(tmp_path_factory, narrow_config, filled):
     path = tmp_path_factory.mktemp("packed") / "random.safetensors"
     score = {"protocol": "mine", "crop": "center", "forward": 12.34, "mean_shape": 20.0}
     summary = {"point_names": list(NAMES), "scores": [{**score, "score": {"faces": 50}}]}
-    content = packed.PackedDetector(packed.inference_config(config), variables, regressor, summary)
-    packed.write(path, content, "float16")
+    packed = packed_file.PackedDetector(
+        packed_file.inference_config(config), variables, regressor, summary
+    )
+    packed_file.write(path, packed, "float16")
     return path
 
 
 @pytest.fixture(scope="module")
-def find(packed_file):
-    """The Python detector on files: what the page must find."""
-    loaded = load_detector(packed_file)
+def find(detector_file):
+    """The Python detector on files, which the page must agree with."""
+    loaded = load_detector(detector_file)
 
     def points(path: Path, box=None) -> list[np.ndarray]:
-        found = loaded(decode(path)[0], box)
-        return [found.landmarks, found.labelled, found.confidence]
+        output = loaded(decode(path)[0], box)
+        return [output.landmarks, output.labelled, output.confidence]
 
     return points
 
 
 @pytest.fixture(scope="module")
-def site_folder(packed_file, tmp_path_factory):
+def site_folder(detector_file, tmp_path_factory):
     """What `demo.py --build` makes."""
     try:
         vendor.runtime()
     except WeightsError as error:
         browsing.missing(str(error))
     folder = tmp_path_factory.mktemp("site") / "page"
-    code, out, err = finish(command("demo", str(packed_file), "--build", str(folder)))
+    code, out, err = call("demo", str(detector_file), "--build", str(folder))
     assert code == 0, err
     assert str(folder) in out
     return folder
@@ -84,7 +88,7 @@ def site_folder(packed_file, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """The browser's folder: profile, downloads and the pictures that it is given."""
+    """The browser's folder: profile, downloads and test images."""
     return tmp_path_factory.mktemp("browser")
 
 
@@ -110,42 +114,42 @@ def page(browser, url, home):
 
 
 @pytest.fixture(scope="module")
-def pictures(home):
-    """Pictures of every kind, by name."""
-    folder = home / "pictures"
+def images(home):
+    """Images of several kinds, by name."""
+    folder = home / "images"
     folder.mkdir()
     rng = np.random.default_rng(0)
     wide = Image.fromarray(FACES.photo(0)[30:270])
     wide.save(folder / "wide.png")
     Image.fromarray(FACES.photo(1)[:, 60:240]).save(folder / "tall.png")
-    turned = Image.Exif()
-    turned[0x0112] = 6
-    Image.fromarray(FACES.photo(2)).save(folder / "turned.jpg", quality=95, exif=turned)
+    rotated = Image.Exif()
+    rotated[0x0112] = 6
+    Image.fromarray(FACES.photo(2)).save(folder / "rotated.jpg", quality=95, exif=rotated)
     clear = np.dstack([FACES.photo(3), rng.integers(0, 256, (300, 300), np.uint8)])
     Image.fromarray(clear).save(folder / "clear.png")
     wide.convert("L").resize((50, 40)).save(folder / "small grey, of few pixels.png")
     return {path.name: path for path in folder.iterdir()}
 
 
-def close(found, wanted, pixels=1.0):
-    for got, want, tolerance in zip(found, wanted, (pixels, pixels, 0.02), strict=False):
+def close(actual, expected, pixels=1.0):
+    for got, want, tolerance in zip(actual, expected, (pixels, pixels, 0.02), strict=False):
         np.testing.assert_allclose(got, want, rtol=0, atol=tolerance)
 
 
-def test_the_page_finds_what_python_finds(page, pictures, find):
-    page.choose(*pictures.values()).wait_for("Points found in 5 pictures.")
-    found = page.points()
-    wanted = {name: find(path) for name, path in pictures.items()}
-    assert list(found) == list(pictures)
-    for name in found:
-        close(found[name], wanted[name], 0.5)
-    # Not for want of movement: the points lie elsewhere in every picture, and apart.
-    normalised = np.array([wanted[n][0] / decode(p)[0].shape[1::-1] for n, p in pictures.items()])
+def test_the_page_agrees_with_python(page, images, find):
+    page.choose(*images.values()).wait_for("Points actual in 5 images.")
+    actual = page.points()
+    expected = {name: find(path) for name, path in images.items()}
+    assert list(actual) == list(images)
+    for name in actual:
+        close(actual[name], expected[name], 0.5)
+    # Not trivially: the points differ between images, and from one another.
+    normalised = np.array([expected[n][0] / decode(p)[0].shape[1::-1] for n, p in images.items()])
     assert np.ptp(normalised, 0).max() > 0.1
     assert np.ptp(normalised, 1).min() > 0.04
-    # The lossless ones more closely.
+    # More closely for lossless files.
     for name in ("wide.png", "tall.png"):
-        close(found[name], wanted[name], 0.01)
+        close(actual[name], expected[name], 0.01)
 
     header, *lines = csv.reader(page.saved("csv").splitlines())
     assert header == [
@@ -153,7 +157,7 @@ def test_the_page_finds_what_python_finds(page, pictures, find):
         *("left_eye_x", "left_eye_y", "right_eye_x", "right_eye_y"),
     ]
     for name, *cells in lines:
-        landmarks, labelled, confidence, _ = found[name]
+        landmarks, labelled, confidence, _ = actual[name]
         both = np.concatenate([np.c_[landmarks, confidence].ravel(), labelled.ravel()])
         np.testing.assert_array_equal(np.array(cells, float), both)
 
@@ -161,7 +165,7 @@ def test_the_page_finds_what_python_finds(page, pictures, find):
         "12.3 % of the distance between the first two (of faces, the eyes)"
         in page.part("about").text
     )
-    first = found[next(iter(pictures))]
+    first = actual[next(iter(images))]
     pairs = zip(first[0], first[2], strict=True)
     texts = [[f"{x:.1f}", f"{y:.1f}", f"{c:.2f}"] for (x, y), c in pairs]
     assert [row[1:] for row in page.table()] == texts
@@ -169,16 +173,16 @@ def test_the_page_finds_what_python_finds(page, pictures, find):
     assert [row[0] for row in page.table()][3:] == [f"\u00d7{name}" for name in NAMES]
 
 
-def test_what_is_no_picture_is_named(page, pictures, home):
-    (home / "notes.txt").write_text("not a picture")
+def test_unreadable_files_are_named(page, images, home):
+    (home / "notes.txt").write_text("not an image")
     broken = home / "broken.png"
-    broken.write_bytes(pictures["wide.png"].read_bytes()[:60])
+    broken.write_bytes(images["wide.png"].read_bytes()[:60])
     page.choose(home / "notes.txt", broken)
-    page.wait_for("broken.png is not a picture that this browser can read.")
-    page.wait_for("notes.txt is not a picture that this browser can read.")
+    page.wait_for("broken.png is not an image that this browser can read.")
+    page.wait_for("notes.txt is not an image that this browser can read.")
     assert not page.part("work").is_displayed()
     assert page.part("messages").get_attribute("aria-live") == "polite"
-    page.choose(home / "notes.txt", pictures["wide.png"]).wait_for("Points found in 1 picture.")
+    page.choose(home / "notes.txt", images["wide.png"]).wait_for("Points found in 1 image.")
     assert "notes.txt is not" in page.part("messages").text
     page.part("remove").click()
     assert not page.part("work").is_displayed()
@@ -192,16 +196,16 @@ def test_what_is_no_picture_is_named(page, pictures, home):
     ],
     ids=["drop", "paste"],
 )
-def test_pictures_are_dropped_and_pasted(page, pictures, find, event):
+def test_images_are_dropped_and_pasted(page, images, find, event):
     page.run(
         f"""const bytes = Uint8Array.from(atob(arguments[0]), (c) => c.charCodeAt(0));
         const data = new DataTransfer();
         data.items.add(new File([bytes], 'given.png'));
         document.body.dispatchEvent(new {event});""",
-        base64.b64encode(pictures["wide.png"].read_bytes()).decode(),
+        base64.b64encode(images["wide.png"].read_bytes()).decode(),
     )
-    page.wait_for("Points found in 1 picture.")
-    close(page.points()["given.png"], find(pictures["wide.png"]))
+    page.wait_for("Points found in 1 image.")
+    close(page.points()["given.png"], find(images["wide.png"]))
 
 
 def test_the_camera_gives_points_and_a_rate(page, find, home):
@@ -210,19 +214,19 @@ def test_the_camera_gives_points_and_a_rate(page, find, home):
     page.until(lambda: rate(page) > 0, "frames")
     assert all(all(row[1:]) for row in page.table())
     assert len(page.part("device").find_elements("tag name", "option")) >= 1
-    before = page.run("return document.getElementById('picture').toDataURL()")
+    before = page.run("return document.getElementById('image').toDataURL()")
     page.part("mirror").click()
-    now = "return document.getElementById('picture').toDataURL()"
+    now = "return document.getElementById('image').toDataURL()"
     page.until(lambda: page.run(now) != before, "another frame")
 
     page.part("keep").click()
-    page.wait_for("is kept.")
+    page.wait_for("was added.")
     page.part("camera").click()
-    page.until(lambda: page.part("remove").is_displayed(), "the kept picture")
+    page.until(lambda: page.part("remove").is_displayed(), "the kept image")
     [(name, (landmarks, _, _, box))] = page.points().items()
     assert name.startswith("camera-")
     width, height = page.run(
-        "const c = document.querySelector('#pictures canvas'); return [c.width, c.height]"
+        "const c = document.querySelector('#images canvas'); return [c.width, c.height]"
     )
     assert box[2] / box[3] == pytest.approx(width / height, rel=0.02)
     assert np.isfinite(landmarks).all()
@@ -233,13 +237,13 @@ def rate(page) -> float:
     return float((page.part("rate").text or "0").split()[0])
 
 
-def test_a_camera_that_cannot_be_had_is_said(page):
+def test_a_denied_camera_is_reported(page):
     page.run(
         "navigator.mediaDevices.getUserMedia = async () => {"
         "  throw new DOMException('no', 'NotAllowedError'); };"
     )
     page.part("camera").click()
-    page.wait_for("The camera was refused. Allow it for this page")
+    page.wait_for("Access to the camera was denied. Allow it for this page")
     assert page.part("camera").text == "Start camera"
 
 
@@ -258,11 +262,11 @@ media.getUserMedia = (wanted) => new Promise((resolve) => {
 """
 
 
-def test_a_camera_allowed_too_late_is_switched_off(page, pictures):
+def test_a_camera_allowed_too_late_is_closed(page, images):
     page.run(ASK)
     page.part("camera").click()
     page.wait_for("The camera starts")
-    page.choose(pictures["wide.png"]).wait_for("Points found in 1 picture.")
+    page.choose(images["wide.png"]).wait_for("Points found in 1 image.")
     page.run("allow()")
     page.until(lambda: page.run("return tracks.length"), "the camera")
     off = "return tracks.every((track) => track.readyState === 'ended')"
@@ -270,8 +274,8 @@ def test_a_camera_allowed_too_late_is_switched_off(page, pictures):
     assert page.part("remove").is_displayed()
 
 
-def test_a_camera_that_stops_by_itself_gives_way_to_the_pictures(page, pictures):
-    page.choose(pictures["wide.png"]).wait_for("Points found in 1 picture.")
+def test_after_a_camera_stops_by_itself_an_image_is_shown(page, images):
+    page.choose(images["wide.png"]).wait_for("Points found in 1 image.")
     page.run(ASK)
     page.part("camera").click()
     page.wait_for("The camera starts")
@@ -279,12 +283,12 @@ def test_a_camera_that_stops_by_itself_gives_way_to_the_pictures(page, pictures)
     page.wait_for("The camera is on.")
     page.run("tracks[0].dispatchEvent(new Event('ended'))")
     page.wait_for("The camera has stopped.")
-    page.until(lambda: page.part("remove").is_displayed(), "the picture")
-    assert page.part("picture").get_attribute("aria-label") == "wide.png"
+    page.until(lambda: page.part("remove").is_displayed(), "the image")
+    assert page.part("image").get_attribute("aria-label") == "wide.png"
     assert page.run("return tracks[0].readyState") == "ended"
 
 
-def test_a_model_that_cannot_be_loaded_is_said(browser, site_folder, tmp_path, home):
+def test_a_model_that_cannot_be_loaded_is_reported(browser, site_folder, tmp_path, home):
     shutil.copytree(site_folder, tmp_path / "page")
     (tmp_path / "page" / "model.onnx").write_bytes(b"no model")
     with server.Server(tmp_path / "page", 0) as serving:
@@ -295,25 +299,25 @@ def test_a_model_that_cannot_be_loaded_is_said(browser, site_folder, tmp_path, h
         serving.shutdown()
 
 
-def test_a_detector_of_boxes_asks_for_a_frame(browser, site_folder, tmp_path, home, pictures):
+def test_a_detector_of_boxes_asks_for_a_frame(browser, site_folder, tmp_path, home, images):
     shutil.copytree(site_folder, tmp_path / "page")
     description = tmp_path / "page" / "model.json"
     description.write_text(description.read_text().replace('"center"', '"box"'))
     with server.Server(tmp_path / "page", 0) as serving:
         threading.Thread(target=serving.serve_forever, args=(0.02,), daemon=True).start()
         page = Page(browser, serving.url, home).wait_for("ready")
-        page.choose(pictures["wide.png"]).wait_for("Points found")
+        page.choose(images["wide.png"]).wait_for("Points found")
         assert page.points()["wide.png"][3] == [0, 0, 300, 240]
-        assert "looks at the whole picture, and is off" in page.part("boxed").text
+        assert "trained on boxes around the object" in page.part("boxed").text
         page.part("frame").send_keys("-")
         page.until(lambda: not page.part("boxed").is_displayed(), "the note to go")
         serving.shutdown()
 
 
-def test_the_frame_is_worked_by_keyboard_and_pointer(page, pictures, find):
+def test_the_frame_follows_keyboard_and_pointer(page, images, find):
     from selenium.webdriver import ActionChains, Keys  # noqa: PLC0415
 
-    path = pictures["wide.png"]  # 300 x 240
+    path = images["wide.png"]  # 300 x 240
     page.choose(path).wait_for("Points found")
     assert page.points()[path.name][3] == [30, 24, 270, 216]  # the central four fifths
 
@@ -332,7 +336,7 @@ def test_the_frame_is_worked_by_keyboard_and_pointer(page, pictures, find):
     frame.send_keys("+")
     agree(page, path, [48, 24, 276, 204], find)
     frame.send_keys(*30 * [Keys.ARROW_DOWN])
-    agree(page, path, [48, 60, 276, 240], find)  # no further than the picture
+    agree(page, path, [48, 60, 276, 240], find)  # not beyond the image
 
     scale = page.run("return document.getElementById('stage').clientWidth / 300")
     drag = ActionChains(page.browser).click_and_hold(frame)
@@ -347,13 +351,13 @@ def test_the_frame_is_worked_by_keyboard_and_pointer(page, pictures, find):
 
 
 def agree(page, path, box, find, within=0.01):
-    """Waits until the frame is where it should be, with the points of Python's box."""
+    """Waits until the frame is `box`, with the points that Python finds there."""
 
     def agreed():
-        found = page.points()[path.name]
-        wanted = find(path, found[3])
-        return np.abs(np.subtract(found[3], box)).max() < within and all(
-            np.abs(got - want).max() < 0.5 for got, want in zip(found, wanted, strict=False)
+        actual = page.points()[path.name]
+        expected = find(path, actual[3])
+        return np.abs(np.subtract(actual[3], box)).max() < within and all(
+            np.abs(got - want).max() < 0.5 for got, want in zip(actual, expected, strict=False)
         )
 
     page.until(agreed, f"the frame {box} and its points")
@@ -373,10 +377,10 @@ def test_the_resize_is_that_of_python(page):
         rgba = np.dstack([photo, np.full((height, width), 255, np.uint8)])
         results = page.browser.execute_async_script(
             """const [data, width, height, cases, done] = arguments;
-            const picture = { data: Uint8Array.from(atob(data), (c) => c.charCodeAt(0)), width,
+            const image = { data: Uint8Array.from(atob(data), (c) => c.charCodeAt(0)), width,
               height };
             import(new URL('resize.js', document.baseURI)).then(({ stretch }) => done(
-              cases.map((given) => btoa(String.fromCharCode(...stretch(picture, ...given))))));""",
+              cases.map((given) => btoa(String.fromCharCode(...stretch(image, ...given))))));""",
             *(base64.b64encode(rgba.tobytes()).decode(), width, height, cases),
         )
         for (box, size), result in zip(cases, results, strict=True):
@@ -388,14 +392,14 @@ def test_the_resize_is_that_of_python(page):
 def test_dots_of_many_landmarks_are_smaller(page):
     draw = """const [count, scale, done] = arguments;
         import(new URL('draw.js', document.baseURI)).then(({ draw }) => {
-          const [target, picture] = [0, 1].map(() => document.createElement('canvas'));
-          [target, picture].forEach((canvas) => { canvas.width = canvas.height = 400; });
+          const [target, image] = [0, 1].map(() => document.createElement('canvas'));
+          [target, image].forEach((canvas) => { canvas.width = canvas.height = 400; });
           const landmarks = Array.from({ length: count }, (_, i) =>
             [40 + 32 * (i % 10), 40 + 70 * Math.floor(i / 10)]);
           const found = { landmarks, labelled: [], confidence: landmarks.map(() => 1) };
           const colors = landmarks.map(() => '#ff0000');
           const size = { width: 400, height: 400 };
-          draw(target, picture, size, found, { colors, dot_scale: scale }, {}, 1);
+          draw(target, image, size, found, { colors, dot_scale: scale }, {}, 1);
           const pixels = target.getContext('2d').getImageData(0, 0, 400, 400).data;
           const red = (v, i) => i % 4 === 0 && v === 255 && !pixels[i + 1];
           const at = ([x, y]) => 4 * (400 * y + x);
@@ -415,8 +419,8 @@ def test_dots_of_many_landmarks_are_smaller(page):
         assert np.pi * (radius - 0.7) ** 2 < areas[count] < np.pi * radius**2
 
 
-def test_a_phone_needs_no_sideways_scrolling(page, pictures):
-    page.choose(*pictures.values()).wait_for("Points found")
+def test_a_phone_needs_no_sideways_scrolling(page, images):
+    page.choose(*images.values()).wait_for("Points found")
     page.part("labelled").click()
     for width in (360, 1200):
         metrics = {"width": width, "height": 740, "deviceScaleFactor": 2, "mobile": False}
@@ -426,12 +430,12 @@ def test_a_phone_needs_no_sideways_scrolling(page, pictures):
         assert page.run("return document.getElementById('stage').clientWidth") > 300
 
 
-def test_nothing_is_asked_of_another_host(browser, url, home, pictures):
+def test_no_other_host_is_contacted(browser, url, home, images):
     browsing.hosts(browser)
     page = Page(browser, url, home).wait_for("ready")
-    page.choose(pictures["wide.png"]).wait_for("Points found")
+    page.choose(images["wide.png"]).wait_for("Points found")
     assert browsing.hosts(browser) == {url.split("/")[2]}
-    # And could not be: the page's own policy.
+    # The page's policy forbids it.
     broken = page.browser.execute_async_script(
         """const [url, done] = arguments;
         document.addEventListener('securitypolicyviolation', (e) => done(e.effectiveDirective));
@@ -441,8 +445,8 @@ def test_nothing_is_asked_of_another_host(browser, url, home, pictures):
     assert broken == "connect-src"
 
 
-def test_any_web_host_will_do_below_any_path(browser, site_folder, home, pictures, find):
-    """Without the headers that allow threads, and not at the root."""
+def test_any_web_host_and_path_works(browser, site_folder, home, images, find):
+    """Without the headers that allow threads, and below a path."""
     start = ["-m", "http.server", "--bind", "127.0.0.1", "--directory", str(site_folder.parent)]
     process = command("-u", *start, "0")
     try:
@@ -450,8 +454,8 @@ def test_any_web_host_will_do_below_any_path(browser, site_folder, home, picture
         page = Page(browser, f"http://127.0.0.1:{port}/{site_folder.name}/", home)
         page.wait_for("The detector is ready.")
         assert page.run("return crossOriginIsolated") is False
-        page.choose(pictures["tall.png"]).wait_for("Points found in 1 picture.")
-        close(page.points()["tall.png"], find(pictures["tall.png"]), 0.1)
+        page.choose(images["tall.png"]).wait_for("Points found in 1 image.")
+        close(page.points()["tall.png"], find(images["tall.png"]), 0.1)
     finally:
         process.terminate()
         process.communicate(timeout=30)

@@ -1,11 +1,11 @@
-/** The page: wires pictures, camera, detector and what is shown together. */
+/** The page: connects images, camera, detector and display. */
 
 import { Detector, trainedRectangle } from './detector.js';
 import { draw } from './draw.js';
 import { Gallery } from './gallery.js';
 import { Live } from './live.js';
 import { hush, say } from './messages.js';
-import { decode, paint, pixelsOf, thumbnail } from './pictures.js';
+import { decode, paint, pixelsOf, thumbnail } from './images.js';
 import { download, toCsv, toJson } from './save.js';
 import { Viewer, style } from './viewer.js';
 
@@ -13,22 +13,22 @@ import { Viewer, style } from './viewer.js';
 /** @typedef {import('./resize.js').Rectangle} Rectangle */
 
 /**
- * A picture and what was found in it.
+ * An image and its points.
  * @typedef {object} Entry
  * @property {string} name
  * @property {Blob} file
  * @property {number} width in pixels, upright.
  * @property {number} height
- * @property {Rectangle} rectangle the part looked at.
+ * @property {Rectangle} rectangle the viewed part.
  * @property {Found} found
- * @property {HTMLCanvasElement} small the picture, small.
- * @property {HTMLCanvasElement} canvas the small picture with its points, in the gallery.
+ * @property {HTMLCanvasElement} small its thumbnail.
+ * @property {HTMLCanvasElement} canvas its thumbnail with points, in the gallery.
  */
 
 const SMALL = 240; // pixels
 
 const part = (id) => document.getElementById(id);
-const gallery = new Gallery(part('pictures'), select);
+const gallery = new Gallery(part('images'), select);
 const refresh = latest(findAgain);
 /** @type {Detector} */
 let detector;
@@ -36,7 +36,7 @@ let detector;
 let viewer;
 /** @type {Live} */
 let live;
-/** The picture that was last asked for. @type {?Entry} */
+/** The image that was selected last. @type {?Entry} */
 let chosen = null;
 
 const loading = Detector.load().then((loaded) => {
@@ -51,7 +51,7 @@ const loading = Detector.load().then((loaded) => {
   say('The detector is ready.');
 });
 loading.catch((error) => say(`The detector cannot be loaded: ${error.message}.`, { wrong: true }));
-/** Work on files, one after the other, once the detector is there. */
+/** Processes files one after the other, once the detector is loaded. */
 let queue = loading;
 
 /** One line about the detector. */
@@ -62,13 +62,13 @@ function about({ name, num_landmarks, view_size, score }) {
   }
   return (
     `${text} Its labelled points are off by ${score.forward.toFixed(1)} % of the distance between ` +
-    `the first two (of faces, the eyes), on average over ${score.score.faces} pictures ` +
+    `the first two (of faces, the eyes), on average over ${score.score.faces} images ` +
     `(${score.protocol}, ${score.crop} crop); the mean shape is off by ` +
     `${score.mean_shape.toFixed(1)} %.`
   );
 }
 
-/** Adds picture files and shows the first one of them large. */
+/** Adds image files and shows the first one. */
 function addFiles(/** @type {Iterable<File>} */ files) {
   const list = [...files];
   const work = async () => {
@@ -85,18 +85,18 @@ function addFiles(/** @type {Iterable<File>} */ files) {
           show(entry, source);
         }
       } catch (error) {
-        say(`${file.name || 'What was given'} ${error.message}.`, { wrong: true, more: true });
+        say(`${file.name || 'The input'} ${error.message}.`, { wrong: true, more: true });
       }
     }
     if (count) {
-      say(`Points found in ${count} ${count === 1 ? 'picture' : 'pictures'}.`, { more: true });
+      say(`Points found in ${count} ${count === 1 ? 'image' : 'images'}.`, { more: true });
     }
   };
   queue = queue.then(work);
-  queue.catch(() => {}); // the detector cannot be loaded, which was said
+  queue.catch(() => {}); // the detector cannot be loaded, already reported
 }
 
-/** Finds the points of a picture and puts it into the gallery. */
+/** Finds the points of an image and adds it to the gallery. */
 async function add(name, file, source, rectangle) {
   const { width, height } = source;
   const small = thumbnail(source, SMALL);
@@ -114,7 +114,7 @@ function drawSmall(/** @type {Entry} */ entry) {
   draw(entry.canvas, entry.small, entry, entry.found, detector.description, looks, 1);
 }
 
-/** Shows a picture of the gallery large, unless another was chosen while it was decoded. */
+/** Shows an image of the gallery, unless another was selected while it was decoded. */
 async function select(/** @type {Entry} */ entry) {
   live.stop();
   chosen = entry;
@@ -128,7 +128,7 @@ async function select(/** @type {Entry} */ entry) {
   }
 }
 
-/** Shows a picture large, unless it was removed or the camera started meanwhile. */
+/** Shows an image, unless it was removed or the camera was started meanwhile. */
 function show(/** @type {Entry} */ entry, source) {
   if (gallery.entries.includes(entry) && !live.on) {
     chosen = entry;
@@ -138,7 +138,7 @@ function show(/** @type {Entry} */ entry, source) {
   }
 }
 
-/** Finds the points of the picture that is shown, after its frame has changed. */
+/** Finds the points of the shown image again after its frame has changed. */
 async function findAgain() {
   const { shown } = viewer;
   if (shown?.entry) {
@@ -152,12 +152,12 @@ async function findAgain() {
   }
 }
 
-/** Says what should not happen. */
+/** Reports an unexpected error. */
 function fail(error) {
   say(`Something went wrong: ${error.message}.`, { wrong: true });
 }
 
-/** Calls `work` never twice at once: calls while it works become one more at its end. */
+/** Wraps `work` so that it never overlaps: calls meanwhile become one more call at its end. */
 function latest(work) {
   let working = false;
   let again = false;
@@ -178,11 +178,11 @@ function latest(work) {
   };
 }
 
-/** Takes the picture that is shown off the page. */
+/** Removes the shown image. */
 function removeShown() {
   const { entry } = viewer.shown;
   if (!gallery.entries.includes(entry)) {
-    return; // removed before: the next one is still being decoded
+    return; // already removed: the next one is still being decoded
   }
   const next = gallery.remove(entry);
   if (next) {
@@ -194,12 +194,12 @@ function removeShown() {
   }
 }
 
-/** Opens the camera that the user chose, or any. */
+/** Opens the selected camera, or any. */
 async function startCamera(device = '') {
   try {
     await loading;
   } catch {
-    return; // said already
+    return; // already reported
   }
   gallery.mark(null);
   say('The camera starts …');
@@ -211,14 +211,14 @@ async function startCamera(device = '') {
   });
 }
 
-/** Closes the camera and shows the last picture, if there is one. */
+/** Closes the camera and shows the last image, if there is one. */
 function stopCamera() {
   live.stop();
   hush();
   showLast();
 }
 
-/** Shows the last picture of the gallery, if there is one. */
+/** Shows the last image of the gallery, if there is one. */
 function showLast() {
   const last = gallery.entries.at(-1);
   if (last) {
@@ -226,7 +226,7 @@ function showLast() {
   }
 }
 
-/** Puts the camera's picture of this moment into the gallery. */
+/** Adds the camera's current frame to the gallery. */
 async function keep() {
   const { source, rectangle } = viewer.shown;
   const copy = document.createElement('canvas');
@@ -234,15 +234,15 @@ async function keep() {
   const file = await new Promise((resolve) => copy.toBlob(resolve, 'image/png'));
   const name = `camera-${new Date().toISOString().slice(0, 19).replaceAll(':', '')}.png`;
   await add(name, file, copy, rectangle);
-  say(`${name} is kept.`);
+  say(`${name} was added.`);
 }
 
-/** Saves the points of all pictures. */
+/** Saves the points of all images. */
 function save(name, type, write) {
   if (gallery.entries.length) {
     download(name, type, write(detector.description, gallery.entries));
   } else {
-    say('Keep a picture first: there are no points of pictures to save.', { wrong: true });
+    say('There is nothing to save yet: keep a camera image first.', { wrong: true });
   }
 }
 
@@ -268,7 +268,7 @@ document.addEventListener('paste', ({ clipboardData }) => {
     addFiles(clipboardData.files);
   }
 });
-// Anywhere on the page: a browser would open a file that misses the place for it.
+// Anywhere on the page: a browser would open a file dropped beside the drop area.
 document.addEventListener('dragover', (event) => {
   event.preventDefault();
   part('drop').classList.add('over');

@@ -3,8 +3,8 @@
 export class Camera {
   /** @type {?MediaStream} */
   #stream = null;
-  /** Counts starts and stops: a camera that opens after the next one is not wanted any more. */
-  #turn = 0;
+  /** Counts starts and stops: a camera that opens too late is closed. */
+  #session = 0;
   #video = document.createElement('video');
 
   constructor() {
@@ -23,27 +23,27 @@ export class Camera {
   }
 
   /**
-   * Opens a camera; one that was open is closed first. Stays closed if `stop` or another `start` is
-   * called before the browser has opened it.
-   * @param {string} device its id, or '' for the one that the browser prefers.
-   * @param {() => void} ended called when the camera stops by itself, unplugged for example.
-   * @throws {Error} the message is for people.
+   * Opens a camera and closes the previous one. Stays closed if `stop` or another `start` is called
+   * before the browser has opened it.
+   * @param {string} device its id, or '' for the browser's default.
+   * @param {() => void} ended called when the camera stops by itself, for example when it is unplugged.
+   * @throws {Error} with a message for the user.
    */
   async start(device, ended) {
     this.stop();
-    const turn = this.#turn;
+    const session = this.#session;
     if (!navigator.mediaDevices?.getUserMedia) {
       throw new Error('The camera needs a page served over https or from this machine.');
     }
-    const wanted = device ? { deviceId: { exact: device } } : { facingMode: 'user' };
-    const video = { ...wanted, width: { ideal: 640 }, height: { ideal: 480 } };
+    const choice = device ? { deviceId: { exact: device } } : { facingMode: 'user' };
+    const video = { ...choice, width: { ideal: 640 }, height: { ideal: 480 } };
     let stream;
     try {
       stream = await navigator.mediaDevices.getUserMedia({ video });
     } catch (error) {
       throw new Error(reason(error));
     }
-    if (turn !== this.#turn) {
+    if (session !== this.#session) {
       close(stream);
       return;
     }
@@ -55,7 +55,7 @@ export class Camera {
 
   /** Closes the camera. */
   stop() {
-    this.#turn++;
+    this.#session++;
     if (this.#stream) {
       close(this.#stream);
       this.#stream = null;
@@ -69,7 +69,7 @@ export class Camera {
    */
   async frame() {
     await new Promise((resolve) => {
-      // A closed camera has no next frame: look again after a while.
+      // A closed camera has no next frame: stop waiting after a while.
       setTimeout(resolve, 500);
       if (this.#video.requestVideoFrameCallback) {
         this.#video.requestVideoFrameCallback(resolve);
@@ -80,14 +80,14 @@ export class Camera {
     return this.on && this.#video.videoWidth ? this.#video : null;
   }
 
-  /** The cameras there are; their names are known once one was allowed. */
+  /** The available cameras; they have names once the user has allowed one. */
   static async devices() {
     const all = (await navigator.mediaDevices?.enumerateDevices()) ?? [];
     return all.filter(({ kind, deviceId }) => kind === 'videoinput' && deviceId);
   }
 }
 
-/** Switches a camera off. */
+/** Stops a camera. */
 function close(/** @type {MediaStream} */ stream) {
   stream.getTracks().forEach((track) => track.stop());
 }
@@ -96,7 +96,7 @@ function close(/** @type {MediaStream} */ stream) {
 function reason(error) {
   switch (error.name) {
     case 'NotAllowedError':
-      return 'The camera was refused. Allow it for this page in the browser, then start it again.';
+      return 'Access to the camera was denied. Allow it for this page, then start it again.';
     case 'NotFoundError':
     case 'OverconstrainedError':
       return 'No camera was found.';

@@ -1,4 +1,4 @@
-/** The detector: a picture and a rectangle in, landmarks in pixels of the picture out. */
+/** The detector: an image and a rectangle in, landmarks in pixels of the image out. */
 
 import { stretch } from './resize.js';
 
@@ -6,30 +6,30 @@ import { stretch } from './resize.js';
 /** @typedef {import('./resize.js').Rectangle} Rectangle */
 
 /**
- * What the page knows of its detector: the file model.json.
+ * The detector's description, from model.json.
  * @typedef {object} Description
  * @property {string} name
  * @property {string} model file of the ONNX model.
  * @property {number} num_landmarks K.
  * @property {number} view_size side of the views in pixels.
- * @property {number} canvas_size side of what views were cut from in training, in pixels.
- * @property {'center'|'tight'|'box'} crop which part of pictures training looked at.
- * @property {number} dot_scale how large dots are beside those of few landmarks.
+ * @property {number} canvas_size side of the canvases that training cut views from, in pixels.
+ * @property {'center'|'tight'|'box'} crop the part of images that training viewed.
+ * @property {number} dot_scale scale of the dots, smaller for many landmarks.
  * @property {string[]} colors of the K landmarks.
  * @property {number} num_labelled P, 0 without a regressor.
  * @property {string[]} point_names of the P labelled points, or none.
- * @property {?object} score how the detector was scored.
+ * @property {?object} score its score on labelled faces.
  */
 
 /**
- * Points are [x, y] in pixels of the picture, the centre of its first pixel at 0, 0.
+ * Points are [x, y] in pixels of the image, the centre of its first pixel at 0, 0.
  * @typedef {object} Found
  * @property {number[][]} landmarks K points.
  * @property {number[]} confidence K values in [0, 1].
  * @property {number[][]} labelled P points, or none.
  */
 
-/** The part of a picture that an undistorted view showed in training. */
+/** The part of an image that training would view. */
 export function trainedRectangle(/** @type {Description} */ description, width, height) {
   if (description.crop !== 'center') {
     return [0, 0, width, height];
@@ -68,7 +68,7 @@ export class Detector {
     const description = await (await fetched('model.json')).json();
     const model = await (await fetched(description.model)).arrayBuffer();
     const worker = new Worker(new URL('./worker.js', import.meta.url), { type: 'module' });
-    // Threads share memory, which a browser allows under two HTTP headers only.
+    // Threads share memory, which browsers allow only with two HTTP headers.
     const threads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency || 1) : 1;
     await new Promise((resolve, reject) => {
       worker.onmessage = ({ data }) => (data.ready ? resolve() : reject(new Error(data.error)));
@@ -80,9 +80,9 @@ export class Detector {
   }
 
   /**
-   * Finds the landmarks of a picture.
+   * Finds the landmarks of an image.
    * @param {Pixels} pixels
-   * @param {Rectangle} rectangle the part to look at.
+   * @param {Rectangle} rectangle the part to view.
    * @returns {Promise<Found>}
    */
   async find(pixels, rectangle) {
@@ -94,15 +94,15 @@ export class Detector {
       this.#worker.postMessage({ id, view, size }, [view.buffer]);
     });
     return {
-      landmarks: inPicture(outputs.landmarks, rectangle),
+      landmarks: inImage(outputs.landmarks, rectangle),
       confidence: outputs.confidence,
-      labelled: inPicture(outputs.labelled ?? [], rectangle),
+      labelled: inImage(outputs.labelled ?? [], rectangle),
     };
   }
 }
 
-/** Points of the view's frame, x1, y1, x2, ... in [-1, 1], in pixels of the picture. */
-function inPicture(flat, [left, top, right, bottom]) {
+/** Converts points x1, y1, x2, ... in [-1, 1] of the view to pixels of the image. */
+function inImage(flat, [left, top, right, bottom]) {
   const points = [];
   for (let i = 0; i < flat.length; i += 2) {
     const x = ((flat[i] + 1) / 2) * (right - left) + left - 0.5;
@@ -112,7 +112,7 @@ function inPicture(flat, [left, top, right, bottom]) {
   return points;
 }
 
-/** Fetches a file beside this one. */
+/** Fetches a file next to this one. */
 async function fetched(name) {
   const answer = await fetch(new URL(name, import.meta.url));
   if (!answer.ok) {

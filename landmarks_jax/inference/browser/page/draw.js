@@ -1,29 +1,29 @@
-/** Pictures with their points. */
+/** Draws images with their points. */
 
 /** @typedef {import('./detector.js').Description} Description */
 /** @typedef {import('./detector.js').Found} Found */
 
 /**
- * What is drawn, and how.
+ * What to draw, and how.
  * @typedef {object} Style
  * @property {boolean} numbers write each landmark's number beside it.
  * @property {boolean} labelled draw the labelled points too.
- * @property {boolean} fade draw a landmark the fainter, the less sure it is.
- * @property {boolean} mirrored as in a mirror.
+ * @property {boolean} fade draw landmarks of low confidence fainter.
+ * @property {boolean} mirrored flip the image.
  */
 
 /**
- * Draws a picture over the whole of a canvas, and its points.
+ * Draws an image over the whole of a canvas, and its points.
  *
  * @param {HTMLCanvasElement} target
- * @param {HTMLCanvasElement} picture
- * @param {{width: number, height: number}} size in whose pixels the points are.
+ * @param {HTMLCanvasElement} image
+ * @param {{width: number, height: number}} size of the image that the points refer to.
  * @param {?Found} found
  * @param {Description} description
  * @param {Style} style
- * @param {number} unit pixels of the target in one of the screen's.
+ * @param {number} unit device pixels per CSS pixel.
  */
-export function draw(target, picture, size, found, description, style, unit) {
+export function draw(target, image, size, found, description, style, unit) {
   const context = target.getContext('2d');
   context.save();
   if (style.mirrored) {
@@ -31,7 +31,7 @@ export function draw(target, picture, size, found, description, style, unit) {
     context.scale(-1, 1);
   }
   context.imageSmoothingQuality = 'high';
-  context.drawImage(picture, 0, 0, target.width, target.height);
+  context.drawImage(image, 0, 0, target.width, target.height);
   context.restore();
   if (!found) {
     return;
@@ -59,7 +59,7 @@ export function draw(target, picture, size, found, description, style, unit) {
   }
 }
 
-/** A landmark: filled, with a dark and a light rim, to be seen on skin and hair alike. */
+/** A landmark: filled, with a dark and a light rim, visible on skin and hair alike. */
 function dot(context, [x, y], radius, color) {
   const rims = [
     [radius * 1.5, '#000c'],

@@ -1,11 +1,11 @@
-/** The frame around the part of a picture that is looked at: moved by pointer and by keyboard. */
+/** The frame around the viewed part of an image, moved by pointer and keyboard. */
 
 /** @typedef {import('./resize.js').Rectangle} Rectangle */
 
-/** Of the picture's larger side. */
+/** As shares of the image's larger side. */
 const STEP = 0.02;
 const SMALLEST = 0.05;
-/** How much + enlarges. */
+/** Enlargement by one press of +. */
 const FACTOR = 1.05;
 
 export class Frame {
@@ -21,9 +21,9 @@ export class Frame {
   #drag = null;
 
   /**
-   * @param {HTMLElement} element covers the picture's part; its parent covers the whole picture.
-   *   Its children with `data-x` and `data-y`, -1 or 1, are the handles of its corners.
-   * @param {(rectangle: Rectangle) => void} onchange called with every rectangle that a user makes.
+   * @param {HTMLElement} element the frame; its parent covers the whole image. Its children with
+   *   `data-x` and `data-y`, -1 or 1, are the handles of its corners.
+   * @param {(rectangle: Rectangle) => void} onchange called when the user changes it.
    */
   constructor(element, onchange) {
     this.#element = element;
@@ -38,9 +38,9 @@ export class Frame {
 
   /**
    * Shows the frame.
-   * @param {Rectangle} rectangle in pixels of the picture.
-   * @param {{width: number, height: number}} picture
-   * @param {boolean} mirrored whether the picture is shown as in a mirror.
+   * @param {Rectangle} rectangle in pixels of the image.
+   * @param {{width: number, height: number}} image
+   * @param {boolean} mirrored whether the image is shown flipped.
    */
   show(rectangle, { width, height }, mirrored = false) {
     this.#width = width;
@@ -84,7 +84,7 @@ export class Frame {
     const dx = ((event.clientX - from[0]) / shown.width) * this.#width * this.#sign;
     const dy = ((event.clientY - from[1]) / shown.height) * this.#height;
     if (sides[0] === 0) {
-      this.#change(moved(before, dx, dy, this.#width, this.#height));
+      this.#change(shifted(before, dx, dy, this.#width, this.#height));
       return;
     }
     const [left, top, right, bottom] = before;
@@ -106,7 +106,7 @@ export class Frame {
       const [x, y] = ways[event.key];
       next = event.shiftKey
         ? this.#grown(2 * step * x, 2 * step * y)
-        : moved(this.#rectangle, step * x * this.#sign, step * y, this.#width, this.#height);
+        : shifted(this.#rectangle, step * x * this.#sign, step * y, this.#width, this.#height);
     } else if ('+=-_'.includes(event.key)) {
       const [left, top, right, bottom] = this.#rectangle;
       const more = ('+='.includes(event.key) ? FACTOR : 1 / FACTOR) - 1;
@@ -118,7 +118,7 @@ export class Frame {
     this.#change(next);
   }
 
-  /** The rectangle wider and higher by so many pixels, about its centre. */
+  /** The rectangle enlarged about its centre by some pixels. */
   #grown(wider, higher) {
     const [left, top, right, bottom] = this.#rectangle;
     const least = SMALLEST * Math.max(this.#width, this.#height);
@@ -134,20 +134,20 @@ export class Frame {
     this.#onchange(rectangle);
   }
 
-  /** Which way the picture's x axis goes on the screen. */
+  /** Direction of the image's x axis on the screen. */
   get #sign() {
     return this.#mirrored ? -1 : 1;
   }
 }
 
-/** The rectangle moved, and kept on the picture. */
-function moved([left, top, right, bottom], dx, dy, width, height) {
+/** The rectangle shifted, within the image. */
+function shifted([left, top, right, bottom], dx, dy, width, height) {
   const x = Math.min(Math.max(dx, -left), width - right);
   const y = Math.min(Math.max(dy, -top), height - bottom);
   return [left + x, top + y, right + x, bottom + y];
 }
 
-/** One axis with the side that is pulled (-1 or 1) moved, on the picture and not too short. */
+/** One axis with one side (-1 or 1) shifted, within the image and not too short. */
 function pulled(low, high, by, side, least, length) {
   const short = Math.min(least, high - low);
   return side < 0
@@ -155,7 +155,7 @@ function pulled(low, high, by, side, least, length) {
     : [low, Math.max(Math.min(high + by, length), low + short)];
 }
 
-/** One axis longer by so much about its centre, on the picture and not too short. */
+/** One axis enlarged about its centre, within the image and not too short. */
 function spread(low, high, by, least, length) {
   const long = Math.min(Math.max(high - low + by, Math.min(least, high - low)), length);
   const start = Math.min(Math.max((low + high - long) / 2, 0), length - long);

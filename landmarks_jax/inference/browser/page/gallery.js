@@ -1,4 +1,4 @@
-/** The pictures so far, as a grid of buttons. */
+/** All images, as a grid of buttons. */
 
 /** @typedef {import('./app.js').Entry} Entry */
 
@@ -10,22 +10,22 @@ export class Gallery {
 
   /**
    * @param {HTMLUListElement} list
-   * @param {(entry: Entry) => void} onchoose called with a picture that a user chooses.
+   * @param {(entry: Entry) => void} onchoose called with the image that the user selects.
    */
   constructor(list, onchoose) {
     this.#list = list;
     this.#onchoose = onchoose;
   }
 
-  /** @returns {Entry[]} in the order in which they came. */
+  /** @returns {Entry[]} in the order of their addition. */
   get entries() {
     return [...this.#items.keys()];
   }
 
   /**
-   * Adds a picture.
+   * Adds an image.
    * @param {Entry} entry
-   * @returns {HTMLCanvasElement} where its small picture goes.
+   * @returns {HTMLCanvasElement} for its thumbnail.
    */
   add(entry) {
     const item = document.createElement('li');
@@ -42,7 +42,7 @@ export class Gallery {
     return canvas;
   }
 
-  /** Takes a picture away; returns the one beside it, if there is one. */
+  /** Removes an image; returns its neighbour, if there is one. */
   remove(/** @type {Entry} */ entry) {
     const at = this.entries.indexOf(entry);
     this.#items.get(entry).remove();
@@ -50,14 +50,14 @@ export class Gallery {
     return this.entries[Math.min(at, this.#items.size - 1)] ?? null;
   }
 
-  /** Marks the picture that is shown large. */
+  /** Marks the shown image. */
   mark(/** @type {?Entry} */ chosen) {
     for (const [entry, item] of this.#items) {
       item.firstChild.setAttribute('aria-pressed', String(entry === chosen));
     }
   }
 
-  /** Puts the keyboard's focus on a picture. */
+  /** Moves the keyboard focus to an image. */
   focus(/** @type {Entry} */ entry) {
     this.#items.get(entry).firstChild.focus();
   }

@@ -1,9 +1,9 @@
-/** The camera's frames through the detector, as quickly as they can be had. */
+/** Runs the detector on the camera's frames, as fast as it can. */
 
 import { Camera } from './camera.js';
 import { trainedRectangle } from './detector.js';
 import { say } from './messages.js';
-import { paint, pixelsOf } from './pictures.js';
+import { paint, pixelsOf } from './images.js';
 
 /** @typedef {import('./detector.js').Detector} Detector */
 /** @typedef {import('./viewer.js').Viewer} Viewer */
@@ -17,7 +17,7 @@ export class Live {
   #camera = new Camera();
   #detector;
   #viewer;
-  /** The run that goes on: another one, or null, ends it. */
+  /** The current run; replacing it, also by null, ends it. */
   #run = null;
 
   /**
@@ -35,9 +35,9 @@ export class Live {
   }
 
   /**
-   * Opens a camera, and finds points in its frames until it is stopped.
+   * Opens a camera and finds points in its frames until it is stopped.
    * @param {string} device its id, or '' for any.
-   * @throws {Error} it cannot be opened, or stops by itself; the message is for people.
+   * @throws {Error} it cannot be opened, or stops by itself; with a message for the user.
    */
   async start(device = '') {
     const run = {};
@@ -69,14 +69,14 @@ export class Live {
     }
   }
 
-  /** Finds and shows points while `wanted()`. */
-  async #follow(wanted) {
+  /** Finds and shows points while `running()`. */
+  async #follow(running) {
     const source = document.createElement('canvas');
     const times = [];
     let filled = 0;
-    while (wanted()) {
+    while (running()) {
       const video = await this.#camera.frame();
-      if (!wanted() || !video) {
+      if (!running() || !video) {
         continue;
       }
       const { videoWidth: width, videoHeight: height } = video;
@@ -89,7 +89,7 @@ export class Live {
       }
       const { shown } = this.#viewer;
       shown.found = await this.#detector.find(pixelsOf(source), shown.rectangle);
-      if (!wanted()) {
+      if (!running()) {
         return;
       }
       const now = performance.now();
@@ -106,7 +106,7 @@ export class Live {
     }
   }
 
-  /** Fills in the choice of cameras. */
+  /** Fills the list of cameras. */
   async #listDevices() {
     const devices = await Camera.devices();
     part('device').replaceChildren(
@@ -116,7 +116,7 @@ export class Live {
   }
 }
 
-/** Frames a second, from the times of the last ones in milliseconds. */
+/** Frames per second, from the times of the last frames in milliseconds. */
 function rate(times) {
   const span = times.at(-1) - times[0];
   return `${(span ? ((times.length - 1) * 1000) / span : 0).toFixed(1)} frames per second`;

@@ -1,6 +1,6 @@
-/** What the page tells its user; screen readers read it out. */
+/** Messages to the user, which screen readers announce. */
 
-/** Shows a message; those before go, unless `more`. */
+/** Shows a message, replacing earlier ones unless `more`. */
 export function say(text, { wrong = false, more = false } = {}) {
   const line = document.createElement('p');
   line.textContent = text;
@@ -11,7 +11,7 @@ export function say(text, { wrong = false, more = false } = {}) {
   document.getElementById('messages').append(line);
 }
 
-/** Takes all messages away. */
+/** Removes all messages. */
 export function hush() {
   document.getElementById('messages').replaceChildren();
 }

@@ -1,39 +1,39 @@
 /**
- * The resize before the detector: bit for bit `stretch` in landmarks_jax/data/framing.py.
+ * The resize before the detector, bit for bit `stretch` of landmarks_jax/data/framing.py.
  *
- * That is Pillow's bilinear resize of a box: a triangle as wide as an output pixel where the picture
- * shrinks, across and then down, rounded to 8 bits in between. Pillow works in fixed point and
- * takes boxes as 32-bit floats, so this does too. Pixels beyond the picture repeat its border.
+ * It is Pillow's bilinear resize of a box: a triangle filter as wide as an output pixel where the
+ * image shrinks, along rows and then columns, rounded to 8 bits in between. Like Pillow it computes
+ * in fixed point and stores boxes as 32-bit floats. Pixels beyond the image repeat its border.
  */
 
-/** Bits after the point of Pillow's weights. */
+/** Fractional bits of Pillow's weights. */
 const PRECISION = 22;
 const HALF = 1 << (PRECISION - 1);
 
 /**
- * A picture in memory; what a canvas calls ImageData.
+ * An image in memory, such as ImageData of a canvas.
  * @typedef {{data: Uint8ClampedArray|Uint8Array, width: number, height: number}} Pixels
  */
 
 /**
- * Left, top, right and bottom in pixel edges: the whole picture is [0, 0, width, height].
+ * Left, top, right and bottom in pixel edges: the whole image is [0, 0, width, height].
  * @typedef {[number, number, number, number]} Rectangle
  */
 
 /**
- * Cuts a rectangle out of a picture and stretches it to a square.
+ * Cuts a rectangle out of an image and stretches it to a square.
  *
- * @param {Pixels} picture RGBA, opaque; alpha is not looked at.
- * @param {Rectangle} rectangle may reach beyond the picture.
+ * @param {Pixels} image RGBA; alpha is ignored.
+ * @param {Rectangle} rectangle may reach beyond the image.
  * @param {number} size side of the result in pixels.
  * @returns {Uint8Array} RGB, `size * size * 3`.
  */
-export function stretch(picture, rectangle, size) {
+export function stretch(image, rectangle, size) {
   const [left, top, right, bottom] = rectangle;
-  const { data, width, height } = picture;
+  const { data, width, height } = image;
   const across = weights(left, right, width, size);
   const down = weights(top, bottom, height, size);
-  // Only the rows that the second pass looks at.
+  // Only the rows that the second pass reads.
   const first = Math.min(...down.starts);
   const last = Math.max(...down.starts.map((start, i) => start + down.counts[i]));
   const rows = new Uint8Array((last - first) * size * 3);
@@ -72,16 +72,16 @@ export function stretch(picture, rectangle, size) {
 /**
  * The weights of one axis.
  *
- * Like `stretch` in Python this first counts from the start of a span: the pixels of the rectangle,
- * beyond the picture too, and inside it one filter width more on each side.
+ * As in Python, indices start at a span: the pixels of the rectangle, also beyond the image, and
+ * inside the image one filter width more on each side.
  *
- * @param {number} low the rectangle's near edge.
- * @param {number} high its far edge.
- * @param {number} length of the picture.
+ * @param {number} low the rectangle's lower edge.
+ * @param {number} high its upper edge.
+ * @param {number} length of the image.
  * @param {number} size of the result.
  * @returns {{origin: number, starts: number[], counts: number[], values: Int32Array, most: number}}
  *   For output i, `counts[i]` weights from `values[i * most]`, the first for the pixel
- *   `origin + starts[i]` of the picture.
+ *   `origin + starts[i]` of the image.
  */
 function weights(low, high, length, size) {
   const reach = Math.ceil(Math.max((high - low) / size, 1)) + 1;
@@ -114,7 +114,7 @@ function weights(low, high, length, size) {
   return { origin, starts, counts, values, most };
 }
 
-/** The pixel of an axis of `length` that stands for pixel `i`, which may lie beyond it. */
+/** The index `i` clamped to an axis of some length. */
 function clamp(i, length) {
   return i < 0 ? 0 : i >= length ? length - 1 : i;
 }

@@ -1,11 +1,11 @@
-/** Points as files. */
+/** Saves points as files. */
 
 /** @typedef {import('./detector.js').Description} Description */
 /** @typedef {import('./app.js').Entry} Entry */
 
 /**
- * A table whose columns are called as detect.py calls them: a line a picture, its file, x, y and
- * confidence of each landmark, then x and y of the labelled points.
+ * A table with the column names of `landmarks-jax detect`: per image a line with its file, x, y and
+ * confidence of each landmark, and x and y of the labelled points.
  *
  * @param {Description} description
  * @param {Entry[]} entries
@@ -24,14 +24,14 @@ export function toCsv(description, entries) {
 }
 
 /**
- * Everything that is known of the pictures, as JSON.
+ * Everything about the images as JSON.
  *
  * @param {Description} description
  * @param {Entry[]} entries
  */
 export function toJson(description, entries) {
   const names = pointNames(description);
-  const pictures = entries.map(({ name, width, height, rectangle, found }) => ({
+  const images = entries.map(({ name, width, height, rectangle, found }) => ({
     file: name,
     width,
     height,
@@ -42,16 +42,16 @@ export function toJson(description, entries) {
       found.labelled.map((point, i) => [names[i], point.map(rounded)]),
     ),
   }));
-  const points = 'x, y in pixels of the upright picture; the centre of its first pixel is 0, 0';
-  return `${JSON.stringify({ detector: description.name, points, pictures }, null, 1)}\n`;
+  const points = 'x, y in pixels of the upright image; the centre of its first pixel is 0, 0';
+  return `${JSON.stringify({ detector: description.name, points, images }, null, 1)}\n`;
 }
 
-/** What the labelled points are called. */
+/** Names of the labelled points. */
 export function pointNames({ point_names, num_labelled }) {
   return Array.from({ length: num_labelled }, (_, i) => point_names[i] ?? `point ${i + 1}`);
 }
 
-/** Gives the user a file. */
+/** Downloads a file to the user. */
 export function download(name, type, text) {
   const link = document.createElement('a');
   link.href = URL.createObjectURL(new Blob([text], { type }));
@@ -60,7 +60,7 @@ export function download(name, type, text) {
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 
-/** A number with as many places as are worth keeping. */
+/** A number with four decimals. */
 function rounded(value) {
   return Math.round(value * 1e4) / 1e4;
 }

@@ -1,4 +1,4 @@
-/** The table of the points, which is the legend of their colours too. */
+/** The table of points, also the legend of their colours. */
 
 import { pointNames } from './save.js';
 
@@ -40,7 +40,7 @@ export class Table {
   }
 
   /**
-   * Fills the table in.
+   * Fills in the table.
    * @param {?Found} found
    * @param {boolean} labelled whether to show the labelled points too.
    */

@@ -1,4 +1,4 @@
-/** The picture, or the camera, shown large: with its points, its frame and the table of points. */
+/** The large view of an image or the camera: points, frame and table. */
 
 import { trainedRectangle } from './detector.js';
 import { draw } from './draw.js';
@@ -11,17 +11,17 @@ import { Table } from './table.js';
 /** @typedef {import('./resize.js').Rectangle} Rectangle */
 
 /**
- * What is shown.
+ * What the viewer shows.
  * @typedef {object} Shown
- * @property {?Entry} entry a picture of the gallery; null is the camera.
- * @property {HTMLCanvasElement} source its pixels, at full size.
- * @property {Rectangle} rectangle the part looked at.
+ * @property {?Entry} entry an image of the gallery, or null for the camera.
+ * @property {HTMLCanvasElement} source its pixels at full size.
+ * @property {Rectangle} rectangle the viewed part.
  * @property {?Found} found
  */
 
 const part = (id) => document.getElementById(id);
 
-/** How points are drawn, as the switches say. */
+/** How to draw points, from the checkboxes. */
 export function style() {
   const on = (id) => part(id).checked;
   return { numbers: on('numbers'), labelled: on('labelled'), fade: on('fade'), mirrored: false };
@@ -36,7 +36,7 @@ export class Viewer {
 
   /**
    * @param {Description} description
-   * @param {(shown: Shown) => void} onframe called when a user has changed the frame.
+   * @param {(shown: Shown) => void} onframe called when the user has changed the frame.
    */
   constructor(description, onframe) {
     this.#description = description;
@@ -75,18 +75,18 @@ export class Viewer {
     }
     const { width, height } = shown.source;
     part('stage').style.setProperty('--ratio', String(width / height));
-    part('picture').setAttribute('aria-label', shown.entry?.name ?? 'Camera');
+    part('image').setAttribute('aria-label', shown.entry?.name ?? 'Camera');
     this.#frame.show(shown.rectangle, shown.source, this.#mirrored);
     this.render();
   }
 
-  /** Draws again: the picture, its points, and the table too if asked for. */
+  /** Redraws the image and its points, and by default the table. */
   render(withTable = true) {
     if (!this.shown) {
       return;
     }
     const { source, found, rectangle } = this.shown;
-    const canvas = part('picture');
+    const canvas = part('image');
     const unit = devicePixelRatio || 1;
     const { width, height } = part('stage').getBoundingClientRect();
     const [across, down] = [width, height].map((side) => Math.max(1, Math.round(side * unit)));
@@ -105,7 +105,7 @@ export class Viewer {
     }
   }
 
-  /** Where the frame is before anybody has moved it. */
+  /** The initial frame. */
   #whole() {
     const { width, height } = this.shown.source;
     return trainedRectangle(this.#description, width, height);

@@ -1,8 +1,8 @@
 /**
- * The detector's own thread: ONNX Runtime Web, kept off the thread that draws.
+ * A worker that runs the detector in ONNX Runtime Web, off the main thread.
  *
- * Takes `{model, threads}` once and answers `{ready: true}`; then takes `{id, view, size}` and
- * answers `{id, outputs}`. What goes wrong is answered as `{id, error}`, without id for the model.
+ * Receives `{model, threads}` once and replies `{ready: true}`; then receives `{id, view, size}`
+ * and replies `{id, outputs}`. Errors are replied as `{id, error}`, without an id for the model.
  */
 
 import * as ort from './runtime/ort.js';
@@ -24,9 +24,9 @@ async function load({ model, threads }) {
 /** @param {{id: number, view: Uint8Array, size: number}} message */
 async function run({ id, view, size }) {
   const views = new ort.Tensor('uint8', view, [1, size, size, 3]);
-  const found = await session.run({ [session.inputNames[0]]: views });
+  const results = await session.run({ [session.inputNames[0]]: views });
   const outputs = {};
-  for (const [name, tensor] of Object.entries(found)) {
+  for (const [name, tensor] of Object.entries(results)) {
     outputs[name] = Array.from(tensor.data, Number);
   }
   return { id, outputs };

@@ -1,13 +1,13 @@
-/** Picture files into pixels, as landmarks_jax/data/decoding.py has them. */
+/** Decodes image files like landmarks_jax/data/decoding.py. */
 
 /** @typedef {import('./resize.js').Pixels} Pixels */
 
 /**
- * Decodes a picture file: turned upright as its EXIF says, colours as stored, over white.
+ * Decodes an image file: rotated upright by its EXIF data, colours as stored, over white.
  *
  * @param {Blob} file
- * @returns {Promise<HTMLCanvasElement>} the picture at its full size.
- * @throws {Error} the browser cannot read it; the message is for people.
+ * @returns {Promise<HTMLCanvasElement>} the image at full size.
+ * @throws {Error} the browser cannot read it; with a message for the user.
  */
 export async function decode(file) {
   let bitmap;
@@ -17,7 +17,7 @@ export async function decode(file) {
       colorSpaceConversion: 'none',
     });
   } catch {
-    throw new Error('is not a picture that this browser can read');
+    throw new Error('is not an image that this browser can read');
   }
   const canvas = document.createElement('canvas');
   paint(canvas, bitmap, bitmap.width, bitmap.height);
@@ -30,7 +30,7 @@ export async function decode(file) {
   return canvas;
 }
 
-/** Puts a picture or a video's frame into a canvas, transparent parts over white. */
+/** Paints an image or video frame on a canvas, transparent parts over white. */
 export function paint(canvas, source, width, height) {
   if (canvas.width !== width || canvas.height !== height) {
     canvas.width = width;
