@@ -65,8 +65,8 @@ def test_a_float32_round_trip_is_exact(packed, tmp_path):
         "compute_dtype": "float32",
         "data": {"canvas_size": 20, "crop": "center"},
         "model": {
-            "num_landmarks": 3, "beta": 10.0,
-            "detector": "hourglass", "detector_channels": 8, "hourglass_depth": 1,
+            "detector": "hourglass", "num_landmarks": 3, "beta": 10.0,
+            "detector_channels": 8, "hourglass_depth": 1,
         },
         "views": {"size": 16},
     }  # fmt: skip

@@ -32,16 +32,10 @@ from landmarks_jax.inference.linear_map import LinearMap
 from landmarks_jax.inference.precision import PRECISIONS, cast_array
 from landmarks_jax.models import detectors
 from landmarks_jax.system import files
-from landmarks_jax.system.errors import ConfigError, WeightsError, reason
+from landmarks_jax.system.errors import WeightsError, reason
 
 FORMAT = "landmarks_jax.detector"
 VERSION = 1
-_FIELDS = {
-    "": ("compute_dtype",),
-    "model": ("num_landmarks", "beta"),  # and `detector` with the sizes of its module
-    "views": ("size",),
-    "data": ("crop", "canvas_size"),
-}
 _REGRESSOR = "regressor/"
 
 
@@ -69,23 +63,16 @@ class PackedDetector:
 
 def inference_config(config: ConfigDict) -> ConfigDict:
     """The part of a run's config that inference needs. float64 becomes float32."""
-    subset: dict[str, Any] = {}
-    for section, fields in _FIELDS.items():
-        part = config[section] if section else config
-        values = {field: part[field] for field in fields}
-        if section == "model":
-            name = _detector_name(part)
-            values |= {field: part[field] for field in detectors.module_named(name).SIZES}
-            values["detector"] = name
-        subset |= {section: values} if section else values
-    if subset["compute_dtype"] == "float64":
-        subset["compute_dtype"] = "float32"
+    model, dtype = config["model"], config["compute_dtype"]
+    name = model.get("detector", detectors.DEFAULT)  # the shipped file names none
+    fields = ("num_landmarks", "beta", *detectors.module_named(name).SIZES)
+    subset = {
+        "compute_dtype": "float32" if dtype == "float64" else dtype,
+        "model": {"detector": name, **{field: model[field] for field in fields}},
+        "views": {"size": config["views"]["size"]},
+        "data": {field: config["data"][field] for field in ("crop", "canvas_size")},
+    }
     return ConfigDict(subset).lock()
-
-
-def _detector_name(model: Mapping[str, Any]) -> str:
-    """The module of the detector; the shipped file names none."""
-    return str(model["detector"]) if "detector" in model else detectors.DEFAULT
 
 
 def write(path: str | os.PathLike[str], packed: PackedDetector, precision: str = "float32") -> None:
@@ -167,14 +154,7 @@ def read(path: str | os.PathLike[str]) -> PackedDetector:
         if texts["sha256"] != _digest(texts, arrays):
             raise WeightsError(f"{path}: damaged (wrong checksum); download or export it again")
         packed = _unpack(texts, arrays)
-    except (
-        safetensors.SafetensorError,
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        ConfigError,
-    ) as error:
+    except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(
             f"{path}: cannot be read as a packed detector ({reason(error)})"
         ) from error
@@ -183,8 +163,8 @@ def read(path: str | os.PathLike[str]) -> PackedDetector:
 
 
 def _unpack(texts: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> PackedDetector:
-    config = ConfigDict(dict(json.loads(texts["config"])))
-    module = _detector_name(config["model"])
+    config = json.loads(texts["config"])
+    module = dict(config["model"]).get("detector", detectors.DEFAULT)
     if not detectors.is_trusted(module):
         raise ValueError(f"its detector is in the module {module!r}; import that first")
     weights, regressor = {}, {}
@@ -194,7 +174,7 @@ def _unpack(texts: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> Packe
         else:
             weights[name] = np.asarray(array, np.float32)
     return PackedDetector(
-        inference_config(config),
+        inference_config(ConfigDict(config)),
         flax.traverse_util.unflatten_dict(weights, sep="/"),
         LinearMap(**regressor) if regressor else None,
         dict(json.loads(texts["summary"])),
