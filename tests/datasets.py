@@ -21,7 +21,7 @@ CELEBA_POINTS = (
 
 
 def save(path: Path, size: tuple[int, int], seed: int = 0) -> Path:
-    """A picture of smooth noise, so that JPEG keeps much of it."""
+    """An image of smooth noise, so that JPEG keeps much of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(seed).integers(0, 256, (5, 4, 3), np.uint8)
     Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC).save(path)
@@ -33,9 +33,9 @@ def celeba_points(number: int) -> list[int]:
     return [int(value) + (number - 1) // len(CELEBA_POINTS) for value in known.split()]
 
 
-def celeba(root: Path, parts: Sequence[int] = (12, 3, 5)) -> Path:
-    """CelebA with so many photos of the training, validation and test parts."""
-    count = sum(parts)
+def celeba(root: Path, splits: Sequence[int] = (12, 3, 5)) -> Path:
+    """CelebA with so many photos of the training, validation and test splits."""
+    count = sum(splits)
     numbers = range(1, count + 1)
     for number in numbers:
         save(root / "img_align_celeba" / f"{number:06d}.jpg", (178, 218), number)
@@ -45,7 +45,7 @@ def celeba(root: Path, parts: Sequence[int] = (12, 3, 5)) -> Path:
         f"{n:06d}.jpg " + " ".join(f"{value:>4}" for value in celeba_points(n)) for n in numbers
     ]
     (root / "list_landmarks_align_celeba.txt").write_text("\n".join(lines) + "\n")
-    which = np.repeat([0, 1, 2], parts)
+    which = np.repeat([0, 1, 2], splits)
     lines = [f"{n:06d}.jpg {part}" for n, part in zip(numbers, which, strict=True)]
     (root / "list_eval_partition.txt").write_text("\n".join(lines) + "\n")
     return root
@@ -63,14 +63,16 @@ def mafl(folder: Path, training: Sequence[int], testing: Sequence[int]) -> Path:
 def aflw(root: Path, train: int = 6, test: int = 4) -> Path:
     """aflw_release-2 with so many faces, each of another size."""
     rng = np.random.default_rng(3)
-    for part, count in (("train", train), ("test", test)):
+    for split, count in (("train", train), ("test", test)):
         sizes = np.stack([40 + np.arange(count), 60 - np.arange(count)], 1)  # height, width
         names = [f"{i % 2}/image{i:05d}_{100 + i}.jpg" for i in range(count)]
         for i, (name, (height, width)) in enumerate(zip(names, sizes, strict=True)):
-            save(root / "output" / part / name, (int(width), int(height)), i)
-        (root / f"aflw_{part}_images.txt").write_text("".join(f"{part}/{name}\n" for name in names))
+            save(root / "output" / split / name, (int(width), int(height)), i)
+        (root / f"aflw_{split}_images.txt").write_text(
+            "".join(f"{split}/{name}\n" for name in names)
+        )
         rows_columns = FACE[:, ::-1] * sizes[:, None] + rng.normal(0, 1, (count, 5, 2))
-        io.savemat(root / f"aflw_{part}_keypoints.mat", {"gt": rows_columns, "hw": sizes})
+        io.savemat(root / f"aflw_{split}_keypoints.mat", {"gt": rows_columns, "hw": sizes})
     return root
 
 

@@ -69,7 +69,7 @@ def link(official: Path, root: Path) -> Path:
     return root
 
 
-def test_photos_of_the_list_that_are_not_there_are_said(official, tmp_path):
+def test_missing_photos_of_the_list_are_counted(official, tmp_path):
     root = link(official, tmp_path / "more")
     lines = (root / celeba.LANDMARKS).read_text().splitlines()
     more = ["21", *lines[1:], "000021.jpg 1 2 3 4 5 6 7 8 9 10"]
@@ -103,7 +103,7 @@ def test_mistakes_in_the_lists_are_named(name, text, message, official, tmp_path
         celeba.CelebaPhotos(str(root), split="train")
 
 
-def test_what_is_missing_is_said_with_where_it_comes_from(official, tmp_path):
+def test_missing_files_are_named_with_their_origin(official, tmp_path):
     root = link(official, tmp_path / "bare")
     (root / celeba.PARTITION).unlink()
     for action in (
@@ -115,7 +115,7 @@ def test_what_is_missing_is_said_with_where_it_comes_from(official, tmp_path):
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"no CelebA photos at {REAL}")
-def test_the_real_photos_are_read_less_mafls_test_photos(monkeypatch):
+def test_the_real_photos_without_mafls_test_photos(monkeypatch):
     monkeypatch.setattr(celeba.photo_files, "inspect", lambda files, _: [fine(f) for f in files])
     listed = ROOT / "data" / "mafl" / "testing.txt"
     source = celeba.CelebaPhotos(str(REAL), [str(listed)])
@@ -134,7 +134,7 @@ def fine(_):
 # MAFL.
 
 
-def test_mafl_takes_its_lists_photos_in_their_order(official, tmp_path):
+def test_mafl_has_its_lists_photos_in_their_order(official, tmp_path):
     lists = datasets.mafl(tmp_path, [7, 3, 20], [2, 18])
     fit = mafl.MaflFaces(str(official), str(lists), "train")
     score = mafl.MaflFaces(str(official), str(lists), "test")
@@ -177,7 +177,7 @@ def test_mistakes_in_mafls_lists_are_named(text, message, official, tmp_path):
         mafl.MaflFaces(str(official), str(tmp_path), "train")
 
 
-def test_mafl_says_what_it_needs(official, tmp_path):
+def test_mafl_names_what_it_needs(official, tmp_path):
     with pytest.raises(
         DataError, match=r"training.txt: no such file. Needed: MAFL's lists .*TCDCN"
     ):
@@ -216,7 +216,7 @@ def build(official: Path, data_dir: Path) -> Path:
 
         downloaded_size = 0
 
-        def download(self, wanted):
+        def download(self, requested):
             files = {
                 "img_align_celeba": official / "img_align_celeba",
                 "list_eval_partition": official / celeba.PARTITION,
@@ -224,7 +224,7 @@ def build(official: Path, data_dir: Path) -> Path:
                 "landmarks_celeba": official / celeba.LANDMARKS,
                 "identity_celeba": identity,
             }
-            return {name: files[name] for name in wanted}
+            return {name: files[name] for name in requested}
 
         def iter_archive(self, folder):
             return [

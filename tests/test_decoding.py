@@ -1,4 +1,4 @@
-"""Decoding: every mode of picture, orientation, damage."""
+"""Decoding: every mode of image, orientation, damage."""
 
 import numpy as np
 import pytest
@@ -40,12 +40,12 @@ def test_every_mode_becomes_rgb(mode, value, name, expected, tmp_path):
 
 
 def test_palettes_with_and_without_transparency(tmp_path):
-    picture = Image.new("P", (2, 1))
-    picture.putpalette([10, 20, 30, 40, 50, 60])
-    picture.putpixel((1, 0), 1)
-    picture.save(tmp_path / "plain.png")
-    picture.save(tmp_path / "bytes.png", transparency=bytes([255, 0]))
-    picture.save(tmp_path / "index.gif", transparency=1)
+    palette = Image.new("P", (2, 1))
+    palette.putpalette([10, 20, 30, 40, 50, 60])
+    palette.putpixel((1, 0), 1)
+    palette.save(tmp_path / "plain.png")
+    palette.save(tmp_path / "bytes.png", transparency=bytes([255, 0]))
+    palette.save(tmp_path / "index.gif", transparency=1)
     assert decoding.decode(tmp_path / "plain.png")[0].tolist() == [[[10, 20, 30], [40, 50, 60]]]
     for name in ("bytes.png", "index.gif"):
         assert decoding.decode(tmp_path / name)[0].tolist() == [[[10, 20, 30], [255] * 3]]
@@ -56,7 +56,7 @@ ORIENTATIONS = {1: (0, 0), 2: (0, 2), 3: (1, 2), 4: (1, 0), 5: (0, 0), 6: (0, 1)
 
 
 @pytest.mark.parametrize(("tag", "red"), [*ORIENTATIONS.items(), (8, (2, 0)), (0, (0, 0))])
-def test_exif_orientation_is_applied_unless_labels_count_stored_pixels(tag, red, tmp_path):
+def test_exif_orientation_is_applied_unless_points_are_in_stored_pixels(tag, red, tmp_path):
     path = oriented(tmp_path / "a.png", tag)
     pixels, orientation = decoding.decode(path)
     assert pixels.shape[:2] == ((3, 2) if tag > 4 else (2, 3))
@@ -67,7 +67,7 @@ def test_exif_orientation_is_applied_unless_labels_count_stored_pixels(tag, red,
     assert stored.shape == (2, 3, 3)
 
 
-def test_truncated_and_float_pictures_are_errors(tmp_path):
+def test_truncated_and_float_images_are_errors(tmp_path):
     path = tmp_path / "a.jpg"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(path)
     path.write_bytes(path.read_bytes()[:1500])

@@ -73,7 +73,7 @@ def test_mistakes_in_the_lists_are_named(lines, message, listed):
         mtfl.MtflFaces(str(listed))
 
 
-def test_a_missing_list_is_said_with_where_it_comes_from(tmp_path):
+def test_a_missing_list_is_named_with_its_origin(tmp_path):
     with pytest.raises(DataError, match=r"none.txt: no such file. Needed: MTFL .*CNN_FacePoint"):
         mtfl.MtflFaces(str(tmp_path / "none.txt"))
 
@@ -92,7 +92,7 @@ def test_pts_files_with_and_without_their_frame(tmp_path):
         assert source.points(i).dtype == np.float32
 
 
-def test_five_points_are_made_of_68(tmp_path):
+def test_five_points_follow_from_68(tmp_path):
     points = datasets.pts(tmp_path) - 1
     five = pts.PtsFaces([str(tmp_path)])
     assert five.num_points == 5

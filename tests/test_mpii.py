@@ -60,7 +60,7 @@ def test_the_photo_is_the_square_around_the_person(tmp_path):
     assert photo.shape == (562, 562, 3)
     whole = np.asarray(Image.open(tmp_path / "images" / "000001.jpg"))
     np.testing.assert_array_equal(photo[-top : 160 - top, -left : 200 - left], whole)
-    np.testing.assert_array_equal(photo[0, 0], whole[0, 0])  # the border goes on
+    np.testing.assert_array_equal(photo[0, 0], whole[0, 0])  # the replicated border
     np.testing.assert_array_equal(photo[-1, -left + 7], whole[-1, 7])
     points = source.points(0)
     np.testing.assert_array_equal(points[:16], source.people[0].joints - [left, top])
@@ -91,23 +91,23 @@ def videos(count=40):
     return images
 
 
-def test_a_part_is_held_out_by_video(tmp_path):
+def test_a_split_is_held_out_by_video(tmp_path):
     images = videos()
     images.append({"name": "again.jpg", "people": [mpii_person(2)], "video": 18})
     root = str(datasets.mpii(tmp_path, images))
-    parts = {
-        part: {p.image for p in mpii.MpiiPeople(root, part).people}
-        for part in ("all", "train", "validation")
+    splits = {
+        split: {p.image for p in mpii.MpiiPeople(root, split).people}
+        for split in ("all", "train", "validation")
     }
-    assert parts["validation"] == {
+    assert splits["validation"] == {
         image["name"]
         for image in images
         for key in [image["name"] if np.size(image["video"]) == 0 else image["video"]]
         if int(hashlib.sha256(str(key).encode()).hexdigest(), 16) % 10 == 0
     }
-    assert {"18.jpg", "again.jpg"} <= parts["validation"]
-    assert parts["train"] == parts["all"] - parts["validation"]
-    assert len(parts["all"]) == 41
+    assert {"18.jpg", "again.jpg"} <= splits["validation"]
+    assert splits["train"] == splits["all"] - splits["validation"]
+    assert len(splits["all"]) == 41
     with pytest.raises(
         ConfigError, match=r"config\.data\.split = 'test': .* all, train, validation"
     ):

@@ -56,7 +56,7 @@ def test_mafl_as_released_fits_without_three(tmp_path):
         assert protocol.fit.name == "MAFL training, as released"
 
 
-def test_aflw_has_whole_and_box_views(tmp_path):
+def test_aflw_has_center_and_box_views(tmp_path):
     root = datasets.aflw(tmp_path / "aflw", train=5, test=3)
     center, box = run_evaluation.open_faces(narrow(), ["aflw"], aflw_release=str(root))
     assert [(p.name, p.crop) for p in (center, box)] == [("aflw", "center"), ("aflw", "box")]

@@ -142,7 +142,7 @@ def test_photo_and_prepared_loaders_have_the_same_attributes(photos):
 
 
 @pytest.mark.parametrize(
-    ("made", "wanted", "message"),
+    ("made", "required", "message"),
     [
         ((20, 16, "box"), (22, 16, "box"), r"config.data.canvas_size = 22, .* prepared with 20"),
         ((20, 16, "box"), (20, 14, "box"), r"config.views.size = 14, .* was prepared with 16"),
@@ -156,17 +156,17 @@ def test_photo_and_prepared_loaders_have_the_same_attributes(photos):
         ((16, 40.0, 0.7, 0.04), (20, 16, "box"), "evaluation cuts its own, so name the list"),
     ],
 )
-def test_another_framing_names_the_field(made, wanted, message, photos):
-    made, wanted = (
+def test_another_framing_names_the_field(made, required, message, photos):
+    made, required = (
         framing.Framing(*frame) if isinstance(frame[-1], str) else BoxCanvas(*frame)
-        for frame in (made, wanted)
+        for frame in (made, required)
     )
     prepared.prepare(registry.open_labelled(str(photos)), made, photos.parent / "made")
     found = prepared.PreparedCanvases(photos.parent / "made")
     found.require(made)
     assert found.framing == made
     with pytest.raises(ConfigError, match=message):
-        found.require(wanted)
+        found.require(required)
 
 
 def flip_a_byte(path: Path) -> None:
@@ -235,7 +235,7 @@ def test_the_command_prepares_a_config(photos):
     assert err.splitlines()[-1].startswith(f"error: {out}: exists already")
 
 
-def test_several_folders_are_one_set_and_a_folder_named_twice_counts_twice(photos):
+def test_several_folders_are_one_set_and_one_listed_twice_counts_twice(photos):
     folder = (str(photos.parent / "photos"),)
     source = registry.open_source(config_of(photos, landmarks="", roots=folder).data)
     roots = {}
@@ -247,12 +247,14 @@ def test_several_folders_are_one_set_and_a_folder_named_twice_counts_twice(photo
     )
     opened = loader.open_loader(config)
     center, tight = (prepared.PreparedCanvases(roots[crop]) for crop in ("center", "tight"))
-    wanted = np.concatenate([center.canvases, tight.canvases, tight.canvases])
+    expected = np.concatenate([center.canvases, tight.canvases, tight.canvases])
     assert (len(opened), opened.num_points) == (27, 0)
     batches = opened.batches(seed=5, batch_size=9, start_step=2)
     for step in (2, 3, 4):
         batch = next(batches)
-        np.testing.assert_array_equal(batch["canvas"], wanted[sampling.batch_rows(5, 27, 9, step)])
+        np.testing.assert_array_equal(
+            batch["canvas"], expected[sampling.batch_rows(5, 27, 9, step)]
+        )
         assert batch["points"].shape == (9, 0, 2)
     assert opened.digest != center.digest
     assert opened.summary == f"{center.summary}; {tight.summary} (2 times)"
@@ -302,7 +304,7 @@ def test_points_without_a_box_are_refused_before_the_first_photo_is_cut(
     loader.PhotoLoader(source, framing.Framing(20, 16, "center"))
 
 
-def test_folders_that_do_not_go_together_are_refused(photos):
+def test_folders_that_do_not_match_are_refused(photos):
     folder = (str(photos.parent / "photos"),)
     plain = registry.open_source(config_of(photos, landmarks="", roots=folder).data)
     labelled = registry.open_labelled(str(photos))

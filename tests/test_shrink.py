@@ -31,11 +31,11 @@ def test_photos_are_small_and_look_the_same(tmp_path):
         Image.fromarray(smooth(*size)).save(tmp_path / "photos" / f"{name}.png")
     out = tmp_path / "out"
     total = shrink.shrink(FolderPhotos([str(tmp_path / "photos")]), out, 50, quality=90)
-    wanted = {"wide": (50, 22), "tall": (20, 50), "small": (20, 10), "thin": (50, 1)}
+    sizes = {"wide": (50, 22), "tall": (20, 50), "small": (20, 10), "thin": (50, 1)}
     written = {path.stem: path for path in out.rglob("*.webp")}
     assert total == sum(path.stat().st_size for path in written.values())
-    assert written.keys() == wanted.keys()
-    for name, size in wanted.items():
+    assert written.keys() == sizes.keys()
+    for name, size in sizes.items():
         with Image.open(written[name]) as small:
             assert (small.format, small.size) == ("WEBP", size)
             difference = np.abs(np.asarray(small.convert("RGB"), float) - smooth(*size))
@@ -64,7 +64,7 @@ def test_names_keep_what_lists_match_by():
     ]
 
 
-def test_a_list_of_photos_to_leave_out_still_holds(tmp_path):
+def test_lists_of_photos_to_leave_out_still_work(tmp_path):
     for name in ("one", "two"):
         write_photos(tmp_path / name / "faces", 4)
     roots = [str(tmp_path / "one" / "faces"), str(tmp_path / "two" / "faces")]
@@ -99,7 +99,7 @@ def test_points_move_with_the_pixels(tmp_path):
         np.testing.assert_allclose(after, before, atol=2e-4)
 
 
-def test_it_is_whole_or_not_there(tmp_path):
+def test_the_folder_is_complete_or_missing(tmp_path):
     write_photos(tmp_path / "photos", 5)
     source = FolderPhotos([str(tmp_path / "photos")])
     (tmp_path / "photos" / "000003.jpg").write_bytes(b"broken since")
@@ -112,7 +112,7 @@ def test_it_is_whole_or_not_there(tmp_path):
         shrink.shrink(source, tmp_path / "deep" / "out", 16)
 
 
-def test_the_command_packs_a_configuration(tmp_path):
+def test_the_command_shrinks_a_configuration(tmp_path):
     write_photos(tmp_path / "photos", 4, (40, 60))
     flags = ["--config.data.source=folder", f"--config.data.roots=('{tmp_path / 'photos'}',)"]
     run = ["prepare", "--config=base", *flags, f"--out={tmp_path / 'out'}"]

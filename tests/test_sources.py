@@ -1,4 +1,4 @@
-"""Labelled lists, CelebA and the choice of a source, on pictures made here."""
+"""Annotated lists, CelebA and the choice of a source, on images made here."""
 
 import os
 import types
@@ -60,15 +60,15 @@ def test_a_landmarks_table_gives_its_photos_in_its_order(tmp_path):
             "file,x1,y1\nbad.jpg,1,2\n",
             r"bad.jpg: cannot be read .* in the list of annotated photos",
         ),
-        ("file,x1,y1\nturned.png,1,2\n", r"turned.png: .* EXIF orientation is 6"),
+        ("file,x1,y1\nrotated.png,1,2\n", r"rotated.png: .* EXIF orientation is 6"),
     ],
 )
 def test_mistakes_in_a_landmarks_table_are_named(text, message, tmp_path):
     save(tmp_path / "a.jpg")
     (tmp_path / "bad.jpg").write_bytes(b"bad")
     exif = Image.Exif()
-    exif[0x0112] = 6  # turned by a quarter
-    save(tmp_path / "turned.png", exif=exif)
+    exif[0x0112] = 6  # rotated by 90 degrees
+    save(tmp_path / "rotated.png", exif=exif)
     (tmp_path / "points.csv").write_text(text)
     with pytest.raises(DataError, match=message):
         registry.open_labelled(str(tmp_path / "points.csv"))
@@ -207,7 +207,7 @@ def test_open_labelled_needs_a_list(tmp_path):
         registry.open_labelled(str(tmp_path / "a.mat"))
 
 
-def test_load_all_is_cut_in_order_and_names_a_photo_that_broke(tmp_path):
+def test_load_all_is_in_order_and_names_a_broken_photo(tmp_path):
     source = celeba.CelebaPhotos(str(make_celeba(tmp_path)))
     frame = framing.Framing(20, 16, "box")
     canvases, points = cutting.load_all(source, frame)

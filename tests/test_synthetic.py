@@ -1,4 +1,4 @@
-"""Embedded faces: their images, their landmarks, and the shapes they are made of."""
+"""Synthetic faces: their images, their landmarks, and the shapes they are made of."""
 
 import numpy as np
 import pytest
@@ -181,7 +181,7 @@ def test_the_middle_of_the_head_is_where_its_projection_says():
     np.testing.assert_allclose(back, np.zeros((1, 2)), atol=1e-6)
 
 
-def test_the_turn_is_a_rotation_towards_the_yaw():
+def test_the_rotation_is_towards_the_yaw():
     face = face_model.sample(0, 0)
     head = face_model.Head(face)
     np.testing.assert_allclose(head.rotation @ head.rotation.T, np.eye(3), atol=1e-6)

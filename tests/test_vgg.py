@@ -1,4 +1,4 @@
-"""The layers of VGG files, and unusable files; their features are tested in test_vgg_files."""
+"""The layers of VGG files, and unusable files; their features are tested in test_vgg_import."""
 
 import os
 from pathlib import Path

@@ -135,10 +135,10 @@ def randomise(module, generator):
     return module.eval()
 
 
-def scale(layer, outputs, wanted):
+def scale(layer, outputs, target):
     """Scales the outputs of a network through its last layer, to a standard deviation."""
     for parameter in layer.parameters():
-        parameter.data *= wanted / outputs.std()
+        parameter.data *= target / outputs.std()
 
 
 def cells(scores):

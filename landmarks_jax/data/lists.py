@@ -130,14 +130,14 @@ def locate(entries: Sequence[tuple[str, str]], roots: Sequence[str]) -> list[pho
       entries: for each photo its `list:line` and its path relative to a folder.
       roots: the folders.
     """
-    found = []
+    photos = []
     for place, name in entries:
         paths = [os.path.join(root, name) for root in roots]
         path = next((path for path in paths if os.path.isfile(path)), None)
         if path is None:
             raise DataError(f"{place}: no such photo: {paths[0]}")
-        found.append(photo_files.PhotoFile(path, name))
-    return found
+        photos.append(photo_files.PhotoFile(path, name))
+    return photos
 
 
 def check_labelled(photos: Sequence[photo_files.PhotoFile], root: str) -> None:

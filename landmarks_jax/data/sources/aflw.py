@@ -43,15 +43,15 @@ class AflwFaces(photos.PhotoFiles):
         """
         chosen = photos.select_splits(split, SPLITS)
         photos.need_folder(os.path.join(root, FOLDER), ORIGIN)
-        found: list[photo_files.PhotoFile] = []
+        files: list[photo_files.PhotoFile] = []
         points, sizes = [], []
         for name in chosen:
             entries, split_points, split_sizes = _read_split(root, name)
-            found += lists.locate(entries, [os.path.join(root, FOLDER)])
+            files += lists.locate(entries, [os.path.join(root, FOLDER)])
             points.append(split_points)
             sizes.append(split_sizes)
-        kept, excluded = lists.leave_out(found, exclude)
-        remaining = [found[i] for i in kept]
+        kept, excluded = lists.leave_out(files, exclude)
+        remaining = [files[i] for i in kept]
         lists.check_labelled(remaining, root)
         scaled, note = _in_stored_pixels(
             remaining, np.concatenate(points)[kept], np.concatenate(sizes)[kept]
@@ -91,7 +91,7 @@ def _read_split(root: str, split: str) -> tuple[list[tuple[str, str]], np.ndarra
 
 
 def _in_stored_pixels(
-    found: Sequence[photo_files.PhotoFile], points: np.ndarray, sizes: np.ndarray
+    files: Sequence[photo_files.PhotoFile], points: np.ndarray, sizes: np.ndarray
 ) -> tuple[np.ndarray, str]:
     """Scales points from annotated sizes `[N, 2]` to the sizes of the stored photos.
 
@@ -100,7 +100,7 @@ def _in_stored_pixels(
     Returns:
       The points `[N, 5, 2]` float32, and a note of how many photos were scaled ("" for none).
     """
-    stored = np.array(list(parallel.ordered_map(_size, found, "reading the photos' sizes")))
+    stored = np.array(list(parallel.ordered_map(_size, files, "reading the photos' sizes")))
     factors = (stored / sizes)[:, None]
     scaled = np.where(factors == 1.0, points, (points + 0.5) * factors - 0.5)
     count = int((stored != sizes).any(1).sum())

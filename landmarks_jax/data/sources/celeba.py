@@ -39,17 +39,17 @@ class CelebaPhotos(photos.PhotoFiles):
         """
         folder = os.path.join(root, FOLDER)
         photos.need_folder(folder, ORIGIN)
-        found, note = photo_files.usable_files([folder])
+        files, note = photo_files.usable_files([folder])
         if split != "all":
-            found = _select(found, os.path.join(root, PARTITION), split)
-        remaining, excluded = lists.leave_out(found, exclude)
-        kept = [found[i] for i in remaining]
+            files = _select(files, os.path.join(root, PARTITION), split)
+        remaining, excluded = lists.leave_out(files, exclude)
+        kept = [files[i] for i in remaining]
         table = os.path.join(root, LANDMARKS)
         points, labels = None, f"no points ({LANDMARKS} is missing)"
         if os.path.isfile(table):
             known = read_landmarks(table)
             points, labels = points_of(kept, known, table), f"{NUM_POINTS} points each"
-            if absent := len(known.keys() - {lists.photo_id(photo.name) for photo in found}):
+            if absent := len(known.keys() - {lists.photo_id(photo.name) for photo in files}):
                 what = "are missing" if split == "all" else "are of other splits or missing"
                 note = photos.one_line(note, f"{absent:,} photos of {LANDMARKS} {what}")
         which = root if split == "all" else f"{root} ({split})"
@@ -88,16 +88,16 @@ def read_landmarks(path: str) -> dict[str, np.ndarray]:
 
 
 def points_of(
-    found: Sequence[photo_files.PhotoFile], table: dict[str, np.ndarray], path: str
+    files: Sequence[photo_files.PhotoFile], table: dict[str, np.ndarray], path: str
 ) -> np.ndarray:
     """The points `[N, 5, 2]` of photos; `DataError` if the list at `path` lacks one."""
-    missing = [photo.name for photo in found if lists.photo_id(photo.name) not in table]
+    missing = [photo.name for photo in files if lists.photo_id(photo.name) not in table]
     if missing:
         raise DataError(
             f"{path}: no points for {len(missing):,} photos: {photo_files.some(missing)}"
         )
-    lists.check_labelled(found, os.path.dirname(found[0].path))
-    return np.stack([table[lists.photo_id(photo.name)] for photo in found])
+    lists.check_labelled(files, os.path.dirname(files[0].path))
+    return np.stack([table[lists.photo_id(photo.name)] for photo in files])
 
 
 def read_partition(path: str) -> dict[str, str]:
@@ -113,16 +113,16 @@ def read_partition(path: str) -> dict[str, str]:
 
 
 def _select(
-    found: Sequence[photo_files.PhotoFile], path: str, split: str
+    files: Sequence[photo_files.PhotoFile], path: str, split: str
 ) -> list[photo_files.PhotoFile]:
     """The photos of one split; `DataError` if the list at `path` lacks a photo."""
     splits = read_partition(path)
-    missing = [photo.name for photo in found if lists.photo_id(photo.name) not in splits]
+    missing = [photo.name for photo in files if lists.photo_id(photo.name) not in splits]
     if missing:
         raise DataError(
             f"{path}: does not name {len(missing):,} photos: {photo_files.some(missing)}"
         )
-    kept = [photo for photo in found if splits[lists.photo_id(photo.name)] == split]
+    kept = [photo for photo in files if splits[lists.photo_id(photo.name)] == split]
     if not kept:
-        raise DataError(f"{path}: none of the {len(found):,} photos is in split {split!r}")
+        raise DataError(f"{path}: none of the {len(files):,} photos is in split {split!r}")
     return kept

@@ -150,7 +150,7 @@ def _prepared_folder(root: str | None) -> str:
     versions = {
         tuple(map(int, name.split("."))): name
         for name in os.listdir(folder)
-        if all(part.isdigit() for part in name.split("."))
+        if all(number.isdigit() for number in name.split("."))
     }
     if not versions:
         raise DataError(f"{folder}: no version in it. Needed: {ORIGIN}")
@@ -168,9 +168,9 @@ def _open(folder: str) -> tuple[Any, dict[str, list[tuple[str, int]]]]:
         splits = {
             name: [
                 (str(path), count)
-                for path, count in zip(part.filepaths, part.shard_lengths, strict=True)
+                for path, count in zip(split.filepaths, split.shard_lengths, strict=True)
             ]
-            for name, part in info.splits.items()
+            for name, split in info.splits.items()
         }
     except Exception as error:  # whatever is wrong with its JSON files
         raise DataError(
@@ -196,15 +196,15 @@ def _places_of_names(
     places: dict[int, tuple[str, int, int]] = {}
     for split, (first, last) in RANGES.items():
         shards = splits.get(split, [])
-        found = [(path, *place) for path, count in shards for place in _records(path, count)]
-        if len(found) != last - first + 1:
+        records = [(path, *place) for path, count in shards for place in _records(path, count)]
+        if len(records) != last - first + 1:
             raise DataError(
-                f"{NAME}: {len(found):,} records of split {split!r}, CelebA has "
+                f"{NAME}: {len(records):,} records of split {split!r}, CelebA has "
                 f"{last - first + 1:,}; build it again"
             )
         hasher = hashing.Hasher(split)
         numbers = sorted(range(first, last + 1), key=lambda n: hasher.hash_key(f"{n:06d}.jpg"))
-        places |= dict(zip(numbers, found, strict=True))
+        places |= dict(zip(numbers, records, strict=True))
     return places
 
 

@@ -35,16 +35,16 @@ class FolderPhotos(photos.PhotoFiles):
         if landmarks:
             entries, points = lists.read_csv(landmarks)
             folders = [*roots, os.path.dirname(landmarks) or "."]
-            found = lists.locate(entries, folders)
-            lists.check_labelled(found, folders[-1])
+            files = lists.locate(entries, folders)
+            lists.check_labelled(files, folders[-1])
         elif roots:
-            found, note = photo_files.usable_files(roots)
+            files, note = photo_files.usable_files(roots)
         else:
             raise ConfigError("config.data.roots = (): must name at least one folder of images")
-        kept, excluded = lists.leave_out(found, exclude)
+        kept, excluded = lists.leave_out(files, exclude)
         where = landmarks or photo_files.some(roots)
         super().__init__(
-            [found[i] for i in kept],
+            [files[i] for i in kept],
             None if points is None else points[kept],
             photos.one_line(f"{len(kept):,} photos of {where}", excluded, note),
         )

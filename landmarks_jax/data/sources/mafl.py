@@ -49,9 +49,9 @@ class MaflFaces(photos.PhotoFiles):
         photos.need_folder(os.path.join(root, celeba.FOLDER), celeba.ORIGIN)
         table = os.path.join(root, celeba.LANDMARKS)
         photos.need_file(table, celeba.ORIGIN)
-        found = lists.locate([(at, f"{celeba.FOLDER}/{key}.jpg") for at, key in entries], [root])
-        kept, excluded = lists.leave_out(found, exclude)
-        remaining = [found[i] for i in kept]
+        files = lists.locate([(at, f"{celeba.FOLDER}/{key}.jpg") for at, key in entries], [root])
+        kept, excluded = lists.leave_out(files, exclude)
+        remaining = [files[i] for i in kept]
         points = celeba.points_of(remaining, celeba.read_landmarks(table), table)
         dropped = "without the three that the released code drops" if as_released else ""
         summary = f"{len(kept):,} faces of {photo_files.some(paths)}"

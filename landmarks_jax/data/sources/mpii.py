@@ -122,11 +122,11 @@ class MpiiPeople(photos.PhotoFiles):
         kept, excluded = lists.leave_out(images, exclude)
         self.people = [listed[i] for i in kept]
         entries = [(person.place, f"{FOLDER}/{person.image}") for person in self.people]
-        found = lists.locate(entries, [root])
-        lists.check_labelled(found, root)
+        files = lists.locate(entries, [root])
+        lists.check_labelled(files, root)
         chosen = "" if split == "all" else f" ({split})"
-        summary = photos.one_line(f"{len(found):,} people of {root}{chosen}", excluded, note)
-        super().__init__(found, np.stack([person.points for person in self.people]), summary)
+        summary = photos.one_line(f"{len(files):,} people of {root}{chosen}", excluded, note)
+        super().__init__(files, np.stack([person.points for person in self.people]), summary)
 
     def photo(self, index: int) -> np.ndarray:
         """The person's square, `[S, S, 3]` uint8 RGB; beyond the photo its replicated border."""

@@ -50,9 +50,9 @@ class MtflFaces(photos.PhotoFiles):
         """
         entries, points = read_list(list_file)
         folder = root or os.path.dirname(list_file) or "."
-        found = lists.locate(entries, [folder])
-        kept, excluded = lists.leave_out(found, exclude)
-        remaining = [found[i] for i in kept]
+        files = lists.locate(entries, [folder])
+        kept, excluded = lists.leave_out(files, exclude)
+        remaining = [files[i] for i in kept]
         lists.check_labelled(remaining, folder)
         note = photos.one_line(f"{len(kept):,} faces of {list_file}", excluded)
         super().__init__(remaining, points[kept], note)

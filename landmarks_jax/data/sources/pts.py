@@ -63,14 +63,14 @@ class PtsFaces(photos.PhotoFiles):
         """
         if num_points not in EYES:
             raise ValueError(f"{num_points} points; must be {NUM_REDUCED} or {NUM_POINTS}")
-        found, annotations, bare = [], [], 0
+        files, annotations, bare = [], [], 0
         for root in roots:
             paired, others = _pairs(root)
-            found += [photo for photo, _ in paired]
+            files += [photo for photo, _ in paired]
             annotations += [path for _, path in paired]
             bare += others
-        kept, excluded = lists.leave_out(found, exclude)
-        remaining = [found[i] for i in kept]
+        kept, excluded = lists.leave_out(files, exclude)
+        remaining = [files[i] for i in kept]
         points = np.stack([read(annotations[i]) for i in kept])
         for root in roots:
             inside = [photo for photo in remaining if photo.path.startswith(os.path.join(root, ""))]

@@ -1,4 +1,4 @@
-"""Preparing that is stopped: whenever that happens, the next call goes on and ends alike."""
+"""Preparing that is interrupted at any moment is resumed and gives the same files."""
 
 import hashlib
 import json
@@ -47,7 +47,7 @@ def contents(folder: Path) -> dict[str, str]:
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.iterdir()}
 
 
-def whole(table: Path, name: str = "whole") -> dict[str, str]:
+def undisturbed(table: Path, name: str = "undisturbed") -> dict[str, str]:
     """What an undisturbed call writes."""
     out = table.parent / name
     prepared.prepare(registry.open_labelled(str(table)), FRAME, out)
@@ -84,8 +84,8 @@ def cut_again(table: Path, out: Path) -> list[int]:
     return sorted(seen)
 
 
-def test_a_stopped_preparation_goes_on_where_it_was(table, caplog):
-    expected = whole(table)
+def test_a_stopped_preparation_is_resumed(table, caplog):
+    expected = undisturbed(table)
     out = table.parent / "deep" / "out"
     stopped(table, out, 5)
     assert [p.name for p in out.parent.iterdir()] == [".out.partial"]
@@ -98,15 +98,15 @@ def test_a_stopped_preparation_goes_on_where_it_was(table, caplog):
     assert [p.name for p in out.parent.iterdir()] == ["out"]
 
 
-def test_a_photo_that_broke_stops_it_and_its_repair_goes_on(table):
-    expected = whole(table)
+def test_a_broken_photo_stops_it_until_it_is_repaired(table):
+    expected = undisturbed(table)
     source = registry.open_labelled(str(table))
-    picture = table.parent / "photos" / "4.png"
-    good = picture.read_bytes()
-    picture.write_bytes(b"broken since")
+    photo = table.parent / "photos" / "4.png"
+    good = photo.read_bytes()
+    photo.write_bytes(b"broken since")
     with pytest.raises(DataError, match=r"4.png: cannot be read"):
         prepared.prepare(source, FRAME, table.parent / "out")
-    picture.write_bytes(good)  # another time of change, but it was not cut yet
+    photo.write_bytes(good)  # another time of change, but it was not cut yet
     assert cut_again(table, table.parent / "out") == [4, 5, 6, 7, 8]
     assert contents(table.parent / "out") == expected
 
@@ -148,25 +148,25 @@ def garble(table: Path) -> None:
     ],
     ids=["photo", "points", "order", "longer", "shortened", "garbled", "no points"],
 )
-def test_what_is_of_other_photos_or_damaged_is_not_used(change, table):
+def test_rows_of_other_photos_or_damaged_ones_are_not_reused(change, table):
     out = table.parent / "out"
     stopped(table, out, 5)
     change(table)
     cut_again(table, out)
-    assert contents(out) == whole(table)
+    assert contents(out) == undisturbed(table)
 
 
-def test_another_cut_begins_anew_and_is_not_taken_for_the_first(table):
+def test_another_cut_starts_again(table):
     out = table.parent / "out"
     stopped(table, out, 5)
     stopped(table, out, 1, BoxCanvas(20, 40.0, 0.7, 0.04))  # larger rows, in their place
     stopped(table, out, 5)
     stopped(table, out, 1, BoxCanvas(16, 39.9, 0.7, 0.04))  # of the same size
     assert cut_again(table, out) == list(range(COUNT))
-    assert contents(out) == whole(table)
+    assert contents(out) == undisturbed(table)
 
 
-def test_drawn_faces_of_another_seed_are_other_photos(table):
+def test_synthetic_faces_of_another_seed_are_other_photos(table):
     out, frame = table.parent / "out", framing.Framing(20, 16, "center")
 
     class Faces(SyntheticFaces):
@@ -184,7 +184,7 @@ def test_drawn_faces_of_another_seed_are_other_photos(table):
     )
 
 
-def test_two_processes_do_not_write_one_folder(table):
+def test_two_processes_cannot_write_one_folder(table):
     pytest.importorskip("fcntl")
     out = table.parent / "out"
     source = registry.open_labelled(str(table))
@@ -259,9 +259,9 @@ print(moments)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
-def test_killed_at_any_moment_it_is_whole_in_the_end_or_not_there(table):
+def test_killed_at_any_moment_it_is_complete_in_the_end_or_missing(table):
     table.write_text("\n".join(table.read_text().splitlines()[:6]))  # five photos
-    expected = whole(table)
+    expected = undisturbed(table)
     folder = table.parent / "many"
     folder.mkdir()
     command = [sys.executable, "-c", KILLED, str(table), str(folder)]

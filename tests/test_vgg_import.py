@@ -73,8 +73,8 @@ def test_features_are_those_of_pytorchs_layers(tmp_path, images, network, zip_fo
             taps.append((f"relu{block}_{layer}", len(parts)))
             inputs = width
         parts.append(nn.MaxPool2d(2))
-    whole = nn.ModuleDict({"features": nn.Sequential(*parts), "classifier": nn.Linear(4, 5)})
-    state = whole.state_dict()
+    model_dict = nn.ModuleDict({"features": nn.Sequential(*parts), "classifier": nn.Linear(4, 5)})
+    state = model_dict.state_dict()
     if zip_format:  # and from several GPUs
         state = {f"module.{key}": tensor for key, tensor in state.items()}
     torch.save(state, tmp_path / "x.pth", _use_new_zipfile_serialization=zip_format)

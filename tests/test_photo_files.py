@@ -1,4 +1,4 @@
-"""Scanning folders: what is used, what is left out and said, what is remembered."""
+"""Scanning folders: what is used, left out and cached."""
 
 import logging
 
@@ -28,7 +28,7 @@ def make_folder(root):
     save(root / ".thumbs" / "c.jpg")
     (root / "notes.txt").write_text("hello")
     (root / ".DS_Store").write_bytes(b"0")
-    (root / "corrupt.jpg").write_bytes(b"not a picture")
+    (root / "corrupt.jpg").write_bytes(b"not an image")
     (root / "gone.jpg").symlink_to(root / "nowhere.jpg")
     return root
 
@@ -37,7 +37,7 @@ def names(source):
     return [source.name(i) for i in range(len(source))]
 
 
-def test_a_folder_keeps_what_can_be_read_and_says_what_it_leaves_out(tmp_path):
+def test_a_folder_uses_what_can_be_read_and_lists_what_is_left_out(tmp_path):
     source = folder.FolderPhotos([str(make_folder(tmp_path / "pets"))])
     assert names(source) == ["pets/b.jpg", "pets/sub/a.PNG"]
     assert source.num_points == 0
@@ -76,7 +76,7 @@ def test_a_damaged_or_unwritable_cache_does_no_harm(tmp_path, monkeypatch, caplo
         assert photo_files.usable_files([root]) == expected
 
 
-def test_overlapping_roots_and_links_give_each_file_once(tmp_path):
+def test_files_of_overlapping_roots_and_links_are_used_once(tmp_path):
     root = make_folder(tmp_path / "pets")
     (root / "loop").symlink_to(root)
     (tmp_path / "more").mkdir()
