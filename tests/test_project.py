@@ -14,7 +14,7 @@ import pytest
 
 from landmarks_jax.cli import presets
 from landmarks_jax.evaluation import score_tables
-from landmarks_jax.studies import comparison_document
+from landmarks_jax.studies import comparison_tables
 from tests.running import ROOT, command, finish
 
 PACKAGE = ROOT / "landmarks_jax"
@@ -329,7 +329,7 @@ TRAINING = "tensorflow tensorflow_datasets optax orbax matplotlib tensorboardX"
     ("modules", "absent"),
     [
         ("inference.api inference.media.run_detection", f"{TRAINING} tqdm av landmarks_jax.config"),
-        ("studies.compare_runs studies.paper_tables studies.runner", TRAINING),
+        ("studies.comparison_tables studies.paper_tables studies.runner", TRAINING),
         ("evaluation.consistency data.loader cli.main", f"jax flax scipy {TRAINING}"),
     ],
 )
@@ -367,5 +367,5 @@ def test_tables_in_documents_are_made_from_the_json(run):
 def test_comparisons_in_documents_are_made_from_their_json(name):
     folder = ROOT / "docs" / "results" / name
     comparison = json.loads((folder / "compare.json").read_text())
-    assert comparison_document.to_markdown(comparison) == (folder / "compare.md").read_text()
-    assert comparison_document.to_csv(comparison) == (folder / "compare.csv").read_text()
+    assert comparison_tables.to_markdown(comparison) == (folder / "compare.md").read_text()
+    assert comparison_tables.to_csv(comparison) == (folder / "compare.csv").read_text()

@@ -127,7 +127,7 @@ def test_one_labelled_photo_is_all():
 
 def test_scores_by_count_by_hand():
     # Two labels fitted on, at (0, 0) and (2, 0); scored at (1, 0): the means of one are 1 off.
-    target = regression.Parts(np.array([[[0.0, 0]], [[2.0, 0]]]), np.array([[[1.0, 0]]]))
+    target = regression.Split(np.array([[[0.0, 0]], [[2.0, 0]]]), np.array([[[1.0, 0]]]))
     drawn = [np.array([[0], [1]]), np.array([[0, 1]])]
     scores = regression.scores_by_count(regression.fit_mean, target, target, np.array([4.0]), drawn)
     assert scores == [

@@ -22,9 +22,9 @@ def _add_flags(values: flags.FlagValues) -> None:
 def _run(call: Call) -> None:
     if not call.arguments:
         raise UserError("give the folders of runs, RUN RUN ...; --help says more")
-    from landmarks_jax.studies import compare_runs  # noqa: PLC0415
+    from landmarks_jax.studies import comparison_tables  # noqa: PLC0415
 
-    print(compare_runs.compare_runs(call.arguments, call.flags.out))
+    print(comparison_tables.compare_runs(call.arguments, call.flags.out))
 
 
 COMMAND = Command(_run, _add_flags, arguments="RUN ...")

@@ -57,7 +57,7 @@ def _run(call: Call) -> int:
         raise ConfigError(f"say what to do, one of {', '.join(_ACTIONS)}; --help says more")
     from ml_collections import config_flags  # noqa: PLC0415
 
-    from landmarks_jax.studies import cells  # noqa: PLC0415
+    from landmarks_jax.studies import paper_cells as cells  # noqa: PLC0415
 
     values, action = call.flags, call.arguments[0]
     file = presets.short_name(call.config_file)

@@ -1,14 +1,14 @@
-"""The forward error by groups of faces: by how the head is turned or tilted, and by its size.
+"""The forward error by yaw and roll of the head and by size of the face.
 
 Head poses are estimated from five labelled points, eyes E1 and E2, the nose N and the corners of
 the mouth M1 and M2. With E and M, the middles of the eyes and of the mouth,
 
-    N - E = turn (E2 - E1) + t (M - E)
+    N - E = yaw (E2 - E1) + t (M - E)
 
-`turn` is the nose's offset from the line between the middles, along the eyes' axis and in eye
-distances. It does not depend on place, size, tilt or any other affine map of the picture. Of a
-symmetric head far from the camera, turned by an angle about its upright axis, it is c tan(angle),
-where c is how far the nose stands out of the plane of eyes and mouth, in eye distances: about 0.6.
+`yaw` is the nose's offset from the line between the middles, along the eyes' axis and in eye
+distances. It is invariant to affine maps of the image: shift, size, roll. For a symmetric head far
+from the camera, rotated by `angle` about its upright axis, it is c tan(angle), where c is how far
+the nose stands out of the plane of eyes and mouth, in eye distances: about 0.6.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,10 +24,10 @@ FIVE_POINTS = ("left eye", "right eye", "nose", "left mouth corner", "right mout
 
 @dataclass(frozen=True)
 class Grouping:
-    """How faces are divided by a number: group i has `limits[i - 1] <= number < limits[i]`.
+    """Divides faces by a number: group i has `limits[i - 1] <= number < limits[i]`.
 
     Attributes:
-      by: what the number is: "turn", "tilt" or "size".
+      by: the name of the number: "yaw", "roll" or "size".
       unit: of the number.
       names: of the groups, one more than limits.
       limits: rising.
@@ -39,19 +39,19 @@ class Grouping:
     limits: tuple[float, ...]
 
 
-# Turns of about 9 and 23 degrees.
-BY_TURN = Grouping("turn", "eye distances", ("frontal", "half turned", "turned"), (0.1, 0.25))
-BY_TILT = Grouping("tilt", "degrees", ("upright", "tilted", "strongly tilted"), (10.0, 20.0))
+# Rotations of about 9 and 23 degrees.
+BY_YAW = Grouping("yaw", "eye distances", ("frontal", "medium yaw", "large yaw"), (0.1, 0.25))
+BY_ROLL = Grouping("roll", "degrees", ("upright", "tilted", "strongly tilted"), (10.0, 20.0))
 
 
-def turns(points: np.ndarray) -> np.ndarray:
-    """How far heads are turned, as in the module's docstring.
+def yaws(points: np.ndarray) -> np.ndarray:
+    """Yaw of heads, as in the module's docstring.
 
     Args:
       points: `[N, 5, 2]` in the order of `FIVE_POINTS`, any unit.
 
     Returns:
-      `[N]` in eye distances, positive where the nose is towards the second eye; infinite where the
+      `[N]` in eye distances, positive where the nose is nearer the second eye; infinite where the
       mouth's middle is on the line through the eyes.
     """
     first, second, nose, *mouth = np.moveaxis(np.asarray(points, np.float64), 1, 0)
@@ -60,8 +60,8 @@ def turns(points: np.ndarray) -> np.ndarray:
     return np.divide(across, span, out=np.full(len(across), np.inf), where=span != 0)
 
 
-def tilts(points: np.ndarray) -> np.ndarray:
-    """The angle of the line through the eyes with the x axis.
+def rolls(points: np.ndarray) -> np.ndarray:
+    """Roll of heads: angles of the line through the eyes with the x axis.
 
     Args:
       points: `[N, 5, 2]` in the order of `FIVE_POINTS`.
@@ -77,14 +77,14 @@ def breakdown(
     points: np.ndarray,
     eye_distance: np.ndarray,
     point_names: Sequence[str],
-    errors: Mapping[str, Sequence[float]],
+    errors: Mapping[str, Sequence[float] | np.ndarray],
 ) -> list[dict[str, Any]]:
-    """Means of the errors of every group of faces.
+    """Mean errors of each group of faces.
 
     Args:
       points: `[N, P, 2]` labelled points of the faces scored, normalised.
       eye_distance: `[N]`, normalised.
-      point_names: of the points; poses need `FIVE_POINTS`, and are left out without.
+      point_names: of the points; poses are left out unless they are `FIVE_POINTS`.
       errors: row -> `[N]` forward errors, %.
 
     Returns:
@@ -97,7 +97,7 @@ def breakdown(
     by_size = Grouping("size", "pixels of a 128 view", ("small", "medium", "large"), (low, high))
     numbers = [(by_size, sizes)]
     if tuple(point_names) == FIVE_POINTS:
-        poses = [(BY_TURN, np.abs(turns(points))), (BY_TILT, np.abs(tilts(points)))]
+        poses = [(BY_YAW, np.abs(yaws(points))), (BY_ROLL, np.abs(rolls(points)))]
         numbers = [*poses, *numbers]
     return [
         {
@@ -110,7 +110,7 @@ def breakdown(
 
 
 def _means(
-    grouping: Grouping, group: np.ndarray, errors: Mapping[str, Sequence[float]]
+    grouping: Grouping, group: np.ndarray, errors: Mapping[str, Sequence[float] | np.ndarray]
 ) -> list[dict[str, Any]]:
     """The groups of a grouping; `group` `[N]` is each face's."""
     bounds = (None, *grouping.limits, None)

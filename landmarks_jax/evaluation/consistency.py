@@ -1,27 +1,27 @@
 """Consistency: how little a landmark's place varies between faces, in the labelled points' frame.
 
-Each face's labelled points `l` give a frame: the similarity (turn, scale and shift) that takes them
-by least squares to the mean shape `m` of all faces scored. With points as complex numbers,
+Each face's labelled points `l` define a frame: the similarity (rotation, scale and shift) that maps
+them by least squares to the mean shape `m` of all faces scored. With points as complex numbers,
 
     T(p) = a (p - mean l) + mean m,  a = sum conj(l - mean l) (m - mean m) / sum |l - mean l|^2
 
 The mean shape is the full Procrustes mean (Kent 1994): the leading eigenvector of the sum of
 `z z^H` over the faces, where `z` is a face's labelled points less their mean, at unit size. It
-depends on the shapes of the faces alone, and not on how they lie in their views. Its first eye is
-put at (-1/2, 0) and its second at (1/2, 0), so that the frame's unit is its eye distance.
+depends on the shapes of the faces alone, not on their poses in the views. Its first eye is at
+(-1/2, 0) and its second at (1/2, 0), so the frame's unit is its eye distance.
 
 A landmark's *consistency* is the root mean square distance of its `T(u)` from their mean, over the
 faces scored: 0 for a landmark that keeps its place on a face of unchanging shape. Noise of standard
-deviation s on each of its coordinates gives sqrt(2) s. The *median* beside it is that of the
-distances from the coordinates' medians: far below the first, most faces have the landmark in its
-place and a few have it elsewhere.
+deviation s on each of its coordinates gives sqrt(2) s. The *median* is that of the distances from
+the coordinates' medians: where it is much lower, the landmark keeps its place on most faces and is
+elsewhere on a few.
 
-Four numbers tell what a consistency is worth:
+Four numbers to compare a consistency with:
 
-- of the labelled points themselves: faces differ in shape and turn, and no similarity undoes that;
-- of the landmark *standing still* at its mean place in the view: a detector that sees nothing;
-- of the mean shape standing still, which is the same of the labelled points;
-- the spread between the landmarks: points that collapse into one are consistent, too.
+- that of the labelled points: faces differ in shape and yaw, which no similarity undoes;
+- that of the landmark *standing still* at its mean place in the view: a detector that sees nothing;
+- that of the mean shape standing still: the same for the labelled points;
+- the spread of the landmarks: collapsed landmarks are consistent too.
 
 Everything is in the view's normalised frame, which is anisotropic where the crop is.
 """
@@ -42,7 +42,7 @@ class Frames:
     Attributes:
       shape: `[P, 2]` the mean shape, in its eye distances.
       origin: `[N]` complex, the means of the faces' labelled points.
-      factor: `[N]` complex, the turn and the scale from a face to the mean shape.
+      factor: `[N]` complex, the rotation and scale from a face to the mean shape.
     """
 
     shape: np.ndarray
@@ -50,16 +50,16 @@ class Frames:
     factor: np.ndarray
 
     def __call__(self, points: np.ndarray) -> np.ndarray:
-        """Takes points `[N, Q, 2]` of the faces' views into the frame, in its eye distances."""
+        """Maps points `[N, Q, 2]` of the faces' views into the frame, in its eye distances."""
         placed = self.factor[:, None] * (_complex(points) - self.origin[:, None])
         return _real(placed + _complex(self.shape).mean())
 
 
 def frames(labels: np.ndarray, eyes: Eyes = FIRST_TWO) -> Frames:
-    """The frames that labelled points give.
+    """The frames of labelled points.
 
     Args:
-      labels: `[N, P, 2]`, normalised; the points of no face coincide all.
+      labels: `[N, P, 2]`, normalised; in no face do all points coincide.
       eyes: the points of each eye.
 
     Raises:
@@ -74,8 +74,8 @@ def frames(labels: np.ndarray, eyes: Eyes = FIRST_TWO) -> Frames:
     if abs(second - first) < 1e-9:
         raise DataError("the mean of the labelled shapes has both eyes at one place")
     shape = (shape - (first + second) / 2) / (second - first)
-    wanted = shape - shape.mean()
-    factor = centred.conj() @ wanted / (abs(centred) ** 2).sum(1)
+    target = shape - shape.mean()
+    factor = centred.conj() @ target / (abs(centred) ** 2).sum(1)
     return Frames(_real(shape), origin, factor)
 
 
@@ -114,14 +114,18 @@ def of_landmarks(landmarks: np.ndarray, frame: Frames) -> dict[str, Any]:
       frame: of the same faces.
 
     Returns:
-      What `measure` does; `still`, too, is the `rms` of what stands still, of each point and the
-      mean over them.
+      What `measure` returns, and `still`: the `rms` standing still, for each point and the mean.
     """
     measured = measure(frame(landmarks))
     standing = of_standing(np.asarray(landmarks, np.float64).mean(0), frame)
     for point, still in zip(measured["per_point"], standing["per_point"], strict=True):
         point["still"] = still["rms"]
     return measured | {"still": standing["rms"]}
+
+
+def describe(frame: Frames, labels: np.ndarray) -> dict[str, Any]:
+    """The mean shape of a frame, and the consistency of the labelled points that give it."""
+    return {"shape": np.round(frame.shape, 5).tolist(), "labelled": measure(frame(labels))}
 
 
 def of_standing(points: np.ndarray, frame: Frames) -> dict[str, Any]:

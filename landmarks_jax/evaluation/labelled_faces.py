@@ -1,4 +1,4 @@
-"""The labelled faces of each protocol, by name or from the user's own lists."""
+"""The labelled faces of each protocol, by name or from the user's own files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ from landmarks_jax.evaluation.protocols import LabelledSet, Protocol
 from landmarks_jax.system.errors import ConfigError, DataError
 
 PROTOCOLS = ("synthetic", "mafl", "aflw", "aflw-995", "aflw-dev")
-# Beyond what config.data.synthetic_seed may be: no training sees these faces.
+# Beyond the range of config.data.synthetic_seed: no training sees these faces.
 FIT_SEED, SCORE_SEED = 2**31, 2**31 + 1
 _AFLW_LISTS = {
     "aflw-995": ("training.txt", "testing.txt"),
@@ -30,30 +30,34 @@ _Named = tuple[Source, str]
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Raises `ConfigError` where there is no protocol of a name."""
+    """Checks names of protocols on faces.
+
+    Raises:
+      ConfigError: there is no such protocol.
+    """
     for name in names:
         if name == pckh.PROTOCOL:
             raise ConfigError(
-                f"--protocol {name!r}: scores joints, and so runs of configs/mpii_pretrain.py alone"
+                f"--protocol {name!r}: is for runs on joints, of configs/mpii_pretrain.py"
             )
         if name not in PROTOCOLS:
             raise ConfigError(f"--protocol {name!r}: must be one of {', '.join(PROTOCOLS)}")
 
 
 def crops_of(name: str) -> tuple[str, ...]:
-    """The crops that a named protocol is scored under."""
+    """The crops of a named protocol."""
     return ("center",) if name == "synthetic" else ("center", "box")
 
 
 def open_protocols(name: str, config: ConfigDict) -> list[Protocol]:
-    """Reads the faces of a named protocol, once for each crop it has.
+    """Reads the faces of a named protocol, once for each of its crops.
 
-    AFLW's faces are cut tightly, so that the view of the center crop is the whole photo. CelebA's
-    have room around them, and the view is the canvas's middle, as in training.
+    AFLW's faces are cut tightly, so the view of the center crop is the whole photo. CelebA's have
+    room around them; the view is the middle of the canvas, as in training.
 
     Args:
       name: one of `PROTOCOLS`.
-      config: the run's configuration; its `eval` section says where the faces lie.
+      config: the run's configuration; its `eval` section has the folders of the faces.
 
     Raises:
       ConfigError: there is no such protocol.
@@ -78,7 +82,7 @@ def open_protocols(name: str, config: ConfigDict) -> list[Protocol]:
 
 
 def _sources_of(name: str, config: ConfigDict) -> tuple[_Named, _Named]:
-    """The faces that fit and those that are scored, and what to call them."""
+    """The faces that fit and those that are scored, with their names."""
     places = config.eval
     if name == "synthetic":
         size = config.data.canvas_size
@@ -106,18 +110,19 @@ def open_lists(fit: str, score: str, crops: Sequence[str], config: ConfigDict) -
     """Reads the user's own labelled faces, once for each crop.
 
     Args:
-      fit: labelled faces that fit the regressor: a `.csv` table, a `.txt` list in MTFL's form, or
-        a prepared folder (whose crop must then be the one asked for), or a folder of photos with
-        `.pts` files beside them, of which `config.eval.pts_points` says how many points are taken.
-      score: labelled faces that are scored, likewise.
+      fit: labelled faces that fit the regressor: a `.csv` table, a `.txt` list in MTFL's format, a
+        prepared folder (of the crop asked for), or a folder of photos with `.pts` files, of which
+        `config.eval.pts_points` points are used.
+      score: labelled faces that are scored, in any of these forms.
       crops: of center, tight and box.
       config: the run's configuration.
 
     Raises:
       DataError: faces are missing or malformed.
-      ConfigError: a prepared folder was cut otherwise.
+      ConfigError: a prepared folder has another crop.
     """
-    _check_pts_points(config)
+    if config.eval.pts_points not in pts.EYES:
+        raise ConfigError(f"--pts_points {config.eval.pts_points}: must be 5 or 68")
     opened = []
     for crop in crops:
         fit_faces, score_faces = _open(fit, crop, config), _open(score, crop, config)
@@ -126,18 +131,13 @@ def open_lists(fit: str, score: str, crops: Sequence[str], config: ConfigDict) -
     return opened
 
 
-def _check_pts_points(config: ConfigDict) -> None:
-    if config.eval.pts_points not in pts.EYES:
-        raise ConfigError(f"--pts_points {config.eval.pts_points}: must be 5 or 68")
-
-
 def _is_pts(path: str) -> bool:
     folder = Path(path)
     return folder.is_dir() and not (folder / MANIFEST).is_file() and pts.has_points(path)
 
 
 def _eyes(path: str, config: ConfigDict) -> Eyes:
-    """The points of the eyes: the first two, but of all 68 points the middles of both eyes."""
+    """The points of the eyes: the first two, or with 68 points all of both eyes."""
     return pts.EYES[config.eval.pts_points] if _is_pts(path) else FIRST_TWO
 
 

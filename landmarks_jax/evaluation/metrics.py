@@ -1,6 +1,6 @@
-"""Errors of points, relative to the eyes; the spread of the points; equivariance to rotation.
+"""Errors of points in eye distances, their spread, and their equivariance to rotation.
 
-Everything is measured in the view's normalised frame, which is anisotropic where the crop is.
+All are computed in the view's normalised frame, which is anisotropic where the crop is.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from landmarks_jax.system.errors import ConfigError, DataError
 
 # uint8 views [N, S, S, 3] -> landmarks [N, K, 2], normalised.
 Detect = Callable[[np.ndarray], np.ndarray]
-# The labelled points of one eye and of the other; each eye is the mean of its points.
+# The labelled points of both eyes; an eye is the mean of its points.
 Eyes = tuple[tuple[int, ...], tuple[int, ...]]
 
 FIRST_TWO: Eyes = ((0,), (1,))
@@ -26,7 +26,7 @@ _CHUNK = 256
 
 
 def inter_ocular(labels: np.ndarray, eyes: Eyes = FIRST_TWO) -> np.ndarray:
-    """The distance between the eyes of every face.
+    """Distance between the eyes of each face.
 
     Args:
       labels: `[N, P, 2]` labelled points.
@@ -37,11 +37,11 @@ def inter_ocular(labels: np.ndarray, eyes: Eyes = FIRST_TWO) -> np.ndarray:
 
     Raises:
       ConfigError: `eyes` names a point that is not labelled.
-      DataError: the eyes of a face coincide, so nothing can be divided by their distance.
+      DataError: the eyes of a face coincide.
     """
     labels = np.asarray(labels, np.float64)
-    wanted = [index for eye in eyes for index in eye]
-    if not all(eyes) or min(wanted) < 0 or max(wanted) >= labels.shape[1]:
+    indices = [index for eye in eyes for index in eye]
+    if not all(eyes) or min(indices) < 0 or max(indices) >= labels.shape[1]:
         raise ConfigError(
             f"eyes: {eyes} must name labelled points of both eyes, from 0 to {labels.shape[1] - 1}"
         )
@@ -51,13 +51,13 @@ def inter_ocular(labels: np.ndarray, eyes: Eyes = FIRST_TWO) -> np.ndarray:
         face = int(np.argmin(distances))
         raise DataError(
             f"face {face} of {len(labels)} (counted from 0): both eyes are labelled at "
-            f"{left[face].tolist()}, the error has no unit; correct the label or leave it out"
+            f"{left[face].tolist()}; correct the label or leave the face out"
         )
     return distances
 
 
 def point_errors(predicted: np.ndarray, target: np.ndarray, eye_distance: np.ndarray) -> np.ndarray:
-    """The distance of every predicted point from its target, in per cent of the eye distance.
+    """Distance of each predicted point from its target, in per cent of the eye distance.
 
     The forward error is the mean of this over photos and labelled points; the backward error is
     the same over discovered points, with the eye distance of the same photo's labels.
@@ -83,7 +83,7 @@ def point_errors(predicted: np.ndarray, target: np.ndarray, eye_distance: np.nda
 
 
 def summary(errors: Sequence[np.ndarray]) -> dict[str, Any]:
-    """Sums up the errors of one or more draws, rounded to 1e-4.
+    """Summary of the errors of one or more draws, rounded to 1e-4.
 
     Args:
       errors: for each draw, `[N, P]`.
@@ -102,13 +102,13 @@ def summary(errors: Sequence[np.ndarray]) -> dict[str, Any]:
 
 
 def spread(landmarks: np.ndarray) -> np.ndarray:
-    """The mean distance between the points of a photo, over all pairs: 0 where they collapse.
+    """Mean distance between the points of each photo, over all pairs; 0 where they collapse.
 
     Args:
       landmarks: `[N, K, 2]`.
 
     Returns:
-      `[N]` distances in the unit of the landmarks; 0 for one point, which has no pair.
+      `[N]` distances in the unit of the landmarks; 0 for a single point.
     """
     landmarks = np.asarray(landmarks, np.float64)
     first, second = np.triu_indices(landmarks.shape[1], k=1)
@@ -119,12 +119,12 @@ def spread(landmarks: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Equivariance:
-    """How far the landmarks of turned views lie from the turned landmarks.
+    """How far the landmarks of rotated views lie from the rotated landmarks.
 
     Attributes:
-      error: the mean distance, pixels of a 128 view; None where every point left the view.
-      compared: how many points the mean is over, all photos and angles.
-      left_out: how many points a rotation carries out of the view.
+      error: mean distance, pixels of a 128 view; None where every point left the view.
+      compared: number of points compared, over all photos and angles.
+      left_out: number of points that a rotation moves out of the view.
     """
 
     error: float | None
@@ -132,7 +132,7 @@ class Equivariance:
     left_out: int
 
     def to_json(self) -> dict[str, float | int | None]:
-        """The three under their names, the error rounded to 1e-4."""
+        """The three by name, the error rounded to 1e-4."""
         error = None if self.error is None else round(self.error, 4)
         return {"error": error, "compared": self.compared, "left_out": self.left_out}
 
@@ -146,19 +146,19 @@ def equivariance_error(
     """Compares `D(R x)` with `R D(x)` for rotations `R` about the view's centre.
 
     Args:
-      detect: the detector; it sees all the views of one angle at once, in order.
+      detect: the detector; called with all views of one angle, in order.
       views: uint8 `[N, S, S, 3]`.
-      angles: degrees; positive turns the x axis towards the y axis.
-      landmarks: `[N, K, 2]`, `detect(views)` where the caller has it already.
+      angles: degrees; positive rotates the x axis towards the y axis.
+      landmarks: `[N, K, 2]`, `detect(views)` if already known.
     """
     points = np.asarray(detect(views) if landmarks is None else landmarks, np.float64)
     distances, left_out = [], 0
     for angle in angles:
         expected = geometry.apply(_rotation(angle, np.float64), points)
-        found = np.asarray(detect(rotate_views(views, angle)), np.float64)
+        detected = np.asarray(detect(rotate_views(views, angle)), np.float64)
         inside = np.all(np.abs(expected) <= 1.0, axis=-1)
         # The view is 2 units wide.
-        pixels = np.linalg.norm(found - expected, axis=-1) * (REFERENCE_SIDE / 2)
+        pixels = np.linalg.norm(detected - expected, axis=-1) * (REFERENCE_SIDE / 2)
         distances.append(pixels[inside])
         left_out += int(np.sum(~inside))
     compared = np.concatenate([np.zeros(0), *distances])
@@ -167,30 +167,30 @@ def equivariance_error(
 
 
 def rotate_views(views: np.ndarray, angle: float) -> np.ndarray:
-    """Turns views about their centre, borders replicated: the point `p` moves to `R p`.
+    """Rotates views about their centre, borders replicated: the point `p` moves to `R p`.
 
     Args:
       views: uint8 `[N, S, S, 3]`.
-      angle: degrees; positive turns the x axis towards the y axis (clockwise on a screen).
+      angle: degrees; positive rotates the x axis towards the y axis (clockwise on a screen).
 
     Returns:
       uint8 `[N, S, S, 3]`.
     """
-    # Here, so that who needs errors alone does not load JAX.
+    # Imported here: point errors alone need no JAX.
     import jax  # noqa: PLC0415
 
     from landmarks_jax.views import warp  # noqa: PLC0415
 
     resample = jax.jit(warp, static_argnums=2)
-    # The warp asks where each output pixel comes from: the inverse rotation.
+    # The warp maps output pixels to input pixels: the inverse rotation.
     source = _rotation(-angle, np.float32)
-    turned = np.empty_like(views)
+    rotated = np.empty_like(views)
     for start in range(0, len(views), _CHUNK):
-        part = views[start : start + _CHUNK]
-        maps = np.broadcast_to(source, (len(part), 2, 3))
-        warped = jax.device_get(resample(*jax.device_put((part, maps)), views.shape[1]))
-        turned[start : start + _CHUNK] = np.clip(np.rint(warped), 0, 255)
-    return turned
+        chunk = views[start : start + _CHUNK]
+        maps = np.broadcast_to(source, (len(chunk), 2, 3))
+        warped = jax.device_get(resample(*jax.device_put((chunk, maps)), views.shape[1]))
+        rotated[start : start + _CHUNK] = np.clip(np.rint(warped), 0, 255)
+    return rotated
 
 
 def _rotation(degrees: float, dtype: type) -> np.ndarray:

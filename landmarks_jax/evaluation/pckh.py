@@ -1,27 +1,25 @@
-"""PCKh@0.5 of human pose, counted as MPII's own tool does.
+"""PCKh@0.5 of human pose, counted as by MPII's own tool.
 
-A joint is found if it lies within half the head's size of its annotation; the head's size is 0.6
-times the diagonal of the head's box. All annotated joints count, hidden ones and those outside the
-view too. The mean is over the annotated joints of all kinds but pelvis and thorax, which the tool
+A joint is correct if it lies within half the head's size of its annotation; the head's size is 0.6
+times the diagonal of the head's box. All annotated joints count, including hidden ones and those
+outside the view. The mean is over the annotated joints except pelvis and thorax, which the tool
 leaves out; both joints of a pair are pooled.
 
 The result of `evaluate` is plain JSON, the only source of the tables:
 
     format      "pose 1"
     protocol    "mpii"
-    people      {"name", "all", "apart"}: how many there are, and how many of them stand apart
+    people      {"name", "all", "apart"}: how many there are, and how many have nobody near
     view_size   S, the side of the views in pixels
-    coordinates how maps became joints
+    coordinates how joints are read from heat maps
     notes       sentences to print under every table
     results     row -> {"all", "apart"} -> {"mean", "groups": {name: PCKh}, "joints": [16 PCKh],
-                "annotated": [16]}; per cent, None where nothing is annotated. Rows: the names of
-                the detectors, then "mean_pose", which looks at no photo
+                "annotated": [16]}; per cent, None where nothing is annotated. Rows are the names
+                of the detectors, then "mean_pose", which looks at no photo
     examples    of the first detector: {"rows": [E], "found": [E, 16, 2], "joints": [E, 16, 2] with
                 None where not annotated}, normalised to the view
 """
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +33,8 @@ from landmarks_jax.data.sources import mpii
 from landmarks_jax.evaluation import score_tables
 from landmarks_jax.evaluation.metrics import Detect
 from landmarks_jax.system.errors import DataError
+from landmarks_jax.system.tables import DASH, Table
+from landmarks_jax.system.tables import to_csv as csv_of
 
 PROTOCOL = "mpii"
 FORMAT = "pose 1"
@@ -66,9 +66,9 @@ class LabelledPeople:
       views: uint8 `[N, S, S, 3]`.
       joints: `[N, 16, 2]`, NaN where not annotated.
       head_sizes: `[N]`, the unit of PCKh.
-      apart: `[N]`, whether nobody else stands near.
-      mean_pose: `[16, 2]` the mean joints of the people who train.
-      name: as tables call them.
+      apart: `[N]`, whether nobody else is near.
+      mean_pose: `[16, 2]` the mean joints of the people in training.
+      name: in tables.
     """
 
     views: np.ndarray
@@ -80,7 +80,7 @@ class LabelledPeople:
 
 
 def open_people(config: ConfigDict) -> LabelledPeople:
-    """Reads the people that are held out for validation, and the mean pose of the others.
+    """Reads the people held out for validation, and the mean pose of the others.
 
     Raises:
       DataError: the data is missing or malformed.
@@ -101,10 +101,10 @@ def open_people(config: ConfigDict) -> LabelledPeople:
 
 
 def _mean_pose(root: str) -> np.ndarray:
-    """The mean joints `[16, 2]` of the people who train, normalised to their squares."""
+    """The mean joints `[16, 2]` of the people in training, normalised to their squares."""
     people = [p for p in mpii.people_of(root) if p.split == "train"]
     if not people:
-        raise DataError(f"{root}: nobody is in the split 'train'")
+        raise DataError(f"{root}: no person is in the split 'train'")
     sides = np.array([person.square[2] for person in people])
     joints = np.stack([person.points for person in people])[:, : mpii.NUM_JOINTS]
     placed = np.ma.masked_invalid(2.0 * (joints + 0.5) / sides[:, None, None] - 1.0)
@@ -112,12 +112,12 @@ def _mean_pose(root: str) -> np.ndarray:
 
 
 def found_joints(joints: np.ndarray, found: np.ndarray, head_sizes: np.ndarray) -> np.ndarray:
-    """Which joints were found: `[N, J]`; never one without annotation.
+    """Which joints were found: bool `[N, J]`, False for joints without annotation.
 
     Args:
       joints: `[N, J, 2]`, NaN where not annotated.
       found: `[N, J, 2]`, in the same unit.
-      head_sizes: `[N]`, likewise.
+      head_sizes: `[N]`, in the same unit.
     """
     distances = np.linalg.norm(np.asarray(found, np.float64) - joints, axis=-1)
     return distances <= mpii.FOUND_WITHIN * head_sizes[:, None]  # false for NaN
@@ -128,7 +128,7 @@ def scores(annotated: np.ndarray, found: np.ndarray) -> dict[str, Any]:
 
     Args:
       annotated: `[N, 16]`.
-      found: `[N, 16]`, as `found_joints` gives it.
+      found: `[N, 16]` of `found_joints`.
     """
 
     def share(kinds: Sequence[int]) -> float | None:
@@ -149,9 +149,9 @@ def evaluate(
     """Scores detectors and the mean pose; the module's docstring has the structure.
 
     Args:
-      people: who is looked at.
+      people: the people to score on.
       detectors: name -> views to joints `[N, 16, 2]`, the headline first.
-      notes: sentences that belong under every table.
+      notes: sentences to print under every table.
 
     Raises:
       DataError: a detector's joints are not finite.
@@ -192,57 +192,54 @@ def evaluate(
 
 def to_markdown(result: Mapping[str, Any]) -> str:
     """The tables of a result: by kinds of joints, then joint by joint."""
-    groups = [*GROUPS, "mean"]
     rows, joints = [], []
     for name, row in result["results"].items():
         for which, scored in row.items():
-            cells = [*scored["groups"].values(), scored["mean"]]
             start = [_row_name(name), f"{which} ({result['people'][which]:,})"]
-            rows.append([*start, *map(_cell, cells)])
+            rows.append([*start, *map(_cell, scored["groups"].values()), _cell(scored["mean"])])
     columns = {name: row["all"] for name, row in result["results"].items()}
     counts = next(iter(columns.values()))["annotated"]
     for j, (joint, count) in enumerate(zip(JOINTS, counts, strict=True)):
         cells = [_cell(scored["joints"][j]) for scored in columns.values()]
         joints.append([joint, f"{count:,}", *cells])
+    own = [f"Note: {note}" for note in result["notes"]]
     notes = [
-        "PCKh@0.5, per cent: the share of the annotated joints within half the head's size, 0.6 "
-        "of the diagonal of its box. The mean leaves out pelvis and thorax. Joints are "
+        "PCKh@0.5, per cent: the share of the annotated joints within half the head's size, which "
+        "is 0.6 of the diagonal of its box. The mean leaves out pelvis and thorax. Joints are "
         f"{result['coordinates']}. Apart: people with nobody near. The mean pose, of the people "
-        "who train, looks at no photo.",
-        f"People: {result['people']['name']}, views of {result['view_size']} pixels. The part is "
+        "in training, looks at no photo.",
+        f"People: {result['people']['name']}, views of {result['view_size']} pixels. The split is "
         "this project's own (docs/datasets.md), not that of other publications.",
-        *(f"Note: {note}" for note in result["notes"]),
+        *own,
     ]
-    header = ["", "People", *(name.capitalize() for name in groups)]
+    header = ["", "People", *(name.capitalize() for name in (*GROUPS, "mean"))]
     by_joint = ["Joint", "Annotated", *map(_row_name, columns)]
-    return "\n".join(
-        [
-            score_tables.section("PCKh@0.5", header, rows, notes),
-            score_tables.section("Joint by joint, all people", by_joint, joints, notes[2:]),
-        ]
-    )
+    tables = [
+        Table(header, rows, "PCKh@0.5", notes),
+        Table(by_joint, joints, "Joint by joint, all people", own),
+    ]
+    return "\n".join(table.to_markdown() for table in tables)
 
 
 def to_csv(result: Mapping[str, Any]) -> str:
     """Every number of a result, one a line: row, people, kind, annotated, pckh."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["row", "people", "kind", "annotated", "pckh"])
+    lines = []
     for name, row in result["results"].items():
         for which, scored in row.items():
-            writer.writerow([name, which, "mean", "", scored["mean"]])
-            for kind, value in scored["groups"].items():
-                writer.writerow([name, which, kind, "", value])
-            for joint, count, value in zip(
-                JOINTS, scored["annotated"], scored["joints"], strict=True
-            ):
-                writer.writerow([name, which, joint, count, value])
-    return text.getvalue()
+            start = {"row": name, "people": which}
+            kinds = {"mean": scored["mean"], **scored["groups"]}
+            lines += [{**start, "kind": kind, "pckh": value} for kind, value in kinds.items()]
+            joints = zip(JOINTS, scored["annotated"], scored["joints"], strict=True)
+            lines += [
+                {**start, "kind": joint, "annotated": count, "pckh": value}
+                for joint, count, value in joints
+            ]
+    return csv_of(("row", "people", "kind", "annotated", "pckh"), lines)
 
 
 def _row_name(name: str) -> str:
-    return {**score_tables.ROW_NAMES, "mean_pose": "mean pose"}.get(name, name)
+    return "mean pose" if name == "mean_pose" else score_tables.row_name(name)
 
 
 def _cell(value: float | None) -> str:
-    return score_tables.DASH if value is None else f"{value:.1f}"
+    return DASH if value is None else f"{value:.1f}"

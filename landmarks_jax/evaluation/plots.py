@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from landmarks_jax.evaluation.score_tables import ROW_NAMES, describe
+from landmarks_jax.evaluation.score_tables import describe, row_name
 from landmarks_jax.system.figures import DPI
 
 _CURVES: dict[str, dict[str, Any]] = {
@@ -21,10 +21,10 @@ def error_curves(result: dict[str, Any], limit: float = 40.0) -> Figure:
 
     Args:
       result: the JSON of `protocols.evaluate`.
-      limit: the last t, per cent of the eye distance.
+      limit: the largest t, per cent of the eye distance.
 
     Returns:
-      The figure. AUC is the area under a curve up to the limit, over the limit.
+      The figure. AUC is the area under a curve up to the limit, divided by the limit.
     """
     figure = Figure(figsize=(6.4, 4.4), dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
@@ -33,13 +33,12 @@ def error_curves(result: dict[str, Any], limit: float = 40.0) -> Figure:
             continue
         errors = np.sort(np.asarray(scores["per_photo"], np.float64))
         area = np.maximum(0.0, limit - errors).mean() / limit
-        name = ROW_NAMES.get(row, row)
         share = np.arange(1, len(errors) + 1) / len(errors)
         axes.step(
             np.concatenate([[0.0], errors, [max(limit, errors[-1])]]),
             np.concatenate([[0.0], share, [1.0]]),
             where="post",
-            label=f"{name}: mean {errors.mean():.2f} %, AUC {area:.3f}",
+            label=f"{row_name(row)}: mean {errors.mean():.2f} %, AUC {area:.3f}",
             **_CURVES.get(row, {}),
         )
     axes.set(xlim=(0.0, limit), ylim=(0.0, 1.0))

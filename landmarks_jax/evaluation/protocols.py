@@ -1,6 +1,6 @@
 """Scores detectors under one protocol: which faces fit the regressor, which are scored, which crop.
 
-The result of `evaluate` is plain JSON, the only source of the tables and of the error curves:
+The result of `evaluate` is plain JSON, the only source of tables and error curves:
 
     format            1
     protocol, crop    "aflw-995", "center" | "tight" | "box"
@@ -8,37 +8,31 @@ The result of `evaluate` is plain JSON, the only source of the tables and of the
     num_points        P, labelled; point_names: P names
     fit, score        {"name", "faces"}
     view_size         S, the side of the views in pixels
-    eyes, draws, seed as given; draws counts the repetitions of a fit on part of the labels
+    eyes, draws, seed arguments; draws is the number of fits on each subset of the labels
     notes             sentences to print under every table
     angles            degrees of the equivariance error
-    results           row -> scores; rows are the names of the detectors ("running", "batch",
-                      "untrained"), then "mean_shape" and "one_photo"
+    results           row -> {metric: value}. Rows are the names of the detectors ("running",
+                      "batch", "untrained"), then "mean_shape" and "one_photo"; each has those
+                      metrics of `scores.METRICS` that apply to it:
       forward         list over N labelled photos, ascending, the last one all of them:
                       {"n", "draws", "mean", "std" (None for one draw), "per_point": [P]}
-      backward        the same with "per_point": [K] (detectors only)
-      per_photo       [faces] forward errors with all labels (not in "one_photo")
-      forward_without_intercept   Jakab et al.'s regression, all labels (detectors only)
-      spread          mean distance between a photo's points (detectors only)
-      consistency     of `consistency.of_landmarks` over the faces scored (detectors only); of the
-                      mean shape, which stands still, what `consistency.of_standing` gives
-      equivariance    {"error" (None: nothing compared), "compared", "left_out"}, or None where
-                      not measured (detectors only)
+      backward        the same with "per_point": [K]
+      consistency     of `consistency.of_landmarks`; of the mean shape `consistency.of_standing`
+      equivariance    {"error" (None: nothing compared), "compared", "left_out"}
+      per_photo       no metric: [faces] forward errors with all labels (not in "one_photo")
     frame             {"shape": [P, 2] the mean shape, "labelled": the labelled points' own
                       consistency in it}; see `consistency`
-    groups            the forward error by groups of faces, of every row with "per_photo"; see
-                      `groups.breakdown`
-    examples          of the first detector, for pictures: {"rows": [E] into the score set,
+    breakdown         of `breakdown.breakdown`, for every row with "per_photo"
+    examples          of the first detector, for figures: {"rows": [E] into the score set,
                       "landmarks": [E, K, 2], "predicted": [E, P, 2], "labels": [E, P, 2]}
-    worst             the same of the faces with its largest errors, the largest first
-
-"groups" and "worst" came later, "consistency" and "frame" later still: results of this format
-without them are older, and fine.
+    worst             the same for the faces with its largest errors, the largest first
 
 Errors and spread are in per cent of the eye distance; "mean" is over photos, points and draws,
 "std" over draws (n - 1); consistency is in per cent of the mean shape's eye distance, and
 equivariance in pixels of a 128 view; points are normalised.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -46,9 +40,10 @@ from typing import Any
 import numpy as np
 
 from landmarks_jax.data.framing import CROPS
-from landmarks_jax.evaluation import breakdown, consistency, metrics, regression
+from landmarks_jax.evaluation import breakdown, consistency, metrics, regression, scores
 from landmarks_jax.evaluation.metrics import Detect
-from landmarks_jax.evaluation.regression import Parts, scores_by_count
+from landmarks_jax.evaluation.regression import Split
+from landmarks_jax.evaluation.scores import Case
 from landmarks_jax.system.errors import ConfigError, DataError
 
 COUNTS = (1, 2, 5, 10, 100, 500, 1000, 5000)
@@ -63,7 +58,7 @@ class LabelledSet:
     Attributes:
       views: uint8 `[N, S, S, 3]`.
       points: `[N, P, 2]`, normalised to the view.
-      name: as tables and messages call it.
+      name: in tables and messages.
     """
 
     views: np.ndarray
@@ -84,15 +79,15 @@ class LabelledSet:
 
 @dataclass(frozen=True)
 class Protocol:
-    """What is fitted on what and scored on what.
+    """The faces that fit the regressor and the faces that are scored.
 
     Attributes:
       name: "aflw-995", for instance.
       crop: "center", "tight" or "box"; scores under different crops are not comparable.
       fit: the faces whose labels fit the regressor.
-      score: the faces the errors are of.
+      score: the faces that errors are measured on.
       eyes: which labelled points are the eyes.
-      point_names: P names of the labelled points, or nothing for their numbers.
+      point_names: P names of the labelled points; empty for their numbers.
     """
 
     name: str
@@ -131,72 +126,97 @@ def evaluate(
     """Scores detectors and controls under a protocol; the module's docstring has the structure.
 
     Args:
-      protocol: what is fitted and scored.
-      detectors: name -> detector, the headline ("running") first; "batch" and "untrained" beside
-        it. A detector sees all views of a set at once, in order.
-      counts: numbers of labelled photos; those the data can give are used, and all of it.
+      protocol: the labelled faces.
+      detectors: name -> detector, the headline ("running") first. A detector is called with all
+        views of a set at once, in order.
+      counts: numbers of labelled photos; those that the data can give are used, and all of it.
       draws: seeded draws, without replacement, for each number below all; at least 10.
       seed: of the draws; the same photos are drawn for every row.
-      angles: degrees of the equivariance error; none leaves it out.
-      notes: sentences that belong under every table, such as other perceptual weights.
+      angles: degrees of the equivariance error; empty leaves it out.
+      notes: sentences to print under every table, such as the perceptual weights.
       num_examples: how many scored photos, evenly spaced, have their points in the result.
 
     Raises:
-      ConfigError: an argument cannot work.
+      ConfigError: an argument is invalid.
       DataError: labels or landmarks cannot be scored.
     """
     if draws < MIN_DRAWS:
-        raise ConfigError(f"draws: {draws} is too few to tell a deviation, at least {MIN_DRAWS}")
+        raise ConfigError(f"draws: {draws} is too few for a deviation, at least {MIN_DRAWS}")
     if min(counts, default=1) < 1:
         raise ConfigError(f"counts: {list(counts)} must be 1 or more labelled photos each")
-    labels = Parts(protocol.fit.points, protocol.score.points)
-    try:
-        eye_distance = metrics.inter_ocular(labels.score, protocol.eyes)
-        frame = consistency.frames(labels.score, protocol.eyes)
-    except DataError as error:
-        raise DataError(f"{protocol.score.name}: {error}") from error
-    drawn = regression.subsets(len(labels.fit), counts, draws, seed)
-    found = {name: _detected(name, detect, protocol) for name, detect in detectors.items()}
-    results = {
-        name: _score_detector(pair, labels, eye_distance, drawn) for name, pair in found.items()
-    }
-    num_landmarks = {name: pair.fit.shape[1] for name, pair in found.items()}
-    if len(set(num_landmarks.values())) != 1:
-        raise ConfigError(f"detectors: {num_landmarks} landmarks; one number is needed")
-    for name, detect in detectors.items():
-        results[name]["consistency"] = consistency.of_landmarks(found[name].score, frame)
-        results[name]["equivariance"] = None
-        # An untrained detector's says nothing worth four more passes over the photos.
-        if angles and name != "untrained":
-            views, landmarks = protocol.score.views, found[name].score
-            measured = metrics.equivariance_error(detect, views, angles, landmarks)
-            results[name]["equivariance"] = measured.to_json()
-    headline = next(iter(found))
-    results |= _controls(labels, eye_distance, drawn, draws, seed)
-    mean_shape = consistency.of_standing(labels.fit.mean(0, dtype=np.float64), frame)
-    results["mean_shape"]["consistency"] = mean_shape
-    errors = {row: scores["per_photo"] for row, scores in results.items() if "per_photo" in scores}
-    rows = np.linspace(0, len(labels.score) - 1, num_examples).round().astype(int)
-    worst = np.argsort(-np.array(errors[headline]), kind="stable")[:NUM_WORST]
+    num_faces = len(protocol.fit.points)
+    drawn = regression.subsets(num_faces, counts, draws, seed)
+    control = _control(protocol, drawn, angles)
+    cases = _detector_cases(protocol, detectors, control)
+    headline = next(iter(cases.values()))
+    one = regression.subsets(num_faces, (1,), draws, seed)[:1]
+    cases["mean_shape"] = control
+    cases["one_photo"] = dataclasses.replace(control, drawn=one, constant=None)
+    results = {name: scores.measure(case) for name, case in cases.items()}
+    errors = {name: _per_photo(case) for name, case in cases.items() if name != "one_photo"}
+    for name, values in errors.items():
+        results[name]["per_photo"] = values.tolist()
+    labels, eye_distance = control.labels, control.eye_distance
+    spaced = np.linspace(0, len(labels.score) - 1, num_examples).round().astype(int)
+    worst = np.argsort(-next(iter(errors.values())), kind="stable")[:NUM_WORST]
     return {
-        **_description(protocol, num_landmarks[headline]),
+        **_description(protocol, headline.source.fit.shape[1]),
         "draws": draws,
         "seed": seed,
         "notes": list(notes),
         "angles": list(angles),
         "results": results,
-        "frame": {
-            "shape": np.round(frame.shape, 5).tolist(),
-            "labelled": consistency.measure(frame(labels.score)),
-        },
-        "groups": breakdown.breakdown(labels.score, eye_distance, protocol.point_names, errors),
-        "examples": _examples(found[headline], labels, np.unique(rows), decimals=5),
-        "worst": _examples(found[headline], labels, worst, decimals=3),
+        "frame": consistency.describe(control.frame, labels.score),
+        "breakdown": breakdown.breakdown(labels.score, eye_distance, protocol.point_names, errors),
+        "examples": _examples(headline, np.unique(spaced), decimals=5),
+        "worst": _examples(headline, worst, decimals=3),
+    }
+
+
+def _control(protocol: Protocol, drawn: Sequence[np.ndarray], angles: Sequence[float]) -> Case:
+    """The mean shape: a control that answers the mean of the drawn labels for every photo."""
+    labels = Split(protocol.fit.points, protocol.score.points)
+    try:
+        eye_distance = metrics.inter_ocular(labels.score, protocol.eyes)
+        frame = consistency.frames(labels.score, protocol.eyes)
+    except DataError as error:
+        raise DataError(f"{protocol.score.name}: {error}") from error
+    return Case(
+        labels=labels,
+        eye_distance=eye_distance,
+        frame=frame,
+        drawn=drawn,
+        views=protocol.score.views,
+        angles=angles,
+        source=labels,
+        fitter=regression.fit_mean,
+        constant=labels.fit.mean(0, dtype=np.float64),
+    )
+
+
+def _detector_cases(
+    protocol: Protocol, detectors: Mapping[str, Detect], control: Case
+) -> dict[str, Case]:
+    """The detectors' landmarks on both sets, to score like the control."""
+    landmarks = {name: _detect(name, detector, protocol) for name, detector in detectors.items()}
+    counts = {name: points.fit.shape[1] for name, points in landmarks.items()}
+    if len(set(counts.values())) != 1:
+        raise ConfigError(f"detectors: {counts} landmarks; one number is needed")
+    return {
+        name: dataclasses.replace(
+            control,
+            source=points,
+            fitter=regression.fit,
+            constant=None,
+            landmarks=points,
+            # An untrained detector's equivariance is not worth four more passes over the photos.
+            detect=None if name == "untrained" else detectors[name],
+        )
+        for name, points in landmarks.items()
     }
 
 
 def _description(protocol: Protocol, num_landmarks: int) -> dict[str, Any]:
-    """What was scored on what."""
     num_points = protocol.fit.points.shape[1]
     return {
         "format": 1,
@@ -212,67 +232,36 @@ def _description(protocol: Protocol, num_landmarks: int) -> dict[str, Any]:
     }
 
 
-def _detected(name: str, detect: Detect, protocol: Protocol) -> Parts:
-    """Runs a detector on both parts of a protocol."""
+def _detect(name: str, detect: Detect, protocol: Protocol) -> Split:
+    """Runs a detector on both sets of a protocol."""
     found = []
-    for part in (protocol.fit, protocol.score):
-        landmarks = np.asarray(detect(part.views), np.float64)
-        if landmarks.ndim != 3 or len(landmarks) != len(part.views) or landmarks.shape[2] != 2:
+    for faces in (protocol.fit, protocol.score):
+        landmarks = np.asarray(detect(faces.views), np.float64)
+        if landmarks.ndim != 3 or len(landmarks) != len(faces.views) or landmarks.shape[2] != 2:
             raise ValueError(
-                f"detector {name!r}: {landmarks.shape} is not [{len(part.views)}, K, 2]"
+                f"detector {name!r}: {landmarks.shape} is not [{len(faces.views)}, K, 2]"
             )
         bad = ~np.isfinite(landmarks).all((1, 2))
         if bad.any():
             raise DataError(
-                f"detector {name!r}: the landmarks of {bad.sum()} photos of {part.name} are not "
+                f"detector {name!r}: the landmarks of {bad.sum()} photos of {faces.name} are not "
                 f"finite, first photo {bad.argmax()}; did the training diverge?"
             )
         found.append(landmarks)
-    return Parts(*found)
+    return Split(*found)
 
 
-def _score_detector(
-    found: Parts, labels: Parts, eye_distance: np.ndarray, drawn: Sequence[np.ndarray]
-) -> dict[str, Any]:
-    """A detector's row, less its equivariance."""
-    everything, fit, jakab = drawn[-1:], regression.fit, regression.fit_without_intercept
-    predicted = fit(found.fit, labels.fit)(found.score)
-    relative_spread = metrics.spread(found.score) / eye_distance
-    return {
-        "forward": scores_by_count(fit, found, labels, eye_distance, drawn),
-        "backward": scores_by_count(fit, labels, found, eye_distance, drawn),
-        "forward_without_intercept": scores_by_count(
-            jakab, found, labels, eye_distance, everything
-        )[0]["mean"],
-        "per_photo": _per_photo(predicted, labels, eye_distance),
-        "spread": round(100.0 * float(relative_spread.mean()), 4),
-    }
+def _per_photo(case: Case) -> np.ndarray:
+    """The forward errors `[faces]` with all labels, means over the labelled points."""
+    predicted = case.fitter(case.source.fit, case.labels.fit)(case.source.score)
+    errors = metrics.point_errors(predicted, case.labels.score, case.eye_distance)
+    return np.round(errors.mean(1), 3)
 
 
-def _per_photo(predicted: np.ndarray, labels: Parts, eye_distance: np.ndarray) -> list[float]:
-    """The forward errors `[faces]`, means over the labelled points."""
-    return np.round(metrics.point_errors(predicted, labels.score, eye_distance).mean(1), 3).tolist()
-
-
-def _controls(
-    labels: Parts, eye_distance: np.ndarray, drawn: Sequence[np.ndarray], draws: int, seed: int
-) -> dict[str, Any]:
-    """The rows that look at no photo: the mean of the drawn labels, and one drawn label."""
-    mean = regression.fit_mean
-    one = regression.subsets(len(labels.fit), (1,), draws, seed)[:1]
-    predicted = mean(labels.fit, labels.fit)(labels.score)
-    return {
-        "mean_shape": {
-            "forward": scores_by_count(mean, labels, labels, eye_distance, drawn),
-            "per_photo": _per_photo(predicted, labels, eye_distance),
-        },
-        "one_photo": {"forward": scores_by_count(mean, labels, labels, eye_distance, one)},
-    }
-
-
-def _examples(found: Parts, labels: Parts, rows: np.ndarray, decimals: int) -> dict[str, Any]:
+def _examples(case: Case, rows: np.ndarray, decimals: int) -> dict[str, Any]:
     """Points of some of the scored photos, predicted with all labels."""
-    predicted = regression.fit(found.fit, labels.fit)(found.score[rows])
+    found, labels = case.source, case.labels
+    predicted = case.fitter(found.fit, labels.fit)(found.score[rows])
     shown = {"landmarks": found.score[rows], "predicted": predicted, "labels": labels.score[rows]}
     points = {
         name: np.round(array.astype(float), decimals).tolist() for name, array in shown.items()

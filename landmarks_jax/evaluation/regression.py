@@ -1,8 +1,7 @@
 """Linear maps between discovered and labelled points, in closed form and in float64.
 
 Points are in the view's normalised frame, flattened to rows `x1, y1, x2, y2, ...`. Forward maps go
-from the K discovered points to the P labelled ones, backward maps the other way: the functions
-below do not care which is which.
+from the K discovered points to the P labelled ones, backward maps the other way.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,8 +18,8 @@ Fitter = Callable[[np.ndarray, np.ndarray], LinearMap]
 
 
 @dataclass(frozen=True)
-class Parts:
-    """The points `[N, Q, 2]` of the photos fitted on and of the photos scored."""
+class Split:
+    """Points `[N, Q, 2]` of the photos to fit on and of the photos to score."""
 
     fit: np.ndarray
     score: np.ndarray
@@ -30,7 +29,7 @@ def fit(X: np.ndarray, Y: np.ndarray, lam_scale: float = 1e-4) -> LinearMap:
     """Fits the centred ridge regression of the paper's evaluation.
 
     `R = Y^T X (X^T X + lambda I)^-1` with `lambda = lam_scale (max entry of X^T X + 1e-12)`, both
-    sides less their training means. With one photo they are zero, and the map is a constant.
+    sides minus their training means. With one photo these are zero and the map is a constant.
 
     Args:
       X: `[N, K, 2]` inputs, normalised, N >= 1.
@@ -69,7 +68,7 @@ def fit_without_intercept(X: np.ndarray, Y: np.ndarray) -> LinearMap:
 
 
 def fit_mean(X: np.ndarray, Y: np.ndarray) -> LinearMap:
-    """The control that does not look: answers the mean of `Y` `[N, P, 2]` whatever the input."""
+    """The control: the mean of `Y` `[N, P, 2]` for every input."""
     x, y = _checked(X, Y)
     return LinearMap(np.zeros((y.shape[1], x.shape[1])), np.zeros(x.shape[1]), y.mean(0))
 
@@ -78,9 +77,9 @@ def subsets(num_photos: int, counts: Sequence[int], draws: int, seed: int) -> li
     """Draws the photos that regressors are fitted on, without replacement.
 
     Args:
-      num_photos: how many labelled photos there are.
-      counts: how many to fit on; those below `num_photos` are used, N photos being N.
-      draws: the number of draws for each.
+      num_photos: number of labelled photos.
+      counts: numbers of photos to fit on; those not below `num_photos` are ignored.
+      draws: number of draws for each.
       seed: of the draws. A draw of N photos depends on the seed and on N alone.
 
     Returns:
@@ -95,12 +94,12 @@ def subsets(num_photos: int, counts: Sequence[int], draws: int, seed: int) -> li
 
 def scores_by_count(
     fitter: Fitter,
-    source: Parts,
-    target: Parts,
+    source: Split,
+    target: Split,
     eye_distance: np.ndarray,
     drawn: Sequence[np.ndarray],
 ) -> list[dict[str, Any]]:
-    """Fits on every draw of photos and sums up the errors on the photos scored.
+    """Fits on every draw of photos and summarises the errors on the photos scored.
 
     Args:
       fitter: one of the fits of this module.
@@ -124,7 +123,6 @@ def scores_by_count(
 
 
 def _checked(X: np.ndarray, Y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both sides as rows, one a photo."""
     x, y = flatten(X), flatten(Y)
     if len(x) != len(y) or not len(x):
         raise ValueError(f"a regression needs as many inputs as targets: {len(x)} and {len(y)}")

@@ -1,4 +1,4 @@
-"""The rows of a comparison: runs, means over seeds and controls under one protocol and crop.
+"""Compares runs: rows of runs, means over seeds and controls under one protocol and crop.
 
 A comparison is plain JSON, the source of its table and CSV:
 
@@ -6,10 +6,10 @@ A comparison is plain JSON, the source of its table and CSV:
     runs            [{"name", "seed", "num_landmarks", "steps", "minutes"}]
     tables          one for each protocol and crop that any run was scored under:
       protocol, crop
-      quantities    the names of the measured quantities, as in the rows' "values"
+      quantities    names of the measured quantities, as in the rows' "values"
       rows          [{"kind": "run" | "seeds" | "control", "name", "runs": names,
                     "num_landmarks" (None: looks at no photo), "seeds", "hardware": texts,
-                    "values": quantity -> one number a run; left out where one is not known,
+                    "values": quantity -> one number a run; missing where a run has none,
                     "command": that scores the run, "" where it is scored}]
       remarks       sentences
       notes         sentences
@@ -21,14 +21,14 @@ Numbers are of each run's headline detector, with all labels.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from landmarks_jax.evaluation.breakdown import BY_TURN
+from landmarks_jax.evaluation.breakdown import BY_YAW
 from landmarks_jax.evaluation.score_tables import Result
+from landmarks_jax.evaluation.scores import METRICS
 from landmarks_jax.studies import remarks
 from landmarks_jax.studies.runs import Key, Run, differences, scoring_command, seed_groups
 
 Row = dict[str, Any]
 
-SCORES = ("forward", "backward", "consistency", "spread", "equivariance")
 # Mean shapes that differ by less, in per cent of the eye distance, are of the same faces.
 _SAME_FACES = 0.05
 
@@ -58,7 +58,6 @@ def compare(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def _table(key: Key, runs: Sequence[Run]) -> dict[str, Any]:
-    """All rows under one protocol and crop."""
     rows: list[Row] = []
     untrained: list[Row] = []
     for group in seed_groups(runs):
@@ -68,14 +67,15 @@ def _table(key: Key, runs: Sequence[Run]) -> dict[str, Any]:
             values = [_measured(run.results[key]) for run in scored]
             name = f"mean of {', '.join(run.name for run in scored)}"
             rows.append(_row("seeds", name, scored, key, values))
-        start = [run for run in scored if "untrained" in run.results[key]["results"]]
-        if start:
-            values = [scores_of(run.results[key], "untrained") for run in start]
-            name = f"untrained detector: {', '.join(run.name for run in start)}"
-            untrained.append(_row("control", name, start, key, values))
+        with_control = [run for run in scored if "untrained" in run.results[key]["results"]]
+        if with_control:
+            values = [scores_of(run.results[key], "untrained") for run in with_control]
+            name = f"untrained detector: {', '.join(run.name for run in with_control)}"
+            untrained.append(_row("control", name, with_control, key, values))
     results = {run.name: run.results[key] for run in runs if key in run.results}
     shapes = _mean_shapes(results)
-    quantities = [q for q in (*SCORES, *BY_TURN.names) if any(q in row["values"] for row in rows)]
+    names = (*METRICS, *BY_YAW.names)
+    quantities = [name for name in names if any(name in row["values"] for row in rows)]
     return {
         "protocol": key[0],
         "crop": key[1],
@@ -87,13 +87,13 @@ def _table(key: Key, runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def _run_row(run: Run, key: Key, runs: Sequence[Run]) -> Row:
-    """A run's row; not scored under the protocol, it says how to."""
+    """A run's row; for a run not scored under the protocol, with the command that scores it."""
     if key in run.results:
         return _row("run", run.name, [run], key, [_measured(run.results[key])])
-    lengths = {"steps": run.steps, "minutes": run.minutes}
-    row = _row("run", run.name, [run], key, [_known(lengths)])
+    lengths = _known({"steps": run.steps, "minutes": run.minutes})
     scored = [other.results[key] for other in runs if key in other.results]
-    return row | {"command": scoring_command(run, key, scored)}
+    command = scoring_command(run, key, scored)
+    return _row("run", run.name, [run], key, [lengths]) | {"command": command}
 
 
 def _row(
@@ -103,10 +103,9 @@ def _row(
     key: Key,
     values: Sequence[Mapping[str, float]],
 ) -> Row:
-    """A row over one or more runs."""
-    # A mean over some of the runs alone would not be one of the row.
+    # A mean over only some of the runs would be misleading.
     quantities = [q for q in values[0] if all(q in run for run in values)]
-    hardware = [_hardware(run.results[key]) for run in runs if key in run.results]
+    hardware = [trained_on(run.results[key]) for run in runs if key in run.results]
     return {
         "kind": kind,
         "name": name,
@@ -120,49 +119,47 @@ def _row(
 
 
 def _measured(result: Result) -> dict[str, float]:
-    """A run's numbers: the headline detector's, and how long it was trained."""
-    measured = scores_of(result, next(iter(result["results"])))
-    provenance = result.get("provenance", {})
-    lengths = {"steps": provenance.get("steps"), "minutes": provenance.get("training_minutes")}
-    return measured | _known(lengths)
+    """The headline detector's numbers, and how long it was trained."""
+    provenance = result["provenance"]
+    lengths = {"steps": provenance["steps"], "minutes": provenance["training_minutes"]}
+    return scores_of(result, next(iter(result["results"]))) | lengths
 
 
 def scores_of(result: Result, row: str) -> dict[str, float]:
-    """The numbers of one row of a result, less those it does not have."""
+    """The numbers of one row of a result: of every metric that tables show, and by yaw."""
     scores = result["results"][row]
-    found = {name: scores[name][-1]["mean"] for name in ("forward", "backward") if name in scores}
-    found["consistency"] = scores.get("consistency", {}).get("rms")
-    found["spread"] = scores.get("spread")
-    found["equivariance"] = (scores.get("equivariance") or {}).get("error")
-    for grouping in result.get("groups", ()):
-        if grouping["by"] == BY_TURN.by:
-            found |= {group["name"]: group["forward"].get(row) for group in grouping["groups"]}
-    return _known(found)
+    numbers = {name: metric.of(scores) for name, metric in METRICS.items() if metric.column}
+    for grouping in result["breakdown"]:
+        if grouping["by"] == BY_YAW.by:
+            numbers |= {group["name"]: group["forward"].get(row) for group in grouping["groups"]}
+    return _known(numbers)
 
 
 def _known(values: Mapping[str, float | None]) -> dict[str, float]:
-    """Values less those that are not known."""
     return {name: value for name, value in values.items() if value is not None}
 
 
 def _mean_shapes(results: Mapping[str, Result]) -> list[Row]:
-    """The mean shape's row; one for each set of faces, should runs be scored on different ones."""
+    """The mean shape's row; one for each set of faces, if runs were scored on different ones."""
     rows: list[Row] = []
     for name, result in results.items():
-        scores = scores_of(result, "mean_shape")
+        numbers = scores_of(result, "mean_shape")
         for row in rows:
-            if abs(row["values"]["forward"][0] - scores["forward"]) < _SAME_FACES:
+            if abs(row["values"]["forward"][0] - numbers["forward"]) < _SAME_FACES:
                 row["runs"].append(name)
-                # An older result has no groups.
-                row["values"] |= {q: [v] for q, v in scores.items() if q not in row["values"]}
                 break
         else:
-            values = {quantity: [value] for quantity, value in scores.items()}
-            start = {"kind": "control", "name": "mean shape", "runs": [name]}
             rows.append(
-                start
-                | {"num_landmarks": None, "seeds": [], "hardware": []}
-                | {"values": values, "command": ""}
+                {
+                    "kind": "control",
+                    "name": "mean shape",
+                    "runs": [name],
+                    "num_landmarks": None,
+                    "seeds": [],
+                    "hardware": [],
+                    "values": {quantity: [value] for quantity, value in numbers.items()},
+                    "command": "",
+                }
             )
     if len(rows) > 1:
         for row in rows:
@@ -170,13 +167,13 @@ def _mean_shapes(results: Mapping[str, Result]) -> list[Row]:
     return rows
 
 
-def _hardware(result: Result) -> str:
-    """What the detector of a result was trained on."""
-    return ", then ".join(result.get("provenance", {}).get("trained_on", ()))
+def trained_on(result: Result) -> str:
+    """The hardware that the detector of a result was trained on."""
+    return ", then ".join(result["provenance"]["trained_on"])
 
 
 def _notes(results: Mapping[str, Result]) -> list[str]:
-    """The results' own notes, each once, with the runs it is of."""
+    """The results' own notes, each once, with the names of its runs."""
     runs: dict[str, list[str]] = {}
     for name, result in results.items():
         for note in result["notes"]:

@@ -1,7 +1,7 @@
-"""Every cell built and one step of it traced at its full width: shapes alone, nothing computed.
+"""Traces one training step of every cell at full width: shapes only, nothing is computed.
 
-Neither photos nor weights nor a core are needed: the perceptual network's parameters, an adapted
-detector's frozen kernels and the points that box views are made from are shapes too.
+It needs neither photos nor weights nor a core: the perceptual network's parameters, an adapted
+detector's frozen kernels and the points of box views are shapes too.
 """
 
 import dataclasses
@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from ml_collections import ConfigDict
 
 from landmarks_jax import config as configuration
 from landmarks_jax import objective
 from landmarks_jax.evaluation.breakdown import FIVE_POINTS
 from landmarks_jax.models.vgg import parameter_shapes
-from landmarks_jax.studies.cells import Base, Cell, config_of
+from landmarks_jax.studies.paper_cells import Base, Cell, config_of
 from landmarks_jax.studies.published_numbers import DETECTOR_PARAMETERS, GENERATOR_PARAMETERS
 from landmarks_jax.tasks import task_of
 from landmarks_jax.tasks.task import Frozen
@@ -25,7 +26,7 @@ from landmarks_jax.training import state as states
 from landmarks_jax.training import step as steps
 from landmarks_jax.training.batches import batch_shapes
 
-# What the paper's counts of parameters are for: its view and the detector's width and depth.
+# The networks that the paper's parameter counts are of.
 _PAPER_DETECTOR = {"views.size": 128, "model.detector_channels": 256, "model.hourglass_depth": 4}
 _PAPER_BLOCKS = 6
 
@@ -34,7 +35,7 @@ class Parameters(NamedTuple):
     """Counts of parameters.
 
     Attributes:
-      detector: of the plain detector; of an adapted one as it is once it is folded.
+      detector: of the plain detector; of an adapted one after folding.
       generator: of encoder and decoder.
     """
 
@@ -46,32 +47,49 @@ def trace(config: ConfigDict) -> Parameters:
     """Traces one step and counts the networks' parameters.
 
     Raises:
-      ValueError: the step gives back a state of other shapes than it was given.
+      ValueError: the step returns a state of other shapes than it takes.
     """
     networks = task_of(config).build_networks(config)
     optimizer = states.make_optimizer(config)
-    key = jax.eval_shape(lambda: jax.random.key(0))
     start = functools.partial(
         states.initial_state, config=config, networks=networks, optimizer=optimizer
     )
-    state = jax.eval_shape(start, key)
-    batch = batch_shapes(config, len(FIVE_POINTS))
-    frozen = Frozen(key, _perceptual(networks), _floats(3), _floats(3), state.core)
+    state = jax.eval_shape(start, _key())
+    trace_step(config, networks, optimizer, state)
     plain = jax.eval_shape(states.trained_variables, state)["params"]
+    return Parameters(_count(plain), _count(state.params["generator"]))
+
+
+def trace_step(
+    config: ConfigDict,
+    networks: objective.Networks,
+    optimizer: optax.GradientTransformation,
+    state: states.TrainState,
+) -> None:
+    """Traces one step from the shapes of a state.
+
+    Raises:
+      ValueError: the step returns a state of other shapes than it takes.
+    """
+    batch = batch_shapes(config, len(FIVE_POINTS))
+    frozen = Frozen(_key(), _perceptual(networks), _floats(3), _floats(3), state.core)
     state = dataclasses.replace(state, core={})  # as in the loop
-    step = functools.partial(
-        steps.train_step, config=config, networks=networks, optimizer=optimizer
-    )
     totals = steps.empty_totals(
         state, batch.canvases, frozen, batch.points, config=config, networks=networks
+    )
+    step = functools.partial(
+        steps.train_step, config=config, networks=networks, optimizer=optimizer
     )
     new_state, new_totals = jax.eval_shape(
         step, state, totals, batch.canvases, frozen, batch.points
     )
     for before, after in ((state, new_state), (totals, new_totals)):
         if _shapes(before) != _shapes(after):
-            raise ValueError("a step changes the shapes of what it is given")
-    return Parameters(_count(plain), _count(state.params["generator"]))
+            raise ValueError("the step changes the shapes of its state or totals")
+
+
+def _key() -> Any:
+    return jax.eval_shape(lambda: jax.random.key(0))
 
 
 def _floats(*shape: int) -> Any:
@@ -79,7 +97,7 @@ def _floats(*shape: int) -> Any:
 
 
 def _perceptual(networks: objective.Networks) -> dict[str, Any]:
-    """The shapes of the perceptual network's parameters, none without one."""
+    """The shapes of the perceptual network's parameters, {} without one."""
     vgg = networks.vgg
     if vgg is None:
         return {}
@@ -96,7 +114,7 @@ def _count(tree: Any) -> int:
 
 
 def expected(config: ConfigDict) -> tuple[int | None, int | None]:
-    """The parameters that detector and generator must have, None where the paper has no such."""
+    """The paper's parameter counts of detector and generator, None where it has no such network."""
     model = config.model
     detector, generator = None, None
     fields = {"views.size": config.views.size}
@@ -111,13 +129,13 @@ def expected(config: ConfigDict) -> tuple[int | None, int | None]:
 def check(cells: Sequence[Cell], base: Base) -> tuple[str, bool]:
     """Traces a step of every cell and compares its parameters with the known counts.
 
-    Cells that differ in weights of the loss alone have one trace.
+    Cells that differ only in weights of the loss share a trace.
 
     Returns:
       A line a cell, and whether all counts are right.
 
     Raises:
-      ConfigError: a cell cannot work.
+      ConfigError: a cell's configuration is invalid.
     """
     traces: dict[str, Parameters] = {}
     lines, right = [], True
@@ -140,8 +158,8 @@ def check(cells: Sequence[Cell], base: Base) -> tuple[str, bool]:
 
 
 def _shape_of(config: ConfigDict) -> str:
-    """The configuration less what does not reach the shapes of a step."""
+    """The configuration without what does not change the shapes of a step."""
     config = config.copy_and_resolve_references()
     config.objective.pixel_weight = config.objective.gradient_weight = 1.0
-    config.perceptual.weights = "some" * bool(config.perceptual.weights)
+    config.perceptual.weights = "some" if config.perceptual.weights else ""
     return configuration.to_json(config)

@@ -1,4 +1,4 @@
-"""Numbers that were published, as printed: forward errors in per cent of the eye distance.
+"""Published numbers, as printed: forward errors in per cent of the eye distance.
 
 Li et al. are the paper this project implements: Unsupervised Learning of Facial Landmarks based on
 Inter-Intra Subject Consistencies, ICPR 2020. Numbers in brackets are its references.
@@ -17,10 +17,10 @@ class Published(NamedTuple):
       num_landmarks: K, None where the table gives none.
       mafl: forward error on MAFL, None where not given.
       aflw: likewise on AFLW.
-      source: where the numbers were read.
-      crop: of the views, `center` or `box`; "" where it is not known.
-      cell: of `cells.CELLS` that this is the published number of.
-      group: `supervised`, or what else is to be said; "" where nothing is.
+      source: where the numbers are printed.
+      crop: of the views, `center` or `box`; "" if unknown.
+      cell: the cell of `paper_cells.CELLS` that reproduces it.
+      group: `supervised` or another remark, or "".
     """
 
     method: str
@@ -74,7 +74,7 @@ TABLE_3 = (
     Published("Proposed-All", 10, 3.08, 6.20, _TABLE_3, "box", "all-k10"),
 )
 
-# Errors of the other direction, from the labelled points to the discovered ones.
+# Backward errors, from the labelled points to the discovered ones.
 BACKWARD = (
     Published("Jakab", None, 4.53, 8.84, "as later papers compare it"),
     Published("Zhang", None, 4.91, 8.14, "as later papers compare it"),

@@ -1,41 +1,40 @@
-"""Trains and scores what the cells lack, one run after the other, each in processes of its own.
+"""Trains and scores the missing runs of cells, one after the other, each in its own processes.
 
-Nothing is remembered but the runs' folders, so a run killed anywhere is gone on with by the same
-command. A folder is locked while it is worked in, and the lock is the processes' own: whoever lives
-of them holds it, so that a second command never trains beside a process that a killed one left.
+The runs' folders are the only state, so the same command continues after a kill. A folder is locked
+while a process works in it; children inherit the lock, so that a second command never trains beside
+a process that a killed one left behind.
 """
 
 import contextlib
-import os
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ml_collections import ConfigDict
 
-from landmarks_jax.studies import status
-from landmarks_jax.studies.cells import Base, Cell, as_flags, changes, config_of, folder_of
-from landmarks_jax.system.errors import ConfigError, UserError, WorkdirError
+from landmarks_jax.studies import paper_cells
+from landmarks_jax.studies.paper_cells import Base, Cell
+from landmarks_jax.system import files
+from landmarks_jax.system.errors import ConfigError, UserError, WorkdirError, reason
 from landmarks_jax.system.signals import Interrupt
 
-_PROGRAM = ("-m", "landmarks_jax")
+PROGRAM = ("-m", "landmarks_jax")
 
 
 @dataclass(frozen=True)
 class Job:
-    """A cell's run.
+    """The run of a cell.
 
     Attributes:
       folder: of the run.
       config: of the run.
-      train: the command that trains it, without the interpreter.
-      score: the command that scores it, likewise.
-      protocols: that it is to be scored under.
+      train: the arguments of Python that train it.
+      score: the arguments of Python that score it.
+      protocols: that it is scored under.
     """
 
     folder: Path
@@ -45,17 +44,17 @@ class Job:
     protocols: tuple[str, ...]
 
     def commands(self) -> list[list[str]]:
-        """What is left to do; nothing of a finished run.
+        """What is left to do; empty for a finished run.
 
         Raises:
-          WorkdirError: the folder holds another run, or a damaged one.
+          WorkdirError: the folder has another run, or a damaged one.
         """
-        run = status.open_run(self.folder, self.config)
+        run = paper_cells.open_run(self.folder, self.config)
         if run is None:
             return [self.train, self.score]
-        if not status.why_missing(run, status.keys_of(self.protocols), self.config):
+        if not paper_cells.why_missing(run, paper_cells.keys_of(self.protocols), self.config):
             return []
-        trained = status.is_trained(run, self.folder, self.config)
+        trained = paper_cells.is_trained(run, self.folder, self.config)
         return [self.score] if trained else [self.train, self.score]
 
 
@@ -67,35 +66,28 @@ def jobs_of(
     seeds: Sequence[int],
     protocols: Sequence[str],
 ) -> list[Job]:
-    """The runs of cells, all cells of a seed before the next seed's.
+    """The runs of cells, all cells of a seed before the next seed.
 
     Raises:
-      UserError: a cell cannot work, or a protocol is not known.
+      UserError: the configuration of a cell is invalid, or there is no such protocol.
     """
-    status.keys_of(protocols)
+    paper_cells.keys_of(protocols)
     if not protocols:
         raise ConfigError("config.eval.protocols = (): name a --protocol that scores the runs")
     named = [word for name in protocols for word in ("--protocol", name)]
     jobs = []
     for seed in seeds:
         for cell in cells:
-            folder = folder_of(cell, seed, runs)
-            own = {**base.overrides, **changes(cell, base, seed)}
-            start = [
-                *_PROGRAM,
-                "train",
-                "--config",
-                base.file,
-                "--workdir",
-                str(folder),
-                *as_flags(own),
-            ]
+            folder = paper_cells.folder_of(cell, seed, runs)
+            fields = {**base.overrides, **paper_cells.changes(cell, base, seed)}
+            place = ["--workdir", str(folder)]
+            start = ["train", "--config", base.file, *place, *paper_cells.as_flags(fields)]
             jobs.append(
                 Job(
                     folder,
-                    config_of(cell, base, seed),
-                    start,
-                    [*_PROGRAM, "eval", "--workdir", str(folder), *named],
+                    paper_cells.config_of(cell, base, seed),
+                    [*PROGRAM, *start],
+                    [*PROGRAM, "eval", *place, *named],
                     tuple(protocols),
                 )
             )
@@ -103,10 +95,10 @@ def jobs_of(
 
 
 def plan(jobs: Sequence[Job]) -> str:
-    """What is to be done, as text.
+    """The commands to run, as text.
 
     Raises:
-      WorkdirError: a folder holds another run than its cell's, or a damaged one.
+      WorkdirError: a folder has another run than its cell's, or a damaged one.
     """
     lines, left = [], 0
     for job in jobs:
@@ -118,41 +110,63 @@ def plan(jobs: Sequence[Job]) -> str:
 
 
 def run_all(jobs: Sequence[Job]) -> int:
-    """Does what is left of each job; the failure of one does not keep the others from their turn.
+    """Runs what is left of each job; after a failure the others still run.
 
     Returns:
-      0; 1 where a job failed; 128 plus the number of a signal that ended it.
+      0; 1 if a job failed; 128 plus the number of a signal that ended it.
     """
     failed: list[str] = []
     with Interrupt() as interrupt:
         for place, job in enumerate(jobs, 1):
-            _say(f"run {place} of {len(jobs)}: {job.folder}")
+            _print(f"run {place} of {len(jobs)}: {job.folder}")
             try:
-                with _locked(job.folder, interrupt) as handle:
-                    failure = _do(job, handle, interrupt)
+                failure = _run(job, interrupt)
             except UserError as error:
                 failure = str(error)
             if interrupt.signal is not None:
-                _say("stopped; the same command goes on")
+                _print("stopped; rerun the command to continue")
                 return 128 + interrupt.signal
             if failure:
-                _say(f"failed: {job.folder}: {failure}")
+                _print(f"failed: {job.folder}: {failure}")
                 failed.append(f"{job.folder}: {failure}")
-    _say(f"{len(jobs) - len(failed)} of {len(jobs)} runs finished")
+    _print(f"{len(jobs) - len(failed)} of {len(jobs)} runs finished")
     for failure in failed:
-        _say(f"failed: {failure}")
+        _print(f"failed: {failure}")
     return 1 if failed else 0
 
 
-def _do(job: Job, handle: int, interrupt: Interrupt) -> str:
-    """Runs what is left of a job; returns what went wrong, "" for nothing."""
-    # Only now that the folder is this process's: another may have worked in it until just now.
+def _run(job: Job, interrupt: Interrupt) -> str:
+    """Runs what is left of a job in its locked folder; returns what failed, or "".
+
+    Raises:
+      WorkdirError: the folder cannot be made, or has another run.
+    """
+    waiting = False
+
+    def wait() -> bool:
+        nonlocal waiting
+        if not waiting:
+            _print(f"{job.folder}: waiting for another process that works in it")
+            waiting = True
+        time.sleep(0.5)
+        return interrupt.signal is None
+
+    try:
+        job.folder.mkdir(parents=True, exist_ok=True)
+        with files.lock(job.folder, WorkdirError, wait) as handle:
+            return _run_locked(job, handle, interrupt)
+    except OSError as error:
+        raise WorkdirError(f"{job.folder}: cannot be made ({reason(error)})") from error
+
+
+def _run_locked(job: Job, handle: int, interrupt: Interrupt) -> str:
+    # Only now: another process may have worked in the folder until just now.
     for command in job.commands() if interrupt.signal is None else ():
-        _say(_shown(command))
+        _print(_shown(command))
         process = subprocess.Popen(
             [sys.executable, *command],
             pass_fds=(handle,) if handle >= 0 else (),
-            start_new_session=True,  # Ctrl-C comes to it once, from here
+            start_new_session=True,  # so that it gets Ctrl-C once, from here
         )
         code = _wait(process, interrupt)
         if code:
@@ -160,74 +174,31 @@ def _do(job: Job, handle: int, interrupt: Interrupt) -> str:
         if interrupt.signal is not None:
             return ""
     if interrupt.signal is None and job.commands():
-        return "its commands ended well, and it is not finished; see what they printed"
+        return "its commands succeeded, but it is not finished; see what they printed"
     return ""
 
 
 def _wait(process: "subprocess.Popen[bytes]", interrupt: Interrupt) -> int:
-    """Waits for a process and passes a signal on to it, upon which it saves and ends."""
-    told = False
+    """Waits for a process; passes a signal on to it, so that it saves and ends."""
+    passed_on = False
     try:
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 return process.wait(timeout=0.5)
-            if interrupt.signal is not None and not told:
+            if interrupt.signal is not None and not passed_on:
                 process.send_signal(interrupt.signal)
-                told = True
+                passed_on = True
     finally:
         if process.poll() is None:  # a second signal
             process.kill()
             process.wait()
 
 
-@contextlib.contextmanager
-def _locked(folder: Path, interrupt: Interrupt) -> Iterator[int]:
-    """Holds a run's folder, waiting for whoever does; yields the handle that holds it.
-
-    A process that inherits the handle holds it too. Nothing is held without POSIX (the handle is
-    -1), and on file systems that cannot lock.
-
-    Raises:
-      WorkdirError: the folder cannot be made.
-    """
-    try:
-        import fcntl  # noqa: PLC0415  (POSIX alone)
-    except ImportError:
-        yield -1
-        return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        raise WorkdirError(f"{folder}: cannot be made ({error})") from error
-    try:
-        told = False
-        while not _try_lock(fcntl, handle) and interrupt.signal is None:
-            if not told:
-                _say(f"{folder}: another process works in it; waiting for its end")
-                told = True
-            time.sleep(0.5)
-        yield handle
-    finally:
-        os.close(handle)
-
-
-def _try_lock(fcntl: Any, handle: int) -> bool:
-    """Whether a folder need not be waited for: it is held now, or cannot be."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
-    return True
-
-
 def _shown(command: Sequence[str]) -> str:
     """A command as a user types it."""
-    own = tuple(command[:2]) == _PROGRAM
+    own = tuple(command[:2]) == PROGRAM
     return shlex.join(["landmarks-jax", *command[2:]] if own else ["python", *command])
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     print(text, flush=True)

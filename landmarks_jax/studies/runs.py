@@ -1,4 +1,4 @@
-"""Finished runs as their folders tell them: configuration, log and evaluations, no checkpoint."""
+"""Finished runs as read from their folders: configuration, log and evaluations, no checkpoint."""
 
 import json
 import shlex
@@ -12,9 +12,8 @@ from ml_collections import ConfigDict
 from landmarks_jax import config as configuration
 from landmarks_jax.evaluation.labelled_faces import PROTOCOLS
 from landmarks_jax.evaluation.score_tables import Result
-from landmarks_jax.system.errors import WorkdirError
+from landmarks_jax.system.errors import WorkdirError, reason
 from landmarks_jax.training import run_folder
-from landmarks_jax.training.run_folder import CONFIG_FILE, EVALUATION, RECORD_FILE
 
 FORMAT = 1
 
@@ -28,10 +27,10 @@ class Run:
 
     Attributes:
       name: its folder, as the user gave it.
-      config: its configuration, unchecked: an older one may lack fields.
-      digests: of the photos and of the perceptual network, "" where unknown.
-      steps: that its log goes to, None without a log.
-      minutes: likewise.
+      config: its configuration.
+      digests: of the photos and of the perceptual network, "" for none.
+      steps: of the last line of its log, None without a log.
+      minutes: of the last line of its log, None without a log.
       results: of `protocols.evaluate`, by protocol and crop.
     """
 
@@ -47,19 +46,19 @@ def read_runs(folders: Sequence[str]) -> list[Run]:
     """Reads runs.
 
     Raises:
-      WorkdirError: a folder is no run, is given twice, or a file in it is damaged; or no run has
-        an evaluation.
+      WorkdirError: a folder is not a run, is named twice, or a file in it is damaged; or no run
+        has an evaluation.
     """
-    seen: dict[Path, str] = {}
+    unique: dict[Path, str] = {}
     for folder in folders:
         path = Path(folder).resolve()
-        if path in seen:
-            raise WorkdirError(f"{folder}: is given twice; name each run once")
-        seen[path] = folder
-    runs = [read_run(folder) for folder in seen.values()]
+        if path in unique:
+            raise WorkdirError(f"{folder}: named twice; name each run once")
+        unique[path] = folder
+    runs = [read_run(folder) for folder in unique.values()]
     if not any(run.results for run in runs):
-        first = shlex.join(["landmarks-jax", "eval", "--workdir", runs[0].name])
-        raise WorkdirError(f"{', '.join(seen.values())}: not scored yet; do it with `{first}`")
+        command = shlex.join(["landmarks-jax", "eval", "--workdir", runs[0].name])
+        raise WorkdirError(f"{', '.join(unique.values())}: not scored yet; run `{command}`")
     return runs
 
 
@@ -67,59 +66,36 @@ def read_run(name: str) -> Run:
     """Reads one run, scored or not.
 
     Raises:
-      WorkdirError: the folder is no run, or a file in it is damaged.
+      WorkdirError: the folder is not a run on landmarks, or a file in it is damaged.
     """
     folder = Path(name)
-    if not (folder / CONFIG_FILE).is_file():
-        raise WorkdirError(f"{name}: not a run, it has no {CONFIG_FILE}")
-    try:
-        config = configuration.from_json((folder / CONFIG_FILE).read_text())
-        seed, num_landmarks = config.seed, config.model.num_landmarks
-        task = config.objective.task
-    except (ValueError, OSError, AttributeError) as error:
-        raise WorkdirError(f"{folder / CONFIG_FILE}: is no configuration ({error})") from error
-    if task != "landmarks":
-        raise WorkdirError(f"{name}: is a run on joints; runs on landmarks are compared")
-    if not isinstance(seed, int) or not isinstance(num_landmarks, int):
-        raise WorkdirError(f"{folder / CONFIG_FILE}: seed and num_landmarks must be whole numbers")
-    run = _read_object(folder / RECORD_FILE)
-    digests = (run.get("data_digest") or "", run.get("weights_digest") or "")
-    paths = sorted((folder / EVALUATION).glob("*.json"))
-    results = [_read_result(path) for path in paths]
-    found = {(result["protocol"], result["crop"]): result for result in results}
-    return Run(name.rstrip("/"), config, digests, *_last_of_log(folder), found)
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        read = json.loads(path.read_text())
-        if not isinstance(read, dict):
-            raise ValueError("not an object of fields")
-    except (ValueError, OSError) as error:
-        raise WorkdirError(f"{path}: cannot be read ({error})") from error
-    return read
+    if not run_folder.is_run(folder):
+        raise WorkdirError(f"{name}: not a run, it has no {run_folder.CONFIG_FILE}")
+    config = run_folder.read_config(folder)
+    if config.objective.task != "landmarks":
+        raise WorkdirError(f"{name}: a run on joints; only runs on landmarks can be compared")
+    record = run_folder.read_record(folder)
+    log = run_folder.read_log(folder)
+    steps, minutes = (log[-1]["step"], round(log[-1]["seconds"] / 60, 2)) if log else (None, None)
+    paths = sorted((folder / run_folder.EVALUATION).glob("*.json"))
+    results = {(r["protocol"], r["crop"]): r for r in map(_read_result, paths)}
+    digests = (record.data_digest, record.weights_digest)
+    return Run(name.rstrip("/"), config, digests, steps, minutes, results)
 
 
 def _read_result(path: Path) -> Result:
-    result = _read_object(path)
-    rows = result.get("results")
-    known = result.get("format") == FORMAT and {"protocol", "crop"} <= result.keys()
-    if not known or not isinstance(rows, dict) or not _has_errors(rows.get("running")):
-        raise WorkdirError(
-            f"{path}: is no evaluation of format {FORMAT}; rerun `landmarks-jax eval`, or remove it"
-        )
-    return result
-
-
-def _has_errors(scores: object) -> bool:
-    """Whether a detector's row of a result has its errors."""
-    return isinstance(scores, dict) and bool(scores.get("forward"))
-
-
-def _last_of_log(folder: Path) -> tuple[int | None, float | None]:
-    """Steps and minutes at the end of a run's log."""
-    rows = run_folder.read_log(folder)
-    return (rows[-1]["step"], round(rows[-1]["seconds"] / 60, 2)) if rows else (None, None)
+    """Reads an evaluation, so far as it can be recognised as one."""
+    try:
+        result = json.loads(path.read_text())
+        if result["format"] == FORMAT and result["results"]["running"]["forward"]:
+            return result
+        problem = "another format"
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        problem = reason(error)
+    raise WorkdirError(
+        f"{path}: not an evaluation of format {FORMAT} ({problem}); rerun `landmarks-jax eval`, or "
+        "remove it"
+    )
 
 
 def scoring_command(run: Run, key: Key, scored: Sequence[Result]) -> str:
@@ -128,23 +104,22 @@ def scoring_command(run: Run, key: Key, scored: Sequence[Result]) -> str:
     Args:
       run: the run.
       key: the protocol and its crop.
-      scored: results of other runs under it. Their command is taken where the protocol has no name
-        of its own.
+      scored: results of other runs under it, whose command names the faces if the protocol has no
+        name.
     """
     protocol, crop = key
     start = ["landmarks-jax", "eval", "--workdir", run.name]
     if protocol in PROTOCOLS:
         return shlex.join([*start, "--protocol", protocol])
-    known = [shlex.split(r["provenance"]["command"]) for r in scored if "provenance" in r]
-    for _, *words in known:
-        flags = _without_workdir(words[1:])
-        if flags:
+    for result in scored:
+        _, _, *words = shlex.split(result["provenance"]["command"])
+        if flags := _without_workdir(words):
             return shlex.join([*start, *flags])
     return shlex.join([*start, "--fit", "FACES", "--score", "FACES", "--crop", crop])
 
 
 def _without_workdir(flags: Sequence[str]) -> list[str]:
-    """Flags of `eval` less the one that names the run."""
+    """Flags of an evaluation without the one that names the run."""
     kept, skip = [], False
     for flag in flags:
         name, equals, _ = flag.lstrip("-").partition("=")
@@ -156,7 +131,7 @@ def _without_workdir(flags: Sequence[str]) -> list[str]:
 
 
 def seed_groups(runs: Sequence[Run]) -> list[list[Run]]:
-    """Runs that differ in nothing but the seed, together; in the order given."""
+    """Groups of runs that differ only in the seed, in the order given."""
     groups: list[list[Run]] = []
     for run in runs:
         for group in groups:
@@ -170,17 +145,17 @@ def seed_groups(runs: Sequence[Run]) -> list[list[Run]]:
 
 def _same_but_seed(one: Run, other: Run) -> bool:
     fields = {field for field, *_ in configuration.differences(one.config, other.config)}
-    # Lengths may differ between sittings of a run, but not between seeds of an experiment.
+    # Lengths may differ between sessions of a run, but not between seeds of an experiment.
     lengths = [(r.config.train.steps, r.config.train.minutes) for r in (one, other)]
     return fields <= {"seed"} and one.digests == other.digests and lengths[0] == lengths[1]
 
 
 def differences(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """What differs between the runs.
+    """The differences between runs.
 
     Returns:
-      For each field {"field", "values": [{"value", "runs": names}]}; None where a configuration
-      does not have it. Photos and perceptual networks are told apart by their digests.
+      For each field {"field", "values": [{"value", "runs": names}]}. Photos and perceptual networks
+      are compared by their digests, None without.
     """
     pairs = [
         {field: (a, b) for field, a, b in configuration.differences(runs[0].config, run.config)}
@@ -194,12 +169,11 @@ def differences(runs: Sequence[Run]) -> list[dict[str, Any]]:
     for index, name in enumerate(("data_digest", "weights_digest")):
         digests = [run.digests[index][:12] or None for run in runs]
         if len(set(digests)) > 1:
-            differing.append(_by_value(f"{RECORD_FILE}: {name}", digests, runs))
+            differing.append(_by_value(f"{run_folder.RECORD_FILE}: {name}", digests, runs))
     return differing
 
 
 def _by_value(field: str, values: Sequence[Any], runs: Sequence[Run]) -> dict[str, Any]:
-    """One field's values, each with the runs that have it."""
     entries: list[dict[str, Any]] = []
     for value, run in zip(values, runs, strict=True):
         for entry in entries:

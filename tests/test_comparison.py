@@ -8,14 +8,12 @@ import re
 import numpy as np
 import pytest
 
-from landmarks_jax import config as configuration
-from landmarks_jax.evaluation import run_evaluation
 from landmarks_jax.evaluation.breakdown import FIVE_POINTS
 from landmarks_jax.evaluation.protocols import LabelledSet, Protocol
 from landmarks_jax.evaluation.protocols import evaluate as score
-from landmarks_jax.studies import compare_runs as comparing
-from landmarks_jax.studies import runs as runs_module
+from landmarks_jax.studies import comparison_tables
 from landmarks_jax.system.errors import WorkdirError
+from landmarks_jax.training import run_folder
 from tests.running import call, narrow
 
 FACE = np.array([[-0.2, -0.2], [0.2, -0.2], [0, 0], [-0.15, 0.2], [0.15, 0.2]])
@@ -49,22 +47,21 @@ def result_of(parts, noise, *, name="aflw-dev", crop="center", spread=1.0, names
     return score(protocol, detectors, angles=(), counts=(1,))
 
 
-def write_run(folder, *results, equivariance=5.0, steps=4, scored_at=4, **fields):
+def write_run(folder, *results, equivariance=5.0, steps=4, scored_at=4, photos="d", **fields):
     """A run's folder as training and evaluation leave it, without its checkpoints."""
-    (folder / "evaluation").mkdir(parents=True)
-    (folder / "config.json").write_text(configuration.to_json(narrow(**fields)))
-    run = {"data_digest": "d" * 64, "weights_digest": "", "notes": []}
-    (folder / "run.json").write_text(json.dumps(run))
-    lines = [{"step": step, "seconds": 30.0 * step} for step in (1, steps)]
-    text = "".join(json.dumps(line) + "\n" for line in lines)
-    (folder / "metrics.jsonl").write_text(text + '{"step": 99, "sec')
+    record = run_folder.Record(photos * 64, "", init={})
+    run_folder.claim(folder, narrow(**fields), record)
+    run_folder.write_log(folder, [{"step": step, "seconds": 30.0 * step} for step in (1, steps)])
+    (folder / "evaluation").mkdir()
     for result in results:
         result["results"]["running"]["equivariance"] = {
             "error": equivariance, "compared": 9, "left_out": 0}  # fmt: skip
         result["provenance"] = {
             "command": f"landmarks-jax eval --workdir {folder} --fit=a.csv --score b.csv",
-            "steps": scored_at, "training_minutes": 0.5 * scored_at, "device": "1 x cpu",
-            "trained_on": ["1 x H200", "2 processor cores (x86_64)"]}  # fmt: skip
+            "steps": scored_at,
+            "training_minutes": 0.5 * scored_at,
+            "trained_on": ["1 x H200", "2 processor cores (x86_64)"],
+        }
         name = f"{result['protocol']}-{result['crop']}.json".replace(" ", "-")
         (folder / "evaluation" / name).write_text(json.dumps(result))
     return str(folder)
@@ -72,13 +69,9 @@ def write_run(folder, *results, equivariance=5.0, steps=4, scored_at=4, **fields
 
 def compared(tmp_path, *folders):
     """The comparison's JSON and Markdown."""
-    markdown = comparing.compare_runs(folders, str(tmp_path / "out"))
+    markdown = comparison_tables.compare_runs(folders, str(tmp_path / "out"))
     assert (tmp_path / "out" / "compare.md").read_text() == markdown
     return json.loads((tmp_path / "out" / "compare.json").read_text()), markdown
-
-
-def test_files_are_named_as_training_and_evaluation_write_them():
-    assert runs_module.FOLDER == run_evaluation.FOLDER
 
 
 def test_rows_of_runs_seeds_and_controls(parts, tmp_path):
@@ -110,15 +103,15 @@ def test_rows_of_runs_seeds_and_controls(parts, tmp_path):
     assert seeds["values"]["steps"] == [4, 6]
     assert seeds["values"]["minutes"] == [2, 3]
     assert seeds["hardware"] == ["1 x H200, then 2 processor cores (x86_64)"]
-    turn = results[2]["groups"][0]
-    for group in turn["groups"]:
+    yaw = results[2]["breakdown"][0]
+    for group in yaw["groups"]:
         assert rows[c]["values"][group["name"]] == [group["forward"]["running"]]
         assert rows["mean shape"]["values"][group["name"]] == [group["forward"]["mean_shape"]]
     control = results[0]["results"]["mean_shape"]["forward"][-1]["mean"]
     assert rows["mean shape"]["values"]["forward"] == [control]
     still = results[0]["results"]["mean_shape"]["consistency"]["rms"]
     assert rows["mean shape"]["values"]["consistency"] == [still]
-    assert "Consistency: how far a point strays" in markdown
+    assert "Consistency (% of eye distance): root mean square" in markdown
     assert rows["mean shape"]["runs"] == [a, c, b]
 
     low, high = sorted(forward)
@@ -129,7 +122,7 @@ def test_rows_of_runs_seeds_and_controls(parts, tmp_path):
     assert f"- `config.optimizer.ema_decay`: `0.0` ({a}, {b}); `0.9` ({c})" in markdown
     assert [entry["field"] for entry in comparison["differences"]] == [
         "config.optimizer.ema_decay", "config.seed"]  # fmt: skip
-    assert table["remarks"] == [f"Of one seed: {c}. Two at least say what a difference is worth."]
+    assert table["remarks"] == [f"Of one seed: {c}. A difference needs two seeds at least."]
 
     text = (tmp_path / "out" / "compare.csv").read_text()
     read = {line["row"]: line for line in csv.DictReader(io.StringIO(text))}
@@ -159,7 +152,7 @@ def test_what_is_not_scored_names_its_command(parts, tmp_path):
     assert not [row for row in box if row.startswith("mean of")]
     # Poses are of five named points alone, and nothing is said where they are not.
     assert "frontal" not in comparison["tables"][2]["quantities"]
-    assert not any("turn" in remark for remark in comparison["tables"][2]["remarks"])
+    assert not any("yaw" in remark for remark in comparison["tables"][2]["remarks"])
 
 
 def test_remarks_on_points_that_collapse_or_wander(parts, tmp_path):
@@ -175,39 +168,35 @@ def test_remarks_on_points_that_collapse_or_wander(parts, tmp_path):
     comparison, _ = compared(tmp_path, *usual, small, wanders, fine)
     remarks = comparison["tables"][0]["remarks"]
     assert len(remarks) == 2
-    assert remarks[0].startswith(f"{small}: its points collapse; spread ")
+    assert remarks[0].startswith(f"{small}: its landmarks collapse; spread ")
     # Those that they beat have 4, 5 and 5, and 6.3: a quarter above the median is 6.25.
     assert not any(remark.startswith(f"{fine}:") for remark in remarks)
     assert remarks[1].startswith(f"{wanders}: wins forward and loses on equivariance; 6.30")
     assert "(5.00)" in remarks[1]
 
 
-def test_remarks_on_controls_steps_crops_and_older_results(parts, tmp_path):
-    older = result_of(parts, 0.03)
-    del older["groups"], older["worst"], older["frame"]
-    for scores in older["results"].values():
+def test_remarks_on_controls_steps_and_crops(parts, tmp_path):
+    other = result_of(parts, 0.03)
+    for scores in other["results"].values():
         scores.pop("consistency", None)
-    a = write_run(tmp_path / "a", older, steps=9)
+    a = write_run(tmp_path / "a", other, steps=9)
     b = write_run(tmp_path / "b", result_of(parts, 30.0), data__crop="box")
     c = write_run(tmp_path / "c", result_of(parts, 0.04), seed=1)
     comparison, markdown = compared(tmp_path, a, b, c)
     remarks = "\n".join(comparison["tables"][0]["remarks"])
-    assert f"{a}: scored at step 4, its log goes to step 9." in remarks
-    assert f"{a}: scored before errors by turn of the head were measured" in remarks
-    assert f"{b}: trained on box crops, which are made from the annotation." in remarks
+    assert f"{a}: scored at step 4, its log ends at step 9." in remarks
+    assert f"{b}: trained on box crops, which are made from annotations." in remarks
     for control in ("untrained detector", "mean shape"):
         assert re.search(
             f"{b}: forward [0-9.]+ is no better than its control, the {control}", remarks
         )
         assert not re.search(f"{a}: forward .* {control}", remarks)
     (mean,) = [row for row in comparison["tables"][0]["rows"] if row["kind"] == "seeds"]
-    # Known of one of the two runs alone.
-    assert "frontal" not in mean["values"]
     assert "forward" in mean["values"]
-    assert "consistency" not in mean["values"]
+    assert "consistency" not in mean["values"]  # only one of the two runs has it
     shape = comparison["tables"][0]["rows"][-1]
     assert shape["runs"] == [a, b, c]
-    assert "turned" in shape["values"]
+    assert "large yaw" in shape["values"]
     assert "not scored on the same faces" not in markdown
 
 
@@ -218,30 +207,24 @@ def test_runs_scored_on_other_faces_have_their_own_mean_shape(parts, tmp_path):
     assert "not scored on the same faces: their errors are not comparable" in markdown
     names = [row["name"] for row in comparison["tables"][0]["rows"]]
     assert names[-2:] == [f"mean shape: {a}", f"mean shape: {b}"]
-    # The same seed twice is no mean over seeds.
+    # The same seed twice makes no mean over seeds.
     assert not [name for name in names if name.startswith("mean of")]
     assert comparison["differences"] == []
-    assert "Nothing but lengths, intervals and paths." in markdown
+    assert "Only lengths, intervals and paths." in markdown
 
 
-def test_lengths_and_photos_tell_runs_apart_and_fields_added_since_do_not(parts, tmp_path):
+def test_runs_of_other_lengths_or_photos_have_no_common_mean(parts, tmp_path):
     result = result_of(parts, 0.03)
     a = write_run(tmp_path / "a", result)
     b = write_run(tmp_path / "b", result, seed=1, train__steps=5)
-    c = write_run(tmp_path / "c", result, seed=2)
+    c = write_run(tmp_path / "c", result, seed=2, photos="e")
     d = write_run(tmp_path / "d", result, seed=3)
-    run = json.loads((tmp_path / "c" / "run.json").read_text()) | {"data_digest": "e" * 64}
-    (tmp_path / "c" / "run.json").write_text(json.dumps(run))
-    old = json.loads((tmp_path / "d" / "config.json").read_text())
-    del old["views"]["bend_std"]
-    (tmp_path / "d" / "config.json").write_text(json.dumps(old))
     comparison, markdown = compared(tmp_path, a, b, c, d)
     seeds = [row["runs"] for row in comparison["tables"][0]["rows"] if row["kind"] == "seeds"]
     assert seeds == [[a, d]]
     assert f"- `run.json: data_digest`: `dddddddddddd` ({a}, {b}, {d}); `eeeeeeeeeeee` ({c})" in (
         markdown
     )
-    assert "bend_std" not in markdown
 
 
 def test_folders_that_cannot_be_compared_are_named(parts, tmp_path):
@@ -253,24 +236,24 @@ def test_folders_that_cannot_be_compared_are_named(parts, tmp_path):
     refused = [
         ([a, str(tmp_path / "empty")], rf"{tmp_path}/empty: not a run, .* config\.json"),
         ([a, "/nowhere"], "/nowhere: not a run"),
-        ([a, f"{a}/"], f"{a}/: is given twice"),
+        ([a, f"{a}/"], f"{a}/: named twice"),
         ([bare], rf"{bare}: not scored yet; .*landmarks-jax eval --workdir {bare}"),
     ]
     for folders, message in refused:
         with pytest.raises(WorkdirError, match=message):
-            comparing.compare_runs(folders)
+            comparison_tables.compare_runs(folders)
     for text in ("{", "[]", '{"format": 2, "results": {"running": {}}}'):
         path.write_text(text)
         with pytest.raises(WorkdirError, match=re.escape(str(path))):
-            comparing.compare_runs([a, damaged])
+            comparison_tables.compare_runs([a, damaged])
     (tmp_path / "damaged" / "run.json").unlink()
     with pytest.raises(WorkdirError, match=r"damaged/run\.json: cannot be read"):
-        comparing.compare_runs([damaged])
+        comparison_tables.compare_runs([damaged])
     (tmp_path / "damaged" / "config.json").write_text('{"seed": 0}')
-    with pytest.raises(WorkdirError, match=r"damaged/config\.json: is no configuration"):
-        comparing.compare_runs([damaged])
-    with pytest.raises(WorkdirError, match=r"--out .*a/config\.json: cannot be written"):
-        comparing.compare_runs([a], f"{a}/config.json")
+    with pytest.raises(WorkdirError, match=r"damaged/config\.json: config\..* is missing"):
+        comparison_tables.compare_runs([damaged])
+    with pytest.raises(WorkdirError, match=r"a/config\.json/compare\.md: cannot be written"):
+        comparison_tables.compare_runs([a], f"{a}/config.json")
 
 
 def test_the_command_prints_tables_and_fails_with_one_line(parts, tmp_path):

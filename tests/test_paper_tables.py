@@ -8,17 +8,11 @@ from statistics import stdev
 
 import pytest
 
-from landmarks_jax.studies import (
-    ordering,
-    other_errors,
-    paper_tables,
-    published_numbers,
-    render,
-)
-from landmarks_jax.studies.cells import CELLS, TABLES
+from landmarks_jax.studies import paper_grids, paper_render, paper_tables, published_numbers
+from landmarks_jax.studies.paper_cells import CELLS, TABLES
 from landmarks_jax.system.errors import ConfigError, WorkdirError
 from landmarks_jax.weights.vgg_weights import VggWeights
-from tests.experimenting import NOTE, base_of, entries, result_of, write_run
+from tests.cell_runs import NOTE, base_of, entries, result_of, write_run
 from tests.running import ROOT
 
 CENTER, BOX = ("aflw-995", "center"), ("aflw-995", "box")
@@ -141,41 +135,39 @@ def test_an_ablation_has_means_deviations_and_the_commands_of_what_is_missing(tm
     assert numbers_of(trainings, "all-k10", "0, 1", "Caffe VGG-16, 3 taps", "1 x H200")[0][
         "values"] == [400, 400]  # fmt: skip
     others = table["grids"][1]
-    assert others["title"] == "Beside the forward error: aflw-995, center crop"
+    assert others["title"] == "All errors: aflw-995, center crop"
     assert [n["mean"] for n in numbers_of(others, "cycle-k10")] == [18.5, 12.5, 8.25, 100.0, 4.5]
 
 
-def test_the_order_is_said_with_what_it_is_worth(tmp_path, ablation):
+def test_the_order_of_the_cells_and_their_deviation(tmp_path, ablation):
     table = made(tmp_path, ablation, tables=("ablation",))
     # Pooled: the variances of 11.0, 11.4 and of 11.3, 11.5 are 0.08 and 0.02.
     assert table["remarks"][:5] == [
         "aflw-995, center crop, running statistics, from best to worst: cycle-k10 18.50, all-k10 "
         "19.20, inter-k10 19.40.",
         "aflw-995, center crop, running statistics: the deviation between seeds is 0.22 (pooled "
-        "over 2 cells); neighbours that differ by less, and are not told apart: all-k10 and "
+        "over 2 cells); neighbours that differ by less, and cannot be told apart: all-k10 and "
         "inter-k10.",
         "aflw-995, box crop, running statistics, from best to worst: all-k10 11.20, inter-k10 "
         "11.40.",
         "aflw-995, box crop, running statistics: the deviation between seeds is 0.22 (pooled over "
-        "2 cells); neighbours that differ by less, and are not told apart: all-k10 and inter-k10.",
+        "2 cells); neighbours that differ by less, and cannot be told apart: all-k10 and "
+        "inter-k10.",
         "The paper's order on AFLW, as published: all-k10 6.20, inter-k10 6.24, cycle-k10 6.28, "
         "perceptual-only-k10 6.28, baseline-k10 6.59, pixel-only-k10 14.98.",
     ]
-    assert (
-        "aflw-995, center crop: Of one seed: cycle-k10-seed0. Two at least say what a "
-        in (table["remarks"][5])
-    )
-    assert ordering.sentences("x", {"a": [1.0]}) == []
-    assert ordering.sentences("x", {"a": [2.0], "b": [1.0]}) == [
+    assert table["remarks"][5].startswith("aflw-995, center crop: Of one seed: cycle-k10-seed0. ")
+    assert paper_tables.order_sentences("x", {"a": [1.0]}) == []
+    assert paper_tables.order_sentences("x", {"a": [2.0], "b": [1.0]}) == [
         "x, from best to worst: b 1.00, a 2.00.",
-        "x: one seed each, so what a difference is worth is not known.",
+        "x: one seed each, so differences have no scale.",
     ]
-    assert ordering.sentences("x", {"a": [2.0, 2.1], "b": [1.0]})[1] == (
+    assert paper_tables.order_sentences("x", {"a": [2.0, 2.1], "b": [1.0]})[1] == (
         "x: the deviation between seeds is 0.07 (pooled over 1 cells); all neighbours differ by "
         "more."
     )
     # Squares of 0.02 and 0.5 about the means, over one and two degrees of freedom.
-    uneven = ordering.sentences("x", {"a": [3.0, 3.2], "b": [1.0, 1.5, 2.0]})[1]
+    uneven = paper_tables.order_sentences("x", {"a": [3.0, 3.2], "b": [1.0, 1.5, 2.0]})[1]
     assert f"is {(0.52 / 3) ** 0.5:.2f} (pooled over 2 cells)" in uneven
 
 
@@ -200,8 +192,8 @@ def test_notes_say_the_network_the_faces_and_the_terms_that_are_not_the_papers(t
         (VggWeights({}, None, None, "torchvision", ("relu1_2", "relu2_2", "relu3_3", "relu4_3")),
          "torchvision VGG-16, 4 taps"),
     ):  # fmt: skip
-        assert other_errors.perceptual_of({"notes": weights.notes()}, "digest") == words
-    assert other_errors.perceptual_of({"notes": []}, "") == "none"
+        assert paper_grids.network_of({"notes": weights.notes()}, "digest") == words
+    assert paper_grids.network_of({"notes": []}, "") == "none"
 
 
 def test_table_1_and_3_have_all_published_rows_in_order(tmp_path):
@@ -254,7 +246,7 @@ def test_table_2_is_over_the_number_of_labels(tmp_path):
         "all-k10, aflw-995, center, running statistics", "running")  # fmt: skip
     assert numbers_of(main, "10")[5] is None  # no batch statistics were measured
     assert [n and n["mean"] for n in numbers_of(controls, "10")] == [30.0, 26.0] * 2
-    text = render.to_markdown(table)
+    text = paper_render.to_markdown(table)
     assert "| 10 | 8.49 | 7.13 | 7.19 | 7.09 | 20.50 ± 2.05 (± 0.71) | - |" in text
     assert "our numbers at N = 1 are a control" in text
 
@@ -279,7 +271,7 @@ def test_every_form_says_the_same(tmp_path, ablation):
     for text, start, separator in ((markdown, "| ", " | "), (latex, "", " & ")):
         for grid in table["grids"]:
             for row in grid["rows"]:
-                cells = [render.number_text(n, c)
+                cells = [paper_render.number_text(n, c)
                          for n, c in zip(row["numbers"], grid["columns"], strict=True)]  # fmt: skip
                 words = [*row["labels"], *cells]
                 if text is latex:
@@ -309,7 +301,7 @@ def test_latex_is_whole_and_escaped(tmp_path, ablation):
     table = made(tmp_path, ablation, tables=("ablation",))
     table["notes"].append(r"50 % & #1 {a_b} $x ~ ^ \cmd")
     table["notes"].append("--out <a|b>")
-    latex = render.to_latex(table)
+    latex = paper_render.to_latex(table)
     assert r"\par -{}-out $<$a$|$b$>$" in latex
     assert (
         r"50 \% \& \#1 \{a\_b\} \$x \textasciitilde{} \textasciicircum{} \textbackslash{}cmd"
@@ -345,11 +337,11 @@ def test_what_cannot_be_collected_is_refused(tmp_path, ablation):
     with pytest.raises(ConfigError, match=r"name a --table \(1, 2, 3, ablation\) or --cells"):
         paper_tables.write_tables(ablation, runs, tables=(), cells=(), protocols=("aflw-995",))
     changed = base_of(train__steps=400, views__shift_std=0.1)
-    with pytest.raises(WorkdirError, match=r"config.views.shift_std = 0.04, the cell wants 0.1"):
+    with pytest.raises(WorkdirError, match=r"config.views.shift_std = 0.04, the cell needs 0.1"):
         paper_tables.write_tables(changed, runs, **asked)
     file = tmp_path / "file"
     file.write_text("")
-    with pytest.raises(WorkdirError, match=f"--out {file}: cannot be written"):
+    with pytest.raises(WorkdirError, match=f"{file}/cells.json: cannot be written"):
         paper_tables.write_tables(ablation, runs, **asked, out=str(file))
     # Seeds asked for stand in for those that are there.
     table = made(tmp_path, ablation, cells=("all-k10",), seeds=(1, 7))
@@ -363,7 +355,7 @@ def test_what_cannot_be_collected_is_refused(tmp_path, ablation):
     ):
         path = tmp_path / "runs" / "all-k10-seed1" / "evaluation" / "damaged.json"
         path.write_text(json.dumps({"format": 1, **damaged}))
-        with pytest.raises(WorkdirError, match=r"damaged\.json: is no evaluation of format 1"):
+        with pytest.raises(WorkdirError, match=r"damaged\.json: not an evaluation of format 1"):
             paper_tables.write_tables(ablation, runs, **asked)
 
 
@@ -374,9 +366,9 @@ def test_tables_in_documents_are_made_from_their_json_and_name_no_machines_place
         if "grids" not in table:
             continue
         for ending, make in (
-            ("md", render.to_markdown),
-            ("tex", render.to_latex),
-            ("csv", render.to_csv),
+            ("md", paper_render.to_markdown),
+            ("tex", paper_render.to_latex),
+            ("csv", paper_render.to_csv),
         ):
             assert path.with_suffix(f".{ending}").read_text() == make(table), path
         commands = [entry["command"] for entry in table["missing"]]

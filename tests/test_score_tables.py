@@ -1,4 +1,4 @@
-"""Tables and figures from a small result written by hand."""
+"""Tables and figures of a small result written by hand."""
 
 import copy
 import csv
@@ -9,13 +9,17 @@ import pytest
 from PIL import Image
 
 from landmarks_jax.evaluation import plots, score_tables
-from landmarks_jax.evaluation.breakdown import FIVE_POINTS
 from landmarks_jax.system import figures, palette
 
 
 def _entry(n, mean, std, per_point):
     return {"n": n, "draws": 1 if std is None else 10, "mean": mean, "std": std,
             "per_point": per_point}  # fmt: skip
+
+
+def _group(name, low, high, faces, running):
+    forward = {"running": running, "mean_shape": None if running is None else 24.1234}
+    return {"name": name, "low": low, "high": high, "faces": faces, "forward": forward}
 
 
 @pytest.fixture
@@ -62,7 +66,6 @@ def result():
                 "forward_without_intercept": 24.0,
                 "per_photo": [20.0, 20.0, 24.0, 31.6],
                 "spread": 3.0,
-                "equivariance": None,
             },
             "mean_shape": {
                 "forward": [
@@ -73,7 +76,24 @@ def result():
             },
             "one_photo": {"forward": [_entry(1, 32.125, 4.5678, [31.0, 33.25])]},
         },
-        "examples": {"rows": [], "landmarks": [], "predicted": [], "labels": []},
+        "breakdown": [
+            {
+                "by": "yaw",
+                "unit": "eye distances",
+                "groups": [
+                    _group("frontal", None, 0.1, 3, 4.567),
+                    _group("medium yaw", 0.1, 0.25, 0, None),
+                ],
+            },
+            {
+                "by": "size",
+                "unit": "pixels of a 128 view",
+                "groups": [
+                    _group("small", None, 36.2, 2, 9.0),
+                    _group("large", 40.1, None, 2, 3.4),
+                ],
+            },
+        ],
     }
 
 
@@ -88,7 +108,7 @@ def test_headline(result):
         "| aflw-995 | center | - | one photo | 32.12 ± 4.57 | - | - | - |",
     ):
         assert line in lines
-    assert any("rotations of -30, 15 degrees" in line for line in lines)
+    assert any("Views are rotated by -30, 15 degrees." in line for line in lines)
     assert any("fitted on 2000 (aflw-training), scored on 4" in line for line in lines)
 
 
@@ -106,62 +126,33 @@ def test_table_over_n_and_over_points(result):
         assert line in lines
 
 
-def _group(name, low, high, faces, running):
-    forward = {"running": running, "mean_shape": None if running is None else 24.1234}
-    return {"name": name, "low": low, "high": high, "faces": faces, "forward": forward}
-
-
-@pytest.fixture
-def groups():
-    turns = [_group("frontal", None, 0.1, 3, 4.567), _group("half turned", 0.1, 0.25, 0, None)]
-    sizes = [_group("small", None, 36.2, 2, 9.0), _group("large", 40.1, None, 2, 3.4)]
-    return [
-        {"by": "turn", "unit": "eye distances", "groups": turns},
-        {"by": "size", "unit": "pixels of a 128 view", "groups": sizes},
-    ]
-
-
-def test_table_over_pose_and_size(result, groups):
-    result["groups"] = groups
+def test_table_over_pose_and_size(result):
     text = score_tables.to_markdown([result])
     for line in (
         "### By pose and size: aflw-995, center crop, K = 1",
         "| Faces | Limits | Number | this detector (running statistics) | mean shape |",
-        "| turn: frontal | below 0.1 eye distances | 3 | 4.57 | 24.12 |",
-        "| turn: half turned | 0.1 to 0.25 eye distances | 0 | - | - |",
+        "| yaw: frontal | below 0.1 eye distances | 3 | 4.57 | 24.12 |",
+        "| yaw: medium yaw | 0.1 to 0.25 eye distances | 0 | - | - |",
         "| size: large | 40.1 pixels of a 128 view and more | 2 | 3.40 | 24.12 |",
     ):
         assert line in text.splitlines()
     assert "the nose's offset" in text
-    result["groups"] = groups[1:]
-    assert "the nose's offset" not in score_tables.to_markdown([result])
-
-    rows = list(csv.DictReader(io.StringIO(score_tables.to_csv(result | {"groups": groups}))))
+    rows = list(csv.DictReader(io.StringIO(score_tables.to_csv(result))))
     (frontal,) = [r for r in rows if r["point"] == "frontal" and r["row"] == "running"]
-    assert frontal["quantity"] == "forward_by_turn"
+    assert frontal["quantity"] == "forward_by_yaw"
     assert (frontal["mean"], frontal["faces"]) == ("4.567", "3")
     assert (frontal["low"], frontal["high"]) == ("", "0.1")
     assert not [r for r in rows if r["faces"] and r["row"] not in ("running", "mean_shape")]
-
-
-def test_an_older_result_of_five_points_says_that_it_has_no_groups(result):
-    assert "older" not in score_tables.to_markdown([result])
-    result["point_names"] = list(FIVE_POINTS)
-    for scores in result["results"].values():
-        for entry in scores["forward"]:
-            entry["per_point"] = [1.0] * 5
-    assert "pose and size are not in this result, which is older" in score_tables.to_markdown(
-        [result]
-    )
-    assert "forward_by" not in score_tables.to_csv(result)
+    result["breakdown"] = result["breakdown"][1:]
+    assert "the nose's offset" not in score_tables.to_markdown([result])
 
 
 def test_every_table_names_its_crop_and_carries_the_notes(result):
     result["notes"] = ["Caffe VGG-16, 3 taps"]
     box = copy.deepcopy(result) | {"crop": "box"}
     sections = score_tables.to_markdown([result, box]).split("### ")[1:]
-    assert len(sections) == 5
-    for section, crops in zip(sections, ("center box", *["center"] * 2, *["box"] * 2), strict=True):
+    assert len(sections) == 7
+    for section, crops in zip(sections, ("center box", *["center"] * 3, *["box"] * 3), strict=True):
         assert section.count("Note: Caffe VGG-16, 3 taps") == 1
         assert section.count("The crops center and box are not comparable") == 1
         for crop in crops.split():
@@ -170,7 +161,7 @@ def test_every_table_names_its_crop_and_carries_the_notes(result):
 
 @pytest.fixture
 def consistent(result):
-    """A result with the consistency of its rows, as evaluation measures it now."""
+    """The result with the consistency of its rows."""
 
     def row(rms, median, **more):
         numbers = {"rms": rms, "median": median, **more}
@@ -199,12 +190,12 @@ def test_consistency_beside_the_other_errors(consistent, result):
         "| Point | this detector (running statistics) | untrained detector |",
         "| discovered 0 | 9.31 (median 5.10, still 24.02) | 23.50 (median 20.50, still 23.90) |",
         "| mean | 9.31 (median 5.10, still 24.02) | 23.50 (median 20.50, still 23.90) |",
-        "| spread between the points | 71.23 | 3.00 |",
+        "| spread | 71.23 | 3.00 |",
     ):
         assert line in text.splitlines()
     assert "The labelled points themselves have 4.32," in text
     assert "standing still in the view, 21.80." in text
-    # Beside an older result, which has none, and says nothing of it alone.
+    # Together with a result that has none.
     both = score_tables.to_markdown([result, consistent]).splitlines()
     assert (
         "| aflw-995 | center | 1 | this detector (running statistics) "

@@ -1,11 +1,11 @@
-"""The runner of the tables' trainings: killed and gone on with, failures, signals, locks."""
+"""The runner of the tables' trainings: kills, failures, signals, locks."""
 
+import contextlib
 import json
 import os
 import re
 import signal
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -16,10 +16,14 @@ from landmarks_jax.data import prepared
 from landmarks_jax.data.framing import Framing
 from landmarks_jax.data.sources.synthetic import SyntheticFaces
 from landmarks_jax.studies import paper_tables, runner
-from landmarks_jax.studies.cells import OWN_FIELDS, Base, cells_of
-from landmarks_jax.system.signals import Interrupt
-from tests.running import ROOT, finish, flags, narrow, write_vgg
+from landmarks_jax.studies.paper_cells import CELLS, OWN_FIELDS, Base, cells_of, config_of
+from landmarks_jax.system import files
+from landmarks_jax.system.errors import DataError
+from tests.cell_runs import base_of, result_of, write_run
+from tests.running import ROOT, call, finish, flags, narrow, write_vgg
 from tests.running import command as start
+
+KEY = ("synthetic", "center")
 
 
 def wait_for(condition, seconds=240):
@@ -72,7 +76,8 @@ def words(tmp_path):
     ]
 
 
-def test_a_killed_runner_is_gone_on_with_and_a_failing_cell_is_not_the_end(
+@pytest.mark.slow
+def test_a_killed_runner_continues_and_a_failing_cell_does_not_stop_it(
     words, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(ROOT)
@@ -83,7 +88,7 @@ def test_a_killed_runner_is_gone_on_with_and_a_failing_cell_is_not_the_end(
     first = start(*arguments)
     try:
         wait_for(lambda: first.poll() is not None or numbers(saved))
-        # Both at once: what happens when the runner alone is killed is tested below.
+        # Both at once; a kill of the runner alone is tested below.
         children = children_of(first.pid)
     finally:
         for pid in (first.pid, *children_of(first.pid)):
@@ -125,35 +130,45 @@ def job_of(folder, code):
     return runner.Job(folder, narrow(), ["-c", code], ["-c", ""], ("synthetic",))
 
 
-def test_a_folder_that_a_left_process_works_in_is_waited_for(tmp_path, capsys):
+def test_a_folder_in_use_is_waited_for(tmp_path, capsys):
     folder = tmp_path / "cell-seed0"
     folder.mkdir()
-    hold = "import fcntl, os, sys; h = os.open(sys.argv[1], os.O_RDONLY);" \
-        "fcntl.flock(h, fcntl.LOCK_EX); print(1, flush=True); sys.stdin.read()"  # fmt: skip
-    other = subprocess.Popen([sys.executable, "-c", hold, str(folder)], stdin=subprocess.PIPE,
-                             stdout=subprocess.PIPE)  # fmt: skip
-    other.stdout.readline()
-    threading.Timer(1.0, other.stdin.close).start()
-    # Its process keeps the lock when the runner is gone: here a handle left open stands for both.
-    with Interrupt() as interrupt, runner._locked(folder, interrupt) as handle:
-        assert other.wait(timeout=10) == 0
-        assert os.get_inheritable(handle) is False  # passed on by name alone
-    assert "another process works in it; waiting for its end" in capsys.readouterr().out
-    other.stdout.close()
+    with contextlib.ExitStack() as other:
+        other.enter_context(files.lock(folder))
+        threading.Timer(0.6, other.close).start()
+        assert runner.run_all([job_of(folder, "print('trains', flush=True)")]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == f"{folder}: waiting for another process that works in it"
+    assert lines[2].startswith("python -c")
 
 
-def test_a_process_holds_its_folder_after_the_runner(tmp_path):
-    import fcntl  # noqa: PLC0415
-
+def test_a_process_that_outlives_the_runner_keeps_the_folder_locked(tmp_path):
+    end = tmp_path / "end"
+    waits = f"import os, time\nwhile not os.path.exists({str(end)!r}): time.sleep(0.02)"
+    code = f"import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', {waits!r}]"
     folder = tmp_path / "cell-seed0"
-    with Interrupt() as interrupt, runner._locked(folder, interrupt) as handle:
-        child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"],
-                                 stdin=subprocess.PIPE, pass_fds=(handle,))  # fmt: skip
-    own = os.open(folder, os.O_RDONLY)
-    assert not runner._try_lock(fcntl, own)
-    child.communicate()
-    assert runner._try_lock(fcntl, own)
-    os.close(own)
+    runner.run_all([job_of(folder, code + ", close_fds=False)")])
+    with pytest.raises(DataError, match="another process"), files.lock(folder):
+        pass
+    end.touch()
+    with files.lock(folder, wait=lambda: time.sleep(0.05) or True):
+        pass
+
+
+def test_a_failing_cell_does_not_stop_the_others(tmp_path, capsys):
+    base = base_of(train__steps=4)
+    finished = write_run(tmp_path, "all-k10", base, result_of(KEY, (30, 20, 10), steps=4))
+    config = config_of(CELLS["all-k10"], base, 0)
+    jobs = [
+        job_of(tmp_path / "cell-seed0", "raise SystemExit(2)"),
+        runner.Job(finished, config, ["-c", "1 / 0"], ["-c", "1 / 0"], KEY[:1]),
+    ]
+    assert runner.run_all(jobs) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert f"run 2 of 2: {finished}" in lines
+    assert lines[-2] == "1 of 2 runs finished"
+    failed = f"failed: {tmp_path}/cell-seed0: exit code 2 of python -c 'raise SystemExit(2)'"
+    assert lines[-1] == failed
 
 
 def test_a_signal_reaches_the_process_and_ends_the_rest(tmp_path, capfd):
@@ -174,12 +189,12 @@ def test_a_signal_reaches_the_process_and_ends_the_rest(tmp_path, capfd):
     out = capfd.readouterr().out
     assert "saved" in out
     assert "run 2 of 2" not in out
-    assert out.splitlines()[-1] == "stopped; the same command goes on"
+    assert out.splitlines()[-1] == "stopped; rerun the command to continue"
 
 
-def test_commands_that_end_well_and_leave_nothing_are_a_failure(tmp_path, capsys):
+def test_commands_that_succeed_and_leave_nothing_are_a_failure(tmp_path, capsys):
     assert runner.run_all([job_of(tmp_path / "cell-seed0", "")]) == 1
-    assert "its commands ended well, and it is not finished" in capsys.readouterr().out
+    assert "its commands succeeded, but it is not finished" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -190,11 +205,11 @@ def test_commands_that_end_well_and_leave_nothing_are_a_failure(tmp_path, capsys
         (("train", "--table=2", "--seeds=0,x"), "error: --seeds 0,x: must be whole numbers"),
         (("train", "--table=2", "--seeds=²"), "error: --seeds ²: must be whole numbers"),
         (("table", "--table=2", f"--runs={__file__}"), f"error: --runs {__file__}: not a folder"),
-        (("check", "--config.seed=1"), "error: --config.seed: the cells decide it"),
+        (("check", "--config.seed=1"), "error: --config.seed: set by the cells"),
     ],
 )
 def test_commands_fail_with_one_line(words, message):
-    code, out, err = finish(start("reproduce", *words))
+    code, out, err = call("reproduce", *words)
     assert (code, out) == (2, "")
     assert err.startswith(message)
     assert len(err.splitlines()) == 1

@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
-from landmarks_jax import config as configuration
 from landmarks_jax.configs import paper
-from landmarks_jax.studies.cells import CELLS, Base, config_of, folder_of
+from landmarks_jax.studies.paper_cells import CELLS, Base, config_of, folder_of
+from landmarks_jax.training import run_folder
 
 NOTE = "perceptual loss of Caffe VGG-16, 3 taps (relu1_2, relu2_2, relu3_3)"
 
@@ -44,7 +44,7 @@ def result_of(key, running, *, steps, batch=None, notes=(NOTE,)):
     results = {"running": scores(running, 12.5)}
     if batch:
         results["batch"] = scores(batch, 13.5)
-    results["untrained"] = scores((40.0, 30.0, 23.9), 60.0) | {"equivariance": None}
+    results["untrained"] = scores((40.0, 30.0, 23.9), 60.0)
     results["mean_shape"] = {"forward": entries((40.0, 26.0, 24.1))}
     return {
         "format": 1,
@@ -56,6 +56,7 @@ def result_of(key, running, *, steps, batch=None, notes=(NOTE,)):
         "score": {"name": "score.txt", "faces": 9},
         "notes": list(notes),
         "results": results,
+        "breakdown": [],
         "provenance": {
             "command": "landmarks-jax eval",
             "steps": steps,
@@ -70,14 +71,11 @@ def write_run(runs, cell, base, *results, seed=0, steps=None, saved=None):
     config = config_of(CELLS[cell], base, seed)
     steps = config.train.steps if steps is None else steps
     folder = Path(folder_of(CELLS[cell], seed, str(runs)))
-    (folder / "evaluation").mkdir(parents=True)
-    (folder / "checkpoints" / str(steps if saved is None else saved)).mkdir(parents=True)
-    (folder / "config.json").write_text(configuration.to_json(config))
     weights = "w" * 64 if config.perceptual.weights else ""
-    run = {"data_digest": "d" * 64, "weights_digest": weights, "notes": []}
-    (folder / "run.json").write_text(json.dumps(run))
-    line = json.dumps({"step": steps, "seconds": 0.6 * steps})
-    (folder / "metrics.jsonl").write_text(line + "\n")
+    run_folder.claim(folder, config, run_folder.Record("d" * 64, weights, init={}))
+    run_folder.write_log(folder, [{"step": steps, "seconds": 0.6 * steps}])
+    (folder / "evaluation").mkdir()
+    (folder / "checkpoints" / str(steps if saved is None else saved)).mkdir(parents=True)
     for result in results:
         path = folder / "evaluation" / f"{result['protocol']}-{result['crop']}.json"
         path.write_text(json.dumps(result))

@@ -11,8 +11,8 @@ from ml_collections import config_flags
 from landmarks_jax import config as configuration
 from landmarks_jax.configs import mpii_pretrain, paper
 from landmarks_jax.evaluation import labelled_faces
-from landmarks_jax.studies import runner, status
-from landmarks_jax.studies.cells import (
+from landmarks_jax.studies import paper_cells, runner
+from landmarks_jax.studies.paper_cells import (
     CELLS,
     TABLES,
     Base,
@@ -24,7 +24,7 @@ from landmarks_jax.studies.cells import (
 )
 from landmarks_jax.system.errors import ConfigError, WorkdirError
 from landmarks_jax.training import loop
-from tests.experimenting import base_of, result_of, write_run
+from tests.cell_runs import base_of, result_of, write_run
 from tests.running import ROOT
 
 KEYS = [("aflw-995", "center"), ("aflw-995", "box")]
@@ -91,13 +91,15 @@ def test_a_base_of_fewer_taps_and_another_loss():
 def test_what_cannot_work_is_refused():
     for field in ("seed", "model__num_landmarks", "objective__composition"):
         value = 5 if field != "objective__composition" else "cycle"
-        with pytest.raises(ConfigError, match=rf"--config\.{field.replace('__', '.')}: the cells"):
+        with pytest.raises(
+            ConfigError, match=rf"--config\.{field.replace('__', '.')}: set by the cells"
+        ):
             base_of(**{field: value})
-    with pytest.raises(ConfigError, match="a base has 'vgg16'"):
+    with pytest.raises(ConfigError, match="must be 'vgg16' in a base"):
         base_of(perceptual__network="vgg19")
     bare = base_of(perceptual__weights="")
     for cell in ("vgg19-k10", "pixel-only-k10", "perceptual-only-k10"):
-        with pytest.raises(ConfigError, match=f"perceptual.weights = '': the cell {cell} wants"):
+        with pytest.raises(ConfigError, match=f"perceptual.weights = '': the cell {cell} needs"):
             changes(CELLS[cell], bare, 0)
     config_of(CELLS["inter-k10"], bare, 0)
     with pytest.raises(ConfigError, match=r"all-k10: config\.train\.batch_size = 0"):
@@ -112,33 +114,35 @@ def test_what_cannot_work_is_refused():
 
 
 def test_protocols_have_their_crops():
-    assert status.keys_of(("mafl", "synthetic")) == [
+    assert paper_cells.keys_of(("mafl", "synthetic")) == [
         ("mafl", "center"), ("mafl", "box"), ("synthetic", "center")]  # fmt: skip
     config = base_of(eval__num_fit=2, eval__num_score=2).config
     opened = labelled_faces.open_protocols("synthetic", config)
     assert tuple(part.crop for part in opened) == labelled_faces.crops_of("synthetic")
     with pytest.raises(ConfigError, match="--protocol 'lfw'"):
-        status.keys_of(("lfw",))
+        paper_cells.keys_of(("lfw",))
 
 
 def test_folders_of_plain_trainings_are_recognised(tmp_path):
     base = base_of(train__steps=4)
     assert folder_of(CELLS["all-k10"], 1, "runs/x").as_posix() == "runs/x/all-k10-seed1"
     config = config_of(CELLS["all-k10"], base, 0)
-    assert status.open_run(tmp_path / "all-k10-seed0", config) is None
+    assert paper_cells.open_run(tmp_path / "all-k10-seed0", config) is None
     write_run(tmp_path, "all-k10", base)
     # Another length and another place of the same weights are the same run.
     other = base_of(train__steps=9, perceptual__weights="elsewhere.npz")
     for again in (base, other):
-        run = status.open_run(tmp_path / "all-k10-seed0", config_of(CELLS["all-k10"], again, 0))
+        run = paper_cells.open_run(
+            tmp_path / "all-k10-seed0", config_of(CELLS["all-k10"], again, 0)
+        )
         assert run is not None
     changed = base_of(optimizer__learning_rate=1e-4)
     with pytest.raises(
         WorkdirError,
         match=r"all-k10-seed0/config.json: the run has config.optimizer.learning_rate = 0.001, "
-        "the cell wants 0.0001",
+        "the cell needs 0.0001",
     ):
-        status.open_run(tmp_path / "all-k10-seed0", config_of(CELLS["all-k10"], changed, 0))
+        paper_cells.open_run(tmp_path / "all-k10-seed0", config_of(CELLS["all-k10"], changed, 0))
 
 
 def test_a_run_without_perceptual_loss_is_no_run_with_one(tmp_path):
@@ -150,7 +154,7 @@ def test_a_run_without_perceptual_loss_is_no_run_with_one(tmp_path):
         # The field is a path, which may differ otherwise.
         assert not list(configuration.differences(configs[0], configs[1]))
         with pytest.raises(WorkdirError, match=re.escape("config.perceptual.weights = ")):
-            status.open_run(folder, config)
+            paper_cells.open_run(folder, config)
 
 
 def test_a_run_is_trained_once_its_last_checkpoint_is_there(tmp_path):
@@ -160,7 +164,7 @@ def test_a_run_is_trained_once_its_last_checkpoint_is_there(tmp_path):
     def state(seed, **written):
         folder = write_run(tmp_path, "all-k10", base, seed=seed, **written)
         own = config_of(CELLS["all-k10"], base, seed)
-        return status.is_trained(status.open_run(folder, own), folder, own)
+        return paper_cells.is_trained(paper_cells.open_run(folder, own), folder, own)
 
     assert state(0)
     assert not state(1, steps=399)
@@ -169,15 +173,20 @@ def test_a_run_is_trained_once_its_last_checkpoint_is_there(tmp_path):
         config.train.steps, config.train.minutes = steps, minutes
         for step, seconds in ((399, 299.0), (400, 300.0), (8, 300.0), (10, 1.0)):
             result = {"provenance": {"steps": step, "training_minutes": round(seconds / 60, 2)}}
-            run = status.Run("", config, ("", ""), step, 0.0, {KEYS[0]: result})
+            run = paper_cells.Run("", config, ("", ""), step, 0.0, {KEYS[0]: result})
             done = loop.is_done(config, step, seconds)
-            assert status.is_scored(run, KEYS[0], config) == done, (steps, minutes, step, seconds)
+            assert paper_cells.is_scored(run, KEYS[0], config) == done, (
+                steps,
+                minutes,
+                step,
+                seconds,
+            )
 
 
 def test_what_a_run_lacks_is_said(tmp_path):
     base = base_of(train__steps=400)
     config = config_of(CELLS["all-k10"], base, 0)
-    assert status.why_missing(None, KEYS, config) == "not trained"
+    assert paper_cells.why_missing(None, KEYS, config) == "not trained"
     center, box = (result_of(key, (30, 20, 10), steps=400) for key in KEYS)
     older = result_of(KEYS[1], (30, 20, 10), steps=300)
     for seed, (written, steps, why) in enumerate(
@@ -190,7 +199,7 @@ def test_what_a_run_lacks_is_said(tmp_path):
     ):
         folder = write_run(tmp_path, "all-k10", base, *written, seed=seed, steps=steps)
         own = config_of(CELLS["all-k10"], base, seed)
-        assert status.why_missing(status.open_run(folder, own), KEYS, own) == why
+        assert paper_cells.why_missing(paper_cells.open_run(folder, own), KEYS, own) == why
 
 
 def test_a_plan_names_the_commands_that_are_left(tmp_path, monkeypatch):
@@ -225,7 +234,7 @@ def test_a_plan_names_the_commands_that_are_left(tmp_path, monkeypatch):
     ]
     changed = base_of(train__steps=400, model__beta=5.0)
     jobs = runner.jobs_of(cells_of((), names), changed, runs, seeds=(0,), protocols=("aflw-995",))
-    with pytest.raises(WorkdirError, match=r"config\.model\.beta = 10\.0, the cell wants 5\.0"):
+    with pytest.raises(WorkdirError, match=r"config\.model\.beta = 10\.0, the cell needs 5\.0"):
         runner.plan(jobs)
     with pytest.raises(ConfigError, match="name a --protocol"):
         runner.jobs_of(cells_of((), names), base, runs, seeds=(0,), protocols=())
