@@ -130,14 +130,14 @@ def test_pretraining_tells_pckh_and_is_scored(core):
     joints = result["results"]["running"]["all"]["joints"]
     np.testing.assert_allclose(np.array(joints, float), share, atol=0.01)
 
-    with pytest.raises(ConfigError, match=r"aflw-995: .* is a run on joints, which mpii alone"):
+    with pytest.raises(ConfigError, match=r"aflw-995: .* is a run on joints, scored by mpii alone"):
         run_evaluation.evaluate_run(run, protocol_names=["aflw-995"])
-    refused = r"run: is a run on joints and cannot be packed; eval\.py scores it"
+    refused = r"run: a run on joints cannot be packed; `landmarks-jax eval` scores it"
     with pytest.raises(WorkdirError, match=refused):
         pack_run.open_faces(run, {})
     with pytest.raises(WorkdirError, match=refused):
         pack_run.pack_run(run, [])  # as --noregressor does
-    with pytest.raises(WorkdirError, match=r"run: is a run on joints and cannot be shown"):
+    with pytest.raises(WorkdirError, match=r"run: a run on joints cannot be in this figure"):
         faces_figure.write([str(run), str(run.parent)], run / "figure.png", {})
 
 
