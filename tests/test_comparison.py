@@ -180,7 +180,13 @@ def test_remarks_on_controls_steps_and_crops(parts, tmp_path):
     for scores in other["results"].values():
         scores.pop("consistency", None)
     a = write_run(tmp_path / "a", other, steps=9)
-    b = write_run(tmp_path / "b", result_of(parts, 30.0), data__crop="box", views__scale_std=0.0)
+    b = write_run(
+        tmp_path / "b",
+        result_of(parts, 30.0),
+        data__crop="box",
+        views__scale_std=0.0,
+        views__shift_std=0.0,
+    )
     c = write_run(tmp_path / "c", result_of(parts, 0.04), seed=1)
     comparison, markdown = compared(tmp_path, a, b, c)
     remarks = "\n".join(comparison["tables"][0]["remarks"])

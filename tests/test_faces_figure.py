@@ -211,7 +211,9 @@ def test_faces_are_of_one_protocol_in_the_crop_of_the_training(tmp_path):
 
 def test_what_cannot_be_shown_is_one_line(runs, tmp_path):
     out = tmp_path / "figure.png"
-    box = write_run(tmp_path / "box", 2, data__crop="box", views__scale_std=0.0)
+    box = write_run(
+        tmp_path / "box", 2, data__crop="box", views__scale_std=0.0, views__shift_std=0.0
+    )
     (tmp_path / "empty").mkdir()
     config = run_folder.read_config(tmp_path / runs[0])
     bare = tmp_path / "bare"
