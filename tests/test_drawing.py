@@ -79,7 +79,7 @@ def test_trails_lead_to_the_dots_in_their_colours():
     np.testing.assert_array_equal(drawn(trail=trail[2:]), drawn())
 
 
-def test_several_views_are_drawn_on_one_picture():
+def test_several_views_are_drawn_on_one_image():
     marks = [Marks(POINTS[:1], 100.0), Marks(POINTS[1:2], 20.0)]
     image = np.asarray(draw(GREY, marks))
     for x, y in POINTS[:2]:

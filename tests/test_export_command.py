@@ -17,7 +17,7 @@ from tests.running import call, narrow
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run on embedded faces whose checkpoint is drawn: nothing is compiled or trained."""
+    """A run on synthetic faces with a random checkpoint: nothing is compiled or trained."""
     workdir = tmp_path_factory.mktemp("run")
     config = narrow()
     config.eval.num_fit, config.eval.num_score = 12, 10

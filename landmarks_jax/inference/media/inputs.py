@@ -178,14 +178,22 @@ class Boxes:
         """The boxes `[n, 4]` of a file in the order of their lines; n may be 0."""
         return np.array(self._boxes.get(os.path.realpath(path), ()), np.float64).reshape(-1, 4)
 
-    def check_inputs(self, paths: Iterable[str]) -> str:
-        """Returns a note about listed files that are not among the inputs, "" without any.
+    def split(self, inputs: Sequence[Input]) -> tuple[list[Input], list[Input], str]:
+        """Splits the inputs into those with and without boxes.
+
+        Returns:
+          Both, and a note about listed files that are not inputs, "" if there are none.
 
         Raises:
           DataError: no input has a box.
         """
-        inputs = {os.path.realpath(path) for path in paths}
-        unused = self._boxes.keys() - inputs
-        if len(unused) == len(self._boxes):
+        real_paths = [os.path.realpath(item.path) for item in inputs]
+        boxed: list[Input] = []
+        unboxed: list[Input] = []
+        for item, real_path in zip(inputs, real_paths, strict=True):
+            (boxed if real_path in self._boxes else unboxed).append(item)
+        if not boxed:
             raise DataError(f"{self._path}: no box for any of the {len(inputs):,} inputs")
-        return f"{self._path}: {len(unused):,} listed files are not inputs" if unused else ""
+        unused = len(self._boxes.keys() - set(real_paths))
+        note = f"{self._path}: {unused:,} listed files are not inputs" if unused else ""
+        return boxed, unboxed, note

@@ -48,15 +48,22 @@ def detect_files(
       UserError: the run cannot start.
     """
     inputs, skipped = find_inputs(arguments, out / DRAWN)
-    table = None if boxes is None else Boxes(boxes)
-    unused = "" if table is None else table.check_inputs(item.path for item in inputs)
+    table, unused = None, ""
+    unboxed: list[Input] = []
+    if boxes is not None:
+        table = Boxes(boxes)
+        inputs, unboxed, unused = table.split(inputs)
     if all(item.is_video for item in inputs) and videos.is_missing():
         raise DataError(f"{inputs[0].path}: {videos.INSTALL}")
     detector = _load(name, options, has_boxes=table is not None)
     for note in filter(None, (skipped, unused)):
         _LOGGER.info("%s", note)
     with _open_job(detector, out, options, table) as (job, interrupt):
-        return _detect(job, _with_boxes(job, inputs), interrupt)
+        for item in unboxed:
+            job.results.skip(item.path, "no box")
+        if unboxed:
+            _LOGGER.info("skipped: %d files without a box, listed in %s", len(unboxed), SKIPPED)
+        return _detect(job, inputs, interrupt)
 
 
 def detect_camera(
@@ -134,21 +141,6 @@ def _labelled_names(detector: LandmarkDetector) -> tuple[str, ...]:
         return ()
     count = detector.regressor.num_points
     return detector.point_names or tuple(f"point {i}" for i in range(1, count + 1))
-
-
-def _with_boxes(job: Job, inputs: list[Input]) -> list[Input]:
-    """The inputs to run on; with a table of boxes those without one are skipped."""
-    if job.boxes is None:
-        return inputs
-    boxed = []
-    for item in inputs:
-        if len(job.boxes.of(item.path)):
-            boxed.append(item)
-        else:
-            job.results.skip(item.path, "no box")
-    if skipped := len(inputs) - len(boxed):
-        _LOGGER.info("skipped: %d files without a box, listed in %s", skipped, SKIPPED)
-    return boxed
 
 
 def _detect(job: Job, items: Sequence[Input], interrupt: Interrupt) -> int:
