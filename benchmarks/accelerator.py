@@ -89,7 +89,7 @@ def _steps(channels: int, *, tiny: bool) -> dict[str, Any]:
                 in_flight.popleft().block_until_ready()
         return (time.perf_counter() - start) / count
 
-    take(10)
+    take(2)
     times = [take(size) for _ in range(windows)]
     return {
         "channels": channels,
