@@ -91,6 +91,17 @@ def test_missing_photos_of_the_list_are_counted(official, tmp_path):
         (celeba.LANDMARKS, "2\nh\n1.jpg 1 2 3 4 5 6 7 8 9 0\n", r"lists 1 photos, its first"),
         (
             celeba.LANDMARKS,
+            "1\nh\n1.jpg 1 2 3 4 5 6 7 8 9 0\n",
+            r"no points for 12 photos: ",
+        ),
+        (
+            celeba.LANDMARKS,
+            "3\nh\n1.jpg 1 2 3\n",
+            r"celeba.txt:3: 3 numbers after",
+        ),
+        (celeba.LANDMARKS, "name x y\n", r"celeba.txt:1: the first line must be the number"),
+        (
+            celeba.LANDMARKS,
             "2\nh\n000001.jpg 1 2 3 4 5 6 7 8 9 0\n000001.jpg 1 2 3 4 5 6 7 8 9 0\n",
             r"celeba.txt:4: 000001.jpg is listed a second time",
         ),

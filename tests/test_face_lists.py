@@ -46,6 +46,15 @@ def test_lists_with_a_box_hold_pairs(listed):
     assert source.name(0) == "lfw_5590/a.jpg"
 
 
+def test_paths_may_be_relative_to_a_root(listed, tmp_path):
+    moved = tmp_path / "lists" / "list.txt"
+    moved.parent.mkdir()
+    moved.write_text(MTFL)
+    assert len(mtfl.MtflFaces(str(moved), str(tmp_path))) == 1
+    with pytest.raises(DataError, match=r"list.txt:1: no such photo: .*lists/net_7876/a.jpg"):
+        mtfl.MtflFaces(str(moved))
+
+
 def test_attributes_may_be_missing(listed):
     listed.write_text(" ".join(MTFL.split()[:11]) + f"\n{MTFL}\n")
     source = mtfl.MtflFaces(str(listed))

@@ -31,11 +31,11 @@ def test_photos_are_small_and_look_the_same(tmp_path):
         Image.fromarray(smooth(*size)).save(tmp_path / "photos" / f"{name}.png")
     out = tmp_path / "out"
     total = shrink.shrink(FolderPhotos([str(tmp_path / "photos")]), out, 50, quality=90)
-    sizes = {"wide": (50, 22), "tall": (20, 50), "small": (20, 10), "thin": (50, 1)}
+    shrunk = {"wide": (50, 22), "tall": (20, 50), "small": (20, 10), "thin": (50, 1)}
     written = {path.stem: path for path in out.rglob("*.webp")}
     assert total == sum(path.stat().st_size for path in written.values())
-    assert written.keys() == sizes.keys()
-    for name, size in sizes.items():
+    assert written.keys() == shrunk.keys()
+    for name, size in shrunk.items():
         with Image.open(written[name]) as small:
             assert (small.format, small.size) == ("WEBP", size)
             difference = np.abs(np.asarray(small.convert("RGB"), float) - smooth(*size))

@@ -10,9 +10,10 @@ from PIL import Image
 from landmarks_jax import config as configuration
 from landmarks_jax.configs import base
 from landmarks_jax.data import cutting, framing
-from landmarks_jax.data.sources import celeba, folder, mtfl, registry, synthetic
+from landmarks_jax.data.sources import celeba, folder, registry, synthetic
 from landmarks_jax.data.sources.photos import source_digest, summary
 from landmarks_jax.system.errors import ConfigError, DataError
+from tests import datasets
 
 
 @pytest.fixture(autouse=True)
@@ -74,68 +75,6 @@ def test_mistakes_in_a_landmarks_table_are_named(text, message, tmp_path):
         registry.open_labelled(str(tmp_path / "points.csv"))
 
 
-def test_mtfl_lists_hold_all_x_before_all_y(tmp_path):
-    save(tmp_path / "AFLW" / "a.jpg")
-    save(tmp_path / "net" / "b.jpg")
-    listed = tmp_path / "list.txt"
-    listed.write_text(
-        "AFLW\\a.jpg 1 2 3 4 5 6 7 8 9 10 1 2 3 4\n net\\b.jpg 1 2 3 4 5 0 0 0 0 .5\n"
-    )
-    source = mtfl.MtflFaces(str(listed))
-    assert names(source) == ["AFLW/a.jpg", "net/b.jpg"]
-    assert source.points(0).tolist() == [[1, 6], [2, 7], [3, 8], [4, 9], [5, 10]]
-    assert source.points(1)[4].tolist() == [5, 0.5]
-    elsewhere = tmp_path / "lists" / "list.txt"
-    elsewhere.parent.mkdir()
-    elsewhere.write_text(listed.read_text())
-    assert len(mtfl.MtflFaces(str(elsewhere), str(tmp_path))) == 2
-    with pytest.raises(DataError, match=r"list.txt:1: no such photo: .*lists/AFLW/a.jpg"):
-        mtfl.MtflFaces(str(elsewhere))
-    listed.write_text("AFLW/a.jpg 1 2 3 4 5 6 7 8 9\n")
-    with pytest.raises(DataError, match=r"list.txt:1: 9 numbers after the photo, must be 10 or 14"):
-        mtfl.MtflFaces(str(listed))
-    listed.write_text("AFLW/a.jpg 1 2 3 4 5 6 7 8 9 x\n")
-    with pytest.raises(DataError, match=r"list.txt:1: 'x' is not a number"):
-        mtfl.MtflFaces(str(listed))
-
-
-def make_celeba(root):
-    for i in range(1, 4):
-        save(root / celeba.FOLDER / f"{i:06d}.jpg", size=(178, 218), color=(10 * i, 0, 0))
-    lines = [f"{i:06d}.jpg " + " ".join(str(10 * i + j) for j in range(10)) for i in range(1, 4)]
-    (root / celeba.LANDMARKS).write_text("3\nlefteye_x lefteye_y ...\n" + "\n".join(lines) + "\n")
-    return root
-
-
-def test_celeba_with_and_without_its_landmarks(tmp_path):
-    root = make_celeba(tmp_path)
-    (tmp_path / "test.txt").write_text("000002.jpg\n")
-    source = celeba.CelebaPhotos(str(root), [str(tmp_path / "test.txt")])
-    assert names(source) == ["img_align_celeba/000001.jpg", "img_align_celeba/000003.jpg"]
-    assert source.points(1).tolist() == [[30, 31], [32, 33], [34, 35], [36, 37], [38, 39]]
-    (root / celeba.LANDMARKS).unlink()
-    assert celeba.CelebaPhotos(str(root)).num_points == 0
-    with pytest.raises(
-        DataError, match=r"img_align_celeba: no such folder. Needed: CelebA, .*img_align_celeba.zip"
-    ):
-        celeba.CelebaPhotos(str(tmp_path / "img_align_celeba"))
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("3\nh\n000001.jpg 1 2 3\n", r"celeba.txt:3: 3 numbers after the file, not 10"),
-        ("4\nh\n000001.jpg 1 2 3 4 5 6 7 8 9 0\n", r"lists 1 photos, its first line says 4"),
-        ("1\nh\n000001.jpg 1 2 3 4 5 6 7 8 9 0\n", r"no points for 2 photos: .*000002.jpg"),
-        ("name x y\n", r"celeba.txt:1: the first line must be the number"),
-    ],
-)
-def test_mistakes_in_celebas_list_are_named(text, message, tmp_path):
-    (make_celeba(tmp_path) / celeba.LANDMARKS).write_text(text)
-    with pytest.raises(DataError, match=message):
-        celeba.CelebaPhotos(str(tmp_path))
-
-
 def data_config(**fields):
     defaults = {"source": "folder", "roots": (), "exclude": (), "landmarks": ""}
     sizes = {"split": "all", "num_synthetic": 7, "synthetic_seed": 1, "canvas_size": 32}
@@ -143,7 +82,7 @@ def data_config(**fields):
 
 
 def test_open_source_follows_the_config(tmp_path):
-    root = make_celeba(tmp_path)
+    root = datasets.celeba(tmp_path, (3, 0, 0))
     assert len(registry.open_source(data_config(roots=(str(root),)))) == 3
     assert registry.open_source(data_config(source="celeba", roots=(str(root),))).num_points == 5
     faces = registry.open_source(data_config(source="synthetic"))
@@ -208,7 +147,7 @@ def test_open_labelled_needs_a_list(tmp_path):
 
 
 def test_load_all_is_in_order_and_names_a_broken_photo(tmp_path):
-    source = celeba.CelebaPhotos(str(make_celeba(tmp_path)))
+    source = celeba.CelebaPhotos(str(datasets.celeba(tmp_path, (3, 0, 0))))
     frame = framing.Framing(20, 16, "box")
     canvases, points = cutting.load_all(source, frame)
     assert canvases.shape == (3, 20, 20, 3)
