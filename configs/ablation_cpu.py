@@ -1,4 +1,4 @@
-r"""Real photos for 500 steps, on processor cores: the base of the ablation's trainings.
+r"""Face photos for 500 steps, on CPU cores: the base of the ablation.
 
 `faces_cpu` with the paper's loss alone (no helping terms, taps as they are), VGG-16's first three
 blocks, and a cosine over the steps, from the prepared form; every row of the ablation is
@@ -8,7 +8,7 @@ this with one thing changed.
     landmarks-jax train --config ablation_cpu --workdir runs/ablation_cpu/all-k10-seed0
     landmarks-jax eval --workdir runs/ablation_cpu/all-k10-seed0
 
-12 minutes on one core; docs/tables.md says how all rows are made by one command.
+12 minutes on one core; docs/tables.md gives the command that makes all rows.
 """
 
 from ml_collections import ConfigDict

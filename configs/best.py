@@ -1,8 +1,8 @@
-r"""What served best on real photos, at the paper's widths, for an accelerator.
+r"""What worked best on face photos, at the paper's widths, for an accelerator.
 
-`faces` with the two helping terms and balanced taps, views that move more, and AFLW's training
-photos, unlabelled, beside the CelebA photos: heads turn there, in CelebA hardly. From the folders
-of `faces` and AFLW's under `data/aflw`:
+`faces` with the two helping terms and balanced taps, views that vary more, and AFLW's training
+photos, unlabelled, besides CelebA's: AFLW has rotated heads, CelebA hardly any. From the folders of
+`faces` and AFLW's under `data/aflw`:
 
     landmarks-jax prepare --config faces --out prepared/celeba-160
     landmarks-jax prepare --config faces --out prepared/aflw-160 \
@@ -11,8 +11,8 @@ of `faces` and AFLW's under `data/aflw`:
     landmarks-jax train --config best --workdir runs/best
     landmarks-jax eval --workdir runs/best
 
-Not run yet: the choices were made at the size of `best_cpu`. In sittings of some minutes, from
-photos packed small (docs/hardware.md):
+Not run yet: the choices were made at the size of `best_cpu`. In sessions of some minutes, from
+small copies of the photos (docs/hardware.md):
 
     landmarks-jax session --config best --photos packed --photos packed-aflw:tight \
         --photos packed-aflw:tight --photos packed-aflw:tight \

@@ -1,4 +1,4 @@
-r"""The best so far on real photos, small enough for two processor cores.
+r"""The best result on face photos so far, small enough for two CPU cores.
 
 `best` with views of 48 pixels, a narrow model and VGG-16's first two blocks:
 
@@ -9,7 +9,7 @@ r"""The best so far on real photos, small enough for two processor cores.
     landmarks-jax train --config best_cpu --workdir runs/best_cpu
     landmarks-jax eval --workdir runs/best_cpu
 
-91 minutes on two cores that did other work besides, 110 at most. Forward error on AFLW-995 with all
+91 minutes on two cores shared with other work, 110 at most. Forward error on AFLW-995 with all
 labels: 10.9 % center (mean shape 24.1), 8.1 % box (mean shape 14.8).
 """
 

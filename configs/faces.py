@@ -1,4 +1,4 @@
-"""Real photos with the paper's model, on an accelerator.
+"""Face photos with the paper's model, on an accelerator.
 
 Face photos without annotation under `data/celeba/img_align_celeba` and `data/celeba_crops` (any
 folders do: --config.data.roots), MAFL's test ids left out, and VGG-16's first three blocks:

@@ -1,11 +1,11 @@
-"""Real photos with a narrow model, on two processor cores.
+"""Face photos with a narrow model, on two CPU cores.
 
 The photos of `faces`, 48 pixels a side, and VGG-16's first two blocks:
 
     landmarks-jax train --config faces_cpu --workdir runs/faces_cpu
     landmarks-jax eval --workdir runs/faces_cpu
 
-29 minutes on two cores that did other work besides, 44 at most. Forward error on AFLW-995 with all
+29 minutes on two cores shared with other work, 44 at most. Forward error on AFLW-995 with all
 labels: 16.4 % center (mean shape 24.1), 10.2 % box (mean shape 14.8).
 """
 

@@ -1,10 +1,10 @@
-r"""Your own pictures of one kind of thing, without any annotation.
+r"""Your own images of one kind of object, without labels.
 
     landmarks-jax train --config folder --workdir runs/mine \
-        --config.data.roots="('path/to/pictures',)"
+        --config.data.roots="('path/to/images',)"
 
-The quickstart's narrow model, 30 minutes on two processor cores. Look at `runs/mine/pictures` while
-it trains: the points should settle on the same spot of every picture. With VGG-16 weights (see the
+The quickstart's narrow model, 30 minutes on two CPU cores. Look at `runs/mine/pictures` while
+it trains: the points should settle on the same spot of every image. With VGG-16 weights (see the
 README) they settle much sooner:
 
         --config.perceptual.weights=data/weights/vgg16.npz --config.perceptual.balance=True \
@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
     """The quickstart on a folder to be named, by the clock."""
     config = quickstart.get_config()
     config.data.source = "folder"
-    config.data.canvas_size = 60  # own pictures: the view shows the middle four fifths
+    config.data.canvas_size = 60  # own images: the view shows the middle four fifths
     config.perceptual.taps = ("relu1_2", "relu2_2")
     config.optimizer.cosine_steps = 0
     config.train.steps = 0

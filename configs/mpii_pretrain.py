@@ -10,7 +10,7 @@ docs/pretraining.md. For one accelerator. Not run yet: neither its time nor its 
 
 The paper speaks of 19 joints and MPII has 16. Its head is dropped afterwards, so that the number
 reaches no landmark model. The paper does not say how it pretrained; what stands here is the usual:
-squared errors against Gaussian maps, random turns and sizes.
+squared errors against Gaussian maps, random rotations and scales.
 """
 
 from ml_collections import ConfigDict

@@ -1,9 +1,9 @@
-"""Embedded faces, a narrow model: the whole program once through, on two processor cores.
+"""Synthetic faces and a narrow model, on two CPU cores.
 
-landmarks-jax train && landmarks-jax eval
+    landmarks-jax train && landmarks-jax eval
 
 Under 11 minutes on two cores: 9 of training, the rest compiling and scoring. Forward error on
-held-out embedded faces with all labels: 10.5 % (mean shape 23.5, untrained 23.0).
+held-out synthetic faces with all labels: 10.5 % (mean shape 23.5, untrained 23.0).
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,6 @@
-"""docs/tutorial.ipynb: executed with a narrow model, and its stored outputs looked over.
+"""docs/tutorial.ipynb: executed with a narrow model, and its stored outputs checked.
 
-`jupyter execute --inplace docs/tutorial.ipynb` makes the outputs anew.
+`jupyter execute --inplace docs/tutorial.ipynb` renews the outputs.
 """
 
 import csv
@@ -21,7 +21,7 @@ MAX_BYTES = 300_000
 # What replaces the cell tagged `parameters`, below a line that sets FOLDER.
 # Sizes are those of `running.shrink`: what test_commands.py compiled need not be compiled again.
 SMALL = """
-NUM_PICTURES, NUM_FIT, NUM_SCORE, STEPS = 16, 12, 8, 4
+NUM_IMAGES, NUM_FIT, NUM_SCORE, STEPS = 16, 12, 8, 4
 OPTIONS = [
     "--config.data.canvas_size=20",
     "--config.views.size=16",
@@ -34,7 +34,7 @@ OPTIONS = [
     "--config.train.picture_every=2",
 ]
 """
-LEFT = """
+VALUES = """
 import json
 
 print(json.dumps({
@@ -52,8 +52,8 @@ def cells() -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def left(tmp_path_factory):
-    """The folder that an execution from `docs` filled, and the values that it left behind."""
+def executed(tmp_path_factory):
+    """The folder that an execution in `docs` filled, and the values of its variables."""
     missing = [m for m in ("nbclient", "ipykernel") if importlib.util.find_spec(m) is None]
     if missing and os.environ.get("CI") == "true":
         pytest.fail(f"{missing[0]} is missing: install the extra `test`")
@@ -66,7 +66,7 @@ def left(tmp_path_factory):
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     (parameters,) = (c for c in notebook.cells if "parameters" in c.metadata.get("tags", ()))
     parameters.source = f"from pathlib import Path\n\nFOLDER = Path({str(folder)!r})\n{SMALL}"
-    notebook.cells.append(nbformat.v4.new_code_cell(LEFT))
+    notebook.cells.append(nbformat.v4.new_code_cell(VALUES))
     with pytest.MonkeyPatch.context() as patch:
         # Nothing of the user's is read or written: kernels, settings, history, caches.
         for name in ("JUPYTER_DATA_DIR", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):
@@ -80,8 +80,9 @@ def left(tmp_path_factory):
     return folder, json.loads(output.text)
 
 
-def test_it_trains_and_scores(left):
-    folder, values = left
+@pytest.mark.slow
+def test_it_trains_and_scores(executed):
+    folder, values = executed
     assert values["folder"] == str(ROOT)
     assert sorted(p.name for p in (folder / "run" / "pictures").iterdir()) == [
         "step-000002.png",
@@ -96,8 +97,9 @@ def test_it_trains_and_scores(left):
     assert summary["scores"][0]["forward"] == pytest.approx(forward, abs=1e-3)
 
 
-def test_its_detector_finds_the_same_in_python_and_on_the_command_line(left):
-    folder, values = left
+@pytest.mark.slow
+def test_its_detector_finds_the_same_in_python_and_on_the_command_line(executed):
+    folder, values = executed
     landmarks = np.array(values["landmarks"])
     assert landmarks.shape == (6, 3, 2)
     assert np.array(values["labelled"]).shape == (6, 5, 2)
@@ -115,7 +117,7 @@ def test_its_detector_finds_the_same_in_python_and_on_the_command_line(left):
     np.testing.assert_allclose(again.confidence, values["confidence"], atol=1e-3)
 
 
-def test_the_stored_outputs_are_of_one_whole_run():
+def test_the_stored_outputs_come_from_one_complete_run():
     code = [cell for cell in cells() if cell["cell_type"] == "code"]
     assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
     outputs = [output for cell in code for output in cell["outputs"]]
@@ -124,6 +126,6 @@ def test_the_stored_outputs_are_of_one_whole_run():
     assert NOTEBOOK.stat().st_size < MAX_BYTES
     printed = "".join(line for output in outputs for line in output.get("text", ()))
     source = "".join(line for cell in code for line in cell["source"])
-    for pattern, line in (("NUM_PICTURES", "{} pictures"), ("STEPS", "\nstep {}  loss")):
+    for pattern, line in (("NUM_IMAGES", "{} images"), ("STEPS", "\nstep {}  loss")):
         value = re.search(rf"^{pattern} = (\d+)", source, re.MULTILINE)[1]
         assert line.format(value) in printed
