@@ -1,7 +1,6 @@
 """Unsupervised landmark discovery in JAX and Flax.
 
-`load_detector` finds landmarks with a trained detector; the rest of the package trains and scores
-them.
+`load_detector` loads a trained detector; the rest of the package trains and scores detectors.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ __all__ = ["LandmarkDetector", "Landmarks", "load_detector"]
 
 
 def __getattr__(name: str) -> Any:
-    """Imports JAX and Flax at the first use of what needs them."""
+    """Imports the inference API, and with it JAX and Flax, on first use."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from landmarks_jax.inference import api  # noqa: PLC0415

@@ -8,31 +8,16 @@ import numpy as np
 import pytest
 
 from landmarks_jax.evaluation import run_evaluation
-from landmarks_jax.inference import detector, graph_export, packed_file
-from landmarks_jax.tasks import task_of
-from landmarks_jax.training import checkpoints, run_folder, sharding
-from landmarks_jax.training import state as states
-from tests.running import call, narrow
+from landmarks_jax.inference import graph_export, packed_file
+from landmarks_jax.inference.export_formats import FORMATS, ExportFormat
+from landmarks_jax.training import checkpoints, run_folder
+from tests.packing import NUM_LANDMARKS
+from tests.running import call, finished_run
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run on synthetic faces with a random checkpoint: nothing is compiled or trained."""
-    workdir = tmp_path_factory.mktemp("run")
-    config = narrow()
-    config.eval.num_fit, config.eval.num_score = 12, 10
-    run_folder.claim(workdir, config, run_folder.Record("", "", notes=["a note"]))
-    mesh = sharding.make_mesh(jax.local_devices()[:1])
-    like = states.abstract_state(config, task_of(config).build_networks(config), mesh)
-    rng = np.random.default_rng(0)
-
-    def draw(leaf):
-        drawn = rng.uniform(0.1, 0.5, leaf.shape).astype(leaf.dtype)
-        return jax.device_put(drawn, leaf.sharding)
-
-    with checkpoints.Checkpoints(workdir) as saved:
-        saved.save(7, jax.tree.map(draw, like), 90.0)
-    return workdir
+    return finished_run(tmp_path_factory.mktemp("run"))
 
 
 def export(out, *arguments):
@@ -62,26 +47,17 @@ def detector_file(run, tmp_path_factory):
 
 
 def test_a_run_is_packed_with_its_regressor_and_scores(run, detector_file):
-    content = packed_file.read(detector_file)
+    """What `pack_run` gives, see its tests."""
+    packed = packed_file.read(detector_file)
     config = run_folder.read_config(run)
     trained = run_evaluation.trained_variables(checkpoints.restore(run, config).state)
-    jax.tree.map(np.testing.assert_array_equal, dict(content.variables), trained)
-    assert content.config == packed_file.inference_config(config)
-    summary = content.summary
-    assert summary["notes"] == ["a note"]
-    assert summary["provenance"]["command"].startswith("landmarks-jax export --out=")
-    assert (summary["provenance"]["steps"], summary["provenance"]["training_minutes"]) == (7, 1.5)
-    assert len(summary["point_names"]) == 5
-    (score,) = summary["scores"]
-    assert (score["fit"]["faces"], score["score"]["faces"]) == (12, 10)
-
-    # The error, by hand from the file.
-    (protocol,) = run_evaluation.open_faces(config)
-    views = detector.ViewDetector(content.config, content.variables)
-    missed = content.regressor(views(protocol.score.views)) - protocol.score.points
-    eyes = protocol.score.points[:, 0] - protocol.score.points[:, 1]
-    error = 100 * np.linalg.norm(missed, axis=-1) / np.linalg.norm(eyes, axis=-1)[:, None]
-    assert score["forward"] == pytest.approx(error.mean(), abs=1e-3)
+    jax.tree.map(np.testing.assert_array_equal, dict(packed.variables), trained)
+    assert packed.config == packed_file.inference_config(config)
+    assert packed.num_labelled == len(packed.summary["point_names"]) == 5
+    assert packed.summary["provenance"]["command"].startswith("landmarks-jax export --out=")
+    assert packed.summary["provenance"]["steps"] == 4
+    (score,) = packed.summary["scores"]
+    assert (score["fit"]["faces"], score["score"]["faces"]) == (12, 8)
 
 
 def test_the_card_is_written_beside_it(detector_file):
@@ -115,7 +91,7 @@ def test_a_run_without_labelled_faces(run, tmp_path):
     config = run_folder.read_config(run).unlock()
     config.eval.protocols, config.eval.aflw = ("aflw-995",), "/no/aflw"
     missing = tmp_path / "run"
-    run_folder.claim(missing, config, run_folder.Record("", ""))
+    run_folder.claim(missing, config, run_folder.Record("", "", {}))
     out = tmp_path / "out.safetensors"
     assert re.search(
         r"/no/aflw/training\.txt.*--noregressor packs without", refused(out, f"--workdir={missing}")
@@ -153,7 +129,15 @@ def test_wrong_command_lines_are_refused_with_one_line(run, detector_file, tmp_p
     assert "--out" in call("export", detector)[2]
 
 
-def test_a_file_is_written_whole_or_not_at_all(detector_file, tmp_path, monkeypatch):
+def test_a_new_format_is_one_entry(packed_path, tmp_path, monkeypatch):
+    form = ExportFormat("the number of landmarks", lambda packed, precision: b"%d" % NUM_LANDMARKS)
+    monkeypatch.setitem(FORMATS, "count", form)
+    assert "count: the number of landmarks" in " ".join(call("export", "--help")[1].split())
+    export(tmp_path / "out", f"--detector={packed_path}", "--format=count")
+    assert (tmp_path / "out").read_bytes() == b"3"
+
+
+def test_a_file_is_written_atomically(detector_file, tmp_path, monkeypatch):
     out = tmp_path / "out.stablehlo"
     out.write_bytes(b"before")
     source = f"--detector={detector_file}"

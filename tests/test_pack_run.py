@@ -41,7 +41,7 @@ def run(tmp_path_factory):
     run_folder.claim(
         workdir,
         config,
-        run_folder.Record("a", "", notes=["a note"], hardware=["2 processor cores"]),
+        run_folder.Record("a", "", {}, notes=["a note"], hardware=["2 processor cores"]),
     )
     with checkpoints.Checkpoints(workdir) as saved:
         saved.save(7, state, 90.0)
@@ -214,5 +214,5 @@ def test_the_regressor_is_for_the_views_of_the_runs_crop(crop, order, tmp_path):
     }
     config = narrow(data__crop=crop)
     workdir = tmp_path / "run"
-    run_folder.claim(workdir, config, run_folder.Record("", ""))
+    run_folder.claim(workdir, config, run_folder.Record("", "", {}))
     assert [protocol.crop for protocol in pack_run.open_faces(workdir, places)] == order
