@@ -84,7 +84,7 @@ def similarity(angle: Array, scale: Array, shift: Array) -> Array:
     return xp.stack(rows, -2)
 
 
-def turned_box(points: Array, angle: Array, margin: Array) -> Array:
+def rotated_box(points: Array, angle: Array, margin: Array) -> Array:
     """The map from a view to the box that it shows of a turned picture: how box views are made.
 
     The picture turns by `-angle` and its points with it. The view shows the upright box of the

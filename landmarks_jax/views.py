@@ -107,7 +107,7 @@ def draw_box_maps(
         deviations = jnp.clip(jax.random.normal(spread), -most, most)
         return _draw_angle(turn, config, view), config.margin + config.margin_std * deviations
 
-    return geometry.turned_box(points, *jax.vmap(draw)(keys))
+    return geometry.rotated_box(points, *jax.vmap(draw)(keys))
 
 
 def draw_bumps(keys: jax.Array, std: float) -> jax.Array:

@@ -31,6 +31,14 @@ from landmarks_jax.training import state as states
 ROOT = Path(__file__).parent.parent
 
 
+# Fields of `narrow` that make a step quick to compile, for tests of everything around the networks.
+TINY = {
+    "model__detector": "tests.tiny_detector",
+    "model__residual_blocks": 0,
+    "objective__composition": "baseline",
+}
+
+
 def narrow(**fields: object) -> ConfigDict:
     """The base configuration, narrow; `fields` as `data__crop="box"`."""
     config = base.get_config()

@@ -16,6 +16,7 @@ from landmarks_jax.tasks.task import Frozen
 from landmarks_jax.training import accumulation
 from landmarks_jax.training import state as training_state
 from landmarks_jax.training import step as training_step
+from tests.running import TINY
 
 pytestmark = pytest.mark.usefixtures("module_x64")
 
@@ -34,6 +35,7 @@ def test_the_gradient_is_the_mean_of_the_gradients_of_the_parts(narrow_config, f
         train__accumulate=COUNT,
         objective__task=task,
         objective__composition="inter",
+        model__detector=TINY["model__detector"],
     )
     rng = np.random.default_rng(0)
     weights, points = {}, None

@@ -62,7 +62,7 @@ def test_a_view_is_the_photo_turned_cropped_and_resized(degrees, margin):
     photo = smooth_photo()
     wanted, places = by_scipy_and_pillow(photo, FACE, degrees, margin, SIZE)
     canvas, points = FRAME.cut(photo, FACE)
-    maps = geometry.turned_box(points[None], np.deg2rad([degrees]), np.array([margin]))
+    maps = geometry.rotated_box(points[None], np.deg2rad([degrees]), np.array([margin]))
     found = views.warp(canvas[None], np.asarray(maps, np.float32), SIZE)[0]
     # Grey levels: the canvas is rounded to whole ones, and both resizes shrink a little.
     assert np.abs(found - wanted).max() < 4
@@ -82,7 +82,7 @@ def test_upright_with_the_mean_margin_it_is_evaluations_box_up_to_rounding():
         left, top, right, bottom = FRAME.canvas_rectangle(points)
         origin, sides = np.array([left, top]), np.array([right - left, bottom - top])
         in_canvas = 2 * (points + 0.5 - origin) / sides - 1
-        affine = geometry.turned_box(in_canvas, np.zeros(()), np.array(0.7))
+        affine = geometry.rotated_box(in_canvas, np.zeros(()), np.array(0.7))
         corners = geometry.apply(affine, np.array([[-1.0, -1.0], [1.0, 1.0]]))
         edges = (corners + 1) / 2 * sides + origin
         wanted = np.reshape(Framing(SIZE, SIZE, "box").view_rectangle(size, points), (2, 2))
@@ -91,7 +91,7 @@ def test_upright_with_the_mean_margin_it_is_evaluations_box_up_to_rounding():
     assert abs(np.mean(differences)) < 0.05  # neither larger nor smaller on average
     view, places = Framing(SIZE, SIZE, "box").cut(photo, FACE)
     canvas, points = FRAME.cut(photo, FACE)
-    affine = geometry.turned_box(points, np.zeros(()), np.array(0.7))
+    affine = geometry.rotated_box(points, np.zeros(()), np.array(0.7))
     found = np.asarray(views.warp(canvas[None], affine[None].astype(np.float32), SIZE)[0])
     assert np.abs(found - view).mean() < 2.5
     in_view = geometry.apply(geometry.invert(affine), points)
@@ -139,7 +139,7 @@ def test_the_canvas_holds_every_view_and_hardly_more(limit):
         left, top, right, bottom = frame.canvas_rectangle(face)
         points = 2 * (face + 0.5 - [left, top]) / [right - left, bottom - top] - 1
         angles = np.deg2rad(np.linspace(-limit, limit, 61))
-        maps = geometry.turned_box(np.tile(points, (61, 1, 1)), angles, np.full(61, 0.86))
+        maps = geometry.rotated_box(np.tile(points, (61, 1, 1)), angles, np.full(61, 0.86))
         corners = np.array([[-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0], [1.0, 1.0]])
         reached.append(np.abs(geometry.apply(maps, corners)).max())
     assert max(reached) <= 1 + 1e-6
@@ -152,7 +152,7 @@ def test_the_middle_view_has_about_the_canvass_resolution():
     for face, within in ((square, 0.01), (FACE, 0.1)):
         left, _, right, _ = frame.canvas_rectangle(face)
         points = 2 * (face - face.mean(0)) / (right - left)
-        sides = np.diag(geometry.turned_box(points, np.zeros(()), np.array(0.7))[:, :2])
+        sides = np.diag(geometry.rotated_box(points, np.zeros(()), np.array(0.7))[:, :2])
         np.testing.assert_allclose(sides * frame.canvas_size / 128, 1.0, atol=within)
 
 
@@ -259,7 +259,7 @@ def test_landmarks_are_carried_through_both_maps(bent):
     points = rng.uniform(-0.4, 0.4, (3, 5, 2))
     angles, margins = np.array([[0.5, -0.3, 0.0], [-0.2, 0.6, 0.3]]), np.array([0.72, 0.65])
     maps = [
-        geometry.turned_box(points, angle, np.full(3, margin)).astype(np.float32)
+        geometry.rotated_box(points, angle, np.full(3, margin)).astype(np.float32)
         for angle, margin in zip(angles, margins, strict=True)
     ]
     # The views are stretched, each its own way.

@@ -7,8 +7,10 @@ import pytest
 from ml_collections import ConfigDict
 
 from landmarks_jax import config as configuration
-from landmarks_jax.configs import base
+from landmarks_jax.configs import base, mpii_pretrain, paper, released
 from landmarks_jax.system.errors import ConfigError
+from landmarks_jax.tasks import task_of
+from tests.running import narrow
 
 CONFIGS = sorted(
     path.stem
@@ -217,3 +219,38 @@ def test_ranges_and_choices_name_real_fields():
     everything = set(flat(base.get_config()))
     assert set(configuration.RANGES) <= everything
     assert set(configuration.CHOICES) <= everything
+
+
+BOX = {"data__crop": "box", "views__scale_std": 0.0, "views__shift_std": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"views__scale_std": 0.05}, r"config.views.scale_std = 0.05: must be 0.0 with .*'box'"),
+        ({"views__shift_std": 0.04}, r"config.views.shift_std = 0.04: must be 0.0 with"),
+        ({"views__scale_range": (1.0, 1.5)}, r"scale_range = \(1.0, 1.5\): must be \(1.0, 1.0\)"),
+        ({"views__margin_std": 0.2}, r"config.views.margin_std = 0.2: .* config.views.margin / 4"),
+        ({"data__crop": "center", "views__margin": 0.6}, r"config.views.margin = 0.6: must be 0.7"),
+        ({"data__crop": "tight", "views__margin_std": 0.0}, r"margin_std = 0.0: must be 0.04 unl"),
+    ],
+)
+def test_fields_that_the_crop_does_not_use_are_refused(fields, message):
+    config = narrow(**(BOX | fields))
+    with pytest.raises(ConfigError, match=message) as error:
+        configuration.validate(config)
+    assert "\n" not in str(error.value)
+
+
+def _describe(config):
+    return task_of(config).describe(config)
+
+
+def test_tables_say_what_a_run_was_trained_on():
+    assert _describe(paper.get_config()) == "trained with the center crop, without annotation"
+    assert _describe(narrow(data__crop="tight")).startswith("trained with the tight crop")
+    assert _describe(released.get_config()) == (
+        "trained with the box crop, made from the annotation: views are boxes of the rotated "
+        "points with a margin of 70 ± 4 %"
+    )
+    assert _describe(mpii_pretrain.get_config()).startswith("trained on annotated joints")

@@ -83,9 +83,9 @@ def test_a_narrow_base_is_traced_once_a_shape_and_has_no_known_count(monkeypatch
 
 def test_box_views_are_traced_with_the_points_they_are_made_from(monkeypatch):
     base, seen = narrow_base(released.get_config()), []
-    real = geometry.turned_box
+    real = geometry.rotated_box
     monkeypatch.setattr(
-        geometry, "turned_box", lambda points, *a: seen.append(points.shape) or real(points, *a)
+        geometry, "rotated_box", lambda points, *a: seen.append(points.shape) or real(points, *a)
     )
     assert base.config.data.crop == "box"
     dry_run.trace(config_of(CELLS["all-k10"], base, 0))

@@ -1,7 +1,7 @@
 """Canvases for box views: enough of a photo around its points to rotate it first.
 
 With crop `box` a training view is the box of the *rotated* points with a random margin
-(`geometry.turned_box`), so its place is not known when the photo is cut. The canvas therefore
+(`geometry.rotated_box`), so its place is not known when the photo is cut. The canvas therefore
 covers a square of the photo, centred on the box of the upright points, that contains every view
 that can be drawn; beyond the photo it is replicated border. The square keeps its shape: an angle in
 the canvas is the same angle in the photo.

@@ -1,4 +1,4 @@
-"""The crops of training: what they ask of a configuration, and what tables and the log say."""
+"""Box views end to end: from decoded photos, from their prepared form, and resident."""
 
 import json
 import logging
@@ -8,52 +8,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from landmarks_jax.configs import mpii_pretrain, paper, released
 from landmarks_jax.data import prepared
 from landmarks_jax.data.loader import framing_of
 from landmarks_jax.data.sources import registry
-from landmarks_jax.data.sources.photos import source_digest
 from landmarks_jax.evaluation import run_evaluation
-from landmarks_jax.system.errors import ConfigError, DataError, WorkdirError
-from landmarks_jax.tasks import landmarks, task_of
-from landmarks_jax.training import loop, run_folder
-from tests.running import narrow
+from landmarks_jax.system.errors import ConfigError, DataError
+from landmarks_jax.tasks import landmarks
+from landmarks_jax.training import loop
+from tests.running import TINY, narrow
 from tests.test_box_views import smooth_photo
 
 BOX = {"data__crop": "box", "views__scale_std": 0.0, "views__shift_std": 0.0}
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"views__scale_std": 0.05}, r"config.views.scale_std = 0.05: must be 0.0 with .*'box'"),
-        ({"views__shift_std": 0.04}, r"config.views.shift_std = 0.04: must be 0.0 with"),
-        ({"views__scale_range": (1.0, 1.5)}, r"scale_range = \(1.0, 1.5\): must be \(1.0, 1.0\)"),
-        ({"views__margin_std": 0.2}, r"config.views.margin_std = 0.2: .* config.views.margin / 4"),
-        ({"data__crop": "center", "views__margin": 0.6}, r"config.views.margin = 0.6: must be 0.7"),
-        ({"data__crop": "tight", "views__margin_std": 0.0}, r"margin_std = 0.0: must be 0.04 unl"),
-    ],
-)
-def test_fields_that_the_crop_has_no_use_for_are_refused(fields, message, tmp_path):
-    config = narrow(**(BOX | fields))
-    with pytest.raises(ConfigError, match=message) as error:
-        loop.train(config, tmp_path / "run")
-    assert "\n" not in str(error.value)
-    assert not (tmp_path / "run").exists()
-
-
-def test_tables_say_what_a_run_was_trained_on():
-    assert describe(paper.get_config()) == "trained with the center crop, without annotation"
-    assert describe(narrow(data__crop="tight")).startswith("trained with the tight crop")
-    assert describe(released.get_config()) == (
-        "trained with the box crop, made from the annotation: views are boxes of the rotated "
-        "points with a margin of 70 ± 4 %"
-    )
-    assert describe(mpii_pretrain.get_config()).startswith("trained on annotated joints")
-
-
-def describe(config):
-    return task_of(config).describe(config)
 
 
 @pytest.fixture(name="table")
@@ -83,8 +48,7 @@ def test_box_views_train_alike_from_photos_prepared_and_resident(
 ):
     config = narrow(
         **BOX, data__source="folder", data__landmarks=str(table), views__bend_std=0.03,
-        objective__equivariance_weight=1.0, objective__composition="baseline", train__steps=2,
-        train__picture_every=2,
+        objective__equivariance_weight=1.0, train__steps=2, train__picture_every=2, **TINY,
     )  # fmt: skip
     compiled, lowered = [], jax.stages.Lowered.compile
     monkeypatch.setattr(
@@ -125,16 +89,6 @@ def test_box_views_train_alike_from_photos_prepared_and_resident(
         run_evaluation.open_faces(
             config, fit=str(tmp_path / "made"), score=str(table), crops=("box",)
         )
-
-    # A run of upright boxes, from before there were box views, does not go on with others.
-    record = tmp_path / "read" / run_folder.RECORD_FILE
-    run = json.loads(record.read_text())
-    digest = source_digest(registry.open_labelled(str(table)))
-    assert run["data_digest"] != digest
-    record.write_text(json.dumps(run | {"data_digest": digest}))
-    config.train.steps = 3
-    with pytest.raises(WorkdirError, match="other photos"):
-        loop.train(config, tmp_path / "read")
 
 
 def test_points_without_a_box_stop_a_training_before_it_starts(table, tmp_path):
