@@ -25,7 +25,7 @@ def get_config() -> ConfigDict:
     config.data.source = "mpii"
     config.data.roots = ("data/mpii",)
     config.data.split = "train"
-    config.data.canvas_size = 192  # 1.5 views: a turned or shrunken view still finds the photo
+    config.data.canvas_size = 192  # 1.5 views: a rotated or smaller view still finds the photo
     config.views.rotation_std = (20.0, 20.0)
     config.views.scale_range = (0.75, 1.25)
     config.views.scale_std = 0.0

@@ -28,11 +28,12 @@ from landmarks_jax.training import state as states
 from tests.running import (
     ROOT,
     call,
-    command,
-    finish,
+    finished_run,
     flags,
     narrow,
+    shared_compilation,
     shrink,
+    train,
     write_photos,
     write_vgg,
 )
@@ -48,12 +49,9 @@ def own_cache(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A narrow run on synthetic faces, four steps long."""
-    workdir = tmp_path_factory.mktemp("trained")
-    config = narrow()
-    loop.train(config, workdir)
-    return workdir, config
+def workdir(tmp_path_factory):
+    """A narrow run on synthetic faces of four steps."""
+    return finished_run(tmp_path_factory.mktemp("finished"))
 
 
 def celeba(folder: Path, count: int = 12) -> Path:
@@ -142,8 +140,7 @@ def test_compositions_with_and_without_intermediate_train_and_draws_its_picture(
     assert (tmp_path / "pictures" / "step-000001.png").exists()
 
 
-def test_evaluation_writes_json_tables_curve_and_page(trained, capsys):
-    workdir, _ = trained
+def test_evaluation_writes_json_tables_curve_and_page(workdir, capsys):
     code, out, err = call("eval", f"--workdir={workdir}")
     assert code == 0, err
     result = json.loads((workdir / "evaluation" / "synthetic-center.json").read_text())
@@ -175,8 +172,7 @@ def test_evaluation_writes_json_tables_curve_and_page(trained, capsys):
     assert mean_shape == pytest.approx(100 * errors.mean(), abs=1e-3)
 
 
-def test_evaluation_on_the_users_own_lists(trained, tmp_path):
-    workdir, _ = trained
+def test_evaluation_on_the_users_own_lists(workdir, tmp_path):
     fit, score = mtfl(tmp_path / "fit", 14), mtfl(tmp_path / "score", 6)
     table = run_evaluation.evaluate_run(
         workdir, fit=str(fit), score=str(score), crops=("tight", "box")
@@ -203,13 +199,13 @@ def test_evaluation_on_the_users_own_lists(trained, tmp_path):
     np.testing.assert_allclose(first, second, rtol=0.05)
 
 
-def test_aflw_protocols_have_both_crops(trained, tmp_path):
-    workdir, _ = trained
+def test_aflw_protocols_have_both_crops(workdir, tmp_path):
     folder = mtfl(tmp_path / "aflw", 12).parent
     for name in ("training", "testing", "dev_fit", "dev_score"):
         (folder / f"{name}.txt").write_text((folder / "faces.txt").read_text())
-    for protocol in ("aflw-995", "aflw-dev"):
-        table = run_evaluation.evaluate_run(workdir, protocol_names=[protocol], aflw=str(folder))
+    names = ["aflw-995", "aflw-dev"]
+    table = run_evaluation.evaluate_run(workdir, protocol_names=names, aflw=str(folder))
+    for protocol in names:
         assert f"| {protocol} | center |" in table
         assert f"| {protocol} | box |" in table
         assert "not comparable" in table
@@ -220,7 +216,7 @@ def test_prepared_training_and_evaluation_without_tensorflow(tmp_path, monkeypat
     write_photos(tmp_path / "photos", 20)
     config = narrow(data__source="folder", data__roots=(str(tmp_path / "photos"),))
     config.train.steps = 3
-    assert loop.train(config, tmp_path / "photos-run") == 0
+    assert train(config, tmp_path / "photos-run") == 0
 
     for name in ("tensorflow", "tensorflow_datasets", "keras", "landmarks_jax.data.pipeline"):
         monkeypatch.setitem(sys.modules, name, None)
@@ -229,7 +225,8 @@ def test_prepared_training_and_evaluation_without_tensorflow(tmp_path, monkeypat
     assert "20 canvases of 20 pixels" in out
     config.data.source, config.data.roots = "prepared", (str(tmp_path / "out"),)
     run = tmp_path / "prepared-run"
-    code, _, err = call("train", *flags(config), f"--workdir={run}")
+    with shared_compilation():
+        code, _, err = call("train", *flags(config), f"--workdir={run}")
     assert code == 0, err
     fields = ("step", "loss", "norm_detector", "norm_generator")
     metrics = [
@@ -324,14 +321,12 @@ def test_bad_input_is_refused_before_anything_slow(tmp_path, monkeypatch):
         assert not (tmp_path / "run").exists(), name
 
 
-def test_batch_not_divisible_by_the_devices(tmp_path):
+def test_batch_not_divisible_by_the_devices(tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: 4)
     config = narrow(train__batch_size=10)
-    environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
-    run = command("train.py", *flags(config), f"--workdir={tmp_path}", **environment)
-    code, _, err = finish(run)
-    assert code == 2
-    lines = [line for line in err.splitlines() if line.startswith("error:")]
-    assert lines == ["error: config.train.batch_size = 10: must be divisible by the 4 devices"]
+    code, out, err = call("train", *flags(config), f"--workdir={tmp_path}")
+    assert (code, out) == (2, "")
+    assert err == "error: config.train.batch_size = 10: must be divisible by the 4 devices\n"
 
 
 def test_a_command_fails_with_one_line_and_a_code(tmp_path):
@@ -341,8 +336,7 @@ def test_a_command_fails_with_one_line_and_a_code(tmp_path):
     assert re.fullmatch("error: .*/nowhere.*\n", err)
 
 
-def test_evaluation_refuses_what_it_cannot_score(trained, tmp_path):
-    workdir, _ = trained
+def test_evaluation_refuses_what_it_cannot_score(workdir, tmp_path):
     refusals = [
         ((tmp_path,), {}, WorkdirError, "config.json"),
         ((workdir,), {"protocol_names": ["aflw-1"]}, ConfigError, "aflw-995"),

@@ -157,6 +157,23 @@ def test_links_within_a_document_lead_to_its_headings(document):
     assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= anchors
 
 
+def test_texts_use_the_words_of_the_field():
+    folders = ("landmarks_jax", "configs", "docs", "benchmarks", "tests", ".ci")
+    paths = [path for folder in folders for path in (ROOT / folder).rglob("*.*")]
+    paths = [
+        *DOCUMENTS,
+        *(p for p in paths if p.suffix in (".py", ".md", ".js", ".html", ".ipynb")),
+    ]
+    phrases = (
+        "embedded" + " faces",
+        r"\bsitt" + "ing",
+        "gone" + " on with",
+        r'"""[^"\n]*\bis' + " no ",
+    )
+    pattern = re.compile("|".join(phrases), re.IGNORECASE)
+    assert not [(path, match[0]) for path in paths for match in pattern.finditer(path.read_text())]
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.name)
 def test_no_number_is_left_to_fill_in(document):
     assert not PLACEHOLDER.findall(text_of(document))

@@ -59,7 +59,7 @@ def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path, when):
     write_vgg(tmp_path / "vgg.npz", blocks=1)
     cut, whole = tmp_path / "cut", tmp_path / "whole"
     cut.mkdir()
-    # As if an earlier sitting had come further than its last checkpoint, and was cut while writing.
+    # As if an earlier session had come further than its last checkpoint, and was cut while writing.
     (cut / "metrics.jsonl").write_text('{"step": 3, "loss": 7.0}\n{"step": 4, "lo')
     killed = command(*flags(config), f"--workdir={cut}", code=KILLED, WHEN=when)
     assert finish(killed)[0] == -signal.SIGKILL
