@@ -57,12 +57,12 @@ def _run(call: Call) -> int:
         raise ConfigError(f"say what to do, one of {', '.join(_ACTIONS)}; --help says more")
     from ml_collections import config_flags  # noqa: PLC0415
 
-    from landmarks_jax.studies import paper_cells as cells  # noqa: PLC0415
+    from landmarks_jax.studies import paper_cells  # noqa: PLC0415
 
     values, action = call.flags, call.arguments[0]
     file = presets.short_name(call.config_file)
     overrides = config_flags.get_override_values(values["config"])
-    base = cells.Base(file, values.config, overrides, values.vgg19)
+    base = paper_cells.Base(file, values.config, overrides, values.vgg19)
     runs = values.runs or f"runs/{Path(file).stem}"
     if Path(runs).exists() and not Path(runs).is_dir():
         raise ConfigError(f"--runs {runs}: not a folder")
@@ -81,11 +81,11 @@ def _run(call: Call) -> int:
         )
         print(markdown)
         return 0
-    chosen = cells.cells_of(values.table, values.cells)
+    chosen = paper_cells.cells_of(values.table, values.cells)
     if action == "check":
         from landmarks_jax.studies import dry_run  # noqa: PLC0415
 
-        text, works = dry_run.check(chosen or list(cells.CELLS.values()), base)
+        text, works = dry_run.check(chosen or list(paper_cells.CELLS.values()), base)
         print(text)
         return 0 if works else 1
     from landmarks_jax.studies import runner  # noqa: PLC0415
