@@ -7,7 +7,7 @@ appear only where data comes in and results go out.
 
 An affine map is an array `[..., 2, 3]`, the matrix `[A | t]` of `p -> A p + t`.
 
-Every function works on NumPy arrays and on JAX arrays, and returns what it was given.
+Every function takes NumPy or JAX arrays and returns the same kind.
 """
 
 import types
@@ -63,7 +63,7 @@ def pixel_centers(n: int, dtype: Any = np.float32) -> np.ndarray:
 
 
 def identity(dtype: Any = np.float32) -> np.ndarray:
-    """The affine map `[2, 3]` that moves nothing."""
+    """The identity map `[2, 3]`."""
     return np.eye(2, 3, dtype=dtype)
 
 
@@ -71,7 +71,7 @@ def similarity(angle: Array, scale: Array, shift: Array) -> Array:
     """The map that rotates about the origin, scales, then shifts.
 
     Args:
-      angle: `[...]` radians; positive turns the x axis towards the y axis (clockwise on a screen).
+      angle: `[...]` radians; positive takes the x axis to the y axis (clockwise on a screen).
       scale: `[...]` factor, 1 keeps sizes.
       shift: `[..., 2]` in normalised units.
 
@@ -85,30 +85,30 @@ def similarity(angle: Array, scale: Array, shift: Array) -> Array:
 
 
 def rotated_box(points: Array, angle: Array, margin: Array) -> Array:
-    """The map from a view to the box that it shows of a turned picture: how box views are made.
+    """The map from a box view to the image: the upright box of the points of a rotated image.
 
-    The picture turns by `-angle` and its points with it. The view shows the upright box of the
-    turned points, each side moved outwards by `margin` times the mean of its width and height, and
+    The image and its points are rotated by `-angle`. The view shows the upright box of the rotated
+    points, each side moved outwards by `margin` times the mean of its width and height, and
     stretched to the view.
 
     Args:
-      points: `[..., P, 2]` in the picture, in units that are the same along both axes.
+      points: `[..., P, 2]` in the image, in units that are the same along both axes.
       angle: `[...]` radians, as `similarity` takes it.
       margin: `[...]` a share of the mean of the box's width and height, at least 0.
 
     Returns:
-      `[..., 2, 3]` from the view, `[-1, 1]` along both axes, to the picture: a scaling by the box's
+      `[..., 2, 3]` from the view, `[-1, 1]` along both axes, to the image: a scaling by the box's
       half sides, then a rotation by `angle`.
     """
     xp = _namespace(points, angle, margin)
     cos, sin = xp.cos(angle)[..., None], xp.sin(angle)[..., None]
     x, y = points[..., 0], points[..., 1]
     # Written out: an accelerator may round what goes into a product of matrices.
-    turned = xp.stack([cos * x + sin * y, cos * y - sin * x], -1)
-    low, high = turned.min(-2), turned.max(-2)
+    rotated = xp.stack([cos * x + sin * y, cos * y - sin * x], -1)
+    low, high = rotated.min(-2), rotated.max(-2)
     half = (high - low) / 2.0 + margin[..., None] * (high - low).mean(-1, keepdims=True)
     center = (low + high) / 2.0
-    # Columns: half the view's width, half its height, its centre; turned into the picture.
+    # Columns: half the view's width, half its height, its centre; rotated back into the image.
     across = xp.stack([half[..., 0], 0.0 * half[..., 0], center[..., 0]], -1)
     down = xp.stack([0.0 * half[..., 1], half[..., 1], center[..., 1]], -1)
     return xp.stack([cos * across - sin * down, sin * across + cos * down], -2)

@@ -54,10 +54,9 @@ def soft_argmax(scores: jax.Array, beta: float) -> jax.Array:
 
 
 def peaks(maps: jax.Array) -> jax.Array:
-    """The place of the highest cell of each map, moved a quarter of a cell to its higher neighbour.
+    """The highest cell of each map, shifted a quarter of a cell towards its higher neighbour.
 
-    So in x and in y, between two neighbours (Newell et al. 2016): maps of a quarter of the view
-    would say no more than four pixels otherwise.
+    Along x and y (Newell et al. 2016), for a resolution finer than the map's cells.
 
     Args:
       maps: `[B, h, w, K]`.
@@ -81,10 +80,9 @@ def peaks(maps: jax.Array) -> jax.Array:
 
 
 def mass_near(weights: jax.Array, landmarks: jax.Array, radius: float = 1.5) -> jax.Array:
-    """How much of each map's weight lies within `radius` cells of its landmark.
+    """The share of each map's weight within `radius` cells of its landmark.
 
-    1 where the map has one narrow peak; little where it is flat, or where the expectation falls
-    between several peaks.
+    1 for a single narrow peak; small for a flat map or an expectation between several peaks.
 
     Args:
       weights: `[B, h, w, K]`, as `attention` gives them.

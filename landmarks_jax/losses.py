@@ -21,8 +21,8 @@ def pixel_loss(final: jax.Array, targets: jax.Array, directions: int) -> jax.Arr
 def gradient_loss(final: jax.Array, targets: jax.Array, directions: int) -> jax.Array:
     """Errors of the images' differences between neighbours, at three scales, directions summed.
 
-    Not in the paper: it stands in for the perceptual loss where there are no VGG weights. Squared
-    errors of pixels hardly see a small eye in the wrong place; its edges do.
+    Not in the paper: a substitute for the perceptual loss without VGG weights. Squared errors
+    of pixels hardly see a small eye in the wrong place; errors of its edges do.
 
     Args:
       final: `[D * B, S, S, 3]` reconstructions.
@@ -70,10 +70,10 @@ def equivariance_loss(
     to_canvas: tuple[jax.Array, jax.Array],
     bumps: jax.Array | None = None,
 ) -> jax.Array:
-    """How far the landmarks of one view lie from the other's, carried over by the exact map.
+    """Distances between the landmarks of `x` and those of `x'` mapped into `x` by the exact map.
 
-    Carried from `x'` to `x`, the way in which a bend is known. Points that one view shows outside
-    the other count nothing.
+    In this direction the map of a bend is known. Points of `x'` that lie outside `x` do not
+    count.
 
     Args:
       landmarks: `u` and `u'`, each `[B, K, 2]`.
@@ -91,7 +91,7 @@ def equivariance_loss(
 
 
 def separation_loss(landmarks: jax.Array, sigma: float) -> jax.Array:
-    """How close the landmarks of a view lie together (Zhang et al. 2018, separation constraint).
+    """Closeness of the landmarks of a view (Zhang et al. 2018, separation constraint).
 
     Args:
       landmarks: `[B, K, 2]`, normalised.

@@ -1,9 +1,9 @@
 """Random views of photos, drawn and resampled on the accelerator.
 
-Two kinds: similarities about the canvas's centre, and the boxes of turned points (crop `box`). A
+Two kinds: similarities about the canvas's centre, and the boxes of rotated points (crop `box`). A
 view is given by its map `[2, 3]` from the view's normalised coordinates to the canvas's, so that
 resampling reads it directly; points follow the other way, through the inverse. The second view may
-be bent besides: its coordinates are moved by a smooth random field before the map applies.
+also be bent: a smooth random field moves its coordinates before the map applies.
 """
 
 from typing import NamedTuple
@@ -58,11 +58,11 @@ def draw_maps(
     """
 
     def draw(key: jax.Array) -> jax.Array:
-        turn, spread, zoom, move = jax.random.split(jax.random.fold_in(key, view), 4)
-        angle = _draw_angle(turn, config, view)
+        rotate, spread, zoom, move = jax.random.split(jax.random.fold_in(key, view), 4)
+        angle = _draw_angle(rotate, config, view)
         low, high = config.scale_range
         scale = jax.random.uniform(zoom, minval=low, maxval=high)
-        # A factor near zero or below would blow a pixel up to a picture; 0.1 is 18 deviations off.
+        # A factor near zero would blow a pixel up to a view; 0.1 is 18 deviations off.
         scale = scale * jnp.maximum(1.0 + config.scale_std * jax.random.normal(spread), 0.1)
         shift = 2.0 * config.shift_std * jax.random.normal(move, (2,))
         return geometry.similarity(angle, 1.0 / scale, shift)
@@ -82,12 +82,11 @@ def draw_box_maps(
 ) -> jax.Array:
     """Draws one random box view per photo, as the released code does.
 
-    The photo turns by a clipped normal angle; the view is the box of its turned points with a
-    normal margin, the same on all four sides, stretched to the view. Nothing is rounded or clipped:
-    evaluation's box names whole pixels of the photo and ends where the photo does, but a turned
-    photo has neither, and its border goes on in the view as in every other. On average the rounding
-    changes nothing: cutting the margin to whole pixels takes half a pixel from every side, and the
-    two corner pixels, which both belong to the box, give it back.
+    The photo is rotated by a clipped normal angle; the view is the box of its rotated points with a
+    normal margin, the same on all four sides, stretched to the view. Unlike evaluation's box it is
+    neither rounded to pixels nor clipped to the photo: beyond the photo lies its replicated border.
+    On average the rounding has no effect: cutting the margin to whole pixels takes half a pixel
+    from every side, and the two corner pixels, which both belong to the box, give it back.
 
     Args:
       keys: `[B]` typed random keys, one per photo.
@@ -102,10 +101,10 @@ def draw_box_maps(
     """
 
     def draw(key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        turn, spread = jax.random.split(jax.random.fold_in(key, view))
+        rotate, spread = jax.random.split(jax.random.fold_in(key, view))
         most = geometry.MARGIN_DEVIATIONS
         deviations = jnp.clip(jax.random.normal(spread), -most, most)
-        return _draw_angle(turn, config, view), config.margin + config.margin_std * deviations
+        return _draw_angle(rotate, config, view), config.margin + config.margin_std * deviations
 
     return geometry.rotated_box(points, *jax.vmap(draw)(keys))
 
@@ -192,7 +191,7 @@ def warp(
 
 
 def inside(maps: jax.Array, size: int, extents: jax.Array) -> jax.Array:
-    """Tells which pixels of views come from the photo rather than from its replicated border.
+    """Which pixels of views come from the photo, not from its replicated border.
 
     Args:
       maps: `[B, 2, 3]` from view coordinates to canvas coordinates.
@@ -227,7 +226,7 @@ def view_pair(
       config: the `views` section, with `size`, the side of a view in pixels, and `bend_std`.
       extents: `[B, 4]` as `inside` takes them and `data.framing.Framing.extent` gives them; given,
         the views say which pixels are the photo's.
-      points: `[B, P, 2]` in canvas coordinates; given, the views are boxes of the turned points.
+      points: `[B, P, 2]` in canvas coordinates; given, the views are boxes of the rotated points.
 
     Returns:
       `(x, x')`, each with its images in [0, 1] and its maps; `x'` bent where `bend_std` says so.

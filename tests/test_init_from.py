@@ -354,8 +354,8 @@ def test_a_published_file_is_a_core(tmp_path):
         ({"init__core": " "}, r"config\.init\.core = ' ': must be the folder of a run of"),
         ({"init__mode": "scratch"}, r"config\.init\.core = .*: must be '', or config\.init\.mode"),
         ({"init__mode": "frozen"}, r"config\.init\.mode = 'frozen': must be one of scratch"),
-        ({"init__core": "no/such"}, r"config\.init\.core = 'no/such': there is no run and no file"),
-        ({"init__core": "tests"}, r"config\.init\.core = 'tests': there is no run and no file"),
+        ({"init__core": "no/such"}, r"config\.init\.core = 'no/such': no run and no file there"),
+        ({"init__core": "tests"}, r"config\.init\.core = 'tests': no run and no file there"),
         ({"init__core": "README.md"}, r"config\.init\.core = 'README\.md': README\.md: "),
         (
             {"model__detector_channels": 16},
@@ -401,7 +401,7 @@ def test_a_run_does_not_begin_anew_from_another_core(core, tmp_path):
             "", "", init={"mode": "adapt", "core": str(core[0]), "source": "", "sha256": "other"}
         ),
     )
-    with pytest.raises(ConfigError, match=r"is not what it was when .* was begun"):
+    with pytest.raises(ConfigError, match=r"has changed since .* was begun"):
         init_from.find(config, tmp_path, None)
 
 
@@ -411,7 +411,7 @@ def test_converted_networks_are_not_resumed_but_transferred_and_started_from(
     run = tmp_path / "run"
     config = narrow(views__size=32, data__canvas_size=40)
     config = import_published.import_run(run, config, detector=CORE_FILE)
-    with pytest.raises(WorkdirError, match=r"no training to go on with; .*init\.mode=finetune"):
+    with pytest.raises(WorkdirError, match=r"no training to resume; .*init\.mode=finetune"):
         loop.train(config, run)
     transfer_files.write(checkpoints.restore(run, config), run, tmp_path / "handed")
     start = init_from.find(config, tmp_path / "other", transfer_files.read(tmp_path / "handed"))

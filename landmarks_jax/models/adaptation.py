@@ -5,9 +5,9 @@ The weight of every 3 x 3 convolution, all of which are in the blocks, is
     weight = W @ theta
 
 with `theta` `[O, I * 9]` frozen, from the pretraining, and `W` `[O, O]` trained, the identity at
-first. Everything else trains as usual. Here `theta` is a kernel `[3, 3, I, O]`, in a tree of its
-own that is no parameter, and `W` the parameter `projection` in the kernel's place. `fold`
-multiplies them: what comes out is a plain detector, in a training step as in a packed file.
+first. Everything else trains as usual. Here `theta` is a kernel `[3, 3, I, O]`, in a
+separate tree of constants, and `W` the parameter `projection` in the kernel's place. `fold`
+multiplies them into a plain detector, in a training step as in a packed file.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ _KERNEL, _PROJECTION = "kernel", "projection"
 
 
 def split(params: Params) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Takes the frozen weights out of a plain detector.
+    """Splits a plain detector into trained and frozen weights.
 
     Args:
       params: of the detector.
@@ -57,5 +57,5 @@ def fold(params: Params, core: Params) -> dict[str, Any]:
 
 
 def num_weights(tree: Params) -> int:
-    """How many numbers a tree holds."""
+    """The number of weights in a tree."""
     return sum(leaf.size for leaf in jax.tree.leaves(dict(tree)))

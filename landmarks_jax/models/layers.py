@@ -40,8 +40,8 @@ def uniform_fan_in(fan_in: int) -> Callable[..., jax.Array]:
 def channel_sums(x: jax.Array) -> jax.Array:
     """Sums of `[G, B, H, W, C]` over everything but groups and channels, as `[G, 1, 1, 1, C]`.
 
-    In two steps, the second a matrix product: told to add up all rows at once, XLA's CPU code walks
-    down one channel after the other through all of memory, 20 times slower.
+    In two steps, the second a matrix product: as one sum, XLA's CPU code walks through all memory
+    once for each channel, 20 times slower.
     """
     groups, channels = x.shape[0], x.shape[-1]
     rows = x.sum(3).reshape(-1, channels)

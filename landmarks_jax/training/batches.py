@@ -1,7 +1,7 @@
-"""A step's photos on the devices: sent batch by batch, or all there and gathered by the step.
+"""The photos of a step on the devices: streamed batch by batch, or resident and gathered.
 
-Either way the loop takes one thing a step from an iterator and gives it to the step, which makes
-the same batch of it: the rows of the endless order that (seed, step) decide.
+Either way the loop passes one item of an iterator to each step, which gathers the same batch from
+it: the rows that (seed, step) decide.
 """
 
 import itertools
@@ -17,15 +17,14 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 
-from landmarks_jax.data import loader as feeds
-from landmarks_jax.data import sampling as order
-from landmarks_jax.data.loader import Loader, PreparedLoader
+from landmarks_jax.data import sampling
+from landmarks_jax.data.loader import Loader, PreparedLoader, framing_of
 from landmarks_jax.system.errors import ConfigError
 from landmarks_jax.tasks import task_of
 from landmarks_jax.training import memory, sharding
 
 _LOGGER = logging.getLogger(__name__)
-# Resident photos are sent in pieces of about so many bytes.
+# Resident photos are sent in pieces of about this many bytes.
 PIECE = 64 * memory.MIB
 
 
@@ -34,7 +33,7 @@ class Batch(NamedTuple):
 
     Attributes:
       canvases: `[B, C, C, 3]` uint8.
-      points: `[B, P, 2]` float32, normalised to the canvas; None where no step looks at them.
+      points: `[B, P, 2]` float32, normalised to the canvas; None where no step uses them.
     """
 
     canvases: jax.Array
@@ -42,10 +41,10 @@ class Batch(NamedTuple):
 
 
 class Resident(NamedTuple):
-    """All photos of a run, on each device, and which of them some steps see.
+    """All photos of a run on each device, and the rows of the next steps.
 
     Attributes:
-      canvases: `[N, C C 3]` uint8: flat, for a device may pad an axis of 3 to 128.
+      canvases: `[N, C C 3]` uint8: flat, because a device may pad an axis of 3 to 128.
       points: `[N, P, 2]` float32, or None.
       order: `[S, B]` int32, the rows of the photos of S steps.
       first: `[]` int32, the absolute number of the first of these steps.
@@ -58,15 +57,15 @@ class Resident(NamedTuple):
 
 
 def takes_points(config: ConfigDict) -> bool:
-    """Whether steps look at the points that come with the photos."""
+    """Whether steps use the points that come with the photos."""
     return task_of(config).NEEDS_POINTS or bool(config.data.crop == "box")
 
 
 def gather(photos: Batch | Resident, step: jax.Array, mesh: Mesh) -> Batch:
-    """The batch of a step, within a jitted function: what was sent, or rows of what is there.
+    """The batch of a step, inside a jitted function.
 
     Args:
-      photos: what the iterator gave for this step.
+      photos: the item of `batches` for this step.
       step: `[]` int32, its absolute number.
       mesh: the devices, each of which gathers its own rows.
     """
@@ -82,55 +81,54 @@ def gather(photos: Batch | Resident, step: jax.Array, mesh: Mesh) -> Batch:
         None if points is None else points.at[rows].get(mode="promise_in_bounds"),
     )
     batch = jax.lax.with_sharding_constraint(batch, sharding.by_row(mesh))
-    # A batch as if it had been sent: what follows is compiled the same, to the last bit.
+    # The barrier makes XLA compile the rest as for a streamed batch, equal to the last bit.
     return jax.lax.optimization_barrier(batch)
 
 
 def batch_shapes(
     config: ConfigDict, num_points: int = 0, rows: NamedSharding | None = None
 ) -> Batch:
-    """The shapes of a batch that is sent, of photos with `num_points` points."""
-    size, count = feeds.framing_of(config).canvas_size, config.train.batch_size
+    """The shapes of a streamed batch of photos with `num_points` points."""
+    size, count = framing_of(config).canvas_size, config.train.batch_size
     canvases = jax.ShapeDtypeStruct((count, size, size, 3), jnp.uint8, sharding=rows)
     points = jax.ShapeDtypeStruct((count, num_points, 2), jnp.float32, sharding=rows)
     return Batch(canvases, points if takes_points(config) else None)  # type: ignore[arg-type]
 
 
-def shapes(config: ConfigDict, feed: Loader, mesh: Mesh) -> Batch | Resident:
-    """The shapes of what steps are given.
+def shapes(config: ConfigDict, loader: Loader, mesh: Mesh) -> Batch | Resident:
+    """The shapes of the items of `batches`.
 
     Raises:
-      ConfigError: the photos are to be on the devices, and are more than these hold.
+      ConfigError: resident photos do not fit on the devices.
     """
     if not config.data.resident:
-        return batch_shapes(config, feed.num_points, sharding.by_row(mesh))
-    whole = sharding.replicated(mesh)
-    kept = [
-        jax.ShapeDtypeStruct(_shape(arrays), arrays[0].dtype, sharding=whole)
-        for arrays in _arrays(config, feed)
+        return batch_shapes(config, loader.num_points, sharding.by_row(mesh))
+    replicated = sharding.replicated(mesh)
+    resident = [
+        jax.ShapeDtypeStruct(_shape(arrays), arrays[0].dtype, sharding=replicated)
+        for arrays in _arrays(config, loader)
     ]
-    _check_room(kept)
+    _check_room(resident)
     size = config.train.batch_size
-    rows = jax.ShapeDtypeStruct((len(feed) // size, size), jnp.int32, sharding=whole)
-    first = jax.ShapeDtypeStruct((), jnp.int32, sharding=whole)
-    return Resident(kept[0], kept[1] if kept[1:] else None, rows, first)  # type: ignore[arg-type]
+    rows = jax.ShapeDtypeStruct((len(loader) // size, size), jnp.int32, sharding=replicated)
+    first = jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated)
+    return Resident(resident[0], resident[1] if resident[1:] else None, rows, first)  # type: ignore[arg-type]
 
 
 def batches(
-    config: ConfigDict, feed: Loader, mesh: Mesh, start_step: int = 0
+    config: ConfigDict, loader: Loader, mesh: Mesh, start_step: int = 0
 ) -> Iterator[Batch | Resident]:
-    """What the steps from `start_step` on are given, without end.
+    """An endless iterator of the photos of the steps from `start_step` on.
 
-    Photos that are to be on the devices are sent there now.
+    Resident photos are sent to the devices now.
     """
     if config.data.resident:
-        return _resident(config, feed, mesh, start_step)
-    return _streamed(config, feed, mesh, start_step)
+        return _resident(config, loader, mesh, start_step)
+    return _streamed(config, loader, mesh, start_step)
 
 
-def _streamed(config: ConfigDict, feed: Loader, mesh: Mesh, start_step: int) -> Iterator[Batch]:
-    """One batch after the other, sent to the devices."""
-    read = feed.batches(
+def _streamed(config: ConfigDict, loader: Loader, mesh: Mesh, start_step: int) -> Iterator[Batch]:
+    host_batches = loader.batches(
         seed=config.seed,
         batch_size=config.train.batch_size,
         start_step=start_step,
@@ -138,78 +136,76 @@ def _streamed(config: ConfigDict, feed: Loader, mesh: Mesh, start_step: int) -> 
         process_count=jax.process_count(),
     )
 
-    def sent(batch: dict[str, np.ndarray]) -> Batch:
+    def send(batch: dict[str, np.ndarray]) -> Batch:
         canvases = sharding.put_batch(mesh, batch["canvas"])
         points = sharding.put_batch(mesh, batch["points"]) if takes_points(config) else None
         return Batch(canvases, points)
 
-    return map(sent, read)
+    return map(send, host_batches)
 
 
-def _resident(config: ConfigDict, feed: Loader, mesh: Mesh, start_step: int) -> Iterator[Resident]:
-    """The photos, and about once an epoch the order of the next steps."""
-    assert isinstance(feed, PreparedLoader)
+def _resident(
+    config: ConfigDict, loader: Loader, mesh: Mesh, start_step: int
+) -> Iterator[Resident]:
+    assert isinstance(loader, PreparedLoader)
     started = time.monotonic()
-    kept = [_send(mesh, arrays) for arrays in _arrays(config, feed)]
-    size = sum(array.nbytes for array in kept) / memory.MIB
+    resident = [_send(mesh, arrays) for arrays in _arrays(config, loader)]
+    size = sum(array.nbytes for array in resident) / memory.MIB
     seconds = time.monotonic() - started
-    _LOGGER.info("%d canvases on each device: %.0f MiB in %.1f s", len(kept[0]), size, seconds)
-    canvases, points = kept[0], kept[1] if kept[1:] else None
+    _LOGGER.info("%d canvases on each device: %.0f MiB in %.1f s", len(resident[0]), size, seconds)
+    canvases, points = resident[0], resident[1] if resident[1:] else None
     batch_size = config.train.batch_size
-    steps = len(feed) // batch_size
+    steps = len(loader) // batch_size
 
-    def given() -> Iterator[Resident]:
+    def items() -> Iterator[Resident]:
         for first in itertools.count(start_step, steps):
             span = first * batch_size, (first + steps) * batch_size
-            rows = feed.places[order.rows(config.seed, len(feed), *span)]
+            rows = loader.places[sampling.rows(config.seed, len(loader), *span)]
             sent = sharding.put_replicated(mesh, (rows.reshape(steps, -1), np.int32(first)))
             yield from itertools.repeat(Resident(canvases, points, *sent), steps)
 
-    return given()
+    return items()
 
 
-def _arrays(config: ConfigDict, feed: Loader) -> list[list[np.ndarray]]:
-    """What is to be on the devices: canvases, and points where steps look at them, by folder."""
-    assert isinstance(feed, PreparedLoader)
-    canvases = [folder.canvases for folder in feed.folders]
-    points = [folder.points for folder in feed.folders]
+def _arrays(config: ConfigDict, loader: Loader) -> list[list[np.ndarray]]:
+    """The resident arrays by folder: canvases, and points where steps use them."""
+    assert isinstance(loader, PreparedLoader)
+    canvases = [folder.canvases for folder in loader.folders]
+    points = [folder.points for folder in loader.folders]
     return [canvases, points] if takes_points(config) else [canvases]
 
 
 def _shape(arrays: Sequence[np.ndarray]) -> tuple[int, ...]:
-    """The shape of all rows on a device: canvases flat, points as they are."""
+    """The shape of all rows on a device, with flat canvases."""
     _, *rest = arrays[0].shape
     if arrays[0].dtype == np.uint8:
         rest = [math.prod(rest)]
     return (sum(map(len, arrays)), *rest)
 
 
-def _check_room(kept: Sequence[jax.ShapeDtypeStruct]) -> None:
+def _check_room(resident: Sequence[jax.ShapeDtypeStruct]) -> None:
     device = jax.local_devices()[0]
-    needed = sum(math.prod(part.shape) * part.dtype.itemsize for part in kept)
+    needed = sum(math.prod(part.shape) * part.dtype.itemsize for part in resident)
     if device.platform == "cpu":  # which share the machine's memory
         needed *= jax.local_device_count()
     available = memory.available(device)
     if available is not None and needed > available:
         raise ConfigError(
-            f"config.data.resident = True: the photos take {needed:,} bytes and {device} has "
-            f"{available:,}; use False, which sends them batch by batch"
+            f"config.data.resident = True: the photos need {needed:,} bytes and {device} has "
+            f"{available:,}; set it to False to stream them batch by batch"
         )
 
 
 def _send(mesh: Mesh, arrays: Sequence[np.ndarray]) -> jax.Array:
-    """The rows of several arrays one below the other on each device, sent in pieces.
-
-    So neither host nor device ever holds them twice.
-    """
+    """Concatenates arrays on each device, sent in pieces so that nothing holds two copies."""
     shape, dtype = _shape(arrays), arrays[0].dtype
-    whole = sharding.replicated(mesh)
-    made = jax.jit(lambda: jnp.zeros(shape, dtype), out_shardings=whole)()
+    replicated = sharding.replicated(mesh)
+    made = jax.jit(lambda: jnp.zeros(shape, dtype), out_shardings=replicated)()
 
-    def place(made: jax.Array, piece: jax.Array, start: jax.Array) -> jax.Array:
-        return jax.lax.dynamic_update_slice_in_dim(made, piece, start, 0)
+    def place(array: jax.Array, piece: jax.Array, start: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_update_slice_in_dim(array, piece, start, 0)
 
-    write = jax.jit(place, donate_argnums=0, out_shardings=whole)
+    write = jax.jit(place, donate_argnums=0, out_shardings=replicated)
     step = max(1, PIECE // max(1, math.prod(shape[1:]) * dtype.itemsize))
     start = 0
     for array in arrays:

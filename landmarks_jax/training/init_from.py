@@ -1,9 +1,9 @@
 """How a run starts: from scratch, or from a core, the detector of another training.
 
-Of the core all is taken but the head, which is new: the number of landmarks is the run's own.
-`finetune` trains everything on; `adapt` freezes the 3 x 3 kernels and trains projections of them
-(paper, IV-A; see `adaptation`). A run reads its core once, when it begins; from then on it is in
-the run's own checkpoints.
+Everything but the head comes from the core; the head is new, for the run's number of landmarks.
+`finetune` trains all weights; `adapt` freezes the 3 x 3 kernels and trains projections of them
+(paper, IV-A; see `adaptation`). The core is read once, when a run begins; afterwards it is in the
+run's checkpoints.
 """
 
 import dataclasses
@@ -49,7 +49,7 @@ class Start(NamedTuple):
     """How a run starts.
 
     Attributes:
-      core: what to start from; None from scratch, and where the run has begun already.
+      core: the pretrained detector; None from scratch, and where the run has begun already.
       record: plain JSON for the run's record: `mode`, and of a core `core`, `source`, `sha256`.
         The mode `converted` is of networks that `import_published` read from published files.
     """
@@ -58,7 +58,7 @@ class Start(NamedTuple):
     record: dict[str, str]
 
     def notes(self) -> list[str]:
-        """The sentence that belongs under every table of a run that did not start from scratch."""
+        """A note for every table of the run; none where it started from scratch."""
         if self.record["mode"] == "scratch":
             return []
         if self.record["mode"] == "converted":
@@ -69,7 +69,7 @@ class Start(NamedTuple):
 
 
 def find(config: ConfigDict, workdir: Path, bundle: Bundle | None) -> Start:
-    """How a run starts, or began; reads the core where it is still to be started from.
+    """How a run starts or started; reads the core of a run that has not begun.
 
     Args:
       config: the configuration.
@@ -78,7 +78,7 @@ def find(config: ConfigDict, workdir: Path, bundle: Bundle | None) -> Start:
 
     Raises:
       ConfigError: the core cannot be used, or is not the one that the folder's run began from.
-      WorkdirError: the folder holds converted networks, which have no training to go on with.
+      WorkdirError: the folder holds converted networks, which have no training to resume.
     """
     scratch = {"mode": "scratch"}
     if bundle is not None:
@@ -88,7 +88,7 @@ def find(config: ConfigDict, workdir: Path, bundle: Bundle | None) -> Start:
     if before is not None and run_folder.newest_step(workdir) is not None:
         if before["mode"] == "converted":
             raise WorkdirError(
-                f"{workdir}: holds converted networks, no training to go on with; start a new run "
+                f"{workdir}: holds converted networks, no training to resume; start a new run "
                 f"from their detector: --config.init.mode=finetune --config.init.core={workdir}"
             )
         return Start(None, before)
@@ -103,7 +103,7 @@ def find(config: ConfigDict, workdir: Path, bundle: Bundle | None) -> Start:
     }
     if before is not None and before.get("sha256") != record["sha256"]:
         raise ConfigError(
-            f"{_field(config)}: is not what it was when {workdir} was begun; use another --workdir"
+            f"{_field(config)}: has changed since {workdir} was begun; use another --workdir"
         )
     return Start(core, record)
 
@@ -122,7 +122,7 @@ def _read(config: ConfigDict) -> Core:
             return Core(network.variables, "a published PyTorch file")
         if not run_folder.is_run(path):
             raise ConfigError(
-                "there is no run and no file; name the folder of a run of configs/mpii_pretrain.py "
+                "no run and no file there; name the folder of a run of configs/mpii_pretrain.py "
                 "or a published PyTorch file"
             )
         other = run_folder.read_config(path)
@@ -161,7 +161,7 @@ def begin(start: Start, config: ConfigDict, state: TrainState, mesh: Mesh) -> Tr
     Args:
       start: how it starts.
       config: the configuration.
-      state: the state as drawn. Of a start from a core its head and all other networks stay.
+      state: the state as drawn; with a core its head and the other networks stay.
       mesh: the devices.
     """
     if start.core is None:
@@ -172,9 +172,9 @@ def begin(start: Start, config: ConfigDict, state: TrainState, mesh: Mesh) -> Tr
     if config.init.mode == "adapt":
         params, frozen = adaptation.split(params)
 
-    def taken(drawn: Any, given: Any) -> Any:
-        """The given leaves in the places and types of the drawn ones, less the head."""
-        old, new = flax.traverse_util.flatten_dict(drawn), flax.traverse_util.flatten_dict(given)
+    def from_core(drawn: Any, loaded: Any) -> Any:
+        """The loaded leaves in the structure and types of the drawn ones, which keep the head."""
+        old, new = flax.traverse_util.flatten_dict(drawn), flax.traverse_util.flatten_dict(loaded)
         kept = {
             path: leaf if path[0] == _HEAD else np.asarray(new[path], leaf.dtype)
             for path, leaf in old.items()
@@ -182,13 +182,16 @@ def begin(start: Start, config: ConfigDict, state: TrainState, mesh: Mesh) -> Tr
         return sharding.put_replicated(mesh, flax.traverse_util.unflatten_dict(kept))
 
     stats = start.core.variables["batch_stats"]
-    params = {**state.params, "detector": taken(state.params["detector"], params)}
+    params = {**state.params, "detector": from_core(state.params["detector"], params)}
     state = dataclasses.replace(
         state,
         params=params,
-        batch_stats={**state.batch_stats, "detector": taken(state.batch_stats["detector"], stats)},
+        batch_stats={
+            **state.batch_stats,
+            "detector": from_core(state.batch_stats["detector"], stats),
+        },
         averaged=jax.tree.map(jnp.copy, params) if state.averaged else {},
-        core=taken(state.core, frozen),
+        core=from_core(state.core, frozen),
     )
     counts = (adaptation.num_weights(tree) for tree in (params["detector"], state.core))
     _LOGGER.info("%s; of the detector's weights %s", start.notes()[0], _counted(*counts))
@@ -196,4 +199,4 @@ def begin(start: Start, config: ConfigDict, state: TrainState, mesh: Mesh) -> Tr
 
 
 def _counted(training: int, frozen: int) -> str:
-    return f"{training:,} train" + f" and {frozen:,} are frozen" * bool(frozen)
+    return f"{training:,} train" + (f" and {frozen:,} are frozen" if frozen else "")

@@ -13,24 +13,25 @@ AXIS = "data"
 
 
 def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
-    """A one-axis mesh over the devices given, or all there are.
+    """A one-axis mesh over the given devices, by default all.
 
     The axis is `Auto`: the partitioner places what the step computes, and batch norm sees the
     global batch, so that the result does not depend on the number of devices.
     """
-    if devices is None:  # each process's in a row, so that its rows of a batch are neighbours
+    if devices is None:  # grouped by process, so that its rows of a batch are adjacent
         devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     return Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
 
 
 def hardware() -> str:
-    """What JAX computes on here, in words: number and kind of the devices."""
+    """Number and kind of the devices, such as "8 x NVIDIA H200"."""
     device = jax.devices()[0]
     if device.platform != "cpu":
         return f"{jax.device_count()} x {device.device_kind}"
-    usable = getattr(os, "sched_getaffinity", None)  # Linux's alone
+    usable = getattr(os, "sched_getaffinity", None)  # on Linux only
     cores = len(usable(0)) if usable else os.cpu_count()
-    machine = f"{cores} processor core{'s' * (cores != 1)} ({platform.machine()})"
+    unit = "processor core" if cores == 1 else "processor cores"
+    machine = f"{cores} {unit} ({platform.machine()})"
     return machine if jax.process_count() == 1 else f"{jax.process_count()} processes: {machine}"
 
 
@@ -56,7 +57,7 @@ def put_replicated(mesh: Mesh, tree: Any) -> Any:
         return jax.device_put(tree, whole)
 
     def put(leaf: Any) -> jax.Array:
-        """Without `device_put`'s comparison of all processes' copies, a program for each shape."""
+        """Avoids `device_put`, which compiles a comparison of all copies for each shape."""
         if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             return jax.random.wrap_key_data(put(jax.random.key_data(leaf)))
         return _send(whole, np.asarray(leaf))
@@ -65,6 +66,6 @@ def put_replicated(mesh: Mesh, tree: Any) -> Any:
 
 
 def _send(places: NamedSharding, rows: np.ndarray) -> jax.Array:
-    """This process's part of an array; JAX's guard takes it for implicit where there are others."""
+    """Sends this process's rows; with several processes JAX's guard mistakes it for implicit."""
     with jax.transfer_guard_host_to_device("allow"):
         return jax.make_array_from_process_local_data(places, rows)
