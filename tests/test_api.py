@@ -194,7 +194,7 @@ def test_heatmaps_and_confidence_by_their_definition(detector):
 def test_nothing_recompiles_when_sizes_vary(packed, caplog):
     detector = api.LandmarkDetector(packed)
     program = detector._views._detect
-    assert program._cache_size() == 0
+    program.clear_cache()
     rng = np.random.default_rng(0)
 
     def call(count: int, form: int) -> None:
@@ -218,6 +218,7 @@ def test_nothing_recompiles_when_sizes_vary(packed, caplog):
 def test_many_images_need_no_larger_program(packed, alone, monkeypatch):
     monkeypatch.setattr(view_detector, "MAX_BATCH", 4)
     detector = api.LandmarkDetector(packed)
+    detector._views._detect.clear_cache()
     images = [IMAGES[i % len(IMAGES)] for i in range(13)]
     batch = detector(images)
     assert detector._views._detect._cache_size() == 2  # of 4 and of 1

@@ -113,6 +113,13 @@ def test_views_of_another_type_are_refused(find, dtype):
         find(VIEWS[:2].astype(dtype))
 
 
+def test_detectors_of_an_architecture_share_their_programs(config, variables, find):
+    doubled = jax.tree.map(lambda array: 2 * array, variables)
+    other = detector.ViewDetector(config, doubled)
+    assert other._detect is find._detect
+    assert np.abs(other(VIEWS[:4]) - find(VIEWS[:4])).max() > 1e-3
+
+
 def test_find_gives_the_requested_fields(find, one_by_one):
     everything = find.find(VIEWS[:5])
     num_programs = find._detect._cache_size()

@@ -1,7 +1,7 @@
 """The jitted detector: views in, landmarks in the view's frame out."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -97,16 +97,11 @@ class ViewDetector:
         self.num_landmarks: int = config.model.num_landmarks
         self.variables = jax.device_put(dict(variables))
         self._use_running_average = use_running_average
-        # One program per batch size, whatever fields are asked for: unused outputs are small and
-        # stay on the device.
-        self._detect = jax.jit(
-            functools.partial(
-                detect,
-                module=build_detector(config),
-                beta=config.model.beta,
-                use_running_average=use_running_average,
-            ),
-            compiler_options=compiler.compiler_options(),
+        self._detect = _jit_detect(
+            build_detector(config),
+            config.model.beta,
+            use_running_average,
+            tuple(compiler.compiler_options().items()),
         )
 
     def __call__(self, views: np.ndarray) -> np.ndarray:
@@ -145,3 +140,17 @@ class ViewDetector:
             output = self._detect(self.variables, batch)
             batches.append({name: np.asarray(getattr(output, name))[:count] for name in fields})
         return {name: np.concatenate([batch[name] for batch in batches]) for name in fields}
+
+
+@functools.lru_cache(maxsize=16)
+def _jit_detect(
+    module: nn.Module, beta: float, use_running_average: bool, options: tuple[tuple[str, Any], ...]
+) -> Callable:
+    """`detect`, compiled once per batch size for all detectors of an architecture.
+
+    It always returns all fields: unused ones are small and stay on the device.
+    """
+    function = functools.partial(
+        detect, module=module, beta=beta, use_running_average=use_running_average
+    )
+    return jax.jit(function, compiler_options=dict(options))
