@@ -15,6 +15,8 @@ from landmarks_jax.evaluation.consistency import Frames
 from landmarks_jax.evaluation.regression import Fitter, Split
 from landmarks_jax.system.tables import DASH
 
+CsvRow = dict[str, Any]
+
 _EYES = "% of eye distance"
 _PIXELS = f"pixels of a {metrics.REFERENCE_SIDE} view"
 
@@ -72,7 +74,7 @@ class Metric:
     measure: Callable[[Case], Any]
     number: Callable[[Any], float | None] = lambda measured: measured
     text: Callable[[Any], str] | None = None
-    csv_rows: "Callable[[Any, Sequence[str], Sequence[str]], Iterable[CsvRow]] | None" = None
+    csv_rows: Callable[[Any, Sequence[str], Sequence[str]], Iterable[CsvRow]] | None = None
     column: bool = True
 
     def of(self, scores: Mapping[str, Any]) -> float | None:
@@ -89,16 +91,13 @@ class Metric:
 
     def to_csv(
         self, scores: Mapping[str, Any], labelled: Sequence[str], discovered: Sequence[str]
-    ) -> "Iterable[CsvRow]":
+    ) -> Iterable[CsvRow]:
         """Rows for the CSV of a result."""
         if self.name in scores:
             plain = [{"mean": self.of(scores)}]
             rows = self.csv_rows and self.csv_rows(scores[self.name], labelled, discovered)
             for row in plain if rows is None else rows:
                 yield {"quantity": self.name, "unit": self.unit, **row}
-
-
-CsvRow = dict[str, Any]
 
 
 def measure(case: Case) -> dict[str, Any]:
