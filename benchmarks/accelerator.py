@@ -43,9 +43,11 @@ TINY = {
     "model__residual_blocks": 1,
     "perceptual__taps": ("relu1_2",),
 }
+TINY_BATCH = 4
 
 
 def _configure(channels: int, dtype: str, batch: int, *, tiny: bool) -> ConfigDict:
+    batch = TINY_BATCH if tiny else batch
     return configure(PRESETS[channels], channels, dtype, batch, **(TINY if tiny else {}))
 
 
@@ -64,7 +66,7 @@ def _machine(*, tiny: bool) -> dict[str, Any]:
 def _train(channels: int, dtype: str, batch: int, *, tiny: bool) -> dict[str, Any]:
     return train.measure(
         PRESETS[channels],
-        [(channels, dtype, batch)],
+        [(channels, dtype, TINY_BATCH if tiny else batch)],
         ("released", "fused"),
         steps_per_round=1 if tiny else 10,
         seconds=0.0 if tiny else 15.0,

@@ -60,13 +60,13 @@ def make_contenders(
     config: ConfigDict, variables: dict[str, Any]
 ) -> tuple[dict[str, Contender], dict[str, str]]:
     """What maps views `[B, S, S, 3]` uint8 to landmarks `[B, K, 2]`; and why others cannot."""
-    found: dict[str, Contender | str] = {OURS: ViewDetector(config, variables)}
+    made: dict[str, Contender | str] = {OURS: ViewDetector(config, variables)}
     missing = harness.why_no_torch()
     for name, compiled in (("PyTorch", False), ("PyTorch, compiled", True)):
-        found[name] = missing or _torch(config, variables, compiled=compiled)
-    found["ONNX Runtime"] = _onnx(config, variables)
-    runs = {name: run for name, run in found.items() if not isinstance(run, str)}
-    return runs, {name: why for name, why in found.items() if isinstance(why, str)}
+        made[name] = missing or _torch(config, variables, compiled=compiled)
+    made["ONNX Runtime"] = _onnx(config, variables)
+    runs = {name: run for name, run in made.items() if not isinstance(run, str)}
+    return runs, {name: why for name, why in made.items() if isinstance(why, str)}
 
 
 def _torch(config: ConfigDict, variables: dict[str, Any], *, compiled: bool) -> Contender:

@@ -100,10 +100,10 @@ def measure(
         config = configure(preset, channels, dtype, batch, **fields)
         if check_losses and str(channels) not in differences:
             differences[str(channels)] = contenders.check_losses(config)
-        found, missing = measure_cell(
+        measured, missing = measure_cell(
             config, flags, steps_per_round=steps_per_round, seconds=seconds
         )
-        rows += found
+        rows += measured
         where = f"c = {channels}, {dtype}, batch {batch}"
         left_out |= {f"{name}, {where}": why for name, why in missing.items()}
         _release_memory()
