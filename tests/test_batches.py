@@ -46,11 +46,11 @@ def config_of(folders, names=("one",), crop="center", **fields):
     return narrow(data__source="prepared", **TINY, **fields)
 
 
-def seen(config, feed, steps, start=0):
+def seen(config, loader, steps, start=0):
     """The batches that some steps make of what they are given."""
     mesh = sharding.make_mesh()
     gather = jax.jit(lambda photos, step: batches.gather(photos, step, mesh))
-    given = batches.batches(config, feed, mesh, start)
+    given = batches.batches(config, loader, mesh, start)
     return [
         jax.device_get(gather(photos, np.int32(start + i)))
         for i, photos in enumerate(itertools.islice(given, steps))
@@ -65,14 +65,14 @@ def test_resident_photos_make_the_batches_that_are_sent(folders, names, crop, mo
     """Over several epochs, none of them a whole number of batches, and begun anywhere."""
     monkeypatch.setattr(batches, "PIECE", 3 * 20 * 20 * 3)  # bytes: some canvases at a time
     config = config_of(folders, names, crop)
-    feed = open_loader(config)
+    loader = open_loader(config)
     count = sum(COUNTS[name] for name in names)
-    assert (len(feed), len(feed.folders)) == (count, len(set(names)))
-    sent = {start: seen(config, feed, 12 - start, start) for start in (0, 5)}
-    sent[10**9] = seen(config, feed, 2, 10**9)  # times the batch it is more than an int32
+    assert (len(loader), len(loader.folders)) == (count, len(set(names)))
+    sent = {start: seen(config, loader, 12 - start, start) for start in (0, 5)}
+    sent[10**9] = seen(config, loader, 2, 10**9)  # times the batch it is more than an int32
     config.data.resident = True
     for start, wanted in sent.items():
-        for one, other in zip(seen(config, feed, len(wanted), start), wanted, strict=True):
+        for one, other in zip(seen(config, loader, len(wanted), start), wanted, strict=True):
             np.testing.assert_array_equal(one.canvases, other.canvases)
             assert (one.points is None) == (crop == "center")
             if crop == "box":
@@ -84,9 +84,9 @@ def test_shapes_are_those_of_what_is_given(folders):
     mesh = sharding.make_mesh()
     for resident in (False, True):
         config = config_of(folders, ("one", "other", "one"), "box", data__resident=resident)
-        feed = open_loader(config)
-        shapes = batches.shapes(config, feed, mesh)
-        given = next(batches.batches(config, feed, mesh))
+        loader = open_loader(config)
+        shapes = batches.shapes(config, loader, mesh)
+        given = next(batches.batches(config, loader, mesh))
         for shape, array in zip(jax.tree.leaves(shapes), jax.tree.leaves(given), strict=True):
             assert (shape.shape, shape.dtype) == (array.shape, array.dtype)
             assert shape.sharding == array.sharding
@@ -244,13 +244,13 @@ from tests.running import narrow
 config = narrow(data__source="prepared", data__roots=tuple(sys.argv[1:]), train__batch_size=8,
                 data__crop="box")
 mesh = sharding.make_mesh()
-feed = open_loader(config)
-sent = next(batches.batches(config, feed, mesh))
+loader = open_loader(config)
+sent = next(batches.batches(config, loader, mesh))
 config.data.resident = True
-given = next(batches.batches(config, feed, mesh))
+given = next(batches.batches(config, loader, mesh))
 assert len(given.canvases.addressable_shards) == 8
 gather = jax.jit(lambda photos, step: batches.gather(photos, step, mesh))
-compiled = gather.lower(batches.shapes(config, feed, mesh), np.int32(0)).compile()
+compiled = gather.lower(batches.shapes(config, loader, mesh), np.int32(0)).compile()
 made = compiled(given, np.int32(0))
 assert made.canvases.sharding == sent.canvases.sharding, made.canvases.sharding
 assert {shard.data.shape[0] for shard in made.canvases.addressable_shards} == {1}

@@ -174,10 +174,10 @@ with distributed.joined(multihost=True):
     attempt("shared", coordination.check_shared, folder / "shared")
     attempt("own", coordination.check_shared, folder / f"own{process}")
     config = narrow(data__source="prepared", data__roots=(sys.argv[3],), train__batch_size=4)
-    mesh, feed = sharding.make_mesh(), open_loader(config)
+    mesh, loader = sharding.make_mesh(), open_loader(config)
     gather = jax.jit(lambda photos, step: batches.gather(photos, step, mesh))
     for config.data.resident in (False, True):
-        given = next(batches.batches(config, feed, mesh, 3))
+        given = next(batches.batches(config, loader, mesh, 3))
         (rows,) = gather(given, np.int32(3)).canvases.addressable_shards
         told[type(given).__name__] = np.asarray(rows.data).mean((1, 2, 3)).tolist()
     print(json.dumps(told), flush=True)
