@@ -22,6 +22,24 @@ from landmarks_jax.inference import api, packed_file
 from tests import packing
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """With CI=true a test whose extra is not installed fails."""
+    return _refuse_missing_extras((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    """The same for files."""
+    return _refuse_missing_extras((yield))
+
+
+def _refuse_missing_extras(report):
+    if report.skipped and os.environ.get("CI") == "true" and "extra `" in str(report.longrepr):
+        report.outcome, report.longrepr = "failed", f"With CI=true: {report.longrepr}"
+    return report
+
+
 @pytest.fixture(scope="session")
 def narrow_config():
     def make(**changes):

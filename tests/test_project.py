@@ -364,6 +364,16 @@ def test_files_are_small_and_named_after_their_concern():
     assert not [path for path in lines if path.stem in ("util", "utils", "helpers", "misc")]
 
 
+def test_functions_fit_on_a_screen():
+    lengths = {
+        f"{path.stem}.{node.name}": node.end_lineno - node.lineno + 1
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef)
+    }
+    assert not {name: length for name, length in lengths.items() if length > 60}
+
+
 @pytest.mark.parametrize("run", ["quickstart", "faces_cpu", "best_cpu"])
 def test_tables_in_documents_are_made_from_the_json(run):
     folder = ROOT / "docs" / "results" / run

@@ -8,8 +8,8 @@ Without arguments it trains the quickstart. Rerun the same command to resume, wi
 continues a run from another machine. With --multihost several processes train one run
 (docs/scaling.md).
 
-Every field of a configuration, with its unit, is in configs/base.py; any of them is set with
---config.SECTION.FIELD=value.
+Any field of a configuration is set with --config.SECTION.FIELD=value; see the end for where the
+fields are explained.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 
 from absl import flags
 
-from landmarks_jax.cli import shared_flags
+from landmarks_jax.cli import presets, shared_flags
 from landmarks_jax.cli.command import Call, Command
 from landmarks_jax.system.errors import ConfigError
 
@@ -93,10 +93,11 @@ def _run(call: Call) -> int:
         )
 
 
-def _loss_terms() -> str:
+def _fields() -> str:
     from landmarks_jax import losses  # noqa: PLC0415
 
-    return losses.help_text()
+    fields = presets.FOLDER / "base.py"
+    return f"{losses.help_text()}\n\nEvery field, with its unit and default:\n  {fields}"
 
 
 COMMAND = Command(
@@ -104,5 +105,5 @@ COMMAND = Command(
     _add_flags,
     config="The configuration.",
     default_config="quickstart",
-    details=_loss_terms,
+    details=_fields,
 )

@@ -41,8 +41,7 @@ def run_session(
 ) -> int:
     """Prepares photos, trains, writes transfer files and evaluates, within some minutes.
 
-    The transfer files are written before the evaluation, so a kill in the end costs the tables
-    only.
+    Transfer files come before the evaluation, so that a kill at the end costs only the tables.
 
     Args:
       config: the configuration; its own limits hold as well.

@@ -109,10 +109,8 @@ def compile_program(
         canvases, points = batches.gather(photos, state.step - 1, mesh)
         microbatch = None
         if accumulate > 1:
-            microbatch, (canvases, points) = (
-                0,
-                accumulation.first((canvases, points), accumulate),
-            )
+            microbatch = 0
+            canvases, points = accumulation.first((canvases, points), accumulate)
         drawn = task.draw(
             frozen.key, state.step, canvases, points, config=config, microbatch=microbatch
         )

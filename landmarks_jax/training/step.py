@@ -81,12 +81,22 @@ def train_step(
         result = accumulation.accumulate(gradient, state, canvases, points, config.train.accumulate)
     metrics = _with_norms(result.metrics, result.gradients)
     metrics["learning_rate"] = learning_rate(config, restart)(state.step)
+    new_state = _update(state, result, optimizer, config.optimizer.ema_decay)
+    return new_state, add(totals, metrics, state.step)
+
+
+def _update(
+    state: TrainState,
+    result: accumulation.Gradient,
+    optimizer: optax.GradientTransformation,
+    ema_decay: float,
+) -> TrainState:
     updates, opt_state = optimizer.update(result.gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     averaged = state.averaged
-    if config.optimizer.ema_decay:
-        averaged = optax.incremental_update(params, averaged, 1.0 - config.optimizer.ema_decay)
-    new_state = TrainState(
+    if ema_decay:
+        averaged = optax.incremental_update(params, averaged, 1.0 - ema_decay)
+    return TrainState(
         step=state.step + 1,
         params=params,
         batch_stats=result.batch_stats,
@@ -94,7 +104,6 @@ def train_step(
         averaged=averaged,
         tap_means=result.tap_means,
     )
-    return new_state, add(totals, metrics, state.step)
 
 
 def _with_norms(
