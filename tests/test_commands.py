@@ -127,17 +127,10 @@ def test_every_shipped_configuration_trains(name, tmp_path, monkeypatch):
     assert {"loss", "pixel", *taps} <= totals.sums.keys()
 
 
-@pytest.mark.parametrize(
-    ("composition", "bn_groups"),
-    [("baseline", "joint"), ("all", "released")],
-)
-def test_compositions_with_and_without_intermediate_train_and_draws_its_picture(
-    composition, bn_groups, tmp_path
-):
-    config = narrow(objective__composition=composition, objective__bn_groups=bn_groups)
-    config.train.steps, config.train.picture_every = 1, 1
-    assert loop.train(config, tmp_path) == 0
-    assert (tmp_path / "pictures" / "step-000001.png").exists()
+def test_a_composition_without_intermediate_draws_its_preview(tmp_path):
+    config = narrow(objective__composition="baseline", train__steps=1, train__picture_every=1)
+    assert train(config, tmp_path) == 0
+    assert (tmp_path / "pictures" / "step-000001.png").stat().st_size > 5_000
 
 
 def test_evaluation_writes_json_tables_curve_and_page(workdir, capsys):
@@ -322,7 +315,8 @@ def test_bad_input_is_refused_before_anything_slow(tmp_path, monkeypatch):
 
 
 def test_batch_not_divisible_by_the_devices(tmp_path, monkeypatch):
-    monkeypatch.setattr(jax, "device_count", lambda: 4)
+    for name in ("device_count", "local_device_count"):
+        monkeypatch.setattr(jax, name, lambda: 4)
     config = narrow(train__batch_size=10)
     code, out, err = call("train", *flags(config), f"--workdir={tmp_path}")
     assert (code, out) == (2, "")
