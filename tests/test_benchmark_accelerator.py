@@ -65,12 +65,13 @@ def test_stages_continue_where_they_were_and_stop_in_time(tmp_path, monkeypatch)
     trained |= {"over_ours": [1.0] * 3, "memory_mib": {}}
     stages = {"machine": machine | HEAD, "train_64_bfloat16_32": {"rows": [trained]}}
     monkeypatch.setattr(accelerator.subprocess, "run", run)
+    monkeypatch.setitem(accelerator.STAGES, "detector", (3601.0, None))
     (tmp_path / "machine.json").write_text(json.dumps(stages["machine"]))
     names = ["machine", "train_64_bfloat16_32", "steps_64", "detector"]
-    left_out = accelerator.run_stages(tmp_path, names, 2.65, tiny=False)
+    left_out = accelerator.run_stages(tmp_path, names, 60.0, tiny=False)
     assert started == ["train_64_bfloat16_32", "steps_64"]
     assert left_out["steps_64"].startswith("ended with 1; see steps_64.log")
-    assert left_out["detector"].startswith("would not fit into the 15")
+    assert left_out["detector"].startswith("would not fit into the 3")  # thousand seconds left
     summary = json.loads((tmp_path / "summary.json").read_text())
     (row,) = summary["rows"]
     # 163.7 G multiply-adds of 32 photos in a second, of 800 TFLOP/s.
