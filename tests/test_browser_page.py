@@ -137,7 +137,7 @@ def close(actual, expected, pixels=1.0):
 
 
 def test_the_page_agrees_with_python(page, images, find):
-    page.choose(*images.values()).wait_for("Points actual in 5 images.")
+    page.choose(*images.values()).wait_for("Points found in 5 images.")
     actual = page.points()
     expected = {name: find(path) for name, path in images.items()}
     assert list(actual) == list(images)
