@@ -1,4 +1,4 @@
-"""Several real processes as one run: the same losses, one decision to stop, a clear end."""
+"""One run on several devices and processes: the same losses, one decision to stop, a clear end."""
 
 import json
 import shutil
@@ -7,150 +7,139 @@ import socket
 import time
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 
-from benchmarks import scaling
 from landmarks_jax.data import prepared, sampling
 from landmarks_jax.data.loader import framing_of
 from landmarks_jax.data.sources import registry
 from landmarks_jax.system.errors import ConfigError, LostError
-from landmarks_jax.training import distributed
-from landmarks_jax.training.run_folder import CHECKPOINTS as FOLDER
-from tests.running import command, finish, flags, narrow
+from landmarks_jax.training import distributed, run_folder
+from tests.running import command, finish, flags, leaves_of, narrow, train
 
-STEPS = scaling.STEPS + 4  # a checkpoint is saved after scaling.STEPS, and at the end
+STEPS, CUT = 8, 4
 X64 = {"JAX_ENABLE_X64": "1"}
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("layouts")
+def configuration(canvases, **fields):
+    """The whole method so narrow that it is compiled in seconds, in float64."""
+    return narrow(
+        compute_dtype="float64",
+        data__source="prepared",
+        data__roots=(str(canvases),),
+        objective__equivariance_weight=1.0,
+        objective__separation_weight=1.0,
+        model__generator_channels=1,
+        model__residual_blocks=0,
+        train__checkpoint_every=CUT,
+        **{"train__steps": STEPS, **fields},
+    )
 
 
 @pytest.fixture(scope="module")
-def curves(folder):
-    """The losses of the same run on one process, on eight devices, and on two processes."""
-    return scaling.curves(folder, [*scaling.LAYOUTS][:3], STEPS)
+def canvases(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "canvases"
+    config = narrow(data__num_synthetic=16)
+    prepared.prepare(registry.open_source(config.data), framing_of(config), folder)
+    return folder
 
 
-def start(workdir: Path, count: int, config, *, code: str | None = None, **environment: str):
-    """Starts `train.py` in so many processes, with the flags of a user."""
-    place = ["--multihost", f"--coordinator=localhost:{scaling.free_port()}"]
-    place += [f"--num_processes={count}"]
-    script = () if code else ("train.py",)
-    return [
-        command(
-            *script,
-            *flags(config),
-            f"--workdir={workdir}",
-            *([*place, f"--process_id={process}"] if count > 1 else ()),
-            code=code,
-            **X64,
-            **environment,
-        )
-        for process in range(count)
-    ]
+@pytest.fixture(scope="module")
+def alone(canvases, tmp_path_factory):
+    """The folder of the run on one device of one process, and its final state."""
+    workdir, config = tmp_path_factory.mktemp("alone"), configuration(canvases)
+    with jax.enable_x64(True):
+        assert train(config, workdir) == 0
+        return workdir, leaves_of(workdir, config)
 
 
-def cut_back(folder: Path, layout: str, to: Path) -> Path:
-    """A copy of a float64 run as it was after its checkpoint of `scaling.STEPS`."""
-    shutil.copytree(folder / layout / "float64", to)
-    assert {path.name for path in (to / FOLDER).iterdir()} >= {str(scaling.STEPS), str(STEPS)}
-    shutil.rmtree(to / FOLDER / str(STEPS))
-    return to
+@pytest.fixture
+def half(alone, tmp_path):
+    """A copy of the run as it was at its checkpoint of step `CUT`."""
+    workdir = shutil.copytree(alone[0], tmp_path / "run")
+    shutil.rmtree(workdir / run_folder.CHECKPOINTS / str(STEPS))
+    return workdir
 
 
-def rows(workdir: Path) -> list[dict]:
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+def losses(workdir: Path) -> list[float]:
+    return [row["loss"] for row in run_folder.read_log(workdir)]
 
 
-def test_two_processes_and_eight_devices_give_the_losses_of_one(curves):
-    found = scaling.differences(curves)
-    print("relative differences to one process:", found)
-    for layout in [*scaling.LAYOUTS][:3]:
-        assert len(curves[layout]["float64"]) == STEPS
-        assert found[layout]["first_float32"] < 1e-5
-        assert found[layout]["float64"] < 1e-6
-    assert len({round(loss, 6) for loss in curves[scaling.ALONE]["float64"]}) == STEPS
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        return listener.getsockname()[1]
 
 
-# Process 1 is killed after step 23, once the checkpoint of step 22 is whole.
-KILLED = """
-import os, signal, sys, time
+# Loss and gradient of a step with the released code's groups of batch norm, on one device and on
+# eight; then the second half of a run on eight.
+EIGHT = """
+import json, sys
 from pathlib import Path
-from landmarks_jax.training import reports
-done = reports.Reporter.step_done
-def step_done(self, count=[20]):
-    done(self)
-    count[0] += 1
-    if count[0] == 23 and "--process_id=1" in sys.argv:
-        (workdir,) = [a.partition("=")[2] for a in sys.argv if a.startswith("--workdir=")]
-        while not (Path(workdir) / "checkpoints" / "22").exists():
-            time.sleep(0.1)
-        os.kill(os.getpid(), signal.SIGKILL)
-reports.Reporter.step_done = step_done
-sys.argv[0] = "train.py"
-import runpy
-runpy.run_path("train.py", run_name="__main__")
+import jax, numpy as np
+from landmarks_jax.tasks import task_of
+from landmarks_jax.training import loop, run_folder, run_inputs, sharding, state as states
+from tests.running import narrow
+workdir = Path(sys.argv[1])
+
+def loss_and_gradient(devices):
+    config = narrow(compute_dtype="float64", objective__equivariance_weight=1.0,
+                    objective__separation_weight=0.1, objective__gradient_weight=1.0,
+                    objective__bn_groups="released", model__generator_channels=1,
+                    model__residual_blocks=0)
+    task = task_of(config)
+    networks = task.build_networks(config)
+    mesh = sharding.make_mesh(jax.devices()[:devices])
+    state = states.start_state(config, networks, mesh)
+    frozen = sharding.put_replicated(mesh, run_inputs.load_frozen(config, networks)[0])
+    canvases = np.random.default_rng(0).integers(0, 256, (8, 20, 20, 3), np.uint8)
+
+    def run(params, state, canvases, frozen):
+        drawn = task.draw(frozen.key, state.step, canvases, config=config)
+        def loss(params):
+            return task.loss(params, state, drawn, frozen, config=config, networks=networks)[0]
+        return jax.value_and_grad(loss)(params)
+
+    batch = sharding.put_batch(mesh, canvases)
+    assert len(batch.addressable_shards) == devices
+    loss, gradient = jax.jit(run)(state.params, state, batch, frozen)
+    return float(loss), np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(gradient)])
+
+(one, gradient), (eight, other) = loss_and_gradient(1), loss_and_gradient(8)
+apart = np.linalg.norm(other - gradient) / np.linalg.norm(gradient)
+assert loop.train(run_folder.read_config(workdir), workdir) == 0
+print(json.dumps({"loss": abs(eight - one) / one, "gradient": float(apart)}))
 """
 
 
-def test_one_is_killed_the_other_says_so_and_one_process_goes_on(curves, folder, tmp_path):
-    workdir = cut_back(folder, "2 processes", tmp_path / "run")
-    config = scaling.configuration("float64", STEPS)
-    config.train.checkpoint_every = 2
-    first, second = start(workdir, 2, config, code=KILLED)
-    assert finish(second)[0] == -signal.SIGKILL
-    killed = time.monotonic()
-    code, _, err = finish(first)
-    assert time.monotonic() - killed < 60
-    assert code == LostError.exit_code, err
-    said = err.strip().splitlines()[-1]
-    assert said.startswith("error: process 0 of 2: process 1 ended early or cannot be reached; ")
-    assert f"the last good checkpoint is {workdir / FOLDER / '22'}; rerun the command" in said
-
-    (alone,) = start(workdir, 1, config)
-    code, _, err = finish(alone)
+def test_eight_devices_compute_what_one_does_and_continue_its_run(alone, half, canvases):
+    flag = "--xla_force_host_platform_device_count=8"
+    code, out, err = finish(command(str(half), code=EIGHT, XLA_FLAGS=flag, **X64))
     assert code == 0, err
-    resumed = scaling.losses(workdir)
-    assert [row["step"] for row in rows(workdir)] == list(range(1, STEPS + 1))
-    assert resumed[22:] == pytest.approx(curves[scaling.ALONE]["float64"][22:], rel=1e-6)
+    measured = json.loads(out.splitlines()[-1])
+    assert max(measured.values()) < 1e-9, measured
+    expected = losses(alone[0])
+    assert len({round(loss, 6) for loss in expected}) == STEPS
+    assert losses(half) == pytest.approx(expected, rel=1e-8)
+    with jax.enable_x64(True):
+        leaves = leaves_of(half, configuration(canvases))
+    for name, array in alone[1].items():
+        np.testing.assert_allclose(leaves[name], array, rtol=1e-6, atol=1e-9, err_msg=name)
 
 
-def test_a_signal_to_one_ends_both_after_the_same_step(curves, folder, tmp_path):
-    workdir = cut_back(folder, scaling.ALONE, tmp_path / "run")
-    config = scaling.configuration("float64", 10**6)
-    config.train.checkpoint_every = 10**6
-    both = start(workdir, 2, config)
-    deadline = time.monotonic() + 200
-    while rows(workdir)[-1]["step"] in (*range(scaling.STEPS + 2), STEPS):
-        assert time.monotonic() < deadline
-        assert both[0].poll() is None, both[0].stderr.read()
-        time.sleep(0.05)
-    both[1].send_signal(signal.SIGTERM)
-    for process in both:
-        code, out, err = finish(process)
-        assert code == 128 + signal.SIGTERM, err
-    assert "step" not in out.replace("Rank", "")  # the second prints nothing of its own
-    last = rows(workdir)[-1]["step"]
-    assert {path.name for path in (workdir / FOLDER).iterdir()} == {str(scaling.STEPS), str(last)}
-    begun = slice(scaling.STEPS, min(last, STEPS))
-    wanted = curves[scaling.ALONE]["float64"][begun]
-    assert len(wanted) >= 2
-    assert scaling.losses(workdir)[begun] == pytest.approx(wanted, rel=1e-6)
-
-
-# What processes tell each other: texts, an error of one, facts that differ, a folder of one's own.
-# And the rows of a batch that each has, sent there or gathered of all photos.
+# Two processes: what they tell each other (texts, an error of one, facts that differ, a folder of
+# one's own); the rows of a batch that each has, sent there or gathered of all photos; and the
+# second half of a run, in which the second gets a signal in its first step.
 TOLD = """
-import json, os, sys
+import json, os, signal, sys
 from pathlib import Path
 import jax, numpy as np
 from landmarks_jax.data.loader import open_loader
 from landmarks_jax.system.errors import DataError, UserError
-from landmarks_jax.training import batches, coordination, distributed, sharding
-from tests.running import narrow
-process, folder = int(sys.argv[1]), Path(sys.argv[2])
+from landmarks_jax.training import batches, coordination, distributed, loop, reports, run_folder
+from landmarks_jax.training import sharding
+process, folder, workdir = int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
 coordination.SHARED_SECONDS, distributed.HEARTBEAT_SECONDS = 0.5, 10
 told = {}
 def attempt(name, call, *given):
@@ -162,6 +151,13 @@ def fail():
     with coordination.together():
         if process == 1:
             raise DataError("no such folder")
+done = reports.Reporter.step_done
+def step_done(self):
+    done(self)
+    if process == 1 and "signal" not in told:
+        told["signal"] = True
+        os.kill(os.getpid(), signal.SIGTERM)
+reports.Reporter.step_done = step_done
 with distributed.joined(multihost=True):
     told["first"] = distributed.is_first()
     attempt("gathered", coordination.gather, f"process {process}")
@@ -173,51 +169,63 @@ with distributed.joined(multihost=True):
     (folder / f"own{process}").write_text(str(process))
     attempt("shared", coordination.check_shared, folder / "shared")
     attempt("own", coordination.check_shared, folder / f"own{process}")
-    config = narrow(data__source="prepared", data__roots=(sys.argv[3],), train__batch_size=4)
-    mesh, loader = sharding.make_mesh(), open_loader(config)
+    config = run_folder.read_config(workdir).unlock()
+    mesh, photos = sharding.make_mesh(), open_loader(config)
     gather = jax.jit(lambda photos, step: batches.gather(photos, step, mesh))
     for config.data.resident in (False, True):
-        given = next(batches.batches(config, loader, mesh, 3))
+        given = next(batches.batches(config, photos, mesh, 3))
         (rows,) = gather(given, np.int32(3)).canvases.addressable_shards
         told[type(given).__name__] = np.asarray(rows.data).mean((1, 2, 3)).tolist()
+    config.data.resident = False
+    config.train.steps = config.train.checkpoint_every = 10**6
+    told["code"] = loop.train(config, workdir)
     print(json.dumps(told), flush=True)
     if process == 1:
         raise UserError("only one of\\nthem")
 """
 
 
-def test_what_one_process_knows_all_are_told(tmp_path):
-    config = narrow(data__num_synthetic=7)
-    canvases, photos = tmp_path / "canvases", registry.open_source(config.data)
-    prepared.prepare(photos, framing_of(config), canvases)
-    wanted = prepared.PreparedCanvases(str(canvases)).canvases.mean((1, 2, 3))
-    wanted = wanted[sampling.batch_rows(config.seed, 7, 4, 3)].tolist()
+def test_two_processes_agree_compute_what_one_does_and_stop_together(
+    alone, half, canvases, tmp_path
+):
+    photos = prepared.PreparedCanvases(str(canvases)).canvases.mean((1, 2, 3))
+    config = configuration(canvases)
+    rows = sampling.batch_rows(config.seed, len(photos), config.train.batch_size, 3)
     # They find each other as they would under SLURM.
     slurm = {"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
-    slurm["JAX_COORDINATOR_PORT"] = str(scaling.free_port())
+    slurm["JAX_COORDINATOR_PORT"] = str(free_port())
     both = [
         command(
-            *(str(process), str(tmp_path), str(canvases)),
+            *(str(process), str(tmp_path), str(half)),
             code=TOLD,
             **slurm,
+            **X64,
             SLURM_PROCID=str(process),
             SLURM_LOCALID=str(process),
         )
         for process in range(2)
     ]
     ended = [finish(process) for process in both]
+    assert "{" in ended[0][1], ended
     told = [json.loads(out.splitlines()[-1]) for _, out, _ in ended]
     assert [one["first"] for one in told] == [True, False]
     for kind in ("Batch", "Resident"):
-        assert told[0][kind] + told[1][kind] == wanted
+        assert told[0][kind] + told[1][kind] == photos[rows].tolist()
     for one in told:
         assert one["gathered"] == ["process 0", "process 1"]
         assert one["same"] is None
         assert one["differ"].startswith("ConfigError: that: not the same on process 1 as on")
         assert one["shared"] is None
         assert one["own"].startswith(f"WorkdirError: --workdir {tmp_path}: process 1 does not see")
+        assert one["code"] == 128 + signal.SIGTERM
     assert told[0]["failed"] == "UserError: process 1 has failed: no such folder"
     assert told[1]["failed"] == "DataError: no such folder"
+    # The signal came in the first step; all processes read it two steps later.
+    last = CUT + 3
+    steps = {path.name for path in (half / run_folder.CHECKPOINTS).iterdir()}
+    assert steps == {str(CUT), str(last)}
+    assert losses(half) == pytest.approx(losses(alone[0])[:last], rel=1e-8)
+    assert "step" not in ended[1][1].replace('"', "")[:5]
     # One ends early, and the other, who waits for it at the end, is not left to wait.
     assert ended[1][0] == 2
     assert ended[1][2].splitlines()[-1] == "error: process 1 of 2: only one of them"
@@ -225,6 +233,59 @@ def test_what_one_process_knows_all_are_told(tmp_path):
     lost = "error: process 0 of 2: process 1 ended early or cannot be reached; "
     lost += "start every process again"
     assert ended[0][2].splitlines()[-1] == lost
+
+
+# Process 1 is killed after its third step, once the checkpoint of its second is complete.
+KILLED = """
+import os, signal, sys, time
+from pathlib import Path
+from landmarks_jax.training import reports
+done = reports.Reporter.step_done
+def step_done(self, count=[0]):
+    done(self)
+    count[0] += 1
+    if count[0] == 3 and "--process_id=1" in sys.argv:
+        (workdir,) = [a.partition("=")[2] for a in sys.argv if a.startswith("--workdir=")]
+        while not (Path(workdir) / "checkpoints" / "6").exists():
+            time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGKILL)
+reports.Reporter.step_done = step_done
+from landmarks_jax.cli.main import main
+sys.exit(main(["train", *sys.argv[1:]]))
+"""
+
+
+@pytest.mark.slow
+def test_one_is_killed_the_other_says_so_and_one_process_continues(alone, half, canvases):
+    config = configuration(canvases, train__steps=10**6)
+    config.train.checkpoint_every = 2
+    place = ["--multihost", f"--coordinator=localhost:{free_port()}", "--num_processes=2"]
+    first, second = (
+        command(
+            *flags(config),
+            f"--workdir={half}",
+            *place,
+            f"--process_id={process}",
+            code=KILLED,
+            **X64,
+        )
+        for process in range(2)
+    )
+    assert finish(second)[0] == -signal.SIGKILL
+    killed = time.monotonic()
+    code, _, err = finish(first)
+    assert time.monotonic() - killed < 60
+    assert code == LostError.exit_code, err
+    message = err.strip().splitlines()[-1]
+    lost = "error: process 0 of 2: process 1 ended early or cannot be reached; "
+    checkpoint = half / run_folder.CHECKPOINTS / "6"
+    assert message.startswith(f"{lost}the last good checkpoint is {checkpoint}; rerun the command")
+
+    config.train.steps = STEPS
+    with jax.enable_x64(True):
+        assert train(config, half) == 0
+    assert [row["step"] for row in run_folder.read_log(half)] == list(range(1, STEPS + 1))
+    assert losses(half) == pytest.approx(losses(alone[0]), rel=1e-8)
 
 
 def test_a_coordinator_that_cannot_be_is_refused_at_once():
