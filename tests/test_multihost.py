@@ -16,24 +16,22 @@ from landmarks_jax.data.loader import framing_of
 from landmarks_jax.data.sources import registry
 from landmarks_jax.system.errors import ConfigError, LostError
 from landmarks_jax.training import distributed, run_folder
-from tests.running import command, finish, flags, leaves_of, narrow, train
+from tests.running import TINY, command, finish, flags, leaves_of, narrow, train
 
 STEPS, CUT = 8, 4
 X64 = {"JAX_ENABLE_X64": "1"}
 
 
 def configuration(canvases, **fields):
-    """The whole method so narrow that it is compiled in seconds, in float64."""
+    """The whole method with a tiny detector, in float64."""
     return narrow(
         compute_dtype="float64",
         data__source="prepared",
         data__roots=(str(canvases),),
         objective__equivariance_weight=1.0,
         objective__separation_weight=1.0,
-        model__generator_channels=1,
-        model__residual_blocks=0,
         train__checkpoint_every=CUT,
-        **{"train__steps": STEPS, **fields},
+        **{**TINY, "objective__composition": "all", "train__steps": STEPS, **fields},
     )
 
 
@@ -80,14 +78,14 @@ from pathlib import Path
 import jax, numpy as np
 from landmarks_jax.tasks import task_of
 from landmarks_jax.training import loop, run_folder, run_inputs, sharding, state as states
-from tests.running import narrow
+from tests.running import TINY, narrow
 workdir = Path(sys.argv[1])
 
 def loss_and_gradient(devices):
     config = narrow(compute_dtype="float64", objective__equivariance_weight=1.0,
                     objective__separation_weight=0.1, objective__gradient_weight=1.0,
-                    objective__bn_groups="released", model__generator_channels=1,
-                    model__residual_blocks=0)
+                    objective__bn_groups="released",
+                    **{**TINY, "objective__composition": "all"})
     task = task_of(config)
     networks = task.build_networks(config)
     mesh = sharding.make_mesh(jax.devices()[:devices])

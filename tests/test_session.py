@@ -13,7 +13,7 @@ from landmarks_jax.data.box_canvas import BoxCanvas
 from landmarks_jax.studies import timed_session
 from landmarks_jax.system.errors import ConfigError, DataError
 from landmarks_jax.training import loop, run_folder, transfer_files
-from tests.running import command, finish, flags, narrow, write_photos
+from tests.running import TINY, command, finish, flags, narrow, write_photos
 
 BLOCKED = """
 import runpy, sys
@@ -43,6 +43,7 @@ def test_sessions_continue_each_other_without_tensorflow(tmp_path, capsys):
     write_photos(tmp_path / "photos", 12)
     (tmp_path / "out.txt").write_text("000002.jpg\n")
     config = narrow(
+        **TINY,
         data__exclude=(str(tmp_path / "out.txt"),),
         eval__protocols=("aflw-dev",),
         eval__aflw=str(faces(tmp_path / "aflw")),

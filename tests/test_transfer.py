@@ -17,7 +17,7 @@ from landmarks_jax.system.errors import WorkdirError
 from landmarks_jax.tasks import task_of
 from landmarks_jax.training import checkpoints, loop, run_folder, sharding, transfer_files
 from landmarks_jax.training import state as states
-from tests.running import call, finished_run, leaves_of, narrow, train, write_vgg
+from tests.running import TINY, call, finished_run, leaves_of, narrow, train, write_vgg
 
 
 @pytest.fixture(scope="module", name="trained")
@@ -26,6 +26,7 @@ def make_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("transfer")
     write_vgg(folder / "vgg.npz", blocks=1)
     config = narrow(
+        **TINY,
         perceptual__weights=str(folder / "vgg.npz"),
         perceptual__taps=("relu1_2",),
         perceptual__balance=True,
@@ -74,9 +75,9 @@ def test_networks_are_kept_with_kernels_in_float16(trained, bundle):
             rounded += int((expected != state[name]).any())
         assert bundle.arrays[name].dtype == expected.dtype, name
         np.testing.assert_array_equal(bundle.arrays[name], expected, err_msg=name)
-    assert rounded > 20
+    assert rounded >= 10
     assert float(state["tap_means/relu1_2"]) > 0
-    kernel = "detector/block1/conv1/kernel"  # the average is its own array, not the last value
+    kernel = "detector/conv1/kernel"  # the average is its own array, not the last value
     assert (bundle.arrays[f"averaged/{kernel}"] != bundle.arrays[f"params/{kernel}"]).any()
     assert (bundle.step, bundle.seconds) == (3, 1.5)
     assert bundle.config == run_folder.read_config(workdir)
@@ -105,10 +106,10 @@ def test_what_float16_cannot_hold_stays_float32(trained, tmp_path):
 
 def test_no_file_exceeds_the_limit(trained, written, bundle, tmp_path, monkeypatch):
     assert len(list(written.glob("networks-*"))) == 1
-    monkeypatch.setattr(transfer_files, "MAX_BYTES", 30_000)
+    monkeypatch.setattr(transfer_files, "MAX_BYTES", 3_000)
     files = list(write(trained[0], tmp_path / "parts").glob("networks-*"))
     assert len(files) > 3
-    assert max(path.stat().st_size for path in files) <= 30_000
+    assert max(path.stat().st_size for path in files) <= 3_000
     arrays = transfer_files.read(tmp_path / "parts").arrays
     assert arrays.keys() == bundle.arrays.keys()
     for name, array in bundle.arrays.items():
@@ -189,7 +190,7 @@ def test_another_run_is_refused_by_name(trained, written, bundle, tmp_path):
     prepared = config.copy_and_resolve_references()
     prepared.data.source = "prepared"  # photos decoded there may be prepared here
     transfer_files.check(bundle, prepared, networks, digest)
-    name = "batch_stats/detector/block1/norm1/mean"
+    name = "batch_stats/detector/norm/mean"
     arrays = {key: array for key, array in bundle.arrays.items() if key != name}
     with pytest.raises(WorkdirError, match=f"{name} is missing"):
         transfer_files.check(dataclasses.replace(bundle, arrays=arrays), config, networks, digest)
@@ -237,7 +238,7 @@ def test_a_transfer_keeps_networks_and_counts_and_forgets_the_optimiser(
     before, after = leaves_of(workdir, config), leaves_of(new, config)
     assert before.keys() == after.keys()
     moments = [name for name in after if name.startswith("opt_state")]
-    assert len(moments) > 200
+    assert len(moments) > 50
     for name, array in after.items():
         expected = before[name]
         if name in moments:
@@ -332,7 +333,7 @@ def test_a_deadline_shortens_a_session(tmp_path):
     assert loop.shortened(config, 120.0, 6000.0).train.minutes == 10.0
     assert loop.shortened(narrow(), 120.0, 6000.0).train.minutes == pytest.approx(102.0)
     assert 2.0 < loop.shortened(narrow(), 120.0, -5.0).train.minutes < 2.001
-    endless = narrow(train__steps=10**6)
+    endless = narrow(**TINY, train__steps=10**6)
     assert train(endless, tmp_path, deadline=time.monotonic()) == 0
     assert run_folder.read_log(tmp_path)[-1]["step"] == run_folder.newest_step(tmp_path) == 1
     assert run_folder.read_config(tmp_path).train.minutes == 0.0
