@@ -27,10 +27,10 @@ from landmarks_jax.training import (
     transfer_files,
 )
 from landmarks_jax.training import state as states
+from landmarks_jax.training.run_folder import read_log as rows
 from landmarks_jax.weights import published_networks
 from tests import datasets
 from tests.running import TINY, call, flags, narrow, shrink
-from tests.test_training import rows
 
 CORE_FILE = Path(__file__).parent / "published" / "core.pth"
 
