@@ -121,8 +121,8 @@ def joint_loss(params, x, other, *, auxiliary, vgg_params, config):
     """Eq. 7 where batch norm's statistics are of both views, and of both directions."""
     model, taps, count = config.model, config.perceptual.taps, len(x)
     both = jnp.concatenate([x, other])
-    found = detector(params["detector"], both, model.beta)
-    u, v = found[:count], found[count:]
+    actual = detector(params["detector"], both, model.beta)
+    u, v = actual[:count], actual[count:]
     a = jnp.concatenate([u[auxiliary], u[auxiliary]])
     intermediate = generator(params["generator"], both, a, model.sigma)
     final = generator(params["generator"], intermediate, jnp.concatenate([v, u]), model.sigma)

@@ -107,9 +107,9 @@ def test_a_row_sees_the_same_in_any_part(narrow_config):
     auxiliaries = []
     for part in range(2):
         drawn = draw(cut[part], microbatch=part)
-        for found, wanted in zip(drawn.pair, whole.pair, strict=True):
-            np.testing.assert_array_equal(found.images, wanted.images[part::2])
-            np.testing.assert_array_equal(found.to_canvas, wanted.to_canvas[part::2])
+        for actual, expected in zip(drawn.pair, whole.pair, strict=True):
+            np.testing.assert_array_equal(actual.images, expected.images[part::2])
+            np.testing.assert_array_equal(actual.to_canvas, expected.to_canvas[part::2])
         auxiliaries.append(tuple(drawn.auxiliary.tolist()))
         assert sorted(auxiliaries[-1]) == list(range(8))
     assert auxiliaries[0] != auxiliaries[1]

@@ -127,13 +127,13 @@ def test_folded_and_unfolded_outputs_agree(detector):
     stats = {"batch_stats": variables["batch_stats"]}
     unfolded = {"params": flax.traverse_util.unflatten_dict(plain), **stats}
     apply = jax.jit(module.apply, static_argnames="use_running_average")
-    found = apply({"params": folded, **stats}, views, use_running_average=True)
+    actual = apply({"params": folded, **stats}, views, use_running_average=True)
     frozen = apply(unfolded, views, use_running_average=True)
     with nn.intercept_methods(projected):  # a function of its own, not to meet a trace of the other
-        wanted = jax.jit(lambda v: module.apply(v, views, use_running_average=True))(unfolded)
-    assert float(jnp.abs(wanted).max()) > 0.1
-    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
-    assert np.abs(np.asarray(frozen) - np.asarray(found)).max() > 0.01
+        expected = jax.jit(lambda v: module.apply(v, views, use_running_average=True))(unfolded)
+    assert float(jnp.abs(expected).max()) > 0.1
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
+    assert np.abs(np.asarray(frozen) - np.asarray(actual)).max() > 0.01
 
 
 def test_the_gradient_of_a_projection_is_that_of_the_product():
@@ -146,8 +146,8 @@ def test_the_gradient_of_a_projection_is_that_of_the_product():
         return (folded * weight).sum()
 
     gradient = jax.grad(loss)({"conv": {"projection": jnp.asarray(matrix)}})
-    wanted = np.zeros((4, 4))
+    expected = np.zeros((4, 4))
     for p in range(4):
         for o in range(4):
-            wanted[p, o] = (weight[..., p] * theta[..., o]).sum()
-    np.testing.assert_allclose(gradient["conv"]["projection"], wanted, rtol=1e-4, atol=1e-5)
+            expected[p, o] = (weight[..., p] * theta[..., o]).sum()
+    np.testing.assert_allclose(gradient["conv"]["projection"], expected, rtol=1e-4, atol=1e-5)

@@ -50,10 +50,10 @@ def seen(config, loader, steps, start=0):
     """The batches that some steps make of what they are given."""
     mesh = sharding.make_mesh()
     gather = jax.jit(lambda photos, step: batches.gather(photos, step, mesh))
-    given = batches.batches(config, loader, mesh, start)
+    inputs = batches.batches(config, loader, mesh, start)
     return [
         jax.device_get(gather(photos, np.int32(start + i)))
-        for i, photos in enumerate(itertools.islice(given, steps))
+        for i, photos in enumerate(itertools.islice(inputs, steps))
     ]
 
 
@@ -71,8 +71,8 @@ def test_resident_photos_make_the_batches_that_are_sent(folders, names, crop, mo
     sent = {start: seen(config, loader, 12 - start, start) for start in (0, 5)}
     sent[10**9] = seen(config, loader, 2, 10**9)  # times the batch it is more than an int32
     config.data.resident = True
-    for start, wanted in sent.items():
-        for one, other in zip(seen(config, loader, len(wanted), start), wanted, strict=True):
+    for start, expected in sent.items():
+        for one, other in zip(seen(config, loader, len(expected), start), expected, strict=True):
             np.testing.assert_array_equal(one.canvases, other.canvases)
             assert (one.points is None) == (crop == "center")
             if crop == "box":
@@ -86,19 +86,19 @@ def test_shapes_are_those_of_what_is_given(folders):
         config = config_of(folders, ("one", "other", "one"), "box", data__resident=resident)
         loader = open_loader(config)
         shapes = batches.shapes(config, loader, mesh)
-        given = next(batches.batches(config, loader, mesh))
-        for shape, array in zip(jax.tree.leaves(shapes), jax.tree.leaves(given), strict=True):
+        inputs = next(batches.batches(config, loader, mesh))
+        for shape, array in zip(jax.tree.leaves(shapes), jax.tree.leaves(inputs), strict=True):
             assert (shape.shape, shape.dtype) == (array.shape, array.dtype)
             assert shape.sharding == array.sharding
-        assert isinstance(given, batches.Resident) == resident
-    assert given.canvases.shape == (11, 36 * 36 * 3)  # a folder named twice is there once
-    assert given.order.shape == (6, 3)
+        assert isinstance(inputs, batches.Resident) == resident
+    assert inputs.canvases.shape == (11, 36 * 36 * 3)  # a folder named twice is there once
+    assert inputs.order.shape == (6, 3)
 
 
 def test_nothing_is_sent_between_epochs(folders):
     config = config_of(folders, ("one", "other"), data__resident=True)
-    given = batches.batches(config, open_loader(config), sharding.make_mesh())
-    photos = list(itertools.islice(given, 7))  # 11 photos: 3 steps of 3 have one order
+    inputs = batches.batches(config, open_loader(config), sharding.make_mesh())
+    photos = list(itertools.islice(inputs, 7))  # 11 photos: 3 steps of 3 have one order
     assert [id(part.order) for part in photos] == [
         id(photos[i - i % 3].order) for i in range(len(photos))
     ]

@@ -60,13 +60,13 @@ def by_scipy_and_pillow(photo, points, degrees, margin, size):
 @pytest.mark.parametrize("margin", [0.7, 0.62])
 def test_a_view_is_the_photo_turned_cropped_and_resized(degrees, margin):
     photo = smooth_photo()
-    wanted, places = by_scipy_and_pillow(photo, FACE, degrees, margin, SIZE)
+    expected, places = by_scipy_and_pillow(photo, FACE, degrees, margin, SIZE)
     canvas, points = FRAME.cut(photo, FACE)
     maps = geometry.rotated_box(points[None], np.deg2rad([degrees]), np.array([margin]))
-    found = views.warp(canvas[None], np.asarray(maps, np.float32), SIZE)[0]
+    actual = views.warp(canvas[None], np.asarray(maps, np.float32), SIZE)[0]
     # Grey levels: the canvas is rounded to whole ones, and both resizes shrink a little.
-    assert np.abs(found - wanted).max() < 4
-    assert np.abs(found - wanted).mean() < 0.8
+    assert np.abs(actual - expected).max() < 4
+    assert np.abs(actual - expected).mean() < 0.8
     in_view = geometry.apply(geometry.invert(maps), points[None].astype(float))[0]
     np.testing.assert_allclose(in_view, places, atol=1e-4)
 
@@ -85,15 +85,15 @@ def test_upright_with_the_mean_margin_it_is_evaluations_box_up_to_rounding():
         affine = geometry.rotated_box(in_canvas, np.zeros(()), np.array(0.7))
         corners = geometry.apply(affine, np.array([[-1.0, -1.0], [1.0, 1.0]]))
         edges = (corners + 1) / 2 * sides + origin
-        wanted = np.reshape(Framing(SIZE, SIZE, "box").view_rectangle(size, points), (2, 2))
-        differences.append((wanted - edges) * [[-1], [1]])  # outwards
+        expected = np.reshape(Framing(SIZE, SIZE, "box").view_rectangle(size, points), (2, 2))
+        differences.append((expected - edges) * [[-1], [1]])  # outwards
     assert np.abs(differences).max() <= 1.0  # a pixel of the photo
     assert abs(np.mean(differences)) < 0.05  # neither larger nor smaller on average
     view, places = Framing(SIZE, SIZE, "box").cut(photo, FACE)
     canvas, points = FRAME.cut(photo, FACE)
     affine = geometry.rotated_box(points, np.zeros(()), np.array(0.7))
-    found = np.asarray(views.warp(canvas[None], affine[None].astype(np.float32), SIZE)[0])
-    assert np.abs(found - view).mean() < 2.5
+    actual = np.asarray(views.warp(canvas[None], affine[None].astype(np.float32), SIZE)[0])
+    assert np.abs(actual - view).mean() < 2.5
     in_view = geometry.apply(geometry.invert(affine), points)
     np.testing.assert_allclose(in_view, places, atol=2 * 2 / 80)  # of some 80 pixels a side
 
@@ -114,12 +114,12 @@ def test_upright_with_the_mean_margin_it_is_evaluations_box_up_to_rounding():
 def test_the_canvas_is_a_square_of_the_photo(frame, half, canvas_size):
     points = np.array([[30, 50], [70, 70], [44, 61]], np.float32)
     x, y = 50.5, 60.5
-    found = frame.canvas_rectangle(points)
-    assert found == pytest.approx((x - half, y - half, x + half, y + half))
+    actual = frame.canvas_rectangle(points)
+    assert actual == pytest.approx((x - half, y - half, x + half, y + half))
     assert frame.canvas_size == canvas_size
     photo = smooth_photo(120, 70)  # the square reaches beyond it
     canvas, moved = frame.cut(photo, points)
-    np.testing.assert_array_equal(canvas, stretch(photo, found, canvas_size))
+    np.testing.assert_array_equal(canvas, stretch(photo, actual, canvas_size))
     np.testing.assert_allclose(moved, (points + 0.5 - [x, y]) / half, atol=1e-6)
     assert (canvas.dtype, moved.dtype) == (np.uint8, np.float32)
 
@@ -229,15 +229,15 @@ def test_a_pair_of_box_views():
     def pair(canvases, keys, points):
         compiled.append(1)
         pair = views.view_pair(canvases, keys, config, points=points)
-        wanted = [views.draw_box_maps(keys, points, config, view=view) for view in (0, 1)]
-        return pair, wanted
+        expected = [views.draw_box_maps(keys, points, config, view=view) for view in (0, 1)]
+        return pair, expected
 
-    (first, second), wanted = pair(canvases, keys, points)
+    (first, second), expected = pair(canvases, keys, points)
     for number, view in enumerate((first, second)):
         assert view.images.shape == (4, SIZE, SIZE, 3)
         assert np.all(np.isfinite(view.images))
         assert np.all(np.isfinite(view.to_canvas))
-        np.testing.assert_allclose(view.to_canvas, wanted[number], atol=1e-6)
+        np.testing.assert_allclose(view.to_canvas, expected[number], atol=1e-6)
         angles_and_margins(view.to_canvas, points)
     for canvas, affine, image in zip(canvases, first.to_canvas, first.images, strict=True):
         resampled = warp_by_scipy(canvas / 255, np.asarray(affine), SIZE)
@@ -282,8 +282,8 @@ def test_landmarks_are_carried_through_both_maps(bent):
 
     assert float(loss(first)) < 1e-10
     offsets = rng.normal(0, 0.1, first.shape)
-    wanted = (offsets**2).sum(-1)[seen].mean()
-    assert float(loss(first + offsets)) == pytest.approx(wanted, rel=1e-4)
+    expected = (offsets**2).sum(-1)[seen].mean()
+    assert float(loss(first + offsets)) == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -35,12 +35,12 @@ def result_of(parts, noise, *, name="aflw-dev", crop="center", spread=1.0, names
     """The result of a detector that finds the labels with some noise."""
     rng = np.random.default_rng(3)
     fit, scored = parts
-    found = {
+    actual = {
         len(part.points): spread * (part.points + rng.normal(0, noise, part.points.shape))
         for part in parts
     }
     detectors = {
-        "running": lambda views: found[len(views)],
+        "running": lambda views: actual[len(views)],
         "untrained": lambda views: np.tile(FACE, (len(views), 1, 1)),
     }
     protocol = Protocol(name, crop, fit, scored, point_names=names)

@@ -137,8 +137,8 @@ def test_deepest_hourglass(size, canvas, deepest):
     sizes = ("views.size", size), ("data.canvas_size", canvas)
     for depth in range(1, deepest + 1):
         configuration.validate(changed(*sizes, ("model.hourglass_depth", depth)))
-    said = f"at most {deepest}" if deepest else "used with another config.views.size"
-    with pytest.raises(ConfigError, match=rf"config\.model\.hourglass_depth.*{said}"):
+    message = f"at most {deepest}" if deepest else "used with another config.views.size"
+    with pytest.raises(ConfigError, match=rf"config\.model\.hourglass_depth.*{message}"):
         configuration.validate(changed(*sizes, ("model.hourglass_depth", deepest + 1)))
 
 
@@ -194,9 +194,9 @@ def test_differences_name_every_field_but_the_free_ones():
     config = base.get_config()
     for field, value in flat(config).items():
         new = changed((field, other(value)))
-        found = list(configuration.differences(config, new))
+        actual = list(configuration.differences(config, new))
         free = field in configuration.FREE_FIELDS or field.startswith("eval.")
-        assert [name for name, _, _ in found] == ([] if free else [field])
+        assert [name for name, _, _ in actual] == ([] if free else [field])
 
 
 def test_free_fields_are_lengths_intervals_and_paths():
@@ -204,8 +204,8 @@ def test_free_fields_are_lengths_intervals_and_paths():
     assert set(configuration.FREE_FIELDS) < everything
     config = base.get_config()
     new = changed(("train.steps", 5), ("data.roots", ("x",)), ("views.size", 64), ("seed", 3))
-    found = list(configuration.differences(config, new))
-    assert found == [("seed", 0, 3), ("views.size", 128, 64)]
+    actual = list(configuration.differences(config, new))
+    assert actual == [("seed", 0, 3), ("views.size", 128, 64)]
 
 
 def test_differences_show_fields_that_one_side_lacks():

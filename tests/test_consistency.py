@@ -21,8 +21,8 @@ def views(seed, count):
     shift = rng.normal(0, 1, (count, 1, 2))
 
     def lie(points):
-        turned = factor[:, None] * (points[..., 0] + 1j * points[..., 1])
-        return np.stack([turned.real, turned.imag], -1) + shift
+        rotated = factor[:, None] * (points[..., 0] + 1j * points[..., 1])
+        return np.stack([rotated.real, rotated.imag], -1) + shift
 
     return lie
 
@@ -49,8 +49,8 @@ def procrustes(labels, landmarks):
     unit = centred / np.linalg.norm(centred, axis=(1, 2), keepdims=True)
 
     def fitted(shape, mean):
-        turn, scale = orthogonal_procrustes(shape, mean)
-        return scale * turn / (shape**2).sum()
+        rotation, scale = orthogonal_procrustes(shape, mean)
+        return scale * rotation / (shape**2).sum()
 
     mean = unit[0]
     for _ in range(100):
@@ -75,12 +75,12 @@ def test_places_and_spreads_are_those_of_procrustes_by_scipy():
     assert result["rms"] == pytest.approx(rms.mean(), abs=2e-4)
     # The frame is that of the mean shape, turned and moved so that the eyes are at -1/2 and 1/2.
     across = mean[1] - mean[0]
-    turn = np.array([across, [-across[1], across[0]]])
+    rotation = np.array([across, [-across[1], across[0]]])
     middle = (mean[0] + mean[1]) / 2
     places = np.stack([point["place"] for point in result["per_point"]])
-    np.testing.assert_allclose(places, (placed.mean(0) - middle) @ turn.T, atol=2e-5)
+    np.testing.assert_allclose(places, (placed.mean(0) - middle) @ rotation.T, atol=2e-5)
     shape = consistency.frames(labels).shape
-    np.testing.assert_allclose(shape, (mean - middle) @ turn.T, atol=1e-8)
+    np.testing.assert_allclose(shape, (mean - middle) @ rotation.T, atol=1e-8)
     np.testing.assert_allclose(shape[:2], [[-0.5, 0], [0.5, 0]], atol=1e-12)
 
 

@@ -33,15 +33,17 @@ def commands_of(document: Path) -> list[tuple[bool, list[str]]]:
     for name, value in re.findall(r'^(\w+)="(.*)"$', text, re.MULTILINE):
         blocks, spans = ([t.replace(f"${name}", value) for t in texts] for texts in (blocks, spans))
     lines = [line for block in blocks for line in re.sub(r"\\\n\s*", " ", block).splitlines()]
-    found = []
+    actual = []
     for in_block, texts in ((True, lines), (False, [" ".join(span.split()) for span in spans])):
         for part in (part for text in texts for part in text.split("&&")):
             match = START.search(part) if in_block else START.match(part.strip())
             if match:
                 words = shlex.split(match.string[match.end() :], comments=True)
-                found.append((in_block, words))
-    found = [(block, [words[0].removesuffix(".py"), *words[1:]]) for block, words in found if words]
-    return [(block, words) for block, words in found if words[0] != "COMMAND"]
+                actual.append((in_block, words))
+    actual = [
+        (block, [words[0].removesuffix(".py"), *words[1:]]) for block, words in actual if words
+    ]
+    return [(block, words) for block, words in actual if words[0] != "COMMAND"]
 
 
 COMMANDS = [

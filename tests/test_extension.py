@@ -117,8 +117,8 @@ def test_a_detector_is_one_module(module, tmp_path, monkeypatch):
     packed_file.write(tmp_path / "own", packed)
     back = packed_file.read(tmp_path / "own")
     views = np.random.default_rng(1).integers(0, 256, (2, 16, 16, 3), np.uint8)
-    found = ViewDetector(back.config, back.variables).find(views)
-    assert found["heatmaps"].shape == (2, 8, 8, 3)
+    actual = ViewDetector(back.config, back.variables).find(views)
+    assert actual["heatmaps"].shape == (2, 8, 8, 3)
     # Reading a file runs no code that is not loaded already.
     monkeypatch.delitem(sys.modules, MODULE)
     with pytest.raises(WeightsError, match=f"module '{MODULE}'; import that first"):

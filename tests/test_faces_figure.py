@@ -176,18 +176,18 @@ def test_the_command_makes_picture_table_and_json(runs, tmp_path):
     eyes = np.linalg.norm(labels[:, 0] - labels[:, 1], axis=-1)
     for folder, run in zip(runs, figure["runs"], strict=True):
         state = checkpoints.restore(tmp_path / folder, config).state
-        found = ViewDetector(config, run_evaluation.trained_variables(state))(protocol.score.views)
-        wanted = consistency.of_landmarks(found, frame)
-        assert run["consistency"]["rms"] == pytest.approx(wanted["rms"], abs=1e-3)
-        np.testing.assert_allclose(run["landmarks"], found[[0, 4, 7]], atol=2e-5)
-        pairs = [np.linalg.norm(found[:, i] - found[:, j], axis=1) / eyes for i, j in
+        actual = ViewDetector(config, run_evaluation.trained_variables(state))(protocol.score.views)
+        expected = consistency.of_landmarks(actual, frame)
+        assert run["consistency"]["rms"] == pytest.approx(expected["rms"], abs=1e-3)
+        np.testing.assert_allclose(run["landmarks"], actual[[0, 4, 7]], atol=2e-5)
+        pairs = [np.linalg.norm(actual[:, i] - actual[:, j], axis=1) / eyes for i, j in
                  ((0, 1), (0, 2), (1, 2))]  # fmt: skip
         assert run["spread"] == pytest.approx(100 * np.mean(pairs), abs=1e-2)
         assert (run["steps"], run["training_minutes"]) == (7, 1.5)
     views = protocol.score.views[figure["shown"]]
     page = figures.to_array(faces_figure.page(figure, views, tile=32))
-    with Image.open(out) as picture:
-        np.testing.assert_array_equal(np.asarray(picture), page)
+    with Image.open(out) as image:
+        np.testing.assert_array_equal(np.asarray(image), page)
 
 
 def test_faces_are_of_one_protocol_in_the_crop_of_the_training(tmp_path):
@@ -252,6 +252,6 @@ def test_the_figure_in_the_documents_is_made_from_its_json():
     page = figures.to_array(faces_figure.page(figure, views))
     path = folder / "figure.png"
     assert path.stat().st_size < 1_000_000
-    with Image.open(path) as picture:
-        np.testing.assert_array_equal(picture.size, page.shape[1::-1])
-        assert np.abs(np.asarray(picture, float) - page).mean() < 1  # other fonts, other edges
+    with Image.open(path) as image:
+        np.testing.assert_array_equal(image.size, page.shape[1::-1])
+        assert np.abs(np.asarray(image, float) - page).mean() < 1  # other fonts, other edges

@@ -93,8 +93,8 @@ def test_a_blob_and_its_point_move_together(crop, canvas_size, view_size, size):
     assert np.abs(centroid - points[0]).max() < 0.25 / canvas_size  # an eighth of a pixel
     view = frame.central_view(canvas)
     peak = np.unravel_index(view[..., 0].argmax(), view.shape[:2])[::-1]
-    found = geometry.to_pixels(frame.points_in_view(points[0]), (view_size, view_size))
-    assert np.abs(np.array(peak) - found).max() <= 1.0
+    actual = geometry.to_pixels(frame.points_in_view(points[0]), (view_size, view_size))
+    assert np.abs(np.array(peak) - actual).max() <= 1.0
 
 
 @pytest.mark.parametrize(

@@ -37,9 +37,9 @@ def random_maps(seed, *shape):
 
 def test_pixels_to_normalized_by_hand(kind):
     pixels = np.array([[0, 0], [3, 1], [-0.5, -0.5], [3.5, 1.5], [1.5, 0.5]])
-    wanted = [[-0.75, -0.5], [0.75, 0.5], [-1, -1], [1, 1], [0, 0]]
-    found = call(kind, lambda p: geometry.to_normalized(p, (4, 2)), pixels)
-    np.testing.assert_allclose(found, wanted, atol=1e-6)
+    expected = [[-0.75, -0.5], [0.75, 0.5], [-1, -1], [1, 1], [0, 0]]
+    actual = call(kind, lambda p: geometry.to_normalized(p, (4, 2)), pixels)
+    np.testing.assert_allclose(actual, expected, atol=1e-6)
 
 
 def test_normalized_to_pixels_is_the_inverse(kind):
@@ -64,8 +64,8 @@ def test_whole_numbers_of_pixels_are_their_centers():
     np.testing.assert_allclose(geometry.pixel_centers(4), [-0.75, -0.25, 0.25, 0.75])
     assert geometry.pixel_centers(4).dtype == np.float32
     columns = np.stack([np.arange(7.0), np.zeros(7)], -1)
-    found = geometry.to_normalized(columns, (7, 1))
-    np.testing.assert_allclose(found[:, 0], geometry.pixel_centers(7, np.float64))
+    actual = geometry.to_normalized(columns, (7, 1))
+    np.testing.assert_allclose(actual[:, 0], geometry.pixel_centers(7, np.float64))
 
 
 def test_identity_moves_nothing(kind):
@@ -79,41 +79,41 @@ def test_similarity_turns_x_towards_y(kind):
     maps = call(kind, geometry.similarity, angle, scale, shift)
     assert maps.shape == (2, 2, 3)
     points = np.array([[1.0, 0], [0, 1.0]])
-    wanted = [[[0.1, 1.7], [-1.9, -0.3]], [[0.6, -0.3], [0.1, 0.2]]]
-    np.testing.assert_allclose(call(kind, geometry.apply, maps, points), wanted, atol=1e-6)
+    expected = [[[0.1, 1.7], [-1.9, -0.3]], [[0.6, -0.3], [0.1, 0.2]]]
+    np.testing.assert_allclose(call(kind, geometry.apply, maps, points), expected, atol=1e-6)
 
 
 def test_similarity_of_a_single_map_rotates_scales_then_shifts(kind):
-    found = call(kind, geometry.similarity, 0.3, 1.7, np.array([0.2, -0.1]))
-    wanted = np.concatenate([1.7 * rotation(np.rad2deg(0.3)), [[0.2], [-0.1]]], 1)
-    np.testing.assert_allclose(found, wanted, atol=1e-6)
+    actual = call(kind, geometry.similarity, 0.3, 1.7, np.array([0.2, -0.1]))
+    expected = np.concatenate([1.7 * rotation(np.rad2deg(0.3)), [[0.2], [-0.1]]], 1)
+    np.testing.assert_allclose(actual, expected, atol=1e-6)
 
 
 def test_apply_is_matrix_times_point_for_every_map(kind):
     maps, points = random_maps(2, 4), np.random.default_rng(3).uniform(-1, 1, (4, 5, 2))
-    found = call(kind, geometry.apply, maps, points)
+    actual = call(kind, geometry.apply, maps, points)
     for b in range(4):
         for n in range(5):
-            wanted = maps[b, :, :2] @ points[b, n] + maps[b, :, 2]
-            np.testing.assert_allclose(found[b, n], wanted, atol=1e-6)
+            expected = maps[b, :, :2] @ points[b, n] + maps[b, :, 2]
+            np.testing.assert_allclose(actual[b, n], expected, atol=1e-6)
 
 
 def test_compose_applies_the_inner_map_first(kind):
     outer, inner = random_maps(4, 3), random_maps(5, 3)
     points = np.random.default_rng(6).uniform(-1, 1, (3, 8, 2))
-    found = geometry.apply(call(kind, geometry.compose, outer, inner), points)
-    wanted = geometry.apply(outer, geometry.apply(inner, points))
+    actual = geometry.apply(call(kind, geometry.compose, outer, inner), points)
+    expected = geometry.apply(outer, geometry.apply(inner, points))
     other = geometry.apply(inner, geometry.apply(outer, points))
-    np.testing.assert_allclose(found, wanted, atol=1e-5)
-    assert np.abs(found - other).max() > 0.05
+    np.testing.assert_allclose(actual, expected, atol=1e-5)
+    assert np.abs(actual - other).max() > 0.05
 
 
 def test_invert_is_the_matrix_inverse(kind):
     maps = random_maps(7, 2, 3)
     square = np.concatenate([maps, np.broadcast_to([[0.0, 0, 1]], (2, 3, 1, 3))], -2)
-    found = call(kind, geometry.invert, maps)
-    np.testing.assert_allclose(found, np.linalg.inv(square)[..., :2, :], atol=1e-5)
-    for pair in ((found, maps), (maps, found)):
+    actual = call(kind, geometry.invert, maps)
+    np.testing.assert_allclose(actual, np.linalg.inv(square)[..., :2, :], atol=1e-5)
+    for pair in ((actual, maps), (maps, actual)):
         both = call(kind, geometry.compose, *pair)
         np.testing.assert_allclose(
             both, np.broadcast_to(geometry.identity(), both.shape), atol=1e-5
@@ -126,5 +126,5 @@ def test_double_precision_is_kept():
 
 
 def test_integer_pixels_keep_their_fractions():
-    found = geometry.to_normalized(np.array([[1, 0]]), (4, 2))
-    np.testing.assert_allclose(found, [[-0.25, -0.5]])
+    actual = geometry.to_normalized(np.array([[1, 0]]), (4, 2))
+    np.testing.assert_allclose(actual, [[-0.25, -0.5]])

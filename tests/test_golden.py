@@ -75,10 +75,10 @@ def summary(leaf):
 @pytest.mark.parametrize("preset", PRESETS)
 def test_two_steps_are_those_stored(preset, x64):
     stored, measured = json.loads(GOLDEN.read_text())[preset], measure(preset)
-    for found, wanted in zip(measured["metrics"], stored["metrics"], strict=True):
+    for actual, expected in zip(measured["metrics"], stored["metrics"], strict=True):
         # A term of weight 0 is not computed; it was when the numbers were stored.
-        assert {"loss", "norm_detector"} <= found.keys() <= wanted.keys()
-        assert found == pytest.approx({name: wanted[name] for name in found}, rel=1e-9)
+        assert {"loss", "norm_detector"} <= actual.keys() <= expected.keys()
+        assert actual == pytest.approx({name: expected[name] for name in actual}, rel=1e-9)
     assert measured["optimizer"] == pytest.approx(stored["optimizer"], rel=1e-9)
     assert measured["state"].keys() == stored["state"].keys()
     for name, (total, norm) in stored["state"].items():

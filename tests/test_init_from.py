@@ -124,9 +124,9 @@ def test_pretraining_tells_pckh_and_is_scored(core):
     maps = ViewDetector(config, variables).find(people.views)["heatmaps"]
     cells = maps.reshape(2, 16, 16).argmax(1)
     middles = (2 * np.stack([cells % 4, cells // 4], -1) + 1) / 4 - 1
-    found = np.array(result["examples"]["found"])
-    assert np.abs(found - middles).max() <= 2 * 0.25 / 4 + 1e-3
-    near = np.linalg.norm(found - people.joints, axis=-1) <= 0.5 * people.head_sizes[:, None]
+    actual = np.array(result["examples"]["found"])
+    assert np.abs(actual - middles).max() <= 2 * 0.25 / 4 + 1e-3
+    near = np.linalg.norm(actual - people.joints, axis=-1) <= 0.5 * people.head_sizes[:, None]
     share = 100 * near.sum(0) / np.isfinite(people.joints[..., 0]).sum(0)
     joints = result["results"]["running"]["all"]["joints"]
     np.testing.assert_allclose(np.array(joints, float), share, atol=0.01)
@@ -172,19 +172,23 @@ def adapted(core, tmp_path_factory):
     """Four steps of a run that is adapted from the core, cut off after two and resumed."""
     workdir = tmp_path_factory.mktemp("adapted") / "run"
     config = adapting(core[0])
-    said: list[str] = []
+    message: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(init_from._LOGGER, "info", lambda text, *values: said.append(text % values))
+        patch.setattr(
+            init_from._LOGGER, "info", lambda text, *values: message.append(text % values)
+        )
         patch.setattr(checkpoints.Checkpoints, "save", cut_off(checkpoints.Checkpoints.save))
         with pytest.raises(CutOffError):
             loop.train(config, workdir)
-    assert said[0].startswith(f"adapted by projections from the detector of {core[0]} (step 2, tr")
+    assert message[0].startswith(
+        f"adapted by projections from the detector of {core[0]} (step 2, tr"
+    )
     state = checkpoints.restore(workdir, config).state
     counts = [
         sum(leaf.size for leaf in jax.tree.leaves(tree))
         for tree in (state.params["detector"], state.core)
     ]
-    assert said[0].endswith("weights {:,} train and {:,} are frozen".format(*counts))
+    assert message[0].endswith("weights {:,} train and {:,} are frozen".format(*counts))
     states_seen = [checkpoints.restore(workdir, config)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(init_from, "_read", lambda config: pytest.fail("the core is read again"))
@@ -214,11 +218,11 @@ def watch_core(patch):
 
 
 def test_frozen_weights_stay_to_the_bit_through_steps_an_end_and_a_resume(core, adapted):
-    wanted, _ = kernels(core[0])
+    expected, _ = kernels(core[0])
     _, _, (early, late), watched = adapted
     assert (early.step, late.step) == (2, 4)
     for restored in (early, late):
-        assert_same_bytes(flat_core(restored.state), wanted)
+        assert_same_bytes(flat_core(restored.state), expected)
     # Steps share them and carry no copy.
     assert len(watched) == 2
     assert watched[0] == watched[1]
@@ -230,7 +234,7 @@ def test_frozen_weights_stay_to_the_bit_through_steps_an_end_and_a_resume(core, 
         for r in (early, late)
     )
     projections = [path for path in after if path[-1] == "projection"]
-    assert len(projections) == len(wanted)
+    assert len(projections) == len(expected)
     for path in projections:
         assert np.any(after[path] != np.eye(len(after[path]))), path
     assert sum(np.any(after[path] != leaf) for path, leaf in before.items()) == 8
@@ -245,7 +249,7 @@ def test_the_first_state_is_the_core_with_a_new_head(core, adapted):
     start = init_from.find(config, run.parent / "other", None)
     state = init_from.begin(start, config, zeros(config, mesh), mesh)
     _, variables = kernels(core[0])
-    found = states.trained_variables(state)
+    actual = states.trained_variables(state)
     views = np.random.default_rng(0).uniform(0, 1, (2, 16, 16, 3)).astype(np.float32)
 
     @jax.jit
@@ -256,11 +260,11 @@ def test_the_first_state_is_the_core_with_a_new_head(core, adapted):
         return seen["intermediates"]["last_norm"]["__call__"][0]
 
     stats = {"batch_stats": variables["batch_stats"]}
-    whole = {**variables["params"], "head": jax.device_get(found["params"]["head"])}
-    given, wanted = body(jax.device_get(found)), body({"params": whole, **stats})
-    assert np.abs(wanted).max() > 0.01
-    np.testing.assert_array_equal(given, wanted)
-    assert found["params"]["head"]["kernel"].shape == (1, 1, 8, 3)
+    whole = {**variables["params"], "head": jax.device_get(actual["params"]["head"])}
+    inputs, expected = body(jax.device_get(actual)), body({"params": whole, **stats})
+    assert np.abs(expected).max() > 0.01
+    np.testing.assert_array_equal(inputs, expected)
+    assert actual["params"]["head"]["kernel"].shape == (1, 1, 8, 3)
     assert variables["params"]["head"]["kernel"].shape == (1, 1, 8, 16)
     jax.tree.map(np.testing.assert_array_equal, state.averaged, state.params)
 
@@ -304,8 +308,8 @@ def test_export_folds_the_projections_into_a_plain_smaller_file(adapted, tmp_pat
     assert sum(leaf.nbytes for leaf in jax.tree.leaves(content.variables["params"])) < unfolded
     views = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), np.uint8)
     ours = run_evaluation.detectors_of(config, late.state)
-    found = ViewDetector(content.config, content.variables)(views)
-    np.testing.assert_allclose(found, ours["running"](views), atol=1e-5)
+    actual = ViewDetector(content.config, content.variables)(views)
+    np.testing.assert_allclose(actual, ours["running"](views), atol=1e-5)
     assert content.summary["notes"] == run_folder.read_record(run).all_notes()
     assert "adapted by projections from the detector of" in content.summary["notes"][0]
 
@@ -321,11 +325,11 @@ def test_fine_tuning_by_the_commands(core, tmp_path):
     state = checkpoints.restore(tmp_path, config).state
     assert state.core == {}
     _, variables = kernels(core[0])
-    found = flax.traverse_util.flatten_dict(jax.device_get(state.params["detector"]))
+    actual = flax.traverse_util.flatten_dict(jax.device_get(state.params["detector"]))
     for path, leaf in flax.traverse_util.flatten_dict(variables["params"]).items():
         if path[0] != "head":  # Adam's first step is the learning rate at most
-            np.testing.assert_allclose(found[path], leaf, atol=1.01e-3)
-    assert found["head", "kernel"].shape == (1, 1, 8, 5)
+            np.testing.assert_allclose(actual[path], leaf, atol=1.01e-3)
+    assert actual["head", "kernel"].shape == (1, 1, 8, 5)
     code, out, err = call("eval", f"--workdir={tmp_path}")
     assert code == 0, err
     assert f"Note: fine-tuned from the detector of {core[0]}" in out
@@ -338,12 +342,14 @@ def test_a_published_file_is_a_core(tmp_path):
     assert start.record["source"] == "a published PyTorch file"
     mesh = sharding.make_mesh()
     state = init_from.begin(start, config, zeros(config, mesh), mesh)
-    found = flax.traverse_util.flatten_dict(jax.device_get(states.trained_variables(state)))
-    wanted = flax.traverse_util.flatten_dict(published_networks.read_detector(CORE_FILE).variables)
-    for path, leaf in wanted.items():
+    actual = flax.traverse_util.flatten_dict(jax.device_get(states.trained_variables(state)))
+    expected = flax.traverse_util.flatten_dict(
+        published_networks.read_detector(CORE_FILE).variables
+    )
+    for path, leaf in expected.items():
         if path[:2] != ("params", "head"):
-            np.testing.assert_array_equal(found[path], leaf)
-    assert not found["params", "head", "kernel"].any()  # as drawn, here zeros
+            np.testing.assert_array_equal(actual[path], leaf)
+    assert not actual["params", "head", "kernel"].any()  # as drawn, here zeros
     assert len(state.core) == 5
 
 

@@ -29,37 +29,37 @@ def expectation(scores, beta):
 @pytest.mark.parametrize("beta", [1.0, 10.0])
 def test_soft_argmax_is_the_expectation_under_the_softmax(size, beta):
     scores = np.random.default_rng(0).normal(size=(3, *size, 4)).astype(np.float32)
-    found = soft_argmax(jnp.asarray(scores), beta)
-    assert found.shape == (3, 4, 2)
-    assert found.dtype == jnp.float32
-    np.testing.assert_allclose(found, expectation(scores, beta), atol=2e-6)
+    actual = soft_argmax(jnp.asarray(scores), beta)
+    assert actual.shape == (3, 4, 2)
+    assert actual.dtype == jnp.float32
+    np.testing.assert_allclose(actual, expectation(scores, beta), atol=2e-6)
 
 
 def test_soft_argmax_of_one_hot_is_that_pixel():
     scores = np.full((1, 8, 16, 2), -100.0, np.float32)
     scores[0, 3, 12, 0] = scores[0, 7, 0, 1] = 100.0
-    wanted = geometry.to_normalized(np.array([[[12.0, 3.0], [0.0, 7.0]]]), (16, 8))
-    np.testing.assert_allclose(soft_argmax(jnp.asarray(scores), 10.0), wanted, atol=1e-6)
+    expected = geometry.to_normalized(np.array([[[12.0, 3.0], [0.0, 7.0]]]), (16, 8))
+    np.testing.assert_allclose(soft_argmax(jnp.asarray(scores), 10.0), expected, atol=1e-6)
 
 
 def test_soft_argmax_of_equal_scores_is_the_centre():
-    found = soft_argmax(jnp.full((1, 8, 6, 1), 3.0), 10.0)
-    np.testing.assert_allclose(found, 0.0, atol=1e-6)
+    actual = soft_argmax(jnp.full((1, 8, 6, 1), 3.0), 10.0)
+    np.testing.assert_allclose(actual, 0.0, atol=1e-6)
 
 
 def test_soft_argmax_is_at_least_float32():
     scores = jnp.asarray(np.random.default_rng(1).normal(size=(2, 8, 8, 3)), jnp.bfloat16)
-    found = soft_argmax(scores, 10.0)
-    assert found.dtype == jnp.float32
-    np.testing.assert_allclose(found, expectation(np.asarray(scores), 10.0), atol=2e-6)
+    actual = soft_argmax(scores, 10.0)
+    assert actual.dtype == jnp.float32
+    np.testing.assert_allclose(actual, expectation(np.asarray(scores), 10.0), atol=2e-6)
 
 
 def test_double_precision_stays(x64):
     scores = np.random.default_rng(2).normal(size=(2, 8, 12, 3))
-    found = soft_argmax(jnp.asarray(scores), 10.0)
-    assert found.dtype == jnp.float64
-    np.testing.assert_allclose(found, expectation(scores, 10.0), atol=1e-14)
-    maps = gaussian_maps(found, (12, 8), 0.5)
+    actual = soft_argmax(jnp.asarray(scores), 10.0)
+    assert actual.dtype == jnp.float64
+    np.testing.assert_allclose(actual, expectation(scores, 10.0), atol=1e-14)
+    maps = gaussian_maps(actual, (12, 8), 0.5)
     assert maps.dtype == jnp.float64
 
 
@@ -67,16 +67,16 @@ def test_double_precision_stays(x64):
 def test_gaussian_maps_by_their_formula(size):
     width, height = size
     points = np.random.default_rng(3).uniform(-1.1, 1.1, (2, 5, 2))
-    found = gaussian_maps(jnp.asarray(points, jnp.float32), size, 0.7)
-    assert found.shape == (2, height, width, 5)
+    actual = gaussian_maps(jnp.asarray(points, jnp.float32), size, 0.7)
+    assert actual.shape == (2, height, width, 5)
     cx = (points[..., 0] + 1) * width / 2 - 0.5
     cy = (points[..., 1] + 1) * height / 2 - 0.5
     y, x = np.mgrid[:height, :width]
-    wanted = np.exp(
+    expected = np.exp(
         -((x[..., None] - cx[:, None, None]) ** 2 + (y[..., None] - cy[:, None, None]) ** 2)
         / (2 * 0.7**2)
     )
-    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 
 def test_peak_is_one_and_sigma_counts_cells():
@@ -94,8 +94,8 @@ def test_peak_is_one_and_sigma_counts_cells():
 def test_log_of_gaussian_maps_returns_their_landmarks(size):
     points = np.random.default_rng(4).uniform(-0.4, 0.4, (3, 7, 2)).astype(np.float32)
     maps = gaussian_maps(jnp.asarray(points), size, 1.0)
-    found = soft_argmax(jnp.log(jnp.maximum(maps, 1e-30)), 1.0)
-    np.testing.assert_allclose(found, points, atol=1e-5)
+    actual = soft_argmax(jnp.log(jnp.maximum(maps, 1e-30)), 1.0)
+    np.testing.assert_allclose(actual, points, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [(16, 16), (32, 24)])
@@ -126,9 +126,9 @@ def test_soft_argmax_gradient_is_the_covariance(x64):
     scores = np.random.default_rng(6).normal(size=(1, 4, 6, 1))
     mass = scipy.special.softmax(3.0 * scores, axis=(1, 2))[0, :, :, 0]
     mean = expectation(scores, 3.0)[0, 0, 0]
-    wanted = 3.0 * mass * ((2 * np.arange(6) + 1) / 6 - 1 - mean)
+    expected = 3.0 * mass * ((2 * np.arange(6) + 1) / 6 - 1 - mean)
     gradient = jax.grad(lambda s: soft_argmax(s, 3.0)[0, 0, 0])(jnp.asarray(scores))
-    np.testing.assert_allclose(gradient[0, :, :, 0], wanted, atol=1e-14)
+    np.testing.assert_allclose(gradient[0, :, :, 0], expected, atol=1e-14)
 
 
 @pytest.mark.parametrize("size", [(8, 8), (12, 6)])
@@ -151,13 +151,13 @@ def test_attention_is_the_softmax_over_each_map(size):
 def test_expected_position_by_a_sum_over_the_grid():
     weights = np.random.default_rng(8).dirichlet(np.ones(6 * 10), (2, 3))
     weights = np.moveaxis(weights.reshape(2, 3, 6, 10), 1, -1)
-    wanted = np.zeros((2, 3, 2))
+    expected = np.zeros((2, 3, 2))
     for row in range(6):
         for column in range(10):
             place = np.array([(2 * column + 1) / 10 - 1, (2 * row + 1) / 6 - 1])
-            wanted += weights[:, row, column, :, None] * place
-    found = expected_position(jnp.asarray(weights, jnp.float32))
-    np.testing.assert_allclose(found, wanted, atol=1e-6)
+            expected += weights[:, row, column, :, None] * place
+    actual = expected_position(jnp.asarray(weights, jnp.float32))
+    np.testing.assert_allclose(actual, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [(8, 8), (12, 6)])
@@ -168,15 +168,15 @@ def test_mass_near_by_a_loop_over_the_cells(size, radius):
     weights = np.moveaxis(rng.dirichlet(np.ones(height * width), (2, 4)), 1, -1)
     weights = weights.reshape(2, height, width, 4).astype(np.float32)
     points = rng.uniform(-1.2, 1.2, (2, 4, 2)).astype(np.float32)
-    wanted = np.zeros((2, 4))
+    expected = np.zeros((2, 4))
     for b, row, column, k in np.ndindex(weights.shape):
         x = (points[b, k, 0] + 1) * width / 2 - 0.5
         y = (points[b, k, 1] + 1) * height / 2 - 0.5
         if np.hypot(column - x, row - y) <= radius:
-            wanted[b, k] += weights[b, row, column, k]
-    found = mass_near(jnp.asarray(weights), jnp.asarray(points), radius)
-    np.testing.assert_allclose(found, wanted, atol=1e-6)
-    assert np.max(found) <= 1
+            expected[b, k] += weights[b, row, column, k]
+    actual = mass_near(jnp.asarray(weights), jnp.asarray(points), radius)
+    np.testing.assert_allclose(actual, expected, atol=1e-6)
+    assert np.max(actual) <= 1
 
 
 def test_mass_near_says_how_narrow_a_peak_is():

@@ -44,9 +44,9 @@ def test_conv_is_the_sum_over_windows(size, stride, padding):
     conv = layers.Conv(5, size=size, stride=stride, padding=padding, use_bias=True)
     y, variables = jax.jit(conv.init_with_output)(jax.random.key(0), x)
     kernel, bias = variables["params"]["kernel"], variables["params"]["bias"]
-    wanted = correlate(x, np.asarray(kernel), padding, stride) + np.asarray(bias)
+    expected = correlate(x, np.asarray(kernel), padding, stride) + np.asarray(bias)
     assert y.shape == (2, 12 // stride, 8 // stride, 5)
-    np.testing.assert_allclose(y, wanted, atol=1e-5)
+    np.testing.assert_allclose(y, expected, atol=1e-5)
 
 
 # Each rewritten layer, its plain form, and shapes of its input and kernel.
@@ -86,20 +86,20 @@ def relative(found, wanted):
 
 @pytest.mark.parametrize("name", REWRITTEN)
 def test_rewritten_convolutions_and_their_gradients_are_the_plain_ones(name):
-    layer, wanted, size = REWRITTEN[name]
+    layer, expected, size = REWRITTEN[name]
     x, kernel = normal(1, 2, 8, 12, 3), normal(2, size, size, 3, 5)
     # Rounding of sums in another order, in float32.
-    for found, true in zip(
-        with_gradients(layer, x, kernel), with_gradients(wanted, x, kernel), strict=True
+    for actual, true in zip(
+        with_gradients(layer, x, kernel), with_gradients(expected, x, kernel), strict=True
     ):
-        assert found.shape == true.shape
-        assert relative(found, true) < 1e-5
+        assert actual.shape == true.shape
+        assert relative(actual, true) < 1e-5
     with jax.enable_x64(True):
         x, kernel = x.astype(np.float64), kernel.astype(np.float64)
-        for found, true in zip(
-            with_gradients(layer, x, kernel), with_gradients(wanted, x, kernel), strict=True
+        for actual, true in zip(
+            with_gradients(layer, x, kernel), with_gradients(expected, x, kernel), strict=True
         ):
-            assert relative(found, true) < 1e-13
+            assert relative(actual, true) < 1e-13
 
 
 @pytest.mark.parametrize("groups", [1, 2])
@@ -117,16 +117,16 @@ def test_the_gradient_of_normalize_is_autodiffs(groups):
     def gradients(function, *inputs):
         return jax.jit(lambda *a: (function(*a), *jax.vjp(function, *a)[1](dy)))(*inputs)
 
-    for found, true in zip(
+    for actual, true in zip(
         gradients(ours, x, scale, bias), gradients(wanted, x, scale, bias), strict=True
     ):
-        assert relative(found, true) < 1e-5
+        assert relative(actual, true) < 1e-5
     with jax.enable_x64(True):
         x, scale, bias, dy = (a.astype(np.float64) for a in (x, scale, bias, dy))
-        for found, true in zip(
+        for actual, true in zip(
             gradients(ours, x, scale, bias), gradients(wanted, x, scale, bias), strict=True
         ):
-            assert relative(found, true) < 1e-13
+            assert relative(actual, true) < 1e-13
 
 
 def test_channels_that_never_vary_have_finite_gradients():
@@ -159,32 +159,32 @@ def test_channels_filled_with_zeros_change_nothing():
         layers.Conv(6, use_bias=True, inputs=5, lanes=4),
     )
     variables = plain_conv.init(jax.random.key(3), x)
-    wanted, found = plain_conv.apply(variables, x), wide.apply(variables, filled)
+    expected, actual = plain_conv.apply(variables, x), wide.apply(variables, filled)
     assert jax.tree.map(jnp.shape, wide.init(jax.random.key(3), filled)) == jax.tree.map(
         jnp.shape, variables
     )
-    np.testing.assert_allclose(found[..., :6], wanted, atol=1e-6)
-    np.testing.assert_array_equal(found[..., 6:], 0)
+    np.testing.assert_allclose(actual[..., :6], expected, atol=1e-6)
+    np.testing.assert_array_equal(actual[..., 6:], 0)
     up, wide_up = layers.ConvTranspose(3), layers.ConvTranspose(3, inputs=5, lanes=8)
     variables = up.init(jax.random.key(4), x)
-    found = wide_up.apply(variables, filled)
-    np.testing.assert_allclose(found[..., :3], up.apply(variables, x), atol=1e-6)
-    np.testing.assert_array_equal(found[..., 3:], 0)
+    actual = wide_up.apply(variables, filled)
+    np.testing.assert_allclose(actual[..., :3], up.apply(variables, x), atol=1e-6)
+    np.testing.assert_array_equal(actual[..., 3:], 0)
     for running in (False, True):
         variables = start(5)
         norm, wide_norm = layers.BatchNorm(running), layers.BatchNorm(running, inputs=5)
-        wanted, stats = norm.apply(variables, x, mutable=["batch_stats"])
-        found, wide_stats = wide_norm.apply(variables, filled, mutable=["batch_stats"])
-        np.testing.assert_allclose(found[..., :5], wanted, atol=1e-6)
-        np.testing.assert_array_equal(found[..., 5:], 0)
+        expected, stats = norm.apply(variables, x, mutable=["batch_stats"])
+        actual, wide_stats = wide_norm.apply(variables, filled, mutable=["batch_stats"])
+        np.testing.assert_allclose(actual[..., :5], expected, atol=1e-6)
+        np.testing.assert_array_equal(actual[..., 5:], 0)
         jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6), wide_stats, stats)
 
 
 def test_transposed_convolution_by_its_definition():
     x, kernel = normal(4, 2, 5, 3, 4), normal(5, 4, 4, 4, 3)
-    found = jax.jit(convolutions.convolve_transposed)(x, kernel)
-    assert found.shape == (2, 10, 6, 3)
-    np.testing.assert_allclose(found, scatter(x, kernel), atol=1e-5)
+    actual = jax.jit(convolutions.convolve_transposed)(x, kernel)
+    assert actual.shape == (2, 10, 6, 3)
+    np.testing.assert_allclose(actual, scatter(x, kernel), atol=1e-5)
 
 
 def test_space_to_depth_and_back():
@@ -238,9 +238,9 @@ def test_batch_norm_is_flaxs(running):
     x, variables = batches(11, 4, 3, 5, 6), start(6)
     ours = layers.BatchNorm(running)
     flaxs = nn.BatchNorm(use_running_average=running, momentum=0.9, epsilon=1e-5)
-    found, new = jax.jit(lambda x: ours.apply(variables, x, mutable=["batch_stats"]))(x)
-    wanted, wanted_new = jax.jit(lambda x: flaxs.apply(variables, x, mutable=["batch_stats"]))(x)
-    np.testing.assert_allclose(found, wanted, atol=1e-4)
+    actual, new = jax.jit(lambda x: ours.apply(variables, x, mutable=["batch_stats"]))(x)
+    expected, wanted_new = jax.jit(lambda x: flaxs.apply(variables, x, mutable=["batch_stats"]))(x)
+    np.testing.assert_allclose(actual, expected, atol=1e-4)
     for name in ("mean", "var"):
         np.testing.assert_allclose(
             new["batch_stats"][name], wanted_new["batch_stats"][name], rtol=1e-5
@@ -252,8 +252,8 @@ def test_batch_norm_is_flaxs(running):
 def test_batch_norm_starts_at_one_and_zero():
     variables = layers.BatchNorm(False).init(jax.random.key(0), batches(12, 4, 3, 3, 2))
     flat = {**variables["params"], **variables["batch_stats"]}
-    wanted = {"scale": 1, "bias": 0, "mean": 0, "var": 1}
-    assert {name: float(a[0]) for name, a in flat.items()} == wanted
+    expected = {"scale": 1, "bias": 0, "mean": 0, "var": 1}
+    assert {name: float(a[0]) for name, a in flat.items()} == expected
 
 
 def test_batch_norm_variance_does_not_cancel():

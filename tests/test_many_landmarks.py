@@ -191,9 +191,9 @@ def test_drawn_dots_are_not_hidden_by_numbers(k):
     size = drawing.radius(400.0, k)
     pairs = grid(k, 14 * size)[: k // 2] + 60
     places = np.concatenate([pairs, pairs + np.array([2.6 * size, 0])])
-    picture = np.full((600, 2000, 3), 128, np.uint8)
+    image = np.full((600, 2000, 3), 128, np.uint8)
     plain, numbered = (
-        np.asarray(drawing.draw(picture, [drawing.Marks(places, 400.0)], numbers=numbers))
+        np.asarray(drawing.draw(image, [drawing.Marks(places, 400.0)], numbers=numbers))
         for numbers in (False, True)
     )
     for i, (x, y) in enumerate(places):
@@ -229,18 +229,18 @@ def test_packed_exported_and_shown_on_the_page(k, narrow_config, filled, tmp_pat
     regressor = LinearMap(rng.normal(size=(4, 2 * k)), np.zeros(2 * k), np.zeros(4))
     content = dataclasses.replace(content, regressor=regressor, summary={})
     packed_file.write(tmp_path / "k.safetensors", content)
-    pictures = [packing.scene(40, 50, seed) for seed in range(2)]
-    points = load_detector(tmp_path / "k.safetensors")(pictures)
+    images = [packing.scene(40, 50, seed) for seed in range(2)]
+    points = load_detector(tmp_path / "k.safetensors")(images)
     assert points.landmarks.shape == (2, k, 2)
     assert points.confidence.shape == (2, k)
     # The graphs of the exports, against the detector of the evaluation and the map by hand.
     views = np.stack([packing.scene(16, 16, seed) for seed in range(2)])
-    wanted = detector.ViewDetector(content.config, content.variables)(views)
+    expected = detector.ViewDetector(content.config, content.variables)(views)
     outputs = jax.jit(graph_export.view_function(content))(views)
-    np.testing.assert_allclose(outputs["landmarks"], wanted, atol=1e-5)
-    mapped = (wanted.reshape(2, -1) @ regressor.matrix.T).reshape(2, 2, 2)
+    np.testing.assert_allclose(outputs["landmarks"], expected, atol=1e-5)
+    mapped = (expected.reshape(2, -1) @ regressor.matrix.T).reshape(2, 2, 2)
     np.testing.assert_allclose(outputs["labelled"], mapped, atol=1e-4)
-    assert np.ptp(wanted, 0).max() > 1e-3  # the points move with the picture
+    assert np.ptp(expected, 0).max() > 1e-3  # the points move with the picture
     assert graph_export.metadata(content)["num_landmarks"] == str(k)
     assert f"{k} points discovered" in card.to_markdown(content, "k")
     page = site.describe(content, "k")

@@ -85,16 +85,16 @@ def test_an_equivariant_detector_has_no_equivariance_error(size):
     places = np.array([[0.3, -0.2], [-0.4, 0.1], [0.0, 0.5]])
     views = _blobs(places, size)
     np.testing.assert_allclose(_centroid(views)[:, 0], places, atol=2e-3)
-    found = metrics.equivariance_error(_centroid, views)
-    assert found.error < 0.1
-    assert (found.compared, found.left_out) == (12, 0)
+    actual = metrics.equivariance_error(_centroid, views)
+    assert actual.error < 0.1
+    assert (actual.compared, actual.left_out) == (12, 0)
 
 
 def test_a_detector_that_stays_put_is_off_by_the_chord():
     views = np.zeros((4, 32, 32, 3), np.uint8)
     stays = lambda views: np.tile([[[0.0, 0.5]]], (len(views), 1, 1))  # noqa: E731
-    found = metrics.equivariance_error(stays, views, angles=(30,))
-    assert found.error == pytest.approx(2 * 0.5 * np.sin(np.pi / 12) * 64)
+    actual = metrics.equivariance_error(stays, views, angles=(30,))
+    assert actual.error == pytest.approx(2 * 0.5 * np.sin(np.pi / 12) * 64)
 
 
 def test_points_that_leave_the_view_are_counted():
@@ -125,8 +125,8 @@ def test_rotation_is_scipys(angle):
     rng = np.random.default_rng(0)
     # More views than one chunk holds, so that chunks are joined in order.
     views = rng.integers(0, 256, (300, 8, 8, 3), dtype=np.uint8)
-    turned = metrics.rotate_views(views, angle)
-    assert turned.dtype == np.uint8
+    rotated = metrics.rotate_views(views, angle)
+    assert rotated.dtype == np.uint8
     cos, sin = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
     # Rows and columns (y, x): the inverse rotation about the centre, 3.5.
     inverse = np.array([[cos, -sin], [sin, cos]])
@@ -136,5 +136,5 @@ def test_rotation_is_scipys(angle):
             expected = ndimage.affine_transform(
                 views[index, :, :, channel].astype(float), inverse, offset, order=1, mode="nearest"
             )
-            difference = turned[index, :, :, channel] - expected
+            difference = rotated[index, :, :, channel] - expected
             assert np.abs(difference).max() <= 0.51

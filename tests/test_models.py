@@ -42,10 +42,10 @@ def test_parameter_counts_of_the_paper(num, detector, narrow, wide):
     scores, variables = shapes(Detector(num), (1, 128, 128, 3))
     assert scores.shape == (1, 32, 32, num)
     assert count(variables) == detector
-    for channels, wanted in ((32, narrow), (64, wide)):
+    for channels, expected in ((32, narrow), (64, wide)):
         images, variables = shapes(Generator(channels), (1, 128, 128, 3), (1, 32, 32, num))
         assert images.shape == (1, 128, 128, 3)
-        assert count(variables) == wanted
+        assert count(variables) == expected
 
 
 @pytest.mark.parametrize(
@@ -54,8 +54,8 @@ def test_parameter_counts_of_the_paper(num, detector, narrow, wide):
 def test_shapes_at_other_sizes(size, channels, depth):
     scores, _ = shapes(Detector(7, channels, depth), (2, size, size, 3))
     assert scores.shape == (2, size // 4, size // 4, 7)
-    given = (2, size, size, 3), (2, size // 4, size // 4, 7)
-    images, variables = shapes(Generator(channels // 4, 2), *given)
+    inputs = (2, size, size, 3), (2, size // 4, size // 4, 7)
+    images, variables = shapes(Generator(channels // 4, 2), *inputs)
     assert images.shape == (2, size, size, 3)
     assert variables["params"]["encoder"]["conv3"]["kernel"].shape[-1] == channels
 
@@ -87,7 +87,7 @@ def test_block_by_hand(filled, inputs):
     x = np.random.default_rng(0).normal(size=(2, 5, 6, inputs)).astype(np.float32)
     block = Block(8, CONV, NORM)
     variables = unit(filled(block, x.shape))
-    found = jax.jit(block.apply)(variables, x)
+    actual = jax.jit(block.apply)(variables, x)
     params = variables["params"]
     y, parts = x, []
     for i in range(1, 4):
@@ -96,19 +96,21 @@ def test_block_by_hand(filled, inputs):
     assert [part.shape[-1] for part in parts] == [4, 2, 2]
     skip = x if inputs == 8 else correlate(relu(x / UNIT), params["skip_conv"]["kernel"])
     assert ("skip_conv" in params) == (inputs != 8)
-    np.testing.assert_allclose(found, skip + np.concatenate(parts, -1), atol=1e-5)
+    np.testing.assert_allclose(actual, skip + np.concatenate(parts, -1), atol=1e-5)
 
 
 def test_residual_block_by_hand(filled):
     x = np.random.default_rng(1).normal(size=(2, 5, 6, 4)).astype(np.float32)
     block = ResidualBlock(4, CONV, NORM)
     variables = unit(filled(block, (2, 5, 6, 8)))
-    found = jax.jit(block.apply)(variables, np.pad(x, [(0, 0)] * 3 + [(0, 4)]))
-    np.testing.assert_array_equal(found[..., 4:], 0)
-    found = found[..., :4]
+    actual = jax.jit(block.apply)(variables, np.pad(x, [(0, 0)] * 3 + [(0, 4)]))
+    np.testing.assert_array_equal(actual[..., 4:], 0)
+    actual = actual[..., :4]
     params = variables["params"]
     y = relu(correlate(x, params["conv1"]["kernel"]) / UNIT)
-    np.testing.assert_allclose(found, x + correlate(y, params["conv2"]["kernel"]) / UNIT, atol=1e-5)
+    np.testing.assert_allclose(
+        actual, x + correlate(y, params["conv2"]["kernel"]) / UNIT, atol=1e-5
+    )
 
 
 class Identity(nn.Module):
@@ -127,10 +129,10 @@ def grow(x):
 def test_hourglass_of_blocks_that_do_nothing():
     x = np.random.default_rng(2).normal(size=(8, 12)).astype(np.float32)
     inner = pool(x)
-    wanted = {1: x + grow(inner), 2: x + grow(inner + grow(pool(inner)))}
+    expected = {1: x + grow(inner), 2: x + grow(inner + grow(pool(inner)))}
     for depth in (1, 2):
-        found = Hourglass(depth, Identity).apply({}, x[None, :, :, None])
-        np.testing.assert_allclose(found[0, :, :, 0], wanted[depth], atol=1e-6)
+        actual = Hourglass(depth, Identity).apply({}, x[None, :, :, None])
+        np.testing.assert_allclose(actual[0, :, :, 0], expected[depth], atol=1e-6)
 
 
 def test_hourglass_reaches_far_through_its_bottom_alone(filled):

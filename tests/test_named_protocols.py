@@ -82,8 +82,8 @@ def test_folders_with_pts_files_fit_and_score(num_points, tmp_path):
     scale = np.array([50, 48])
     left, right = (points[:, eye].mean(1) * 2 / scale for eye in (range(36, 42), range(42, 48)))
     by_hand = np.linalg.norm(left - right, axis=-1)
-    found = metrics.inter_ocular(protocol.fit.points, protocol.eyes)
-    np.testing.assert_allclose(found, by_hand, rtol=1e-4)
+    actual = metrics.inter_ocular(protocol.fit.points, protocol.eyes)
+    np.testing.assert_allclose(actual, by_hand, rtol=1e-4)
 
 
 def test_what_cannot_be_opened_is_named(tmp_path):

@@ -112,7 +112,7 @@ def apart(variables, pair, config):
     intermediates = []
     if composition in ("inter", "all"):
         sources = intermediates = [calls.draw(source, auxiliary) for source in sources]
-    finals = [calls.draw(*given) for given in zip(sources, landmarks, strict=True)]
+    finals = [calls.draw(*inputs) for inputs in zip(sources, landmarks, strict=True)]
     return jnp.concatenate([u, v]), intermediates, finals, targets, calls.stats
 
 
@@ -121,7 +121,7 @@ def test_compositions_are_separate_calls(narrow_config, variables, pair, composi
     config = narrow_config(objective__composition=composition, objective__bn_groups="released")
     run = partial(objective.reconstruct, stubs(composition), config=config)
     made, stats = jax.jit(run)(*variables, pair, AUXILIARY)
-    landmarks, intermediates, finals, targets, wanted = jax.jit(partial(apart, config=config))(
+    landmarks, intermediates, finals, targets, expected = jax.jit(partial(apart, config=config))(
         variables, pair
     )
     np.testing.assert_allclose(made.landmarks, landmarks, atol=1e-12)
@@ -132,7 +132,7 @@ def test_compositions_are_separate_calls(narrow_config, variables, pair, composi
     else:
         assert made.intermediate is None
     assert made.final.shape[0] == BATCH * (2 if composition in ("cycle", "all") else 1)
-    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-12), stats, wanted)
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-12), stats, expected)
     before = jax.tree.leaves(variables[1])
     assert all(np.any(a != b) for a, b in zip(jax.tree.leaves(stats), before, strict=True))
 
@@ -147,8 +147,8 @@ def test_joint_batch_norm_sees_both_views_at_once(narrow_config, variables, pair
     y = np.asarray(Conv(K, dtype=jnp.float64).apply({"params": {"kernel": kernel}}, x))
     for name, value in (("mean", y.mean((0, 1, 2))), ("var", y.var((0, 1, 2)))):
         old = before["detector"]["BatchNorm_0"][name]
-        found = stats["detector"]["BatchNorm_0"][name]
-        np.testing.assert_allclose(found, 0.9 * old + 0.1 * value, atol=1e-12)
+        actual = stats["detector"]["BatchNorm_0"][name]
+        np.testing.assert_allclose(actual, 0.9 * old + 0.1 * value, atol=1e-12)
 
 
 @pytest.mark.parametrize("composition", objective.COMPOSITIONS)
@@ -179,14 +179,14 @@ def test_gradients_reach_the_auxiliary_landmarks(narrow_config, variables, pair,
 
 
 def test_networks_follow_the_configuration(narrow_config):
-    wanted = {
+    expected = {
         ("joint", "all"): ((0,), (0,)),
         ("released", "all"): ((0, 0, 1), (0, 1)),
         ("released", "cycle"): ((0, 0, 1), (0, 1)),
         ("released", "inter"): ((0, 0, 1), (0,)),
         ("released", "baseline"): ((0, 0, 1), (0,)),
     }
-    for (groups, composition), updates in wanted.items():
+    for (groups, composition), updates in expected.items():
         config = narrow_config(
             objective__bn_groups=groups, objective__composition=composition, model__beta=7.0
         )
@@ -247,10 +247,10 @@ def test_tap_losses_by_hand_and_targets_get_no_gradient():
 
     rng = np.random.default_rng(2)
     final, targets = rng.uniform(0, 1, (2, 4, 3, 3, 2))
-    found = losses.tap_losses(features, final, targets, 2)
+    actual = losses.tap_losses(features, final, targets, 2)
     for tap in ("double", "square"):
         error = np.asarray(features(final)[tap] - features(targets)[tap]) ** 2
-        assert found[tap] == pytest.approx(error[:2].mean() + error[2:].mean())
+        assert actual[tap] == pytest.approx(error[:2].mean() + error[2:].mean())
 
     def total(final, targets):
         return sum(losses.tap_losses(features, final, targets, 2).values())
@@ -268,8 +268,8 @@ def test_reduced_features_are_compared_in_float32():
     def features(images):
         return {"tap": images.astype(jnp.bfloat16)}
 
-    found = losses.tap_losses(features, jnp.ones((1, 2, 2, 3)), jnp.zeros((1, 2, 2, 3)), 1)
-    assert found["tap"].dtype == jnp.float32
+    actual = losses.tap_losses(features, jnp.ones((1, 2, 2, 3)), jnp.zeros((1, 2, 2, 3)), 1)
+    assert actual["tap"].dtype == jnp.float32
 
 
 def to_canvas(angles, scales, shifts):
@@ -318,9 +318,9 @@ def test_equivariance_by_hand_leaves_out_points_that_left_the_view():
     # Carried: (-0.3, 0.1), (0.1, -0.4) and (-1.2, 0), which counts nothing.
     assert loss(u, v) == pytest.approx((0.3**2 + 0.1**2) / 2)
     to_u, to_v = jax.jit(jax.grad(loss, (0, 1)))(u, v)
-    wanted = np.array([[[0.0, -0.3], [0.1, 0.0], [0.0, 0.0]]])
-    np.testing.assert_allclose(to_u, wanted, atol=1e-12)
-    np.testing.assert_allclose(to_v, -wanted, atol=1e-12)
+    expected = np.array([[[0.0, -0.3], [0.1, 0.0], [0.0, 0.0]]])
+    np.testing.assert_allclose(to_u, expected, atol=1e-12)
+    np.testing.assert_allclose(to_v, -expected, atol=1e-12)
 
 
 def test_equivariance_of_views_that_share_nothing():
@@ -337,8 +337,8 @@ def test_equivariance_of_views_that_share_nothing():
 
 def test_separation_of_two_points():
     points = jnp.asarray([[[0.0, 0.0], [0.3, 0.4]], [[0.1, 0.1], [0.1, 0.1]]])
-    wanted = (np.exp(-(0.5**2) / (2 * 0.2**2)) + 1) / 2
-    assert separation_loss(points, 0.2) == pytest.approx(wanted)
+    expected = (np.exp(-(0.5**2) / (2 * 0.2**2)) + 1) / 2
+    assert separation_loss(points, 0.2) == pytest.approx(expected)
     away = -jax.jit(jax.grad(separation_loss))(points, 0.2)[0]
     assert away[0] @ jnp.array([0.3, 0.4]) < 0
     assert away[1] @ jnp.array([0.3, 0.4]) > 0

@@ -60,8 +60,8 @@ def test_cells_are_the_papers_and_their_flags_make_their_configuration(cell, giv
     config = paper.get_config()
     config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
     values(argv)
-    wanted = config_of(CELLS[cell], base, 3)
-    assert configuration.to_json(values.config) == configuration.to_json(wanted)
+    expected = config_of(CELLS[cell], base, 3)
+    assert configuration.to_json(values.config) == configuration.to_json(expected)
     assert base.config.seed == 0  # the base stays as it is
 
 
@@ -70,8 +70,8 @@ def test_every_cell_is_in_a_table_and_every_preset_has_all_of_them():
     assert set(TABLES["ablation"]) <= set(CELLS)
     for name in ("paper", "released", "best", "best_cpu", "faces", "faces_cpu"):
         base = base_of(importlib.import_module(f"landmarks_jax.configs.{name}").get_config())
-        found = [configuration.to_json(config_of(cell, base, 0)) for cell in CELLS.values()]
-        assert len(set(found)) == len(CELLS)
+        actual = [configuration.to_json(config_of(cell, base, 0)) for cell in CELLS.values()]
+        assert len(set(actual)) == len(CELLS)
 
 
 def test_a_base_of_fewer_taps_and_another_loss():

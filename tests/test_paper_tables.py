@@ -40,8 +40,8 @@ def made(tmp_path, base, *, tables=(), cells=(), seeds=(), protocols=("aflw-995"
 
 def numbers_of(grid, *labels):
     """The numbers of the row with these first labels."""
-    (found,) = [row for row in grid["rows"] if row["labels"][: len(labels)] == list(labels)]
-    return found["numbers"]
+    (actual,) = [row for row in grid["rows"] if row["labels"][: len(labels)] == list(labels)]
+    return actual["numbers"]
 
 
 @pytest.fixture
@@ -232,8 +232,8 @@ def test_table_2_is_over_the_number_of_labels(tmp_path):
     assert [row["labels"][0] for row in main["rows"]] == [
         "1", "5", "10", "100", "500", "1000", "5000", "all"]  # fmt: skip
     for column, values in enumerate(published_numbers.TABLE_2.values()):
-        found = [row["numbers"][column] for row in main["rows"]]
-        assert tuple(number and number["mean"] for number in found) == values
+        actual = [row["numbers"][column] for row in main["rows"]]
+        assert tuple(number and number["mean"] for number in actual) == values
     ten = numbers_of(main, "10")[4]
     assert (ten["mean"], ten["values"]) == (20.5, [20.0, 21.0])
     assert ten["std"] == pytest.approx(0.5**0.5, abs=1e-4)

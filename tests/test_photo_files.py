@@ -83,8 +83,8 @@ def test_files_of_overlapping_roots_and_links_are_used_once(tmp_path):
     (tmp_path / "more" / "again.jpg").symlink_to(root / "b.jpg")
     save(tmp_path / "more" / "new.jpg")
     roots = [str(root), str(root / "sub"), str(tmp_path / "more")]
-    found, note = photo_files.usable_files(roots)
-    assert [file.name for file in found] == ["pets/b.jpg", "pets/sub/a.PNG", "more/new.jpg"]
+    actual, note = photo_files.usable_files(roots)
+    assert [file.name for file in actual] == ["pets/b.jpg", "pets/sub/a.PNG", "more/new.jpg"]
     assert "2 files found twice" in note
 
 

@@ -66,9 +66,9 @@ def test_loss_and_gradient_are_the_plain_compositions(narrow_config, filled, bn_
     wanted_of = partial(
         compose, x=x, other=other, auxiliary=auxiliary, vgg_params=weights, config=config
     )
-    found, gradient = jax.jit(jax.value_and_grad(real))(params)
-    wanted, plain_gradient = jax.jit(jax.value_and_grad(wanted_of))(params)
-    assert found == pytest.approx(float(wanted), rel=1e-9)
+    actual, gradient = jax.jit(jax.value_and_grad(real))(params)
+    expected, plain_gradient = jax.jit(jax.value_and_grad(wanted_of))(params)
+    assert actual == pytest.approx(float(expected), rel=1e-9)
     whole = np.sqrt(sum((np.asarray(leaf) ** 2).sum() for leaf in jax.tree.leaves(gradient)))
     assert whole > 1e-3
 

@@ -44,8 +44,8 @@ def test_the_loss_is_the_mean_over_the_maps_of_joints_in_view():
                     target = np.exp(-((c - column) ** 2 + (r - row) ** 2) / (2 * 0.7**2))
                     errors.append((scores[i, r, c, j] - target) ** 2)
     assert 0 < len(errors) < 3 * 16 * 20
-    found = pose.heatmap_loss(jnp.asarray(scores), jnp.asarray(joints), 0.7)
-    assert found == pytest.approx(np.mean(errors), rel=1e-5)
+    actual = pose.heatmap_loss(jnp.asarray(scores), jnp.asarray(joints), 0.7)
+    assert actual == pytest.approx(np.mean(errors), rel=1e-5)
 
 
 def test_joints_without_annotation_or_outside_the_view_have_no_gradient():
@@ -78,14 +78,14 @@ def test_the_view_and_its_joints_go_together(narrow_config):
     images = np.asarray(drawn.images)[..., 0]
     centers = (2 * np.arange(32) + 1) / 32 - 1
     total = images.sum((1, 2))
-    found = np.stack(
+    actual = np.stack(
         [(images.sum(1) * centers).sum(1) / total, (images.sum(2) * centers).sum(1) / total], -1
     )
-    np.testing.assert_allclose(drawn.joints[:, 4], found, atol=0.02)
+    np.testing.assert_allclose(drawn.joints[:, 4], actual, atol=0.02)
     assert np.isnan(np.delete(np.asarray(drawn.joints), 4, 1)).all()
     # The box's area grows as the spot's does.
-    wanted = 0.6 * 0.5 * 48 / 32 * np.sqrt(total / 9 / 1.5**-2) / 1.5
-    np.testing.assert_allclose(drawn.head_sizes, wanted, rtol=0.03)
+    expected = 0.6 * 0.5 * 48 / 32 * np.sqrt(total / 9 / 1.5**-2) / 1.5
+    np.testing.assert_allclose(drawn.head_sizes, expected, rtol=0.03)
     assert len(np.unique(np.asarray(drawn.head_sizes))) == 6
     changed = np.concatenate([canvases[:2], canvases[:1], canvases[3:]])
     again = draw(jax.random.key(0), 3, changed, points)
@@ -111,12 +111,12 @@ def test_peaks_are_the_highest_cells_moved_to_their_higher_neighbours():
 def test_pckh_by_hand():
     """Two people, heads of 1 and 2: found within 0.5 and within 1."""
     joints = np.full((2, 16, 2), NAN)
-    found = np.zeros((2, 16, 2))
+    actual = np.zeros((2, 16, 2))
     joints[0, 9], joints[1, 9] = (0.5, 0), (0, 1.0)  # both exactly at the limit
     joints[0, 12], joints[0, 13], joints[1, 13] = (0.3, 0.5), (0, 0.2), (0.8, 0.8)  # out, in, out
     joints[0, 6], joints[1, 7] = (9, 9), (9, 9)  # pelvis and thorax, which the mean leaves out
     heads = np.array([1.0, 2.0])
-    right = scoring.found_joints(joints, found, heads)
+    right = scoring.found_joints(joints, actual, heads)
     result = scoring.scores(np.isfinite(joints).all(-1), right)
     assert result["mean"] == pytest.approx(100 * 3 / 5)
     assert result["groups"] == {
@@ -136,7 +136,7 @@ def test_pckh_agrees_with_loops_over_pixels_and_with_the_log():
     people, side = 40, 480.0  # the view shows 480 pixels of each photo
     joints = draw_joints(4, people)
     joints = np.where(np.abs(joints) > 1, NAN, joints)
-    found = np.nan_to_num(joints) + rng.normal(0, 0.1, joints.shape)
+    actual = np.nan_to_num(joints) + rng.normal(0, 0.1, joints.shape)
     corners = rng.uniform(0, 100, (people, 2, 2))
     heads = 0.6 * np.linalg.norm(corners[:, 0] - corners[:, 1], axis=-1)
     right, total = np.zeros(16), np.zeros(16)
@@ -145,12 +145,12 @@ def test_pckh_agrees_with_loops_over_pixels_and_with_the_log():
             if np.isnan(joints[person, joint]).any():
                 continue
             total[joint] += 1
-            dx, dy = (found[person, joint] - joints[person, joint]) * side / 2
+            dx, dy = (actual[person, joint] - joints[person, joint]) * side / 2
             right[joint] += (dx**2 + dy**2) ** 0.5 / heads[person] <= 0.5
     assert 0.2 < right.sum() / total.sum() < 0.8
     sizes = heads / (side / 2)
     annotated = np.isfinite(joints).all(-1)
-    ours = scoring.scores(annotated, scoring.found_joints(joints, found, sizes))
+    ours = scoring.scores(annotated, scoring.found_joints(joints, actual, sizes))
     np.testing.assert_allclose(ours["joints"], 100 * right / total, atol=1e-3)
     counted = np.delete(np.arange(16), [6, 7])
     share = 100 * right[counted].sum() / total[counted].sum()
@@ -159,7 +159,7 @@ def test_pckh_agrees_with_loops_over_pixels_and_with_the_log():
         pooled = 100 * right[list(kinds)].sum() / total[list(kinds)].sum()
         assert ours["groups"][name] == pytest.approx(pooled, abs=1e-3)
         assert all(name in scoring.JOINTS[j] for j in kinds)
-    log = pose.pckh(jnp.asarray(found), jnp.asarray(joints), jnp.asarray(sizes))
+    log = pose.pckh(jnp.asarray(actual), jnp.asarray(joints), jnp.asarray(sizes))
     assert float(log) == pytest.approx(100 * right.sum() / total.sum(), abs=1e-3)
 
 

@@ -60,14 +60,14 @@ def write(photos: Path) -> Path:
 def test_prepared_canvases_are_those_of_the_photos(photos):
     source = registry.open_labelled(str(photos))
     canvases, points = cutting.load_all(source, FRAME)
-    found = prepared.PreparedCanvases(write(photos))
-    assert isinstance(found.canvases, np.memmap)
-    np.testing.assert_array_equal(found.canvases, canvases)
-    np.testing.assert_array_equal(found.points, points)
-    assert found.names() == [source.name(i) for i in range(9)]
-    assert found.digest == source_digest(source)
-    assert (found.framing, found.num_points, len(found)) == (FRAME, 3, 9)
-    assert "9 photos of" in found.summary
+    actual = prepared.PreparedCanvases(write(photos))
+    assert isinstance(actual.canvases, np.memmap)
+    np.testing.assert_array_equal(actual.canvases, canvases)
+    np.testing.assert_array_equal(actual.points, points)
+    assert actual.names() == [source.name(i) for i in range(9)]
+    assert actual.digest == source_digest(source)
+    assert (actual.framing, actual.num_points, len(actual)) == (FRAME, 3, 9)
+    assert "9 photos of" in actual.summary
 
 
 def test_photos_without_points_can_be_prepared(photos):
@@ -87,15 +87,15 @@ def test_photos_without_points_can_be_prepared(photos):
 
 
 def test_batches_follow_the_order(photos):
-    found = prepared.PreparedCanvases(write(photos))
+    actual = prepared.PreparedCanvases(write(photos))
     share = {"process_index": 1, "process_count": 2}
-    batches = loader.PreparedLoader([found]).batches(seed=4, batch_size=6, start_step=3, **share)
+    batches = loader.PreparedLoader([actual]).batches(seed=4, batch_size=6, start_step=3, **share)
     for step in (3, 4, 5):
         rows, batch = sampling.batch_rows(4, 9, 6, step, **share), next(batches)
-        np.testing.assert_array_equal(batch["canvas"], found.canvases[rows])
-        np.testing.assert_array_equal(batch["points"], found.points[rows])
+        np.testing.assert_array_equal(batch["canvas"], actual.canvases[rows])
+        np.testing.assert_array_equal(batch["points"], actual.points[rows])
     with pytest.raises(ConfigError, match=r"config.train.batch_size = 5"):
-        loader.PreparedLoader([found]).batches(seed=0, batch_size=5, process_count=2)
+        loader.PreparedLoader([actual]).batches(seed=0, batch_size=5, process_count=2)
 
 
 READ_BATCHES = """
@@ -162,11 +162,11 @@ def test_another_framing_names_the_field(made, required, message, photos):
         for frame in (made, required)
     )
     prepared.prepare(registry.open_labelled(str(photos)), made, photos.parent / "made")
-    found = prepared.PreparedCanvases(photos.parent / "made")
-    found.require(made)
-    assert found.framing == made
+    actual = prepared.PreparedCanvases(photos.parent / "made")
+    actual.require(made)
+    assert actual.framing == made
     with pytest.raises(ConfigError, match=message):
-        found.require(required)
+        actual.require(required)
 
 
 def flip_a_byte(path: Path) -> None:

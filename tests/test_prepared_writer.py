@@ -273,8 +273,8 @@ def test_killed_at_any_moment_it_is_complete_in_the_end_or_missing(table):
     made = sorted(folder.iterdir())
     assert len(made) == moments
     for out in made:
-        found = contents(out)
+        actual = contents(out)
         # Killed between the renaming and the tidying up, the note of progress stays.
-        found.pop("progress.json", None)
-        assert found == expected
+        actual.pop("progress.json", None)
+        assert actual == expected
         prepared.PreparedCanvases(out)

@@ -112,9 +112,9 @@ def test_mean_shape_and_one_photo_by_hand(protocol):
 def test_forward_and_backward_errors_are_scikit_learns(protocol):
     scores = _evaluate(protocol, running=_noisy)["results"]["running"]
     labels = [part.points.astype(float) for part in (protocol.fit, protocol.score)]
-    found = [_noisy(points) for points in labels]
+    actual = [_noisy(points) for points in labels]
     eyes = np.linalg.norm(labels[1][:, 0] - labels[1][:, 1], axis=1)
-    for name, source, target in (("forward", found, labels), ("backward", labels, found)):
+    for name, source, target in (("forward", actual, labels), ("backward", labels, actual)):
         x, new = (points.reshape(len(points), -1) for points in source)
         gram = (x - x.mean(0)).T @ (x - x.mean(0))
         ridge = Ridge(alpha=1e-4 * (gram.max() + 1e-12)).fit(x, target[0].reshape(150, -1))
@@ -122,7 +122,7 @@ def test_forward_and_backward_errors_are_scikit_learns(protocol):
         expected = 100 * np.linalg.norm(offsets, axis=2) / eyes[:, None]
         assert scores[name][-1]["mean"] == pytest.approx(expected.mean(), abs=1e-4)
         np.testing.assert_allclose(scores[name][-1]["per_point"], expected.mean(0), atol=1e-4)
-    pairs = [np.linalg.norm(found[1][:, i] - found[1][:, j], axis=1) for i, j in _PAIRS]
+    pairs = [np.linalg.norm(actual[1][:, i] - actual[1][:, j], axis=1) for i, j in _PAIRS]
     assert scores["spread"] == pytest.approx(100 * np.mean(np.mean(pairs, 0) / eyes), abs=1e-4)
 
 
@@ -174,8 +174,8 @@ def test_structure_survives_json(protocol):
     assert result["notes"] == notes
     assert len(result["results"]["running"]["per_photo"]) == 40
     assert result["examples"]["rows"] == [0, 13, 26, 39]
-    found = _noisy(protocol.score.points.astype(float))[[0, 13, 26, 39]]
-    np.testing.assert_allclose(result["examples"]["landmarks"], found, atol=1e-5)
+    actual = _noisy(protocol.score.points.astype(float))[[0, 13, 26, 39]]
+    np.testing.assert_allclose(result["examples"]["landmarks"], actual, atol=1e-5)
     labels = protocol.score.points[[0, 13, 26, 39]]
     np.testing.assert_allclose(result["examples"]["labels"], labels, atol=1e-5)
     assert np.shape(result["examples"]["predicted"]) == (4, 5, 2)

@@ -64,7 +64,7 @@ def words(tmp_path):
         train__checkpoint_every=5,
     )
     own = tuple(f"--config.{field}=" for field in OWN_FIELDS)
-    given = [flag for flag in flags(config) if not flag.startswith(own)]
+    inputs = [flag for flag in flags(config) if not flag.startswith(own)]
     return config, [
         "reproduce",
         "train",
@@ -72,7 +72,7 @@ def words(tmp_path):
         "--cells=baseline-k10,vgg19-k10",
         f"--vgg19={tmp_path / 'none.npz'}",
         f"--runs={tmp_path / 'runs'}",
-        *given,
+        *inputs,
     ]
 
 

@@ -161,14 +161,14 @@ def test_every_parameter_and_statistic_moves_but_those_that_cannot_matter(run):
 def test_the_loss_is_the_weighted_sum_of_its_terms(run):
     m = run.metrics
     means = {tap: 0.75 * 0.1 * i + 0.25 * m[tap] for i, tap in enumerate(TAPS, 1)}
-    wanted = (
+    expected = (
         0.7 * m["pixel"]
         + 0.6 * m["gradient"]
         + 0.3 * m["equivariance"]
         + 0.2 * m["separation"]
         + 0.4 * sum(m[tap] / means[tap] for tap in TAPS)
     )
-    assert m["loss"] == pytest.approx(float(wanted), rel=1e-12)
+    assert m["loss"] == pytest.approx(float(expected), rel=1e-12)
     for name in ("pixel", "equivariance", "separation", *TAPS):
         assert m[name] > 1e-6, name
     for tap in TAPS:
@@ -184,8 +184,8 @@ def test_averaged_parameters(run):
         named(t) for t in (run.start.averaged, run.after.params, run.after.averaged)
     )
     for name, leaf in averaged.items():
-        wanted = DECAY * before[name] + (1 - DECAY) * after[name]
-        np.testing.assert_allclose(leaf, wanted, atol=1e-14)
+        expected = DECAY * before[name] + (1 - DECAY) * after[name]
+        np.testing.assert_allclose(leaf, expected, atol=1e-14)
 
 
 def test_the_step_decides_what_is_drawn(run):
@@ -273,10 +273,10 @@ def test_the_metrics_are_those_of_what_was_made(run, shown):
     canvas = geometry.apply(maps[1], v)
     carried = geometry.apply(geometry.invert(maps[0]), canvas)
     visible = np.all(np.abs(carried) <= 1, -1)
-    wanted = ((carried - u) ** 2).sum(-1)[visible].mean()
-    assert m["equivariance"] == pytest.approx(wanted, rel=1e-9)
-    wanted = losses.separation_loss(jnp.concatenate([u, v]), config.objective.separation_sigma)
-    assert m["separation"] == pytest.approx(float(wanted), rel=1e-9)
+    expected = ((carried - u) ** 2).sum(-1)[visible].mean()
+    assert m["equivariance"] == pytest.approx(expected, rel=1e-9)
+    expected = losses.separation_loss(jnp.concatenate([u, v]), config.objective.separation_sigma)
+    assert m["separation"] == pytest.approx(float(expected), rel=1e-9)
 
 
 def test_initial_state_is_of_the_precision_of_the_run(run, narrow_config):
@@ -302,7 +302,7 @@ def test_initial_state_is_of_the_precision_of_the_run(run, narrow_config):
 
 def adam(parameters, gradients, rates, *, beta1, beta2, decay, clip):
     """Adam with L2 in the gradient, each network's gradient clipped by its own norm; in NumPy."""
-    found = {}
+    actual = {}
     for network, leaves in parameters.items():
         w = {name: leaf.copy() for name, leaf in leaves.items()}
         m = dict.fromkeys(w, 0.0)
@@ -316,8 +316,8 @@ def adam(parameters, gradients, rates, *, beta1, beta2, decay, clip):
                 v[name] = beta2 * v[name] + (1 - beta2) * g**2
                 first, second = m[name] / (1 - beta1**t), v[name] / (1 - beta2**t)
                 w[name] = w[name] - rate * first / (np.sqrt(second) + 1e-8)
-        found[network] = w
-    return found
+        actual[network] = w
+    return actual
 
 
 @pytest.mark.parametrize(
@@ -356,11 +356,11 @@ def test_optimizer_is_adam_by_hand(narrow_config, beta1, beta2, decay, clip):
             params = jax.tree.map(jnp.add, params, updates)
         return params
 
-    found = steps(jax.tree.map(jnp.asarray, parameters))
+    actual = steps(jax.tree.map(jnp.asarray, parameters))
     rates = [1e-3, 1e-3, 1e-4]
-    wanted = adam(parameters, gradients, rates, beta1=beta1, beta2=beta2, decay=decay, clip=clip)
+    expected = adam(parameters, gradients, rates, beta1=beta1, beta2=beta2, decay=decay, clip=clip)
     # The rate is a float32.
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=0, atol=1e-9), found, wanted)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=0, atol=1e-9), actual, expected)
 
 
 @pytest.mark.parametrize(
@@ -383,5 +383,5 @@ def test_optimizer_is_adam_by_hand(narrow_config, beta1, beta2, decay, clip):
 def test_learning_rate_at_absolute_steps(narrow_config, changes, rates):
     config = narrow_config(**{f"optimizer__{name}": value for name, value in changes.items()})
     schedule = jax.jit(training_state.learning_rate(config))
-    for step, wanted in rates.items():
-        assert schedule(np.int32(step)) == pytest.approx(wanted, rel=1e-5, abs=1e-9)
+    for step, expected in rates.items():
+        assert schedule(np.int32(step)) == pytest.approx(expected, rel=1e-5, abs=1e-9)

@@ -46,16 +46,16 @@ def test_tensors_follow_offset_and_strides(tmp_path, form):
         "number": tensor((), (), 4),
         "none": tensor((0, 3), (3, 1), 6),
     }
-    found = read(tmp_path / "x.pth", form(state))
-    assert list(found) == list(state)
+    actual = read(tmp_path / "x.pth", form(state))
+    assert list(actual) == list(state)
     whole = NUMBERS.reshape(2, 3)
     expected = (whole, whole.T, whole[:, 1], NUMBERS[4], whole[:0])
-    for array, values in zip(found.values(), expected, strict=True):
+    for array, values in zip(actual.values(), expected, strict=True):
         assert array.dtype == np.float32
         assert array.shape == values.shape
         np.testing.assert_array_equal(array, values)
-    assert found["whole"].flags.writeable
-    assert not np.shares_memory(found["whole"], found["transposed"])
+    assert actual["whole"].flags.writeable
+    assert not np.shares_memory(actual["whole"], actual["transposed"])
 
 
 @FORMATS
@@ -94,9 +94,9 @@ def test_parameters_of_old_files(tmp_path, form):
 @FORMATS
 def test_number_types(tmp_path, form, kind, dtype):
     data = NUMBERS.astype(dtype)
-    found = read(tmp_path / "x.pth", form({"a": tensor(kind=kind)}, data))["a"]
-    assert found.dtype == np.dtype(dtype)
-    np.testing.assert_array_equal(found.ravel(), data)
+    actual = read(tmp_path / "x.pth", form({"a": tensor(kind=kind)}, data))["a"]
+    assert actual.dtype == np.dtype(dtype)
+    np.testing.assert_array_equal(actual.ravel(), data)
 
 
 CALLS = {
@@ -232,12 +232,12 @@ def test_files_of_pytorch(tmp_path, new):
         "empty": torch.zeros(0, 3),
     }
     torch.save(state, tmp_path / "x.pth", _use_new_zipfile_serialization=new)
-    found = read_state_dict(tmp_path / "x.pth")
-    assert list(found) == list(state)
+    actual = read_state_dict(tmp_path / "x.pth")
+    assert list(actual) == list(state)
     for key, tensor_ in state.items():
         expected = tensor_.detach().numpy()
-        assert found[key].dtype == expected.dtype
-        np.testing.assert_array_equal(found[key], expected)
+        assert actual[key].dtype == expected.dtype
+        np.testing.assert_array_equal(actual[key], expected)
 
 
 @needs_torch
@@ -247,5 +247,5 @@ def test_pytorch_reads_our_pickles(tmp_path, form):
 
     more, view = ({"version": "3"}, ()) if form is zipped else ({}, (None,))
     (tmp_path / "x.pth").write_bytes(form({"a": tensor(view=view)}, **more))
-    found = torch.load(tmp_path / "x.pth", weights_only=True)
-    np.testing.assert_array_equal(found["a"].numpy(), NUMBERS.reshape(2, 3))
+    actual = torch.load(tmp_path / "x.pth", weights_only=True)
+    np.testing.assert_array_equal(actual["a"].numpy(), NUMBERS.reshape(2, 3))

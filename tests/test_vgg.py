@@ -63,12 +63,12 @@ def test_parameter_shapes_are_the_modules(network, size):
 
 def test_max_pool_drops_the_odd_last():
     x = np.random.default_rng(2).normal(size=(1, 5, 7, 2)).astype(np.float32)
-    found = np.asarray(vgg.max_pool(x))
-    assert found.shape == (1, 2, 3, 2)
+    actual = np.asarray(vgg.max_pool(x))
+    assert actual.shape == (1, 2, 3, 2)
     for row in range(2):
         for column in range(3):
             cell = x[0, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
-            np.testing.assert_array_equal(found[0, row, column], cell.max((0, 1)))
+            np.testing.assert_array_equal(actual[0, row, column], cell.max((0, 1)))
 
 
 def test_a_file_of_some_layers_names_the_taps_it_can_give(tmp_path, layers):
@@ -155,8 +155,8 @@ def test_features_of_the_real_file_are_of_order_one():
     weights = load_vgg(str(path), "vgg16", taps, normalize=True)
     y, x = np.mgrid[:32, :32] / 31
     image = np.stack([x, y, (np.hypot(x - 0.5, y - 0.5) < 0.3) * 1.0], -1)[None].astype(np.float32)
-    for tap, found in features(weights, image, taps).items():
-        size = float(np.sqrt(np.mean(np.asarray(found) ** 2)))
+    for tap, actual in features(weights, image, taps).items():
+        size = float(np.sqrt(np.mean(np.asarray(actual) ** 2)))
         assert 0.1 < size < 20, tap
     with pytest.raises(WeightsError, match="cannot give relu4_3"):
         load_vgg(str(path), "vgg16", PAPER_TAPS, normalize=True)

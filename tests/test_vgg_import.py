@@ -81,7 +81,7 @@ def test_features_are_those_of_pytorchs_layers(tmp_path, images, network, zip_fo
 
     assert vgg_import.convert(tmp_path / "x.pth", tmp_path / "x.npz") == network
     for normalize in (True, False):
-        weights, found = features(tmp_path / "x.npz", network, images, normalize=normalize)
+        weights, actual = features(tmp_path / "x.npz", network, images, normalize=normalize)
         assert (weights.convention, weights.network) == ("torchvision", network)
         x = torch.from_numpy(images).permute(0, 3, 1, 2)
         if normalize:
@@ -94,7 +94,7 @@ def test_features_are_those_of_pytorchs_layers(tmp_path, images, network, zip_fo
                 expected |= {tap: x.permute(0, 2, 3, 1).numpy() for tap, at in taps if at == i}
         for tap in TAPS[network]:
             assert (expected[tap] > 0).mean() > 0.1
-            np.testing.assert_allclose(found[tap], expected[tap], atol=1e-4 * expected[tap].max())
+            np.testing.assert_allclose(actual[tap], expected[tap], atol=1e-4 * expected[tap].max())
     assert weights.notes() == (
         []
         if network == "vgg16"
@@ -132,7 +132,7 @@ def test_features_are_those_of_keras(tmp_path, images, keras, network, conventio
         assert vgg_import.convert(tmp_path / "x.h5", tmp_path / "x.npz") == network
     else:
         np.savez(tmp_path / "x.npz", **layers, convention=convention)
-    weights, found = features(tmp_path / "x.npz", network, images)
+    weights, actual = features(tmp_path / "x.npz", network, images)
     assert weights.convention == convention
     names = [tap.replace("relu", "block").replace("_", "_conv") for tap in TAPS[network]]
     run = keras.Model(model.input, [model.get_layer(name).output for name in names])
@@ -141,9 +141,9 @@ def test_features_are_those_of_keras(tmp_path, images, keras, network, conventio
     scale = 1 / 255 if convention == "caffe" else 1
     for tap, unscaled in zip(TAPS[network], run(inputs), strict=True):
         expected = scale * np.asarray(unscaled)
-        assert found[tap].shape == expected.shape
+        assert actual[tap].shape == expected.shape
         assert (expected > 0).mean() > 0.1
-        np.testing.assert_allclose(found[tap], expected, atol=1e-4 * expected.max())
+        np.testing.assert_allclose(actual[tap], expected, atol=1e-4 * expected.max())
     if network == "vgg19":
         assert weights.notes()[0].startswith("perceptual loss of Caffe VGG-19, 4 taps")
 
@@ -163,10 +163,10 @@ def test_the_layouts_of_keras_files(tmp_path, keras):
                 file[f"{block}/{block}_{short}_1:0"] = layers[f"{block}_{kind}"]
         file["fc1/fc1_W_1:0"] = np.zeros((5, 4), np.float32)
     for path in (tmp_path / "new.weights.h5", tmp_path / "old.h5"):
-        found = vgg_import.read_keras(path)
-        assert found.keys() == layers.keys()
+        actual = vgg_import.read_keras(path)
+        assert actual.keys() == layers.keys()
         for key, expected in layers.items():
-            np.testing.assert_array_equal(found[key], expected)
+            np.testing.assert_array_equal(actual[key], expected)
 
 
 def h5(path, layers):

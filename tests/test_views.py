@@ -49,18 +49,18 @@ def warp_by_scipy(image, affine, size, bend=lambda points: points):
 def test_warp_is_scipys_bilinear_resampling(shape, size):
     images = np.random.default_rng(0).uniform(0, 1, (6, *shape, 3)).astype(np.float32)
     maps = similarities(1, 6)
-    found = np.asarray(warp(images, maps, size))
-    assert found.shape == (6, size, size, 3)
-    for image, affine, one in zip(images, maps, found, strict=True):
+    actual = np.asarray(warp(images, maps, size))
+    assert actual.shape == (6, size, size, 3)
+    for image, affine, one in zip(images, maps, actual, strict=True):
         np.testing.assert_allclose(one, warp_by_scipy(image, affine, size), atol=2e-5)
 
 
 def test_warp_of_uint8_keeps_its_range():
     images = np.random.default_rng(2).integers(0, 256, (6, 24, 24, 3), np.uint8)
     maps = similarities(3, 6)
-    found = np.asarray(warp(images, maps, 16))
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, warp(images.astype(np.float32), maps, 16), atol=1e-4)
+    actual = np.asarray(warp(images, maps, 16))
+    assert actual.dtype == np.float32
+    np.testing.assert_allclose(actual, warp(images.astype(np.float32), maps, 16), atol=1e-4)
 
 
 def test_identity_is_exact():
@@ -72,37 +72,37 @@ def test_identity_is_exact():
 def test_whole_pixel_shift_is_exact_and_replicates_the_border():
     images = np.random.default_rng(5).uniform(0, 1, (1, 16, 16, 3)).astype(np.float32)
     affine = geometry.similarity(np.zeros(1), np.ones(1), np.array([[3 / 8, -2 / 8]]))
-    found = np.asarray(warp(images, affine.astype(np.float32), 16))[0]
+    actual = np.asarray(warp(images, affine.astype(np.float32), 16))[0]
     columns, rows = np.minimum(np.arange(16) + 3, 15), np.maximum(np.arange(16) - 2, 0)
-    np.testing.assert_array_equal(found, images[0][rows][:, columns])
+    np.testing.assert_array_equal(actual, images[0][rows][:, columns])
 
 
 def test_far_outside_is_the_corner():
     images = np.random.default_rng(6).uniform(0, 1, (1, 16, 16, 3)).astype(np.float32)
     affine = np.array([[[1, 0, 9], [0, 1, 9]]], np.float32)
-    found = np.asarray(warp(images, affine, 16))
-    np.testing.assert_array_equal(found, np.broadcast_to(images[:, -1:, -1:], found.shape))
+    actual = np.asarray(warp(images, affine, 16))
+    np.testing.assert_array_equal(actual, np.broadcast_to(images[:, -1:, -1:], actual.shape))
 
 
 def test_one_row_or_column_of_pixels():
     images = np.arange(8, dtype=np.float32).reshape(1, 1, 8, 1)
-    found = np.asarray(warp(images, geometry.identity()[None], 8))[0, :, :, 0]
-    np.testing.assert_allclose(found, np.tile(np.arange(8.0), (8, 1)), atol=1e-5)
+    actual = np.asarray(warp(images, geometry.identity()[None], 8))[0, :, :, 0]
+    np.testing.assert_allclose(actual, np.tile(np.arange(8.0), (8, 1)), atol=1e-5)
 
 
 def test_warp_in_double_precision(x64):
     image = np.random.default_rng(7).uniform(0, 1, (12, 12, 1))
     affine = similarities(8, 1)[0].astype(np.float64)
-    found = views.warp(jnp.asarray(image[None]), jnp.asarray(affine[None]), 12)
-    assert found.dtype == jnp.float64
-    np.testing.assert_allclose(found[0], warp_by_scipy(image, affine, 12), atol=1e-12)
+    actual = views.warp(jnp.asarray(image[None]), jnp.asarray(affine[None]), 12)
+    assert actual.dtype == jnp.float64
+    np.testing.assert_allclose(actual[0], warp_by_scipy(image, affine, 12), atol=1e-12)
 
 
 @pytest.mark.parametrize("extent", [FULL, [-0.55, -1.4, 0.73, 0.41]])
 def test_inside_by_brute_force(extent):
     maps = similarities(9, 5)
     extents = np.tile(np.asarray(extent, np.float32), (5, 1))
-    found = np.asarray(jax.jit(views.inside, static_argnums=1)(maps, 12, extents))
+    actual = np.asarray(jax.jit(views.inside, static_argnums=1)(maps, 12, extents))
     x0, y0, x1, y1 = np.clip(extent, -1, 1)
     some = 0
     for b in range(5):
@@ -110,10 +110,10 @@ def test_inside_by_brute_force(extent):
             for column in range(12):
                 view = np.array([2 * column + 1, 2 * row + 1]) / 12 - 1
                 x, y = maps[b, :, :2].astype(float) @ view + maps[b, :, 2]
-                wanted = x0 <= x <= x1 and y0 <= y <= y1
-                assert found[b, row, column] == wanted
-                some += wanted
-    assert 0 < some < found.size
+                expected = x0 <= x <= x1 and y0 <= y <= y1
+                assert actual[b, row, column] == expected
+                some += expected
+    assert 0 < some < actual.size
 
 
 def blobs(places, size):
@@ -138,11 +138,11 @@ def test_a_blob_and_its_centroid_move_together(size):
     places = np.array([[0.1, -0.15]] * len(KINDS))
     images = blobs(places, size)
     np.testing.assert_allclose(centroids(images), places, atol=1e-3)
-    found = centroids(warp(images, maps, size))
-    wanted = geometry.apply(geometry.invert(maps), places[:, None])[:, 0]
-    assert np.abs(wanted - places).max(-1).min() > 0.025
+    actual = centroids(warp(images, maps, size))
+    expected = geometry.apply(geometry.invert(maps), places[:, None])[:, 0]
+    assert np.abs(expected - places).max(-1).min() > 0.025
     # A hundredth of a pixel of the smaller image.
-    np.testing.assert_allclose(found, wanted, atol=0.01 * 2 / 32, err_msg=str(list(KINDS)))
+    np.testing.assert_allclose(actual, expected, atol=0.01 * 2 / 32, err_msg=str(list(KINDS)))
 
 
 @pytest.mark.parametrize("size", [32, 64])
@@ -160,11 +160,11 @@ def test_between_carries_a_blob_from_view_to_view(size):
 def test_between_is_exact(x64):
     source, target = similarities(10, 4).astype(float), similarities(11, 4).astype(float)
     points = np.random.default_rng(12).uniform(-1, 1, (4, 7, 2))
-    found = geometry.apply(views.between(source, target), points)
+    actual = geometry.apply(views.between(source, target), points)
     for b in range(4):
         canvas = points[b] @ source[b, :, :2].T + source[b, :, 2]
-        wanted = np.linalg.solve(target[b, :, :2], (canvas - target[b, :, 2]).T).T
-        np.testing.assert_allclose(found[b], wanted, atol=1e-12)
+        expected = np.linalg.solve(target[b, :, :2], (canvas - target[b, :, 2]).T).T
+        np.testing.assert_allclose(actual[b], expected, atol=1e-12)
 
 
 def drawn(config, view, n=4000, seed=0, share=0.8):
@@ -182,13 +182,13 @@ def test_drawn_maps_follow_the_configuration():
     config = base.get_config().views
     config.rotation_std = (30.0, 15.0)
     n, limit = 4000, 40.0
-    found = [drawn(config, view, n) for view in range(2)]
-    for view, (degrees, scale, shift) in enumerate(found):
+    actual = [drawn(config, view, n) for view in range(2)]
+    for view, (degrees, scale, shift) in enumerate(actual):
         std = config.rotation_std[view]
         grid = scipy.stats.norm.ppf((np.arange(200_000) + 0.5) / 200_000) * std
-        wanted = np.clip(grid, -limit, limit).std()
-        assert abs(degrees.mean()) < 4 * wanted / np.sqrt(n)
-        assert degrees.std() == pytest.approx(wanted, rel=0.05)
+        expected = np.clip(grid, -limit, limit).std()
+        assert abs(degrees.mean()) < 4 * expected / np.sqrt(n)
+        assert degrees.std() == pytest.approx(expected, rel=0.05)
         assert np.abs(degrees).max() <= limit + 1e-3
         at_limit = np.mean(np.abs(degrees) > limit - 1e-3)
         assert at_limit == pytest.approx(2 * scipy.stats.norm.sf(limit / std), abs=0.025)
@@ -196,10 +196,10 @@ def test_drawn_maps_follow_the_configuration():
         assert scale.std() == pytest.approx(0.05, rel=0.06)
         assert np.abs(shift.mean(0)).max() < 4 * 0.04 / np.sqrt(n)
         np.testing.assert_allclose(shift.std(0), 0.04, rtol=0.06)
-    numbers = np.concatenate([np.stack([d, s, *m.T]) for d, s, m in found])
+    numbers = np.concatenate([np.stack([d, s, *m.T]) for d, s, m in actual])
     # Every part of every view is drawn apart.
     assert np.abs(np.corrcoef(numbers) - np.eye(8)).max() < 0.07
-    assert np.mean(np.abs(found[0][0]) > 39.99) > 0.15
+    assert np.mean(np.abs(actual[0][0]) > 39.99) > 0.15
 
 
 def test_scale_range_is_uniform_and_respected():
@@ -213,8 +213,8 @@ def test_scale_range_is_uniform_and_respected():
     config.scale_std = 0.05
     noisy = drawn(config, 0)[1]
     assert noisy.max() > 1.52
-    wanted = np.sqrt((0.25 / 12 + 1.25**2) * (1 + 0.05**2) - 1.25**2)
-    assert noisy.std() == pytest.approx(wanted, rel=0.05)
+    expected = np.sqrt((0.25 / 12 + 1.25**2) * (1 + 0.05**2) - 1.25**2)
+    assert noisy.std() == pytest.approx(expected, rel=0.05)
 
 
 def still(config):
@@ -243,8 +243,8 @@ def test_view_pairs():
         assert view.images.shape == (4, 16, 16, 3)
         assert view.to_canvas.shape == (4, 2, 3)
         for b in range(4):
-            wanted = warp_by_scipy(canvases[b] / 255, np.asarray(view.to_canvas[b]), 16)
-            np.testing.assert_allclose(view.images[b], wanted, atol=1e-4)
+            expected = warp_by_scipy(canvases[b] / 255, np.asarray(view.to_canvas[b]), 16)
+            np.testing.assert_allclose(view.images[b], expected, atol=1e-4)
     assert np.abs(first.to_canvas - second.to_canvas).max((1, 2)).min() > 0.01
     # A photo's views depend on its own key alone, not on its row or its neighbours.
     order = np.array([2, 0, 3, 1])
@@ -271,9 +271,9 @@ def test_a_bend_is_the_sum_of_its_bumps():
     rng = np.random.default_rng(20)
     points = rng.uniform(-1.5, 1.5, (3, 7, 2)).astype(np.float32)
     bumps = rng.normal(0, 0.1, (3, 25, 2)).astype(np.float32)
-    found = jax.jit(views.bend)(points, bumps)
-    for one, given, heights in zip(found, points, bumps, strict=True):
-        np.testing.assert_allclose(one, bend_by_hand(given, heights), atol=1e-6)
+    actual = jax.jit(views.bend)(points, bumps)
+    for one, inputs, heights in zip(actual, points, bumps, strict=True):
+        np.testing.assert_allclose(one, bend_by_hand(inputs, heights), atol=1e-6)
     np.testing.assert_array_equal(views.bend(points, np.zeros((25, 2), np.float32)), points)
 
 
@@ -308,6 +308,6 @@ def test_only_the_second_view_is_bent():
     for b in range(4):
         bend = partial(bend_by_hand, bumps=np.asarray(second.bumps[b]))
         affine = np.asarray(second.to_canvas[b])
-        wanted = warp_by_scipy(canvases[b] / 255, affine, 16, bend)
-        np.testing.assert_allclose(second.images[b], wanted, atol=1e-4)
+        expected = warp_by_scipy(canvases[b] / 255, affine, 16, bend)
+        np.testing.assert_allclose(second.images[b], expected, atol=1e-4)
         assert np.abs(second.images[b] - straight[1].images[b]).max() > 0.1
