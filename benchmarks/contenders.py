@@ -154,11 +154,6 @@ class Theirs:
         return self._memory
 
 
-def torch_device() -> str:
-    """PyTorch's name of the kind of device that JAX uses."""
-    return "cuda" if jax.default_backend() == "gpu" else "cpu"
-
-
 def _allow_tf32(allowed: bool) -> None:
     """Sets whether PyTorch multiplies float32 as TF32 on a GPU, as JAX does by default."""
     import torch  # noqa: PLC0415
@@ -174,7 +169,7 @@ def torch_step(way: str, problem: Problem, *, compiled: bool = False) -> Any:
 
     frozen = jax.device_get((problem.frozen.vgg, problem.frozen.mean, problem.frozen.std))
     step = getattr(ways, way)
-    return step(problem.config, problem.variables, frozen, torch_device(), compiled=compiled)
+    return step(problem.config, problem.variables, frozen, harness.torch_device(), compiled=compiled)
 
 
 def check_losses(config: ConfigDict) -> dict[str, float]:
@@ -187,14 +182,12 @@ def check_losses(config: ConfigDict) -> dict[str, float]:
       RuntimeError: a way computes another loss.
     """
     config = config.copy_and_resolve_references()
-    with config.unlocked():
-        config.compute_dtype = "float32"
-        config.train.batch_size = CHECKED_ROWS
+    config.compute_dtype = "float32"
+    config.train.batch_size = CHECKED_ROWS
     _allow_tf32(False)
     differences = {}
     for way, groups in BN_GROUPS.items():
-        with config.unlocked():
-            config.objective.bn_groups = groups
+        config.objective.bn_groups = groups
         problem = make_problem(config)
         batch = draw_views(problem)
         with jax.default_matmul_precision("float32"):

@@ -75,7 +75,7 @@ def _torch(config: ConfigDict, variables: dict[str, Any], *, compiled: bool) -> 
     from benchmarks.torch_networks import TorchDetector, state_dict  # noqa: PLC0415
 
     model = config.model
-    device = "cuda" if jax.default_backend() == "gpu" else "cpu"
+    device = harness.torch_device()
     network = TorchDetector(
         model.num_landmarks, model.detector_channels, model.hourglass_depth, model.beta
     )

@@ -115,6 +115,11 @@ def why_no_torch() -> str | None:
     return None
 
 
+def torch_device() -> str:
+    """PyTorch's name of the kind of device that JAX uses."""
+    return "cuda" if jax.default_backend() == "gpu" else "cpu"
+
+
 def mib(sizes: Mapping[str, int | None]) -> dict[str, float]:
     """Bytes by name as MiB, without unknown ones."""
     return {name: round(size / memory.MIB, 1) for name, size in sizes.items() if size is not None}

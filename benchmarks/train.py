@@ -3,8 +3,8 @@
 python -m benchmarks.train --out docs/results/benchmarks/train_cpu.json
 python -m benchmarks.train --check docs/results/benchmarks/train_cpu.json
 
-The second measures the cells of the first again and ends with 1 where ours has lost against
-PyTorch. Ours is the program of `train.py`, which draws its views from canvases on the device.
+The second measures the cells of the first again and exits with 1 where ours has become slower
+against PyTorch. Ours is the program of `train.py`, which draws its views from canvases on the device.
 PyTorch is given ready views, and does the step in two ways: as the released code, and shared like
 ours (`benchmarks.torch_step`). Before anything is timed the losses are compared, on the same
 weights and views.
@@ -123,7 +123,7 @@ def measure(
 
 def _release_memory() -> None:
     gc.collect()
-    if harness.why_no_torch() is None and contenders.torch_device() == "cuda":
+    if harness.why_no_torch() is None and harness.torch_device() == "cuda":
         import torch  # noqa: PLC0415
 
         torch.cuda.empty_cache()

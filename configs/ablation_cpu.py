@@ -1,14 +1,14 @@
 r"""Face photos for 500 steps, on CPU cores: the base of the ablation.
 
 `faces_cpu` with the paper's loss alone (no helping terms, taps as they are), VGG-16's first three
-blocks, and a cosine over the steps, from the prepared form; every row of the ablation is
-this with one thing changed.
+blocks, and a cosine over the steps, from the prepared form. Every row of the ablation changes one
+thing.
 
     landmarks-jax prepare --config faces_cpu --out prepared/celeba-60
     landmarks-jax train --config ablation_cpu --workdir runs/ablation_cpu/all-k10-seed0
     landmarks-jax eval --workdir runs/ablation_cpu/all-k10-seed0
 
-12 minutes on one core; docs/tables.md gives the command that makes all rows.
+6 to 16 minutes on one core; docs/accuracy.md gives the commands that make all rows.
 """
 
 from ml_collections import ConfigDict

@@ -1,7 +1,7 @@
 """Every field, with its unit and its place in the paper (Li et al., ICPR 2020).
 
-Not a run of its own: the other configurations start from `get_config()` here. The defaults are the
-`paper` preset's where the paper speaks.
+Not a run of its own: the other configurations start from its `get_config()`. The defaults are the
+paper's values where it gives any.
 """
 
 from ml_collections import ConfigDict

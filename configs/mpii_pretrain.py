@@ -8,9 +8,9 @@ MPII in the official layout under `data/mpii` (docs/datasets.md):
 Then, with any other configuration, `--config.init.mode=adapt --config.init.core=runs/mpii`; see
 docs/pretraining.md. For one accelerator. Not run yet: neither its time nor its PCKh is known.
 
-The paper speaks of 19 joints and MPII has 16. Its head is dropped afterwards, so that the number
-reaches no landmark model. The paper does not say how it pretrained; what stands here is the usual:
-squared errors against Gaussian maps, random rotations and scales.
+The paper mentions 19 joints, MPII has 16; as the head is dropped afterwards, the number does not
+matter. The paper does not say how it pretrained. This is the usual way: squared errors against
+Gaussian maps, random rotations and scales.
 """
 
 from ml_collections import ConfigDict

@@ -8,7 +8,6 @@ import sys
 import types
 
 import pytest
-from absl import flags
 
 from landmarks_jax.cli import main as cli
 from landmarks_jax.cli import presets
@@ -31,7 +30,7 @@ def fake(monkeypatch):
 
     def add(run, **fields):
         module = types.ModuleType("landmarks_jax.cli.fake", "Do something.")
-        module.COMMAND = Command(run, lambda values: None, **fields)
+        module.COMMAND = Command(run, **fields)
         monkeypatch.setitem(cli.COMMANDS, "fake", "do something")
         monkeypatch.setitem(sys.modules, module.__name__, module)
 
@@ -55,10 +54,8 @@ def test_help_says_what_a_command_does_and_gives_an_example_and_its_flags(name):
     assert (code, err) == (0, "")
     assert out.startswith(module_of(name).__doc__.strip().split("\n")[0])
     assert f"\nlandmarks-jax {name} " in out
-    values = flags.FlagValues()
-    module_of(name).COMMAND.add_flags(values)
-    for flag in values:
-        assert re.search(rf"^  --(\[no\])?{flag}\n      \S", out, re.MULTILINE)
+    for flag in module_of(name).COMMAND.flags:
+        assert re.search(rf"^  --(\[no\])?{flag.name}\n      \S", out, re.MULTILINE)
     assert max(map(len, out.partition("\nWeights of the loss")[0].splitlines())) <= 100
 
 

@@ -111,6 +111,7 @@ def test_other_photos_and_other_cuts_have_canvases_of_their_own(tmp_path):
 
     first = roots()
     assert roots() == first
+    assert roots(narrow(data__split="train")) == first  # of the configuration's own data set
     assert roots(narrow(data__canvas_size=22)) != first
     (tmp_path / "out.txt").write_text("000002.jpg\n")
     assert roots(narrow(data__exclude=(str(tmp_path / "out.txt"),))) != first

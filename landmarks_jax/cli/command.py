@@ -1,9 +1,57 @@
 """What a subcommand's module defines as `COMMAND`, and what its `run` receives."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from absl import flags
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A flag of a subcommand.
+
+    Attributes:
+      name: without dashes.
+      help: for `--help`.
+      default: None for no value.
+      kind: str, int, float or bool; list for texts separated by commas.
+      choices: the texts allowed; empty allows any.
+      low: the smallest number allowed.
+      high: the largest number allowed.
+      required: whether the command needs it.
+      repeated: whether it may be given several times, for a list of values.
+    """
+
+    name: str
+    help: str
+    default: Any = None
+    kind: type = str
+    choices: Collection[str] = ()
+    low: float | None = None
+    high: float | None = None
+    required: bool = False
+    repeated: bool = False
+
+    def define(self, values: flags.FlagValues) -> None:
+        """Defines the flag in absl's `values`."""
+        named: dict[str, Any] = {"name": self.name, "default": self.default, "help": self.help}
+        named |= {"flag_values": values, "required": self.required}
+        if self.kind is bool:
+            flags.DEFINE_boolean(**named)
+            return
+        parser: flags.ArgumentParser = flags.ArgumentParser()
+        if self.choices:
+            parser = flags.EnumParser(list(self.choices))
+        elif self.kind is list:
+            parser = flags.ListParser()
+        elif self.kind in (int, float):
+            of_kind = flags.IntegerParser if self.kind is int else flags.FloatParser
+            parser = of_kind(self.low, self.high)
+        if self.repeated:
+            flags.DEFINE_multi(parser, flags.ArgumentSerializer(), **named)
+        else:
+            flags.DEFINE(parser, **named)
 
 
 @dataclass(frozen=True)
@@ -14,7 +62,7 @@ class Call:
       flags: the parsed flags as attributes.
       arguments: the positional arguments.
       command_line: all of it, for the provenance of results.
-      config_file: what `--config` names, "" for commands that take no configuration.
+      config_file: the value of `--config`; "" for commands that take no configuration.
     """
 
     flags: flags.FlagValues
@@ -28,17 +76,17 @@ class Command:
     """A subcommand; the docstring of its module is its `--help`.
 
     Attributes:
-      run: does the work and returns the exit code, None for 0. It imports what is heavy, so that
-        `--help` and wrong flags answer at once.
-      add_flags: defines its flags.
+      run: does the work and returns the exit code, None for 0. It imports heavy modules itself, so
+        that `--help` and wrong flags answer at once.
+      flags: in the order of `--help`.
       config: help of its `--config` flag; None for commands that take no configuration.
       default_config: the preset without `--config`; None requires one.
-      arguments: what its positional arguments are called; "" for commands without.
-      details: what `--help` adds at its end.
+      arguments: the placeholders of its positional arguments; "" for commands without.
+      details: returns text for the end of `--help`.
     """
 
     run: Callable[[Call], int | None]
-    add_flags: Callable[[flags.FlagValues], None]
+    flags: Sequence[Flag] = ()
     config: str | None = None
     default_config: str | None = None
     arguments: str = ""

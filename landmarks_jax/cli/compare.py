@@ -7,16 +7,10 @@ RUN is the folder of a run that `landmarks-jax eval` has scored. Runs that diffe
 also get a row with their mean. --out DIR writes compare.md, compare.csv and compare.json.
 """
 
-from absl import flags
-
-from landmarks_jax.cli.command import Call, Command
+from landmarks_jax.cli.command import Call, Command, Flag
 from landmarks_jax.system.errors import UserError
 
-
-def _add_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_string(
-        "out", None, "Folder for the tables as Markdown, CSV and JSON.", flag_values=values
-    )
+_FLAGS = (Flag("out", "Folder for the tables as Markdown, CSV and JSON."),)
 
 
 def _run(call: Call) -> None:
@@ -27,4 +21,4 @@ def _run(call: Call) -> None:
     print(comparison_tables.compare_runs(call.arguments, call.flags.out))
 
 
-COMMAND = Command(_run, _add_flags, arguments="RUN ...")
+COMMAND = Command(_run, _FLAGS, arguments="RUN ...")

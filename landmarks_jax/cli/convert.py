@@ -14,33 +14,26 @@ from pathlib import Path
 
 from absl import flags
 
-from landmarks_jax.cli.command import Call, Command
+from landmarks_jax.cli.command import Call, Command, Flag
 from landmarks_jax.system.errors import ConfigError
 
 _ACTIONS = ("vgg", "checkpoint")
 
 
-def _add_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("file", None, "vgg: the .pth or .h5 file.", flag_values=values)
-    flags.DEFINE_enum(
+_FLAGS = (
+    Flag("file", "vgg: the .pth or .h5 file."),
+    Flag(
         "download",
-        None,
-        ("vgg16", "vgg19"),
         "vgg: download torchvision's own file beside --out, and convert it.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "url", None, "vgg: with --download, another address of the same file.", flag_values=values
-    )
-    flags.DEFINE_string("out", None, "vgg: the .npz to write.", flag_values=values)
-    flags.DEFINE_string("workdir", None, "checkpoint: the run folder to make.", flag_values=values)
-    flags.DEFINE_string("detector", None, "checkpoint: the detector's file.", flag_values=values)
-    flags.DEFINE_string(
-        "generator", None, "checkpoint: the generator's file, if there is one.", flag_values=values
-    )
-    flags.DEFINE_string(
-        "core", None, "checkpoint: the core's file, for an adapted detector.", flag_values=values
-    )
+        choices=("vgg16", "vgg19"),
+    ),
+    Flag("url", "vgg: with --download, another address of the same file."),
+    Flag("out", "vgg: the .npz to write."),
+    Flag("workdir", "checkpoint: the run folder to make."),
+    Flag("detector", "checkpoint: the detector's file."),
+    Flag("generator", "checkpoint: the generator's file, if there is one."),
+    Flag("core", "checkpoint: the core's file, for an adapted detector."),
+)
 
 
 def _run(call: Call) -> None:
@@ -90,7 +83,7 @@ def _checkpoint(values: flags.FlagValues) -> None:
 
 COMMAND = Command(
     _run,
-    _add_flags,
+    _FLAGS,
     config="checkpoint: the configuration it was trained with.",
     default_config="released",
     arguments="vgg|checkpoint",

@@ -12,19 +12,14 @@ $XDG_CACHE_HOME/landmarks_jax).
 
 from pathlib import Path
 
-from absl import flags
-
-from landmarks_jax.cli.command import Call, Command
+from landmarks_jax.cli.command import Call, Command, Flag
 from landmarks_jax.system.errors import UserError
 
 
-def _add_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_integer(
-        "port", 8000, "Port to serve at; 0 takes any free one.", flag_values=values
-    )
-    flags.DEFINE_string(
-        "build", None, "Write the page as this folder, and serve nothing.", flag_values=values
-    )
+_FLAGS = (
+    Flag("port", "Port to serve at; 0 takes any free one.", 8000, kind=int),
+    Flag("build", "Write the page to this folder, and serve nothing."),
+)
 
 
 def _run(call: Call) -> None:
@@ -42,4 +37,4 @@ def _run(call: Call) -> None:
         print(f"python -m http.server --bind 127.0.0.1 --directory {folder}")
 
 
-COMMAND = Command(_run, _add_flags, arguments="[DETECTOR]")
+COMMAND = Command(_run, _FLAGS, arguments="[DETECTOR]")

@@ -17,56 +17,39 @@ The exit code is 1 if a file could not be read or broke off, 2 if nothing could 
 
 from pathlib import Path
 
-from absl import flags
-
-from landmarks_jax.cli.command import Call, Command
+from landmarks_jax.cli.command import Call, Command, Flag
 from landmarks_jax.system.errors import UserError
 
 
-def _add_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("out", None, "Folder for the results.", flag_values=values, required=True)
-    flags.DEFINE_string(
+_FLAGS = (
+    Flag("out", "Folder for the results.", required=True),
+    Flag(
         "boxes",
-        None,
         "CSV file,x0,y0,x1,y1: the part to look at, in pixel edges (0, 0, W, H is the whole "
         "upright image); files relative to the CSV's folder. Several boxes of a file give several "
         "rows, files without one are left out, and a video's boxes hold for all its frames.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "camera",
-        None,
-        "Number of a camera, or whatever PyAV opens; stops on Ctrl-C.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "camera_format",
-        None,
-        "PyAV's format of the camera, if not the system's own.",
-        flag_values=values,
-    )
-    flags.DEFINE_float(
-        "seconds", None, "Stop the camera after this long.", lower_bound=0, flag_values=values
-    )
-    flags.DEFINE_boolean("draw", True, "Write annotated images and videos.", flag_values=values)
-    flags.DEFINE_boolean("numbers", False, "Draw each landmark's number.", flag_values=values)
-    flags.DEFINE_boolean(
-        "labelled", False, "Draw the labelled points, regressed.", flag_values=values
-    )
-    flags.DEFINE_integer(
+    ),
+    Flag("camera", "Number of a camera, or whatever PyAV opens; stops on Ctrl-C."),
+    Flag("camera_format", "PyAV's format of the camera, if not the system's own."),
+    Flag("seconds", "Stop the camera after this long.", kind=float, low=0),
+    Flag("draw", "Write annotated images and videos.", True, kind=bool),
+    Flag("numbers", "Draw each landmark's number.", False, kind=bool),
+    Flag("labelled", "Draw the labelled points that the linear map predicts.", False, kind=bool),
+    Flag(
         "trails",
+        "In videos, draw the landmarks of this many previous frames too.",
         0,
-        "In videos, draw where landmarks were in this many frames before.",
-        lower_bound=0,
-        upper_bound=1_000,
-        flag_values=values,
-    )
-    flags.DEFINE_boolean(
+        kind=int,
+        low=0,
+        high=1_000,
+    ),
+    Flag(
         "smooth",
-        False,
         "Smooth videos (one euro filter): adds columns, and draws the smoothed points.",
-        flag_values=values,
-    )
+        False,
+        kind=bool,
+    ),
+)
 
 
 def _run(call: Call) -> int:
@@ -95,4 +78,4 @@ def _run(call: Call) -> int:
     )
 
 
-COMMAND = Command(_run, _add_flags, arguments="DETECTOR INPUT...")
+COMMAND = Command(_run, _FLAGS, arguments="DETECTOR INPUT...")

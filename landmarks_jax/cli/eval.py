@@ -8,15 +8,10 @@ Without arguments it scores the quickstart.
 
 from pathlib import Path
 
-from absl import flags
-
 from landmarks_jax.cli import shared_flags
-from landmarks_jax.cli.command import Call, Command
+from landmarks_jax.cli.command import Call, Command, Flag
 
-
-def _add_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("workdir", "runs/quickstart", "The run's folder.", flag_values=values)
-    shared_flags.add_labelled_faces(values)
+_FLAGS = (Flag("workdir", "The run's folder.", "runs/quickstart"), *shared_flags.LABELLED_FACES)
 
 
 def _run(call: Call) -> None:
@@ -27,4 +22,4 @@ def _run(call: Call) -> None:
     print(run_evaluation.evaluate_run(workdir, **faces, command=call.command_line))
 
 
-COMMAND = Command(_run, _add_flags)
+COMMAND = Command(_run, _FLAGS)

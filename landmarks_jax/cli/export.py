@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from landmarks_jax.cli import shared_flags
-from landmarks_jax.cli.command import Call, Command
+from landmarks_jax.cli.command import Call, Command, Flag
 from landmarks_jax.inference.export_formats import FORMATS
 from landmarks_jax.inference.precision import PRECISIONS
 from landmarks_jax.system.errors import ConfigError, WeightsError
@@ -26,34 +26,18 @@ if TYPE_CHECKING:
     from landmarks_jax.inference.packed_file import PackedDetector
 
 
-def _add_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("workdir", None, "The run's folder.", flag_values=values)
-    flags.DEFINE_string(
-        "detector", None, "Or a packed file, or a shipped detector's name.", flag_values=values
-    )
-    flags.DEFINE_string("out", None, "The file to write.", flag_values=values, required=True)
-    formats = "; ".join(f"{name}: {form.summary}" for name, form in FORMATS.items())
-    flags.DEFINE_enum("format", "packed", FORMATS, f"{formats}.", flag_values=values)
-    flags.DEFINE_enum(
-        "precision",
-        "float32",
-        PRECISIONS,
-        "Precision of the kernels in the file.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "card", None, "Write the detector's card, Markdown, to this file.", flag_values=values
-    )
-    flags.DEFINE_string(
-        "photos",
-        None,
-        "A sentence on the photos of training and their terms, for the card.",
-        flag_values=values,
-    )
-    flags.DEFINE_bool(
-        "regressor", True, "Include the linear map to labelled points.", flag_values=values
-    )
-    shared_flags.add_labelled_faces(values)
+_FORMATS = "; ".join(f"{name}: {form.summary}" for name, form in FORMATS.items())
+_FLAGS = (
+    Flag("workdir", "The run's folder."),
+    Flag("detector", "Or a packed file, or a shipped detector's name."),
+    Flag("out", "The file to write.", required=True),
+    Flag("format", f"{_FORMATS}.", "packed", choices=FORMATS),
+    Flag("precision", "Precision of the kernels in the file.", "float32", choices=PRECISIONS),
+    Flag("card", "Write the detector's card, Markdown, to this file."),
+    Flag("photos", "A sentence on the photos of training and their terms, for the card."),
+    Flag("regressor", "Include the linear map to labelled points.", True, kind=bool),
+    *shared_flags.LABELLED_FACES,
+)
 
 
 def _run(call: Call) -> None:
@@ -111,4 +95,4 @@ def _content(
     return dataclasses.replace(content, regressor=None, summary=summary)
 
 
-COMMAND = Command(_run, _add_flags)
+COMMAND = Command(_run, _FLAGS)

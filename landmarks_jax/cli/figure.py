@@ -9,21 +9,16 @@ beside the image, FILE.md, gives the consistency of every landmark; FILE.json ho
 
 from pathlib import Path
 
-from absl import flags
-
 from landmarks_jax.cli import shared_flags
-from landmarks_jax.cli.command import Call, Command
+from landmarks_jax.cli.command import Call, Command, Flag
 
 
-def _add_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_string(
-        "out", "figure.png", "The image; its table is written beside it.", flag_values=values
-    )
-    flags.DEFINE_integer("faces", 16, "Number of faces to show.", lower_bound=1, flag_values=values)
-    flags.DEFINE_integer(
-        "tile", 128, "Side of a face in pixels.", lower_bound=16, flag_values=values
-    )
-    shared_flags.add_labelled_faces(values)
+_FLAGS = (
+    Flag("out", "The image; its table is written beside it.", "figure.png"),
+    Flag("faces", "Number of faces to show.", 16, kind=int, low=1),
+    Flag("tile", "Side of a face in pixels.", 128, kind=int, low=16),
+    *shared_flags.LABELLED_FACES,
+)
 
 
 def _run(call: Call) -> None:
@@ -40,4 +35,4 @@ def _run(call: Call) -> None:
     print(table)
 
 
-COMMAND = Command(_run, _add_flags, arguments="RUN ...")
+COMMAND = Command(_run, _FLAGS, arguments="RUN ...")

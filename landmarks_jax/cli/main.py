@@ -11,7 +11,7 @@ from absl import flags
 from absl import logging as absl_logging
 
 from landmarks_jax.cli import presets
-from landmarks_jax.cli.command import Call, Command
+from landmarks_jax.cli.command import Call, Command, Flag
 from landmarks_jax.system import cache
 from landmarks_jax.system.errors import ConfigError, UserError, tell
 
@@ -30,6 +30,9 @@ COMMANDS = {
     "reproduce": "train, tabulate and check the paper's tables",
     "figure": "draw the same faces under several runs, as the paper's Fig. 2",
 }
+_VERBOSITY = Flag(
+    "verbosity", "Level of the libraries' own log: -1 warnings, 0 notes.", kind=int
+)
 _HELP = ("--help", "-help", "-h", "--helpfull", "--helpshort")
 # What absl appends to the help of flags that take several values.
 _REPEAT = ";\n    repeat this option to specify a list of values"
@@ -134,11 +137,8 @@ def _take_config(words: list[str], default: str | None) -> tuple[list[str], str]
 
 def _flags_of(command: Command) -> flags.FlagValues:
     values = flags.FlagValues()
-    command.add_flags(values)
-    flags.DEFINE_integer(
-        "verbosity", None, "Level of the libraries' own log: -1 warnings, 0 notes.",
-        flag_values=values,
-    )  # fmt: skip
+    for flag in (*command.flags, _VERBOSITY):
+        flag.define(values)
     return values
 
 

@@ -9,30 +9,21 @@ With --shrink 160 it writes the photos themselves as small WebP files, to take t
 there they are a folder of photos like any other.
 """
 
-from absl import flags
-
-from landmarks_jax.cli.command import Call, Command
+from landmarks_jax.cli.command import Call, Command, Flag
 from landmarks_jax.system.errors import ConfigError
 
 
-def _add_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("out", None, "The folder to make.", flag_values=values, required=True)
-    flags.DEFINE_integer(
+_FLAGS = (
+    Flag("out", "The folder to make.", required=True),
+    Flag(
         "shrink",
-        None,
         "Write the photos themselves, with no side longer than this, in pixels.",
-        lower_bound=1,
-        upper_bound=16383,  # WebP's own
-        flag_values=values,
-    )
-    flags.DEFINE_integer(
-        "quality",
-        50,
-        "With --shrink: quality of the WebP files.",
-        lower_bound=0,
-        upper_bound=100,
-        flag_values=values,
-    )
+        kind=int,
+        low=1,
+        high=16383,  # WebP's limit
+    ),
+    Flag("quality", "With --shrink: quality of the WebP files.", 50, kind=int, low=0, high=100),
+)
 
 
 def _run(call: Call) -> None:
@@ -56,4 +47,4 @@ def _run(call: Call) -> None:
     print(f"{out}: {len(source)} canvases of {framing.canvas_size} pixels")
 
 
-COMMAND = Command(_run, _add_flags, config="The configuration whose data is prepared.")
+COMMAND = Command(_run, _FLAGS, config="The configuration whose data is prepared.")

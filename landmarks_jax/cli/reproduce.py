@@ -11,45 +11,37 @@ every cell and traces one step of it, without data, weights or heavy computation
 
 from pathlib import Path
 
-from absl import flags
-
 from landmarks_jax.cli import presets
-from landmarks_jax.cli.command import Call, Command
+from landmarks_jax.cli.command import Call, Command, Flag
 from landmarks_jax.system.errors import ConfigError
 
 _ACTIONS = ("train", "table", "check")
 
 
-def _add_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_multi_enum(
-        "table", [], ["1", "2", "3", "ablation"], "Tables whose cells are meant.",
-        flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_list(
-        "cells", [], "Cells by name, separated by commas, such as all-k10.", flag_values=values
-    )
-    flags.DEFINE_string(
-        "runs", None, "Folder of the runs; default: runs/ and --config's name.", flag_values=values
-    )
-    flags.DEFINE_list(
+_FLAGS = (
+    Flag(
+        "table",
+        "The table to train, make or check.",
+        [],
+        choices=("1", "2", "3", "ablation"),
+        repeated=True,
+    ),
+    Flag("cells", "Cells by name, separated by commas, such as all-k10.", [], kind=list),
+    Flag("runs", "Folder of the runs; default: runs/ and --config's name."),
+    Flag(
         "seeds",
-        None,
-        "Seeds, separated by commas; default: 0 to train, in a table those that are there.",
-        flag_values=values,
-    )
-    flags.DEFINE_multi_string(
+        "Seeds, separated by commas; default: 0 to train, in a table those that exist.",
+        kind=list,
+    ),
+    Flag(
         "protocol",
-        None,
         "Protocols of `landmarks-jax eval`; default: the base's config.eval.protocols.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "vgg19", "data/weights/vgg19.npz", "VGG-19's weights file.", flag_values=values
-    )
-    flags.DEFINE_string(
-        "out", None, "table: folder for the files; default: none are written.", flag_values=values
-    )
-    flags.DEFINE_bool("dry_run", False, "train: only print the commands.", flag_values=values)
+        repeated=True,
+    ),
+    Flag("vgg19", "VGG-19's weights file.", "data/weights/vgg19.npz"),
+    Flag("out", "table: folder for the files; default: none are written."),
+    Flag("dry_run", "train: only print the commands.", False, kind=bool),
+)
 
 
 def _run(call: Call) -> int:
@@ -107,7 +99,7 @@ def _seeds(texts: list[str] | None) -> tuple[int, ...]:
 
 COMMAND = Command(
     _run,
-    _add_flags,
+    _FLAGS,
     config="The base configuration that the cells change.",
     default_config="paper",
     arguments="train|table|check",

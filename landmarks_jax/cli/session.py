@@ -11,46 +11,25 @@ Prepares the photos if needed, trains, and writes to --out what is needed to con
 import time
 from pathlib import Path
 
-from absl import flags
-
 from landmarks_jax.cli import shared_flags
-from landmarks_jax.cli.command import Call, Command
+from landmarks_jax.cli.command import Call, Command, Flag
 
 
-def _add_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("workdir", None, "The run's folder.", flag_values=values, required=True)
-    flags.DEFINE_string(
-        "out", None, "Folder for transfer/ and results.zip.", flag_values=values, required=True
-    )
-    flags.DEFINE_float(
-        "minutes",
-        None,
-        "Length of the whole session.",
-        lower_bound=0,
-        flag_values=values,
-        required=True,
-    )
-    flags.DEFINE_float(
-        "reserve",
-        2.0,
-        "Minutes of it kept back for what follows the training.",
-        lower_bound=0,
-        flag_values=values,
-    )
-    flags.DEFINE_multi_string(
+_FLAGS = (
+    Flag("workdir", "The run's folder.", required=True),
+    Flag("out", "Folder for transfer/ and results.zip.", required=True),
+    Flag("minutes", "Length of the whole session.", kind=float, low=0, required=True),
+    Flag("reserve", "Minutes of it reserved for the steps after training.", 2.0, kind=float, low=0),
+    Flag(
         "photos",
-        [],
         "Folder of photos to train on: DIR, or DIR:tight for tight face crops. May be repeated; a "
         "folder named twice counts twice. Default: the configuration's data.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "canvases",
-        "prepared",
-        "With --photos: the folder that keeps their prepared form.",
-        flag_values=values,
-    )
-    shared_flags.add_transfer(values)
+        [],
+        repeated=True,
+    ),
+    Flag("canvases", "With --photos: the folder that keeps their prepared form.", "prepared"),
+    shared_flags.TRANSFER,
+)
 
 
 def _run(call: Call) -> int:
@@ -72,4 +51,4 @@ def _run(call: Call) -> int:
     )
 
 
-COMMAND = Command(_run, _add_flags, config="The configuration.")
+COMMAND = Command(_run, _FLAGS, config="The configuration.")

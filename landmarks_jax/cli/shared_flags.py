@@ -5,9 +5,9 @@ from typing import Any
 
 from absl import flags
 
+from landmarks_jax.cli.command import Flag
 from landmarks_jax.data.framing import CROPS
 
-# Folders that stand in for those of the run's configuration: each flag is a field of config.eval.
 _FOLDERS = {
     "aflw": "Folder of AFLW's lists (aflw-995, aflw-dev)",
     "aflw_release": "Folder of aflw_release-2 (aflw)",
@@ -15,65 +15,46 @@ _FOLDERS = {
     "mafl": "Folder of MAFL's lists (mafl)",
     "mpii": "MPII's folder (mpii)",
 }
-_KEYWORDS = {"protocol": "protocol_names", "crop": "crops"}
-
-
-def add_labelled_faces(values: flags.FlagValues) -> None:
-    """Defines the flags that name labelled faces to score a run on."""
-    flags.DEFINE_multi_string(
+# The labelled faces to score a run on. From `aflw` on, each is a field of config.eval.
+LABELLED_FACES = (
+    Flag(
         "protocol",
-        None,
         "synthetic | mafl | aflw | aflw-995 | aflw-dev, or mpii for a run on joints; default: the "
         "run's config.eval.protocols.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
+        repeated=True,
+    ),
+    Flag(
         "fit",
-        None,
         "Labelled faces that the linear map is fitted on: .csv, .txt, a prepared folder or one "
         "with .pts files.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "score", None, "Labelled faces to score, in the same forms.", flag_values=values
-    )
-    flags.DEFINE_multi_enum(
+    ),
+    Flag("score", "Labelled faces to score, in the same forms."),
+    Flag(
         "crop",
-        [],
-        CROPS,
         "With --fit and --score; default: the crop of the run's training.",
-        flag_values=values,
-    )
-    for name, what in _FOLDERS.items():
-        flags.DEFINE_string(name, None, f"{what}, if not the run's.", flag_values=values)
-    flags.DEFINE_bool(
+        [],
+        choices=CROPS,
+        repeated=True,
+    ),
+    *(Flag(name, f"{what}, if not the run's.") for name, what in _FOLDERS.items()),
+    Flag(
         "mafl_as_released",
-        None,
         "Fit without three photos of MAFL, as the released code does.",
-        flag_values=values,
-    )
-    flags.DEFINE_integer(
-        "pts_points",
-        None,
-        "5 or 68: points of --fit and --score folders with .pts files.",
-        flag_values=values,
-    )
+        kind=bool,
+    ),
+    Flag("pts_points", "5 or 68: points of --fit and --score folders with .pts files.", kind=int),
+)
+_KEYWORDS = {"protocol": "protocol_names", "crop": "crops"}
+
+TRANSFER = Flag(
+    "transfer",
+    "Folder of `landmarks-jax transfer` to continue from, if --workdir has no checkpoint yet.",
+)
 
 
 def labelled_faces(values: flags.FlagValues) -> dict[str, Any]:
-    """Those flags as keywords of `run_evaluation.open_faces`."""
-    names = ("protocol", "fit", "score", "crop", *_FOLDERS, "mafl_as_released", "pts_points")
-    return {_KEYWORDS.get(name, name): values[name].value for name in names}
-
-
-def add_transfer(values: flags.FlagValues) -> None:
-    """Defines --transfer."""
-    flags.DEFINE_string(
-        "transfer",
-        None,
-        "Folder of `landmarks-jax transfer` to continue from, if --workdir has no checkpoint yet.",
-        flag_values=values,
-    )
+    """The values of `LABELLED_FACES`, as keywords of `run_evaluation.open_faces`."""
+    return {_KEYWORDS.get(flag.name, flag.name): values[flag.name].value for flag in LABELLED_FACES}
 
 
 def transfer(values: flags.FlagValues) -> Path | None:

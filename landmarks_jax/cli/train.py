@@ -18,40 +18,29 @@ from typing import Any
 from absl import flags
 
 from landmarks_jax.cli import presets, shared_flags
-from landmarks_jax.cli.command import Call, Command
+from landmarks_jax.cli.command import Call, Command, Flag
 from landmarks_jax.system.errors import ConfigError
 
 _PLACE = ("coordinator", "num_processes", "process_id")
 
 
-def _add_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("workdir", "runs/quickstart", "The run's folder.", flag_values=values)
-    shared_flags.add_transfer(values)
-    flags.DEFINE_bool(
+_FLAGS = (
+    Flag("workdir", "The run's folder.", "runs/quickstart"),
+    shared_flags.TRANSFER,
+    Flag(
         "multihost",
-        False,
         "This process is one of several that train one run; start each with the same command. They "
         "find each other by themselves under SLURM, Open MPI and on cloud clusters.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
+        False,
+        kind=bool,
+    ),
+    Flag(
         "coordinator",
-        None,
         "Elsewhere: HOST:PORT of process 0, as all can reach it; any free port.",
-        flag_values=values,
-    )
-    flags.DEFINE_integer(
-        "num_processes",
-        None,
-        "With --coordinator: the number of processes.",
-        flag_values=values,
-    )
-    flags.DEFINE_integer(
-        "process_id",
-        None,
-        "With --coordinator: the number of this process, from 0.",
-        flag_values=values,
-    )
+    ),
+    Flag("num_processes", "With --coordinator: the number of processes.", kind=int),
+    Flag("process_id", "With --coordinator: the number of this process, from 0.", kind=int),
+)
 
 
 def _multihost(values: flags.FlagValues) -> dict[str, Any]:
@@ -102,7 +91,7 @@ def _fields() -> str:
 
 COMMAND = Command(
     _run,
-    _add_flags,
+    _FLAGS,
     config="The configuration.",
     default_config="quickstart",
     details=_fields,

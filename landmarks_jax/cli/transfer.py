@@ -9,14 +9,12 @@ run folder from it.
 
 from pathlib import Path
 
-from absl import flags
+from landmarks_jax.cli.command import Call, Command, Flag
 
-from landmarks_jax.cli.command import Call, Command
-
-
-def _add_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("workdir", None, "The run's folder.", flag_values=values, required=True)
-    flags.DEFINE_string("out", None, "Folder for the files.", flag_values=values, required=True)
+_FLAGS = (
+    Flag("workdir", "The run's folder.", required=True),
+    Flag("out", "Folder for the files.", required=True),
+)
 
 
 def _run(call: Call) -> None:
@@ -28,4 +26,4 @@ def _run(call: Call) -> None:
         print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB")
 
 
-COMMAND = Command(_run, _add_flags)
+COMMAND = Command(_run, _FLAGS)

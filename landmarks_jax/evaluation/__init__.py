@@ -1,1 +1,1 @@
-"""Regression to labelled points, errors, protocols, tables and plots; knows nothing of training."""
+"""Scores a run: regression to labelled points, metrics, protocols, tables and plots."""

@@ -38,7 +38,7 @@ from landmarks_jax.system.tables import to_csv as csv_of
 
 PROTOCOL = "mpii"
 FORMAT = "pose 1"
-COORDINATES = "the highest cell of each map, moved a quarter of a cell to its higher neighbour"
+COORDINATES = "the highest cell of each map, shifted a quarter of a cell to its higher neighbour"
 JOINTS = (
     *("right ankle", "right knee", "right hip", "left hip", "left knee", "left ankle"),
     *("pelvis", "thorax", "upper neck", "head top"),
@@ -111,15 +111,17 @@ def _mean_pose(root: str) -> np.ndarray:
     return placed.mean(0).filled(0.0)
 
 
-def found_joints(joints: np.ndarray, found: np.ndarray, head_sizes: np.ndarray) -> np.ndarray:
+def found_joints(
+    joints: np.ndarray, predicted: np.ndarray, head_sizes: np.ndarray
+) -> np.ndarray:
     """Which joints were found: bool `[N, J]`, False for joints without annotation.
 
     Args:
       joints: `[N, J, 2]`, NaN where not annotated.
-      found: `[N, J, 2]`, in the same unit.
+      predicted: `[N, J, 2]`, in the same unit.
       head_sizes: `[N]`, in the same unit.
     """
-    distances = np.linalg.norm(np.asarray(found, np.float64) - joints, axis=-1)
+    distances = np.linalg.norm(np.asarray(predicted, np.float64) - joints, axis=-1)
     return distances <= mpii.FOUND_WITHIN * head_sizes[:, None]  # false for NaN
 
 
@@ -156,16 +158,16 @@ def evaluate(
     Raises:
       DataError: a detector's joints are not finite.
     """
-    found = {name: np.asarray(detect(people.views)) for name, detect in detectors.items()}
-    for name, joints in found.items():
+    predicted = {name: np.asarray(detect(people.views)) for name, detect in detectors.items()}
+    for name, joints in predicted.items():
         if not np.isfinite(joints).all():
             raise DataError(f"detector {name!r}: joints are not finite; did the training diverge?")
-    headline = next(iter(found.values()))
-    found["mean_pose"] = np.broadcast_to(people.mean_pose, people.joints.shape)
+    headline = next(iter(predicted.values()))
+    predicted["mean_pose"] = np.broadcast_to(people.mean_pose, people.joints.shape)
     annotated = np.isfinite(people.joints).all(-1)
     kinds = {"all": np.ones_like(people.apart), "apart": people.apart}
     results = {}
-    for name, joints in found.items():
+    for name, joints in predicted.items():
         right = found_joints(people.joints, joints, people.head_sizes)
         results[name] = {
             which: scores(annotated[rows], right[rows]) for which, rows in kinds.items()

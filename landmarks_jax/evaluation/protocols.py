@@ -234,7 +234,7 @@ def _description(protocol: Protocol, num_landmarks: int) -> dict[str, Any]:
 
 def _detect(name: str, detect: Detect, protocol: Protocol) -> Split:
     """Runs a detector on both sets of a protocol."""
-    found = []
+    both = []
     for faces in (protocol.fit, protocol.score):
         landmarks = np.asarray(detect(faces.views), np.float64)
         if landmarks.ndim != 3 or len(landmarks) != len(faces.views) or landmarks.shape[2] != 2:
@@ -247,8 +247,8 @@ def _detect(name: str, detect: Detect, protocol: Protocol) -> Split:
                 f"detector {name!r}: the landmarks of {bad.sum()} photos of {faces.name} are not "
                 f"finite, first photo {bad.argmax()}; did the training diverge?"
             )
-        found.append(landmarks)
-    return Split(*found)
+        both.append(landmarks)
+    return Split(*both)
 
 
 def _per_photo(case: Case) -> np.ndarray:
@@ -260,9 +260,9 @@ def _per_photo(case: Case) -> np.ndarray:
 
 def _examples(case: Case, rows: np.ndarray, decimals: int) -> dict[str, Any]:
     """Points of some of the scored photos, predicted with all labels."""
-    found, labels = case.source, case.labels
-    predicted = case.fitter(found.fit, labels.fit)(found.score[rows])
-    shown = {"landmarks": found.score[rows], "predicted": predicted, "labels": labels.score[rows]}
+    source, labels = case.source, case.labels
+    predicted = case.fitter(source.fit, labels.fit)(source.score[rows])
+    shown = {"landmarks": source.score[rows], "predicted": predicted, "labels": labels.score[rows]}
     points = {
         name: np.round(array.astype(float), decimals).tolist() for name, array in shown.items()
     }

@@ -30,8 +30,6 @@ from landmarks_jax.training import checkpoints, run_folder, sharding
 from landmarks_jax.training import state as states
 from landmarks_jax.training.state import TrainState, trained_variables
 
-FOLDER = run_folder.EVALUATION
-
 
 def evaluate_run(
     workdir: Path,
@@ -84,7 +82,7 @@ def _evaluate_landmarks(
         result = protocols.evaluate(protocol, detectors, notes=notes)
         results.append(result | {"provenance": _provenance_of(workdir, restored, command)})
     markdown = score_tables.to_markdown(results)
-    out = workdir / FOLDER
+    out = workdir / run_folder.EVALUATION
     names = [f"{protocol.name}-{protocol.crop}".replace(" ", "-") for protocol in opened]
     for name, protocol, result in zip(names, opened, results, strict=True):
         _write_text(out / f"{name}.csv", score_tables.to_csv(result))
@@ -110,7 +108,7 @@ def _evaluate_pose(
     }
     result = pckh.evaluate(people, detectors, notes=run_folder.read_record(workdir).all_notes())
     result["provenance"] = _provenance_of(workdir, restored, command)
-    markdown, out, name = pckh.to_markdown(result), workdir / FOLDER, pckh.PROTOCOL
+    markdown, out, name = pckh.to_markdown(result), workdir / run_folder.EVALUATION, pckh.PROTOCOL
     shown = result["examples"]
     page = figures.landmark_page(
         people.views[shown["rows"]],

@@ -1,1 +1,1 @@
-"""Many runs: comparisons, the tables of the paper, its figure."""
+"""Many runs: comparisons, the paper's tables and figure, timed sessions."""

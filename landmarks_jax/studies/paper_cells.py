@@ -20,6 +20,8 @@ from landmarks_jax.training import run_folder
 # Set by every cell, so the base's own values do not matter.
 OWN_FIELDS = ("seed", "model.num_landmarks", "objective.composition")
 VGG19_WEIGHTS = "data/weights/vgg19.npz"
+# VGG-19's last layers of the blocks; the paper does not name its taps.
+_VGG19_TAPS = {"relu3_3": "relu3_4", "relu4_3": "relu4_4", "relu5_3": "relu5_4"}
 # Results and logs round minutes.
 _ROUNDING = 0.005
 
@@ -154,10 +156,6 @@ def changes(cell: Cell, base: Base, seed: int) -> dict[str, Any]:
         }
     changed = {name: value for name, value in fields.items() if _get(base.config, name) != value}
     return changed | {"seed": seed}
-
-
-# VGG-19's last layers of the blocks; the paper does not name its taps.
-_VGG19_TAPS = {"relu3_3": "relu3_4", "relu4_3": "relu4_4", "relu5_3": "relu5_4"}
 
 
 def config_of(cell: Cell, base: Base, seed: int) -> ConfigDict:

@@ -1,6 +1,6 @@
 """A training session of limited length: prepare photos, train, write transfer files, evaluate.
 
-For a machine that is available for minutes, such as a borrowed accelerator.
+For machines that are available for minutes only, such as a borrowed accelerator.
 """
 
 import hashlib
@@ -109,29 +109,25 @@ def on_canvases(config: ConfigDict, photos: Sequence[str], canvases: Path) -> Co
     """
     roots = [str(_canvases_of(config, text, canvases)) for text in photos]
     config = config.copy_and_resolve_references()
-    with config.unlocked():
-        config.data.source, config.data.roots = "prepared", tuple(roots)
-        config.data.landmarks = ""
+    config.data.source, config.data.roots = "prepared", tuple(roots)
+    config.data.landmarks = ""
     return config
 
 
 def _canvases_of(config: ConfigDict, text: str, canvases: Path) -> Path:
     name, _, crop = text.rpartition(":")
     config = config.copy_and_resolve_references()
-    with config.unlocked():
-        if name and crop in CROPS:
-            config.data.crop = crop
-        else:
-            name = text
-        photos = Path(name)
-        folder = canvases / f"{photos.resolve().name}-{_fingerprint(config, photos)}"
-        config.data.source, config.data.roots = "folder", (name,)
-        config.data.part = (
-            "all"  # of the folder; the configuration's split was applied when it was made
-        )
-        points = photos / shrink.POINTS
-        boxes = config.data.crop == "box" and points.exists()
-        config.data.landmarks = str(points) if boxes else ""
+    if name and crop in CROPS:
+        config.data.crop = crop
+    else:
+        name = text
+    photos = Path(name)
+    folder = canvases / f"{photos.resolve().name}-{_fingerprint(config, photos)}"
+    config.data.source, config.data.roots = "folder", (name,)
+    config.data.split = "all"  # `landmarks-jax prepare --shrink` has applied the split
+    points = photos / shrink.POINTS
+    boxes = config.data.crop == "box" and points.exists()
+    config.data.landmarks = str(points) if boxes else ""
     if not folder.exists():
         prepared.prepare(registry.open_source(config.data), loader.framing_of(config), folder)
     return folder
