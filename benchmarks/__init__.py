@@ -1,1 +1,1 @@
-"""What is timed, and against what; results lie in docs/results/benchmarks."""
+"""Benchmarks of training, input and detection; results are in docs/results/benchmarks."""

@@ -1,4 +1,4 @@
-"""Everything to measure on a machine with a GPU, by one command.
+"""Runs all measurements on a machine with a GPU by one command.
 
 python -m benchmarks.accelerator --out runs/accelerator --minutes 9
 
@@ -33,7 +33,7 @@ from landmarks_jax.training.sharding import put_batch
 
 MAX_IN_FLIGHT = 2  # steps on the device while the host goes on, as in `training.loop`
 PRESETS = {64: "paper", 32: "released"}
-# What makes a preset small enough for any CPU.
+# Fields that make a preset small enough for any CPU.
 TINY = {
     "views__size": 16,
     "data__canvas_size": 20,

@@ -45,7 +45,7 @@ TORCH = {
     "fused": TorchStep("PyTorch fused", "Fused", False),
     "fused-compiled": TorchStep("PyTorch fused, compiled", "Fused", True),
 }
-# What the batch norms of a way see, as `config.objective.bn_groups`.
+# The batch norm statistics of each class, as `config.objective.bn_groups`.
 BN_GROUPS = {"AsReleased": "released", "Fused": "joint"}
 CHECKED_ROWS, TOLERANCE = 4, 1e-4  # of the losses, relative, in full float32
 
@@ -55,7 +55,7 @@ class Ours:
 
     Attributes:
       state: after the last step.
-      compile_seconds: of tracing and compiling, few where JAX has the step in its cache.
+      compile_seconds: of tracing and compiling; short if the step is in JAX's cache.
       loss: of the first step; None before.
     """
 
@@ -78,7 +78,7 @@ class Ours:
         self.loss: float | None = None
 
     def step(self, batch: Sequence[jax.Array] = ()) -> jax.Array:
-        """One step, on another batch if given; returns what is ready when the step is."""
+        """Takes a step, on another batch if given; returns an array that is ready when it is done."""
         canvases, *points = batch or self._batch
         photos = Batch(canvases, points[0] if points else None)
         self.state, self._totals = self._program.step(
@@ -87,7 +87,7 @@ class Ours:
         return self._totals.steps
 
     def __call__(self) -> None:
-        """A round."""
+        """Takes a round of steps."""
         if self.loss is None:
             self.step()
             self.loss = self.mean_loss()
@@ -132,7 +132,7 @@ class Theirs:
         self.loss: float | None = None
 
     def __call__(self) -> None:
-        """A round."""
+        """Takes a round of steps."""
         import torch  # noqa: PLC0415
 
         on_gpu = self._step.device.type == "cuda"

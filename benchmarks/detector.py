@@ -59,7 +59,7 @@ def random_variables(config: ConfigDict) -> dict[str, Any]:
 def make_contenders(
     config: ConfigDict, variables: dict[str, Any]
 ) -> tuple[dict[str, Contender], dict[str, str]]:
-    """What maps views `[B, S, S, 3]` uint8 to landmarks `[B, K, 2]`; and why others cannot."""
+    """Functions from views `[B, S, S, 3]` to landmarks `[B, K, 2]`; and why others are left out."""
     made: dict[str, Contender | str] = {OURS: ViewDetector(config, variables)}
     missing = harness.why_no_torch()
     for name, compiled in (("PyTorch", False), ("PyTorch, compiled", True)):

@@ -1,4 +1,4 @@
-"""What benchmarks share: rounds, the machine and its rates, arguments, results."""
+"""Shared by all benchmarks: rounds, the machine and its rates, arguments, results."""
 
 import argparse
 import importlib.metadata

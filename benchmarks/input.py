@@ -1,4 +1,4 @@
-"""Times what feeds the training: photos per second of each stage, and what a run waits for photos.
+"""Times the input pipeline: photos per second of each stage, and how long a run waits for photos.
 
 python -m benchmarks.input --out docs/results/benchmarks/input_cpu.json [--photos DIR]
 
@@ -241,7 +241,7 @@ def to_markdown(result: dict[str, Any]) -> str:
         f"{photos['height']:.0f} pixels, in the mean {photos['bytes'] / 1024:.1f} KiB.",
     ]
     header = ["Stage", "Threads", *(f"Canvas {side}" for side in sides)]
-    pages = [Table(header, rows, "What feeds the training", notes).to_markdown(1)]
+    pages = [Table(header, rows, "Input pipeline", notes).to_markdown(1)]
     if result["waits"]:
         rows = [
             [

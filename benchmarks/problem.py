@@ -1,4 +1,4 @@
-"""What all contenders compute on: a preset with random weights, and a batch of random canvases."""
+"""The common input of all contenders: a preset, random weights, a batch of random canvases."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ _NUM_POINTS = 5  # of a photo, where views are cut around boxes
 
 
 class Problem(NamedTuple):
-    """What all contenders compute on.
+    """The common input of all contenders.
 
     Attributes:
       config: the configuration.

@@ -167,7 +167,7 @@ def to_markdown(result: dict[str, Any]) -> str:
 
 
 def compare(stored: dict[str, Any], fresh: dict[str, Any], tolerance: float) -> list[str]:
-    """What became worse: ours over each of PyTorch's, never seconds.
+    """Lists the ratios of ours to PyTorch's that became worse; seconds are not compared.
 
     Args:
       stored: an earlier result.

@@ -11,8 +11,8 @@ result is known. The paper reports 3.08 % on MAFL and 6.20 % on AFLW (K = 10, bo
 It is scored on MAFL and on AFLW's release (docs/datasets.md). docs/tables.md says how every cell of
 the paper's tables is made from it.
 
-One difference from the paper, which starts from a human pose network: this starts from scratch. With
-a core (docs/pretraining.md) the paper's start is
+One difference: the paper starts from a human pose network, this from scratch. With a core
+(docs/pretraining.md) the paper's start is
 
     --config.init.mode=adapt --config.init.core=runs/mpii
 """

@@ -10,8 +10,8 @@ the annotated points), MAFL's lists under `data/mafl`, and all of VGG-16 (see RE
 result is known.
 
 Differences from the released code: its box views are drawn as there, but not rounded to pixels and
-not clipped to the image (docs/datasets.md); and this starts from scratch, the released code from a
-human pose network. With a core (docs/pretraining.md) its start is
+not clipped to the image (docs/datasets.md); and it starts from a human pose network, this from
+scratch. With a core (docs/pretraining.md) its start is
 
     --config.init.mode=adapt --config.init.core=runs/mpii
 """

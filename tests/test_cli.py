@@ -11,7 +11,7 @@ import pytest
 
 from landmarks_jax.cli import main as cli
 from landmarks_jax.cli import presets
-from landmarks_jax.cli.command import Command
+from landmarks_jax.cli.command import Command, Flag
 from landmarks_jax.system.errors import ConfigError, LostError
 from tests.running import ROOT, call, command, finish
 
@@ -106,6 +106,32 @@ def test_a_wrong_command_line_is_one_line_and_code_2(arguments, message):
     code, out, err = call(*arguments)
     assert (code, out) == (2, "")
     assert re.fullmatch(f"error: {message}.*\n", err)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words", "value"),
+    [
+        ({}, ["--flag=a,b"], "a,b"),
+        ({"default": 7, "kind": int}, [], 7),
+        ({"kind": int, "low": 1}, ["--flag=1"], 1),
+        ({"kind": float, "high": 2}, ["--flag", "2"], 2.0),
+        ({"default": True, "kind": bool}, ["--noflag"], False),
+        ({"kind": list}, ["--flag=a,b"], ["a", "b"]),
+        ({"repeated": True}, ["--flag=a", "--flag=b,c"], ["a", "b,c"]),
+        ({"default": [], "choices": ("a", "b"), "repeated": True}, ["--flag=b"], ["b"]),
+        ({"kind": int, "low": 1}, ["--flag=0"], None),
+        ({"kind": float, "high": 2}, ["--flag=2.1"], None),
+        ({"choices": ("a", "b")}, ["--flag=c"], None),
+        ({"required": True}, [], None),
+    ],
+)
+def test_flags_have_kinds_and_bounds(fields, words, value):
+    command = Command(lambda call: None, (Flag("flag", "What it does.", **fields),))
+    if value is None:
+        with pytest.raises(ConfigError, match="--flag="):
+            cli.parse("fake", command, words)
+    else:
+        assert cli.parse("fake", command, words).flags.flag == value
 
 
 def test_a_configuration_is_a_preset_or_a_file(tmp_path, monkeypatch):

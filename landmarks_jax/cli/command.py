@@ -1,4 +1,4 @@
-"""What a subcommand's module defines as `COMMAND`, and what its `run` receives."""
+"""The interface of subcommands: each module defines a `COMMAND`, whose `run` receives a `Call`."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass

@@ -216,6 +216,6 @@ def _faces(result: Result) -> str:
 
 
 def _notes(results: Sequence[Result]) -> list[str]:
-    """What stands under every table: the crops, and the results' own notes, each once."""
+    """The notes under every table: on crops, and the results' own, each once."""
     own = dict.fromkeys(note for result in results for note in result["notes"])
     return [CROPS_NOTE, *(f"Note: {note}" for note in own)]

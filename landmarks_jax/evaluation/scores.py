@@ -59,7 +59,7 @@ class Metric:
     Attributes:
       name: its key in a result's rows and its name in tables.
       unit: of its numbers.
-      note: what stands under tables that show it.
+      note: its meaning, printed under tables that show it.
       measure: a case to the metric's JSON, None where the case has none.
       number: that JSON to the one number of tables and comparisons, None where there is none.
       text: that JSON to a table's cell; None prints the number with two decimals.
@@ -113,7 +113,7 @@ def columns(rows: Iterable[Mapping[str, Any]]) -> list[Metric]:
 
 
 def notes(shown: Sequence[Metric]) -> str:
-    """What stands under a table of metrics, with their units."""
+    """The note under a table of metrics: each with its unit and meaning."""
     return " ".join(
         f"{metric.name.capitalize()} ({metric.unit}): {metric.note}" for metric in shown
     )

@@ -66,7 +66,7 @@ def view_function(packed: PackedDetector, precision: str = "float32") -> ViewFun
 
 
 def metadata(packed: PackedDetector, precision: str = "float32") -> dict[str, str]:
-    """What a program needs to know to prepare the views of a graph, as texts."""
+    """The metadata that a program needs to prepare the views of a graph, as texts."""
     return {
         "format": FORMAT,
         "version": str(VERSION),

@@ -135,10 +135,10 @@ def _canvases_of(config: ConfigDict, text: str, canvases: Path) -> Path:
 
 def _fingerprint(config: ConfigDict, photos: Path) -> str:
     """Digest of what the canvases are made from: photos, framing, excluded photos."""
-    files = [path for path in photos.rglob("*") if path.is_file()]
+    paths = [path for path in photos.rglob("*") if path.is_file()]
     content = [
         repr(loader.framing_of(config)),
-        sorted((path.relative_to(photos).as_posix(), path.stat().st_size) for path in files),
+        sorted((path.relative_to(photos).as_posix(), path.stat().st_size) for path in paths),
         [line for path in config.data.exclude for _, line in lists.read_lines(path)],
     ]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]

@@ -62,7 +62,7 @@ def build(detector: str | os.PathLike[str], folder: Path) -> None:
 
 
 def describe(packed: PackedDetector, name: str) -> dict[str, Any]:
-    """What the page has to know about its detector, as plain JSON."""
+    """The page's description of its detector, as plain JSON."""
     config = packed.config
     colors = np.rint(255 * palette.landmark_colors(config.model.num_landmarks)).astype(int)
     return {

@@ -33,7 +33,7 @@ _FRAME_BYTES = 1 << 27
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What to do besides detecting.
+    """Drawing and smoothing.
 
     Attributes:
       draw: write annotated images and videos.
@@ -59,7 +59,7 @@ class Job:
       results: where landmarks are written.
       boxes: the parts to view, or None for those that training would have viewed.
       drawn: the folder of drawings.
-      options: what else to do.
+      options: of drawing and smoothing.
       stop: whether to stop after the current image.
     """
 

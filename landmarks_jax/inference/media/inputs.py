@@ -1,4 +1,4 @@
-"""What to run on: files, folders and globs as one list, and the table of boxes."""
+"""The inputs of a detection: files, folders and globs as one list, and the table of boxes."""
 
 import dataclasses
 import glob
