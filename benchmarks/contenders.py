@@ -78,7 +78,7 @@ class Ours:
         self.loss: float | None = None
 
     def step(self, batch: Sequence[jax.Array] = ()) -> jax.Array:
-        """Takes a step, on another batch if given; returns an array that is ready when it is done."""
+        """Takes a step, on another batch if given; returns an array that is ready with it."""
         canvases, *points = batch or self._batch
         photos = Batch(canvases, points[0] if points else None)
         self.state, self._totals = self._program.step(
@@ -169,7 +169,9 @@ def torch_step(way: str, problem: Problem, *, compiled: bool = False) -> Any:
 
     frozen = jax.device_get((problem.frozen.vgg, problem.frozen.mean, problem.frozen.std))
     step = getattr(ways, way)
-    return step(problem.config, problem.variables, frozen, harness.torch_device(), compiled=compiled)
+    return step(
+        problem.config, problem.variables, frozen, harness.torch_device(), compiled=compiled
+    )
 
 
 def check_losses(config: ConfigDict) -> dict[str, float]:

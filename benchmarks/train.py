@@ -4,9 +4,9 @@ python -m benchmarks.train --out docs/results/benchmarks/train_cpu.json
 python -m benchmarks.train --check docs/results/benchmarks/train_cpu.json
 
 The second measures the cells of the first again and exits with 1 where ours has become slower
-against PyTorch. Ours is the program of `train.py`, which draws its views from canvases on the device.
-PyTorch is given ready views, and does the step in two ways: as the released code, and shared like
-ours (`benchmarks.torch_step`). Before anything is timed the losses are compared, on the same
+against PyTorch. Ours is the program of `train.py`, which draws its views from canvases on the
+device. PyTorch gets ready views, and does the step in two ways: as the released code, and shared
+like ours (`benchmarks.torch_step`). Before anything is timed the losses are compared, on the same
 weights and views.
 """
 

@@ -46,7 +46,7 @@ class Flag:
         elif self.kind is list:
             parser = flags.ListParser()
         elif self.kind in (int, float):
-            of_kind = flags.IntegerParser if self.kind is int else flags.FloatParser
+            of_kind: Any = flags.IntegerParser if self.kind is int else flags.FloatParser
             parser = of_kind(self.low, self.high)
         if self.repeated:
             flags.DEFINE_multi(parser, flags.ArgumentSerializer(), **named)

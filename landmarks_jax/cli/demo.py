@@ -15,7 +15,6 @@ from pathlib import Path
 from landmarks_jax.cli.command import Call, Command, Flag
 from landmarks_jax.system.errors import UserError
 
-
 _FLAGS = (
     Flag("port", "Port to serve at; 0 takes any free one.", 8000, kind=int),
     Flag("build", "Write the page to this folder, and serve nothing."),

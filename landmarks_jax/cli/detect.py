@@ -20,7 +20,6 @@ from pathlib import Path
 from landmarks_jax.cli.command import Call, Command, Flag
 from landmarks_jax.system.errors import UserError
 
-
 _FLAGS = (
     Flag("out", "Folder for the results.", required=True),
     Flag(

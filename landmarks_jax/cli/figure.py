@@ -12,7 +12,6 @@ from pathlib import Path
 from landmarks_jax.cli import shared_flags
 from landmarks_jax.cli.command import Call, Command, Flag
 
-
 _FLAGS = (
     Flag("out", "The image; its table is written beside it.", "figure.png"),
     Flag("faces", "Number of faces to show.", 16, kind=int, low=1),

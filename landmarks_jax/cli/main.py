@@ -30,9 +30,7 @@ COMMANDS = {
     "reproduce": "train, tabulate and check the paper's tables",
     "figure": "draw the same faces under several runs, as the paper's Fig. 2",
 }
-_VERBOSITY = Flag(
-    "verbosity", "Level of the libraries' own log: -1 warnings, 0 notes.", kind=int
-)
+_VERBOSITY = Flag("verbosity", "Level of the libraries' own log: -1 warnings, 0 notes.", kind=int)
 _HELP = ("--help", "-help", "-h", "--helpfull", "--helpshort")
 # What absl appends to the help of flags that take several values.
 _REPEAT = ";\n    repeat this option to specify a list of values"

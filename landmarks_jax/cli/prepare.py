@@ -12,7 +12,6 @@ there they are a folder of photos like any other.
 from landmarks_jax.cli.command import Call, Command, Flag
 from landmarks_jax.system.errors import ConfigError
 
-
 _FLAGS = (
     Flag("out", "The folder to make.", required=True),
     Flag(

@@ -14,7 +14,6 @@ from pathlib import Path
 from landmarks_jax.cli import shared_flags
 from landmarks_jax.cli.command import Call, Command, Flag
 
-
 _FLAGS = (
     Flag("workdir", "The run's folder.", required=True),
     Flag("out", "Folder for transfer/ and results.zip.", required=True),

@@ -111,9 +111,7 @@ def _mean_pose(root: str) -> np.ndarray:
     return placed.mean(0).filled(0.0)
 
 
-def found_joints(
-    joints: np.ndarray, predicted: np.ndarray, head_sizes: np.ndarray
-) -> np.ndarray:
+def found_joints(joints: np.ndarray, predicted: np.ndarray, head_sizes: np.ndarray) -> np.ndarray:
     """Which joints were found: bool `[N, J]`, False for joints without annotation.
 
     Args:
