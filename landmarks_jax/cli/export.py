@@ -26,12 +26,11 @@ if TYPE_CHECKING:
     from landmarks_jax.inference.packed_file import PackedDetector
 
 
-_FORMATS = "; ".join(f"{name}: {form.summary}" for name, form in FORMATS.items())
 _FLAGS = (
     Flag("workdir", "The run's folder."),
     Flag("detector", "Or a packed file, or a shipped detector's name."),
     Flag("out", "The file to write.", required=True),
-    Flag("format", f"{_FORMATS}.", "packed", choices=FORMATS),
+    Flag("format", "Format of the file, see the end.", "packed", choices=FORMATS),
     Flag("precision", "Precision of the kernels in the file.", "float32", choices=PRECISIONS),
     Flag("card", "Write the detector's card, Markdown, to this file."),
     Flag("photos", "A sentence on the photos of training and their terms, for the card."),
@@ -95,4 +94,8 @@ def _content(
     return dataclasses.replace(content, regressor=None, summary=summary)
 
 
-COMMAND = Command(_run, _FLAGS)
+def _formats() -> str:
+    return "\n".join(["Formats:", *(f"  {name}: {form.summary}" for name, form in FORMATS.items())])
+
+
+COMMAND = Command(_run, _FLAGS, details=_formats)
