@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 
-from landmarks_jax.system.errors import UserError, reason, tell
+from landmarks_jax.system.errors import UserError, print_error, reason
 from landmarks_jax.system.files import write_file
 from landmarks_jax.training import memory
 
@@ -203,7 +203,7 @@ def run_command(main: Callable[[], int | None]) -> None:
     try:
         code = main()
     except UserError as error:
-        tell(str(error))
+        print_error(str(error))
         code = error.exit_code
     sys.exit(code or 0)
 

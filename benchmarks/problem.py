@@ -133,7 +133,7 @@ def first_state(problem: Problem) -> states.TrainState:
     means = jax.tree.map(lambda mean: np.zeros(mean.shape, mean.dtype), shapes)
     averaged = problem.variables["params"] if config.optimizer.ema_decay else {}
     kept = {**problem.variables, "averaged": averaged, "tap_means": means, "core": {}}
-    return states.restarted_state(config, kept, 0, mesh())
+    return states.state_with_new_optimizer(config, kept, 0, mesh())
 
 
 def draw_views(problem: Problem, step: int = 0) -> tuple[Any, Any, Any]:

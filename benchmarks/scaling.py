@@ -192,7 +192,7 @@ def main() -> None:
     if args.child:
         _train_child(args)
         return
-    cache.keep_compilations()
+    cache.enable_compilation_cache()
     with tempfile.TemporaryDirectory() as folder:
         result = measure(Path(folder))
     harness.write_result(args.out, result, to_markdown(result))

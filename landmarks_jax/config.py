@@ -1,4 +1,4 @@
-"""Checks of a configuration before anything slow starts, and its file."""
+"""Validates configurations, compares them, and converts them to and from JSON."""
 
 import json
 import math
@@ -18,7 +18,7 @@ from landmarks_jax.objective import COMPOSITIONS
 from landmarks_jax.system.errors import ConfigError, wrong_field
 from landmarks_jax.tasks import TASKS, task_of
 
-# What may differ when a run is resumed: how long, how often, and paths.
+# Fields that may differ when a run is resumed: its length, intervals and paths.
 FREE_FIELDS = (
     "train.steps",
     "train.minutes",
@@ -47,15 +47,15 @@ CHOICES = {
     "perceptual.network": NETWORKS,
 }
 
-# What the box crop decides alone, and the values that leave it to the crop.
+# Fields that the box crop replaces, with the only values it accepts for them.
 _WITH_BOX = {"scale_range": (1.0, 1.0), "scale_std": 0.0, "shift_std": 0.0}
-# What the box crop alone uses.
+# Fields that only the box crop uses, with the only values that other crops accept.
 _WITHOUT_BOX = {"margin": BOX_MARGIN, "margin_std": BOX_MARGIN_STD}
 
-# Tuples of strings.
+# Fields that are tuples of strings.
 TEXTS = ("data.roots", "data.exclude", "perceptual.taps", "eval.protocols")
 
-# Checked by the functions below.
+# Fields that the functions below check.
 OTHER_FIELDS = (
     "init.core",
     "model.detector",
@@ -65,7 +65,7 @@ OTHER_FIELDS = (
     "views.scale_range",
 )
 
-# Lowest and highest value allowed, both included; of the weights of `losses.TERMS` the same.
+# Lowest and highest allowed values, both included; the first is for all weights of loss terms.
 WEIGHT_RANGE = (0, 1e6)
 RANGES: dict[str, tuple[float, float]] = {
     "seed": (0, 2**31 - 1),
@@ -115,10 +115,10 @@ def _is_number(value: Any, low: float, high: float) -> bool:
 
 
 def validate(config: ConfigDict) -> None:
-    """Refuses values that cannot work.
+    """Checks all fields.
 
     Raises:
-      ConfigError: naming the field, its value and what is allowed.
+      ConfigError: a value cannot work; the message names the field, its value and what is allowed.
     """
     weights = dict.fromkeys(losses.weight_fields().values(), WEIGHT_RANGE)
     fields = _flat(config.to_dict())
@@ -154,7 +154,7 @@ def validate(config: ConfigDict) -> None:
 
 
 def _check_views(config: ConfigDict) -> None:
-    """Sizes and random maps, and what the crop leaves of them."""
+    """Checks the views' sizes and random maps, and that they fit the crop."""
     views, size, canvas = config.views, config.views.size, config.data.canvas_size
     if size > canvas:
         rule = f"at most the canvas, config.data.canvas_size = {canvas}"
@@ -168,7 +168,7 @@ def _check_views(config: ConfigDict) -> None:
         raise wrong_field(config, "views.rotation_std", rule)
     valid = len(scales) == 2 and all(_is_number(scale, 0.1, 10) for scale in scales)
     if not valid or scales[0] > scales[1]:
-        raise wrong_field(config, "views.scale_range", "two rising factors from 0.1 to 10")
+        raise wrong_field(config, "views.scale_range", "two ascending factors from 0.1 to 10")
     in_box = config.data.crop == "box"
     for name, value in (_WITH_BOX if in_box else _WITHOUT_BOX).items():
         if views[name] != value:
@@ -201,15 +201,15 @@ def check_devices(config: ConfigDict, num_devices: int) -> None:
 
 
 def to_json(config: ConfigDict) -> str:
-    """The configuration as the text of a run's file."""
+    """Serialises a configuration."""
     return json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
 
 
 def from_json(text: str) -> ConfigDict:
-    """Reads what `to_json` wrote; lists become tuples again.
+    """Parses the output of `to_json`; lists become tuples again.
 
     Raises:
-      ValueError: the text is not such a configuration.
+      ValueError: the text is not a configuration.
     """
 
     def tuples(value: Any) -> Any:
@@ -224,7 +224,7 @@ def from_json(text: str) -> ConfigDict:
 
 
 def differences(old: ConfigDict, new: ConfigDict) -> Iterator[tuple[str, Any, Any]]:
-    """Yields the fields that make `new` another run than `old`, with both values (None: absent)."""
+    """Yields the fields that make `new` a different run from `old`, with both values or None."""
     before, after = _flat(json.loads(to_json(old))), _flat(json.loads(to_json(new)))
     for field in sorted(before.keys() | after.keys()):
         if field in FREE_FIELDS or field.startswith(FREE_SECTIONS):

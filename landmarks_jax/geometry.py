@@ -18,8 +18,8 @@ import numpy as np
 # np.ndarray or jax.Array: the functions below follow their arguments.
 Array = Any
 
-# The margin of a box view is normal and is clipped at so many deviations: its canvas then holds
-# every view that may be drawn.
+# The random margin of a box view is clipped at this many standard deviations, so that its canvas
+# covers every view that can be drawn.
 MARGIN_DEVIATIONS = 4.0
 
 
@@ -103,7 +103,7 @@ def rotated_box(points: Array, angle: Array, margin: Array) -> Array:
     xp = _namespace(points, angle, margin)
     cos, sin = xp.cos(angle)[..., None], xp.sin(angle)[..., None]
     x, y = points[..., 0], points[..., 1]
-    # Written out: an accelerator may round what goes into a product of matrices.
+    # Written out, because an accelerator may round the inputs of a matrix product.
     rotated = xp.stack([cos * x + sin * y, cos * y - sin * x], -1)
     low, high = rotated.min(-2), rotated.max(-2)
     half = (high - low) / 2.0 + margin[..., None] * (high - low).mean(-1, keepdims=True)
@@ -115,7 +115,7 @@ def rotated_box(points: Array, angle: Array, margin: Array) -> Array:
 
 
 def apply(affine: Array, points: Array) -> Array:
-    """Moves points `[..., N, 2]` by affine maps `[..., 2, 3]`; the leading axes broadcast."""
+    """Maps points `[..., N, 2]` by affine maps `[..., 2, 3]`; the leading axes broadcast."""
     xp = _namespace(affine, points)
     moved = points @ xp.swapaxes(affine[..., :2], -1, -2)
     return moved + affine[..., None, :, 2]

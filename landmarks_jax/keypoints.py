@@ -1,4 +1,4 @@
-"""Landmarks and their maps: soft-argmax out of score maps, Gaussian maps into the decoder."""
+"""Landmarks from score maps (soft-argmax), and Gaussian maps of landmarks for the decoder."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ def attention(scores: jax.Array, beta: float) -> jax.Array:
     batch, height, width, num = scores.shape
     dtype = jnp.promote_types(scores.dtype, jnp.float32)
     flat = scores.astype(dtype).reshape(batch, height * width, num)
-    # Softmax does not see a shift. Shifted before the product with beta, the maximum is exactly 0
+    # Softmax is invariant to shifts. Shifted before the product with beta, the maximum is exactly 0
     # even where a compiler fuses that product into softmax's own shift and huge scores overflow.
     flat = flat - jax.lax.stop_gradient(flat.max(1, keepdims=True))
     return jax.nn.softmax(beta * flat, axis=1).reshape(batch, height, width, num)
@@ -85,7 +85,7 @@ def mass_near(weights: jax.Array, landmarks: jax.Array, radius: float = 1.5) -> 
     1 for a single narrow peak; small for a flat map or an expectation between several peaks.
 
     Args:
-      weights: `[B, h, w, K]`, as `attention` gives them.
+      weights: `[B, h, w, K]`, from `attention`.
       landmarks: `[B, K, 2]`, normalised.
       radius: in cells; cells whose centre is that far away still count.
 

@@ -1,4 +1,4 @@
-"""The loss of Eq. 7: its terms, each with one entry in `TERMS`, and the perceptual loss."""
+"""The terms of the loss (Eq. 7): an entry of `TERMS` each, and the perceptual loss."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -19,10 +19,10 @@ def pixel_loss(final: jax.Array, targets: jax.Array, directions: int) -> jax.Arr
 
 
 def gradient_loss(final: jax.Array, targets: jax.Array, directions: int) -> jax.Array:
-    """Errors of the images' differences between neighbours, at three scales, directions summed.
+    """Squared errors of the image gradients at three scales, directions summed.
 
-    Not in the paper: a substitute for the perceptual loss without VGG weights. Squared errors
-    of pixels hardly see a small eye in the wrong place; errors of its edges do.
+    Not in the paper: a substitute for the perceptual loss without VGG weights. A small eye in the
+    wrong place hardly changes the squared error of the pixels, but it changes that of the edges.
 
     Args:
       final: `[D * B, S, S, 3]` reconstructions.
@@ -72,8 +72,7 @@ def equivariance_loss(
 ) -> jax.Array:
     """Distances between the landmarks of `x` and those of `x'` mapped into `x` by the exact map.
 
-    In this direction the map of a bend is known. Points of `x'` that lie outside `x` do not
-    count.
+    The bend is known in this direction only. Points of `x'` that lie outside `x` do not count.
 
     Args:
       landmarks: `u` and `u'`, each `[B, K, 2]`.
@@ -107,7 +106,7 @@ def separation_loss(landmarks: jax.Array, sigma: float) -> jax.Array:
 
 
 class TermInputs(NamedTuple):
-    """What a loss term may use.
+    """Inputs of the loss terms.
 
     Attributes:
       made: the reconstruction, with the landmarks.
@@ -122,14 +121,14 @@ class TermInputs(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Term:
-    """A term of the loss beside the perceptual one.
+    """A term of the loss, other than the perceptual loss.
 
-    Its weight is `config.objective.NAME_weight`; where that is 0 it is not computed.
+    Its weight is `config.objective.NAME_weight`; with weight 0 it is not computed.
 
     Attributes:
-      compute: the value, without the weight.
+      compute: returns the value, not yet weighted.
       note: what it measures, for `--help` and tables.
-      weight: the default of its weight.
+      weight: default of its weight.
       in_paper: whether Eq. 7 has it.
       reconstructs: whether it compares reconstructions with their targets.
     """
@@ -141,8 +140,8 @@ class Term:
     reconstructs: bool = False
 
 
-# The terms of the loss by name. An entry here is all that a term needs: its weight, its range
-# check, its metric, its line in `--help` and its note under tables follow.
+# The terms of the loss by name. An entry is all that a new term needs: its weight in the
+# configuration, metric, line of `--help` and note under tables follow from it.
 TERMS: dict[str, Term] = {
     "pixel": Term(
         lambda inputs: pixel_loss(inputs.made.final, inputs.made.targets, inputs.made.directions),
@@ -186,7 +185,7 @@ def active_terms(config: ml_collections.ConfigDict) -> dict[str, float]:
     return {name: weight for name, weight in weights.items() if weight}
 
 
-def terms_beside_the_paper(config: ml_collections.ConfigDict) -> str:
+def terms_not_in_paper(config: ml_collections.ConfigDict) -> str:
     """The active terms that the paper does not have, such as "equivariance 5", for tables."""
     own = (item for item in active_terms(config).items() if not TERMS[item[0]].in_paper)
     return ", ".join(f"{name} {weight:g}" for name, weight in own)

@@ -1,4 +1,4 @@
-"""The method: detector and generator composed into reconstructions; their loss is in `losses`.
+"""The method: detector and generator composed into reconstructions (for the loss, see `losses`).
 
 Table I's rows are four compositions of the same two networks; `x`, `x'` are two views of a photo,
 `u`, `u'` their landmarks, `u^a` the landmarks of `x` of another photo of the batch:
@@ -29,8 +29,8 @@ class Networks(NamedTuple):
 
     Attributes:
       detector: `D`, with the batch norm updates of a call on `[x, x']`.
-      generator: `E` and `G`, with the batch norm updates of a call on both directions; None where
-        joints are trained, which need no reconstruction.
+      generator: `E` and `G`, with the batch norm updates of a call on both directions; None for
+        the pose task, which reconstructs nothing.
       vgg: the perceptual network, or None.
     """
 
@@ -44,9 +44,9 @@ class Reconstruction(NamedTuple):
 
     Attributes:
       landmarks: `[2B, K, 2]` of `x`, then of `x'`, normalised.
-      intermediate: `[D * B, S, S, 3]` redrawn with the auxiliary's landmarks, or None.
+      intermediate: `[D * B, S, S, 3]` re-rendered with the auxiliary's landmarks, or None.
       final: `[D * B, S, S, 3]` reconstructions of `targets`.
-      targets: `[D * B, S, S, 3]`: `x'`, and `x` where the cycle goes back.
+      targets: `[D * B, S, S, 3]`: `x'`, then `x` if there are two directions.
     """
 
     landmarks: jax.Array
@@ -56,12 +56,12 @@ class Reconstruction(NamedTuple):
 
     @property
     def directions(self) -> int:
-        """1, or 2 where each view is reconstructed from the other."""
+        """2 if each view is reconstructed from the other, otherwise 1."""
         return 2 * len(self.final) // len(self.landmarks)
 
 
 def build_networks(config: ml_collections.ConfigDict) -> Networks:
-    """Makes the modules that a configuration describes."""
+    """Builds the modules of a configuration."""
     released = config.objective.bn_groups == "released"
     both = config.objective.composition in ("cycle", "all")
     perceptual = config.perceptual.weights and config.perceptual.weight
@@ -100,7 +100,7 @@ def reconstruct(
     Args:
       networks: the modules.
       params: `{"detector", "generator"}`.
-      batch_stats: likewise.
+      batch_stats: their running statistics, by the same names.
       pair: the views `x` and `x'`, each `[B, S, S, 3]` in [0, 1].
       auxiliary: `[B]` rows whose landmarks in `x` are the auxiliary ones.
       config: the whole configuration.

@@ -1,9 +1,9 @@
 """Random views of photos, drawn and resampled on the accelerator.
 
 Two kinds: similarities about the canvas's centre, and the boxes of rotated points (crop `box`). A
-view is given by its map `[2, 3]` from the view's normalised coordinates to the canvas's, so that
+view is defined by its map `[2, 3]` from the view's normalised coordinates to the canvas's, so that
 resampling reads it directly; points follow the other way, through the inverse. The second view may
-also be bent: a smooth random field moves its coordinates before the map applies.
+also be bent: a smooth random field displaces its coordinates before the map applies.
 """
 
 from typing import NamedTuple
@@ -14,8 +14,8 @@ import ml_collections
 
 from landmarks_jax import geometry
 
-# The bumps of a bend stand on a grid of this many a side over the view, corners included, each a
-# Gaussian of this deviation in normalised units: wide enough that neighbours run into each other.
+# A bend is a sum of Gaussian bumps, on a grid of this many a side that includes the view's corners.
+# Their standard deviation, in normalised units, makes neighbours overlap.
 _BUMPS = 5
 _BUMP_SIGMA = 0.4
 
@@ -28,14 +28,11 @@ class Views(NamedTuple):
       to_canvas: `[B, 2, 3]` from the view's coordinates to the canvas's.
       bumps: `[B, 25, 2]` heights of the bend that goes before the map, as `bend` takes them; None
         where the view is not bent.
-      inside: `[B, S, S]`, true where a pixel comes from the photo and not from its replicated
-        border; None unless asked for.
     """
 
     images: jax.Array
     to_canvas: jax.Array
     bumps: jax.Array | None = None
-    inside: jax.Array | None = None
 
 
 def draw_maps(
@@ -43,8 +40,8 @@ def draw_maps(
 ) -> jax.Array:
     """Draws one random similarity per photo.
 
-    The photo turns about the view's centre by a clipped normal angle, grows by a factor that is
-    normal around a uniform one, and moves by a normal shift.
+    The photo is rotated about the view's centre by a clipped normal angle, scaled by the product of
+    a uniform and a normal factor, and shifted by a normal offset.
 
     Args:
       keys: `[B]` typed random keys, one per photo.
@@ -62,7 +59,7 @@ def draw_maps(
         angle = _draw_angle(rotate, config, view)
         low, high = config.scale_range
         scale = jax.random.uniform(zoom, minval=low, maxval=high)
-        # A factor near zero would blow a pixel up to a view; 0.1 is 18 deviations off.
+        # A factor near zero would magnify one pixel to a whole view.
         scale = scale * jnp.maximum(1.0 + config.scale_std * jax.random.normal(spread), 0.1)
         shift = 2.0 * config.shift_std * jax.random.normal(move, (2,))
         return geometry.similarity(angle, 1.0 / scale, shift)
@@ -129,10 +126,10 @@ def draw_bumps(keys: jax.Array, std: float) -> jax.Array:
 
 
 def bend(points: jax.Array, bumps: jax.Array) -> jax.Array:
-    """Moves points by a smooth field: a sum of Gaussian bumps on a regular grid.
+    """Displaces points by a smooth field: a sum of Gaussian bumps on a regular grid.
 
-    Unlike a similarity it moves the parts of a face against each other, so that landmarks must stay
-    on their parts to tell where these went (Jakab et al. 2018 bend by thin-plate splines).
+    Unlike a similarity it moves the parts of a face relative to each other, so that only landmarks
+    on these parts can follow them (Jakab et al. 2018 use thin-plate splines).
 
     Args:
       points: `[..., N, 2]`, normalised.
@@ -156,10 +153,10 @@ def warp(
     """Resamples images bilinearly through affine maps, borders replicated.
 
     Args:
-      images: `[B, H, W, C]`, floating or uint8 (read as it is, 0 to 255).
+      images: `[B, H, W, C]`, floating or uint8 (not rescaled from 0 to 255).
       maps: `[B, 2, 3]` from output coordinates to input coordinates, both normalised.
       size: side of the square output, in pixels.
-      bumps: `[B, 25, 2]` bends the output before the maps apply; None does not.
+      bumps: `[B, 25, 2]` of the bend that goes before the maps, or None.
 
     Returns:
       `[B, size, size, C]` in the dtype of `maps`, in the value range of `images`.
@@ -190,46 +187,23 @@ def warp(
     return jax.vmap(resample)(images, places).reshape(-1, size, size, channels)
 
 
-def inside(maps: jax.Array, size: int, extents: jax.Array) -> jax.Array:
-    """Which pixels of views come from the photo, not from its replicated border.
-
-    Args:
-      maps: `[B, 2, 3]` from view coordinates to canvas coordinates.
-      size: side of the view, in pixels.
-      extents: `[B, 4]` the photo's `(x0, y0, x1, y1)` in canvas coordinates; -1, -1, 1, 1 where
-        the photo fills the canvas.
-
-    Returns:
-      `[B, size, size]` booleans, true inside the photo.
-    """
-    centers = jnp.asarray(geometry.pixel_centers(size, maps.dtype))
-    grid = jnp.stack(jnp.meshgrid(centers, centers), -1).reshape(-1, 2)
-    places = geometry.apply(maps, grid[None])
-    low, high = extents[:, None, :2], extents[:, None, 2:]
-    # A canvas is never read beyond its own border, whatever the photo's extent.
-    low, high = jnp.maximum(low, -1.0), jnp.minimum(high, 1.0)
-    return jnp.all((places >= low) & (places <= high), -1).reshape(-1, size, size)
-
-
 def view_pair(
     canvases: jax.Array,
     keys: jax.Array,
     config: ml_collections.ConfigDict,
-    extents: jax.Array | None = None,
     points: jax.Array | None = None,
 ) -> tuple[Views, Views]:
     """Draws the two random views `x` and `x'` of each photo.
 
     Args:
       canvases: `[B, C, C, 3]` uint8.
-      keys: `[B]` typed random keys; a photo's views depend on its own key alone.
+      keys: `[B]` typed random keys; a photo's views depend only on its own key.
       config: the `views` section, with `size`, the side of a view in pixels, and `bend_std`.
-      extents: `[B, 4]` as `inside` takes them and `data.framing.Framing.extent` gives them; given,
-        the views say which pixels are the photo's.
-      points: `[B, P, 2]` in canvas coordinates; given, the views are boxes of the rotated points.
+      points: `[B, P, 2]` in canvas coordinates, to draw boxes of the rotated points; None to draw
+        similarities.
 
     Returns:
-      `(x, x')`, each with its images in [0, 1] and its maps; `x'` bent where `bend_std` says so.
+      `(x, x')`; `x'` is bent unless `bend_std` is 0.
     """
     share = config.size / canvases.shape[1]
     pair = []
@@ -238,9 +212,8 @@ def view_pair(
             maps = draw_maps(keys, config, view=view, view_share=share)
         else:
             maps = draw_box_maps(keys, points, config, view=view)
-        known = None if extents is None else inside(maps, config.size, extents)
         bumps = draw_bumps(keys, config.bend_std) if view == 1 and config.bend_std else None
-        pair.append(Views(warp(canvases, maps, config.size, bumps) / 255.0, maps, bumps, known))
+        pair.append(Views(warp(canvases, maps, config.size, bumps) / 255.0, maps, bumps))
     return pair[0], pair[1]
 
 

@@ -8,6 +8,8 @@ import numpy as np
 from PIL import Image
 from scipy import io
 
+from landmarks_jax.data import cutting
+
 COLUMNS = "lefteye_x lefteye_y righteye_x righteye_y nose_x nose_y leftmouth_x leftmouth_y "
 COLUMNS += "rightmouth_x rightmouth_y"
 # The first five lines of the official list.
@@ -26,6 +28,13 @@ def save(path: Path, size: tuple[int, int], seed: int = 0) -> Path:
     noise = np.random.default_rng(seed).integers(0, 256, (5, 4, 3), np.uint8)
     Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC).save(path)
     return path
+
+
+def canvases_of(source, frame):
+    """Canvases `[N, C, C, 3]` and points `[N, P, 2]` of all photos of a source."""
+    rows = [cutting.cut_photo(source, frame, index) for index in range(len(source))]
+    canvases, points = zip(*rows, strict=True)
+    return np.stack(canvases), np.stack(points)
 
 
 def celeba_points(number: int) -> list[int]:

@@ -23,7 +23,7 @@ def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
 
 
 def test_compilations_are_kept_in_it(tmp_path):
-    caches.keep_compilations()
+    caches.enable_compilation_cache()
     kept = tmp_path / "landmarks_jax" / "compilations"
     assert os.environ["JAX_COMPILATION_CACHE_DIR"] == str(kept)
     assert kept.is_dir()
@@ -32,7 +32,7 @@ def test_compilations_are_kept_in_it(tmp_path):
 @pytest.mark.parametrize("place", ["/elsewhere", ""])
 def test_the_users_own_place_or_none_holds(place, monkeypatch, tmp_path):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", place)
-    caches.keep_compilations()
+    caches.enable_compilation_cache()
     assert os.environ["JAX_COMPILATION_CACHE_DIR"] == place
     assert not list(tmp_path.iterdir())
 
@@ -40,7 +40,7 @@ def test_the_users_own_place_or_none_holds(place, monkeypatch, tmp_path):
 def test_where_nothing_can_be_kept_nothing_is_asked_for(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    caches.keep_compilations()
+    caches.enable_compilation_cache()
     assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
 
 

@@ -92,7 +92,7 @@ def test_a_download_is_resumed_if_the_server_can(tmp_path, server, kind):
 
 def test_an_interrupted_download_is_resumed(tmp_path, server):
     path = tmp_path / "file.pth"
-    with pytest.raises(WeightsError, match=r"broke off after 150000 of 300000 bytes.*to resume"):
+    with pytest.raises(WeightsError, match=r"stopped after 150000 of 300000 bytes.*to resume"):
         download(published(server, "breaks"), path)
     assert not path.exists()
     assert (tmp_path / "file.pth.part").read_bytes() == CONTENT[:150_000]

@@ -59,7 +59,7 @@ def test_a_loss_term_is_one_entry(centered):
     config.objective.centered_weight = 0.5
     configuration.validate(config)
     assert metric_names(config) == {*usual, "centered"}
-    assert losses.terms_beside_the_paper(config) == "centered 0.5"
+    assert losses.terms_not_in_paper(config) == "centered 0.5"
     with pytest.raises(ConfigError, match=r"objective\.centered_weight = -1\.0: must be from 0"):
         configuration.validate(narrow(objective__centered_weight=-1.0))
     line = "--config.objective.centered_weight: landmarks stay central, not in the paper"
@@ -71,7 +71,7 @@ def test_every_term_has_a_field_and_a_line_of_help():
     for name, field in losses.weight_fields().items():
         assert base.get_config().objective[f"{name}_weight"] == losses.TERMS[name].weight
         assert f"--config.{field}: {losses.TERMS[name].note}" in text
-    assert losses.terms_beside_the_paper(base.get_config()) == ""
+    assert losses.terms_not_in_paper(base.get_config()) == ""
 
 
 class OneConvolution(nn.Module):

@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 
 from landmarks_jax import geometry
-from landmarks_jax.data import cutting, framing
+from landmarks_jax.data import framing
 from landmarks_jax.data.sources import registry
 from landmarks_jax.system.errors import ConfigError, DataError
+from tests import datasets
 
 NO_POINTS = np.zeros((0, 2), np.float32)
 DATA = Path(os.environ.get("LANDMARKS_JAX_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -137,19 +138,4 @@ def test_mean_shape_of_aflw_scores_the_known_error(crop, expected, tmp_path, mon
 
 
 def _aflw_points(frame: framing.Framing, name: str) -> np.ndarray:
-    return cutting.load_all(registry.open_labelled(str(DATA / "aflw" / name)), frame)[1]
-
-
-@pytest.mark.parametrize(
-    ("crop", "expected"),
-    [
-        ("center", [-1, -1, 1, 1]),
-        ("tight", [-0.8, -0.8, 0.8, 0.8]),
-        # The box is [4, 36) x [3, 36), the canvas 40 x 41.25 pixels from (0, -1.125).
-        ("box", [-1, 2.25 / 41.25 - 1, 88 / 40 - 1, 74.25 / 41.25 - 1]),
-    ],
-)
-def test_the_extent_is_where_the_photo_ends_on_its_canvas(crop, expected):
-    points = np.array([[12.0, 11.0], [27.0, 12.0], [20.0, 19.0], [14.0, 26.0], [25.0, 27.0]])
-    extent = framing.Framing(50, 40, crop).extent((44, 36), points)
-    np.testing.assert_allclose(extent, expected, atol=1e-6)
+    return datasets.canvases_of(registry.open_labelled(str(DATA / "aflw" / name)), frame)[1]

@@ -407,7 +407,7 @@ def test_a_run_does_not_begin_anew_from_another_core(core, tmp_path):
             "", "", init={"mode": "adapt", "core": str(core[0]), "source": "", "sha256": "other"}
         ),
     )
-    with pytest.raises(ConfigError, match=r"has changed since .* was begun"):
+    with pytest.raises(ConfigError, match=r"has changed since .* was started"):
         init_from.find(config, tmp_path, None)
 
 
@@ -421,7 +421,7 @@ def test_converted_networks_are_not_resumed_but_transferred_and_started_from(
         loop.train(config, run)
     transfer_files.write(checkpoints.restore(run, config), run, tmp_path / "handed")
     start = init_from.find(config, tmp_path / "other", transfer_files.read(tmp_path / "handed"))
-    assert start.notes() == ["trained on from published networks, converted from PyTorch"]
+    assert start.notes() == ["continued from published networks, converted from PyTorch"]
     finetuned = config.copy_and_resolve_references().unlock()
     finetuned.init.mode, finetuned.init.core = "finetune", str(run)
     assert init_from.find(finetuned, tmp_path / "other", None).record["source"].startswith("step 0")

@@ -156,7 +156,7 @@ def test_channels_filled_with_zeros_change_nothing():
     filled = np.pad(x, [(0, 0)] * 3 + [(0, 3)])
     plain_conv, wide = (
         layers.Conv(6, use_bias=True),
-        layers.Conv(6, use_bias=True, inputs=5, lanes=4),
+        layers.Conv(6, use_bias=True, inputs=5, channel_multiple=4),
     )
     variables = plain_conv.init(jax.random.key(3), x)
     expected, actual = plain_conv.apply(variables, x), wide.apply(variables, filled)
@@ -165,7 +165,7 @@ def test_channels_filled_with_zeros_change_nothing():
     )
     np.testing.assert_allclose(actual[..., :6], expected, atol=1e-6)
     np.testing.assert_array_equal(actual[..., 6:], 0)
-    up, wide_up = layers.ConvTranspose(3), layers.ConvTranspose(3, inputs=5, lanes=8)
+    up, wide_up = layers.ConvTranspose(3), layers.ConvTranspose(3, inputs=5, channel_multiple=8)
     variables = up.init(jax.random.key(4), x)
     actual = wide_up.apply(variables, filled)
     np.testing.assert_allclose(actual[..., :3], up.apply(variables, x), atol=1e-6)

@@ -39,11 +39,11 @@ def count(variables):
     ],
 )
 def test_parameter_counts_of_the_paper(num, detector, narrow, wide):
-    scores, variables = shapes(Detector(num), (1, 128, 128, 3))
+    scores, variables = shapes(Detector(num, 256, 4), (1, 128, 128, 3))
     assert scores.shape == (1, 32, 32, num)
     assert count(variables) == detector
     for channels, expected in ((32, narrow), (64, wide)):
-        images, variables = shapes(Generator(channels), (1, 128, 128, 3), (1, 32, 32, num))
+        images, variables = shapes(Generator(channels, 6), (1, 128, 128, 3), (1, 32, 32, num))
         assert images.shape == (1, 128, 128, 3)
         assert count(variables) == expected
 

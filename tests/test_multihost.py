@@ -155,7 +155,7 @@ with distributed.joined(multihost=True):
     attempt("differ", coordination.check_same, {"this": "1", "that": str(process)})
     if process == 0:
         (folder / "shared").write_text("written")
-    (folder / f"own{process}").write_text(str(process))
+        (folder / "own0").write_text("0")
     attempt("shared", coordination.check_shared, folder / "shared")
     attempt("own", coordination.check_shared, folder / f"own{process}")
     config = run_folder.read_config(workdir).unlock()

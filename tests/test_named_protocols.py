@@ -105,7 +105,7 @@ def test_views_are_those_of_the_canvases(tmp_path):
     source = pts.PtsFaces([str(tmp_path)])
     for crop in framing.CROPS:
         frame = framing.Framing(20, 16, crop)
-        canvases, points = cutting.load_all(source, frame)
+        canvases, points = datasets.canvases_of(source, frame)
         views, in_view = cutting.load_views(source, frame)
         np.testing.assert_array_equal(views, frame.central_view(canvases))
         np.testing.assert_array_equal(in_view, frame.points_in_view(points))

@@ -12,11 +12,12 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
-from landmarks_jax.data import cutting, framing, loader, prepared, sampling
+from landmarks_jax.data import framing, loader, prepared, sampling
 from landmarks_jax.data.box_canvas import BoxCanvas
 from landmarks_jax.data.sources import registry
 from landmarks_jax.data.sources.photos import source_digest
 from landmarks_jax.system.errors import ConfigError, DataError
+from tests import datasets
 from tests.running import call
 
 FRAME = BoxCanvas(16, 40.0, 0.7, 0.04)  # canvases of 36 pixels
@@ -59,7 +60,7 @@ def write(photos: Path) -> Path:
 
 def test_prepared_canvases_are_those_of_the_photos(photos):
     source = registry.open_labelled(str(photos))
-    canvases, points = cutting.load_all(source, FRAME)
+    canvases, points = datasets.canvases_of(source, FRAME)
     actual = prepared.PreparedCanvases(write(photos))
     assert isinstance(actual.canvases, np.memmap)
     np.testing.assert_array_equal(actual.canvases, canvases)
@@ -267,7 +268,7 @@ def test_several_folders_of_box_views_keep_their_points(photos):
         prepared.prepare(source, FRAME, roots[-1])
     opened = loader.open_loader(config_of(photos, source="prepared", roots=tuple(roots)))
     assert (len(opened), opened.num_points) == (18, 3)
-    canvases, points = cutting.load_all(source, FRAME)
+    canvases, points = datasets.canvases_of(source, FRAME)
     batch, rows = next(opened.batches(seed=1, batch_size=12)), sampling.batch_rows(1, 18, 12, 0) % 9
     np.testing.assert_array_equal(batch["canvas"], canvases[rows])
     np.testing.assert_array_equal(batch["points"], points[rows])

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from landmarks_jax.data import cutting, framing, prepared, prepared_writer
+from landmarks_jax.data import framing, prepared, prepared_writer
 from landmarks_jax.data.box_canvas import BoxCanvas, Frame
 from landmarks_jax.data.sources import registry
 from landmarks_jax.data.sources.synthetic import SyntheticFaces
 from landmarks_jax.system.errors import DataError
+from tests import datasets
 
 COUNT = 9
 FRAME = BoxCanvas(16, 40.0, 0.7, 0.04)
@@ -180,7 +181,7 @@ def test_synthetic_faces_of_another_seed_are_other_photos(table):
     faces = SyntheticFaces(2, 6, 24)
     prepared.prepare(faces, frame, out)
     np.testing.assert_array_equal(
-        prepared.PreparedCanvases(out).canvases, cutting.load_all(faces, frame)[0]
+        prepared.PreparedCanvases(out).canvases, datasets.canvases_of(faces, frame)[0]
     )
 
 

@@ -146,22 +146,22 @@ def test_open_labelled_needs_a_list(tmp_path):
         registry.open_labelled(str(tmp_path / "a.mat"))
 
 
-def test_load_all_is_in_order_and_names_a_broken_photo(tmp_path):
+def test_load_views_is_in_order_and_names_a_broken_photo(tmp_path):
     source = celeba.CelebaPhotos(str(datasets.celeba(tmp_path, (3, 0, 0))))
     frame = framing.Framing(20, 16, "box")
-    canvases, points = cutting.load_all(source, frame)
-    assert canvases.shape == (3, 20, 20, 3)
+    views, points = cutting.load_views(source, frame)
+    assert views.shape == (3, 16, 16, 3)
     for i in range(3):
-        canvas, moved = frame.cut(source.photo(i), source.points(i))
-        np.testing.assert_array_equal(canvases[i], canvas)
-        np.testing.assert_array_equal(points[i], moved)
+        canvas, on_canvas = frame.cut(source.photo(i), source.points(i))
+        np.testing.assert_array_equal(views[i], canvas[2:18, 2:18])
+        np.testing.assert_array_equal(points[i], on_canvas * (20 / 16))
     (tmp_path / celeba.FOLDER / "000002.jpg").write_bytes(b"broken since")
     with pytest.raises(DataError, match=r"000002.jpg: cannot be read as an image"):
-        cutting.load_all(source, frame)
+        cutting.load_views(source, frame)
     os.remove(tmp_path / celeba.LANDMARKS)
     os.remove(tmp_path / celeba.FOLDER / "000002.jpg")
     with pytest.raises(ConfigError, match="crop = 'box' needs annotated points and 2 photos of"):
-        cutting.load_all(celeba.CelebaPhotos(str(tmp_path)), frame)
+        cutting.load_views(celeba.CelebaPhotos(str(tmp_path)), frame)
 
 
 def test_digest_follows_the_list_of_photos_and_not_its_place(tmp_path):

@@ -281,7 +281,7 @@ def test_a_run_writes_log_curves_and_previews(tmp_path):
 
 def test_a_folder_of_another_run_is_refused(tmp_path):
     finished_run(tmp_path, narrow())
-    with pytest.raises(WorkdirError, match=r"config\.model\.beta = 10\.0, asked for is 5\.0"):
+    with pytest.raises(WorkdirError, match=r"config\.model\.beta = 10\.0, not 5\.0"):
         loop.train(narrow(model__beta=5.0), tmp_path)
     other = narrow(train__steps=9, train__log_every=7, data__num_synthetic=63)
     with pytest.raises(WorkdirError, match=r"config\.data\.num_synthetic = 64"):

@@ -174,7 +174,7 @@ def test_damage_is_refused_in_one_line_before_anything_is_made(
 def test_another_run_is_refused_by_name(trained, written, bundle, tmp_path):
     config = trained[1].copy_and_resolve_references()
     config.model.beta = 5.0
-    with pytest.raises(WorkdirError, match=r"config\.model\.beta = 10\.0, asked for is 5\.0"):
+    with pytest.raises(WorkdirError, match=r"config\.model\.beta = 10\.0, not 5\.0"):
         loop.train(config, tmp_path / "new", transfer_from=written)
     write_vgg(tmp_path / "vgg.npz", blocks=1, scale=2.0)
     config = trained[1].copy_and_resolve_references()
@@ -319,7 +319,7 @@ def test_a_transfer_cut_before_its_first_checkpoint_asks_for_the_files_again(
 @pytest.mark.parametrize(("beta2", "steps"), [(0.0, 1), (0.9, 10), (0.999, 1_000)])
 def test_the_warm_up_after_a_transfer(beta2, steps):
     config = narrow(optimizer__beta2=beta2, optimizer__drop_steps=(5_000,))
-    rate = states.learning_rate(config, restart=4_000)
+    rate = states.learning_rate(config, optimizer_start=4_000)
     plain = states.learning_rate(config)
     for step in (4_000, 4_001, 4_000 + steps // 2, 4_000 + steps - 1, 4_000 + steps, 9_000):
         share = min((step - 4_000 + 1) / steps, 1.0)

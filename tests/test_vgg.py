@@ -78,7 +78,7 @@ def test_a_file_of_some_layers_names_the_taps_it_can_give(tmp_path, layers):
     with pytest.raises(WeightsError) as error:
         load_vgg(path, "vgg16", ("relu1_2", "relu3_1"), normalize=True)
     message = str(error.value)
-    assert "cannot give relu3_1" in message
+    assert "cannot compute relu3_1" in message
     assert "relu1_1, relu1_2, relu2_1, relu2_2" in message
     assert "config.perceptual.taps" in message
 
@@ -158,5 +158,5 @@ def test_features_of_the_real_file_are_of_order_one():
     for tap, actual in features(weights, image, taps).items():
         size = float(np.sqrt(np.mean(np.asarray(actual) ** 2)))
         assert 0.1 < size < 20, tap
-    with pytest.raises(WeightsError, match="cannot give relu4_3"):
+    with pytest.raises(WeightsError, match="cannot compute relu4_3"):
         load_vgg(str(path), "vgg16", PAPER_TAPS, normalize=True)

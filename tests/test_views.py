@@ -13,7 +13,6 @@ from landmarks_jax import geometry, views
 from landmarks_jax.configs import base
 
 warp = jax.jit(views.warp, static_argnums=2)
-FULL = np.array([-1.0, -1.0, 1.0, 1.0], np.float32)
 KINDS = {
     "rotation": (0.5, 1.0, (0.0, 0.0)),
     "scale": (0.0, 1.25, (0.0, 0.0)),
@@ -96,24 +95,6 @@ def test_warp_in_double_precision(x64):
     actual = views.warp(jnp.asarray(image[None]), jnp.asarray(affine[None]), 12)
     assert actual.dtype == jnp.float64
     np.testing.assert_allclose(actual[0], warp_by_scipy(image, affine, 12), atol=1e-12)
-
-
-@pytest.mark.parametrize("extent", [FULL, [-0.55, -1.4, 0.73, 0.41]])
-def test_inside_by_brute_force(extent):
-    maps = similarities(9, 5)
-    extents = np.tile(np.asarray(extent, np.float32), (5, 1))
-    actual = np.asarray(jax.jit(views.inside, static_argnums=1)(maps, 12, extents))
-    x0, y0, x1, y1 = np.clip(extent, -1, 1)
-    some = 0
-    for b in range(5):
-        for row in range(12):
-            for column in range(12):
-                view = np.array([2 * column + 1, 2 * row + 1]) / 12 - 1
-                x, y = maps[b, :, :2].astype(float) @ view + maps[b, :, 2]
-                expected = x0 <= x <= x1 and y0 <= y <= y1
-                assert actual[b, row, column] == expected
-                some += expected
-    assert 0 < some < actual.size
 
 
 def blobs(places, size):

@@ -13,7 +13,7 @@ from absl import logging as absl_logging
 from landmarks_jax.cli import presets
 from landmarks_jax.cli.command import Call, Command, Flag
 from landmarks_jax.system import cache
-from landmarks_jax.system.errors import ConfigError, UserError, tell
+from landmarks_jax.system.errors import ConfigError, UserError, print_error
 
 # Each is a module of this package with a `COMMAND`, imported only when it is called.
 COMMANDS = {
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(_overview())
         return 0
     if name not in COMMANDS:
-        tell(f"{name}: no such command; it is one of {', '.join(COMMANDS)}")
+        print_error(f"{name}: no such command; it is one of {', '.join(COMMANDS)}")
         return UserError.exit_code
     module = importlib.import_module(f"landmarks_jax.cli.{name}")
     command: Command = module.COMMAND
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             code = command.run(call)
             sys.stdout.flush()
     except UserError as error:
-        tell(str(error))
+        print_error(str(error))
         return error.exit_code
     except BrokenPipeError:
         # Whoever read the output, such as `head`, closed it. Python would write again at its end.
@@ -144,7 +144,7 @@ def _set_up(call: Call) -> None:
     """Quiet libraries, and JAX's compilation cache."""
     level = call.flags.verbosity
     absl_logging.set_verbosity(absl_logging.ERROR if level is None else level)
-    cache.keep_compilations()
+    cache.enable_compilation_cache()
 
 
 @contextlib.contextmanager

@@ -1,1 +1,1 @@
-"""Photos and faces as uint8 canvases; knows nothing of JAX."""
+"""Photos as uint8 canvases, without JAX."""

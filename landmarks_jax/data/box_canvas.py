@@ -13,12 +13,12 @@ reaches in the photo at most
 
     a + b sin 2t + m (a + b) (1 + sin 2t)   along x,   and with a and b exchanged along y.
 
-The square's half side is the larger of both for the largest angle and margin. The canvas has as
-many pixels as it takes to give the upright view with the mean margin one pixel of the canvas for
-each of its own if `a = b`.
+The square's half side is the larger of both for the largest angle and margin. The canvas has
+so many pixels that each pixel of the upright view with the mean margin is one pixel of the canvas
+if `a = b`.
 
-The margin is a share of the box whatever its size. Only evaluation gives a box of under 20 pixels 8
-pixels: in training that would show small faces at another size than all others.
+The margin is a share of the box at every size. Only evaluation uses 8 pixels for boxes of under 20
+pixels; in training that would show small faces at another size than the others.
 """
 
 import dataclasses
@@ -31,9 +31,9 @@ from landmarks_jax.data import framing
 from landmarks_jax.data.framing import Framing, Rectangle
 from landmarks_jax.system.errors import DataError
 
-_MULTIPLE = 4  # of which the canvas's side is one, in pixels
+_MULTIPLE = 4  # the canvas's side is a multiple of this, in pixels
 _SMALLEST_BOX = 1.0  # mean of width and height in pixels
-# As a share of the photo; a larger box is a mistake, and its canvas would fill the memory.
+# As a share of the photo; a larger box is an annotation error, whose canvas would fill the memory.
 _LARGEST_BOX = 1.5
 
 

@@ -1,6 +1,4 @@
-"""Photos of a source cut to canvases or views."""
-
-from collections.abc import Callable
+"""Cuts the photos of a source to canvases or views."""
 
 import numpy as np
 
@@ -47,38 +45,21 @@ def cut_photo(source: Source, frame: Frame, index: int) -> tuple[np.ndarray, np.
         raise DataError(f"{source.name(index)}: cannot be cut ({reason(error)})") from error
 
 
-def load_all(source: Source, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
-    """All photos of a small source as canvases, in order.
-
-    Returns:
-      Canvases `[N, C, C, 3]` uint8 and points `[N, P, 2]` float32, normalised to the canvas.
-    """
-    return _load(source, frame, frame.canvas_size, lambda canvas: canvas)
-
-
 def load_views(source: Source, frame: Framing) -> tuple[np.ndarray, np.ndarray]:
     """All photos as undistorted views, in order.
 
     Returns:
       Views `[N, S, S, 3]` uint8 and points `[N, P, 2]` float32, normalised to the view.
     """
-    views, points = _load(source, frame, frame.view_size, frame.central_view)
-    return views, frame.points_in_view(points)
-
-
-def _load(
-    source: Source, frame: Frame, size: int, crop: Callable[[np.ndarray], np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Cropped canvases `[N, size, size, 3]`, and the points normalised to the whole canvas."""
     frame.check_points(source.num_points, summary(source))
-    count = len(source)
-    images = np.empty((count, size, size, 3), np.uint8)
+    count, size = len(source), frame.view_size
+    views = np.empty((count, size, size, 3), np.uint8)
     points = np.empty((count, source.num_points, 2), np.float32)
 
-    def fill(index: int) -> None:
+    def cut(index: int) -> None:
         canvas, points[index] = cut_photo(source, frame, index)
-        images[index] = crop(canvas)
+        views[index] = frame.central_view(canvas)
 
-    for _ in parallel.ordered_map(fill, range(count), "cutting canvases"):
+    for _ in parallel.ordered_map(cut, range(count), "cutting canvases"):
         pass
-    return images, points
+    return views, frame.points_in_view(points)

@@ -28,13 +28,13 @@ def to_rgb(image: Image.Image) -> Image.Image:
     frames the first is used.
 
     Raises:
-      ValueError: the image has 32-bit floats, of which no value is known to be white.
+      ValueError: the image has 32-bit floats, for which no value is known to be white.
     """
     if image.mode == "F":
         raise ValueError("32-bit float pixels have no agreed white; save it as 8 or 16 bit")
     if image.mode == "I" or image.mode.startswith("I;16"):
-        wide = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
-        return Image.fromarray(((wide + 128) // 257).astype(np.uint8)).convert("RGB")
+        values = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
+        return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
     if image.mode in {"RGBA", "LA", "PA", "La", "RGBa"} or "transparency" in image.info:
         layer = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
@@ -75,7 +75,7 @@ def _decode(
         if upright and orientation != _UPRIGHT:
             rgb = rgb.transpose(_ROTATIONS[orientation])
         return np.asarray(rgb), orientation
-    # Pillow's readers raise anything: OSError, SyntaxError, struct.error
+    # Pillow's readers raise many kinds: OSError, SyntaxError, struct.error
     except Exception as error:
         why = " ".join(reason(error).replace(name, "").split())
         raise DataError(f"{name}: cannot be read as an image ({why})") from error

@@ -1,4 +1,4 @@
-"""From photo to canvas: which part of a photo is cut out and stretched to a square.
+"""From photo to canvas: cuts a rectangle out of a photo and stretches it to a square.
 
 The *view rectangle* is the part of the photo that an undistorted view shows; the *canvas* covers
 that rectangle enlarged about its centre by `canvas_size / view_size`, so that a rotated or shifted
@@ -206,17 +206,6 @@ class Framing:
         height, width = photo.shape[:2]
         rectangle = self.canvas_rectangle((width, height), points)
         return cut_canvas(photo, points, rectangle, self.canvas_size)
-
-    def extent(self, size: tuple[int, int], points: np.ndarray) -> np.ndarray:
-        """Where the photo ends on its canvas; beyond, the canvas is replicated border.
-
-        Returns:
-          `[4]` float32 `(x0, y0, x1, y1)` in the canvas frame, as `views.inside` takes it.
-        """
-        left, top, right, bottom = self.canvas_rectangle(size, points)
-        edges = np.array([0.0, 0.0, *size])
-        origin, span = np.array([left, top] * 2), np.array([right - left, bottom - top] * 2)
-        return (2.0 * (edges - origin) / span - 1.0).astype(np.float32)
 
     def central_view(self, canvases: np.ndarray) -> np.ndarray:
         """The undistorted views `[..., S, S, 3]` of canvases `[..., C, C, 3]`: a slice, no copy."""

@@ -12,7 +12,7 @@ from landmarks_jax.system.errors import DataError, reason
 
 
 def read_lines(path: str) -> Iterator[tuple[str, str]]:
-    """The lines of a text file that are not blank, as pairs of `path:line` and text."""
+    """The lines of a text file that are not blank, as pairs `(path:line, text)`."""
     try:
         with open(path, encoding="utf-8-sig") as file:
             for number, line in enumerate(file, 1):
@@ -33,7 +33,7 @@ def cells(line: str, place: str) -> list[str]:
 
 
 def photo_id(name: str) -> str:
-    """What photos are matched by: the file name without folders and an image's ending."""
+    """The key that photos are matched by: the file name without folders and an image's ending."""
     base = name.replace("\\", "/").rsplit("/", 1)[-1]
     return os.path.splitext(base)[0] if photo_files.is_image(base) else base
 
@@ -43,8 +43,7 @@ def leave_out(
 ) -> tuple[list[int], str]:
     """Leaves out the photos that are in lists.
 
-    Photos match by name whatever their folder and format: a test photo must not come in again
-    because it was saved as PNG.
+    Photos match by name in any folder and format, so a test photo saved as PNG is left out too.
 
     Args:
       photos: the photos.
@@ -94,7 +93,7 @@ def read_csv(path: str) -> tuple[list[tuple[str, str]], np.ndarray]:
     """Reads a table of landmarks `file,x1,y1,...,xP,yP` with that header.
 
     Returns:
-      For each photo its `path:line` and its file as written, and the points `[N, P, 2]` in pixels
+      For each photo its `path:line` and its path as written, and the points `[N, P, 2]` in pixels
       of the stored image.
     """
     entries: list[tuple[str, str]] = []

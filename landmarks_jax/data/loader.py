@@ -107,7 +107,7 @@ class PreparedLoader(Loader):
 
     def __init__(self, listed: Sequence[prepared.PreparedCanvases]) -> None:
         counts = {folder.num_points for folder in listed}
-        # Points that only some photos have are of no use.
+        # Points that only some photos have cannot be used.
         self.num_points = counts.pop() if len(counts) == 1 else 0
         digests = [folder.digest for folder in listed]
         joined = hashlib.sha256("".join(digests).encode()).hexdigest()
@@ -147,8 +147,8 @@ class PreparedLoader(Loader):
 def framing_of(config: Any) -> Frame:
     """How training cuts its canvases.
 
-    With the center and tight crops by `data.canvas_size` and `views.size`; with the box crop by
-    the largest angle and margin of the views, whatever `data.canvas_size`.
+    `data.canvas_size` and `views.size` decide for the center and tight crops; for the box crop the
+    largest angle and margin of the views do, and `data.canvas_size` is ignored.
     """
     if config.data.crop == "box":
         views = config.views
@@ -177,7 +177,7 @@ def open_loader(config: Any) -> Loader:
 def _open_prepared(config: Any) -> PreparedLoader:
     """Opens prepared folders, each of which must be cut as the config says.
 
-    With the center crop, some of several folders may be cut with the tight crop: neither looks at
+    With the center crop, some of several folders may be cut with the tight crop: neither uses
     annotation.
     """
     frame, roots = framing_of(config), tuple(config.data.roots)

@@ -83,7 +83,7 @@ def _cutter(
         try:
             return cutting.cut_photo(source, frame, int(row))
         except DataError as error:
-            failures.append(error)  # TensorFlow only passes on an exception's text
+            failures.append(error)  # TensorFlow keeps only an exception's text
             raise
 
     def load(row: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -121,7 +121,7 @@ def _iterate(
 
 @atexit.register
 def _close_all() -> None:
-    """Ends the threads that still read ahead: they would block the interpreter's exit."""
+    """Ends the threads that still prefetch: they would block the interpreter's exit."""
     for iterator in list(_OPEN):
         with contextlib.suppress(ValueError):  # in use by a thread that is still running
             iterator.close()

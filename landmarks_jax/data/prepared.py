@@ -1,6 +1,6 @@
 """The prepared form: a folder of canvases as arrays, read without decoding and TensorFlow.
 
-    manifest.json   what is here, and the SHA-256 of the other files
+    manifest.json   description, and the SHA-256 of the other files
     canvases.npy    [N, C, C, 3] uint8, memory-mapped when read
     points.npy      [N, P, 2] float32, normalised to the canvas
     names.json      the N photos' names
@@ -22,7 +22,7 @@ from landmarks_jax.data.box_canvas import BoxCanvas, Frame
 from landmarks_jax.data.framing import Framing
 from landmarks_jax.data.sources import photos
 from landmarks_jax.system import files
-from landmarks_jax.system.errors import ConfigError, DataError
+from landmarks_jax.system.errors import ConfigError, DataError, reason
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -80,7 +80,7 @@ class PreparedCanvases:
       framing: how the photos were cut.
       num_points: P, 0 without annotation.
       digest: the fingerprint of the list of photos, `photos.source_digest`.
-      summary: one line: what was prepared.
+      summary: one line for the log.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -146,7 +146,7 @@ def _read_manifest(folder: Path) -> tuple[dict[str, Any], Frame]:
         _ = [manifest[field] for field in ("source", "count", "num_points", "names_digest")]
         _ = [manifest["sha256"][name] for name in _FILES]
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: damaged ({error}): prepare the data again") from error
+        raise DataError(f"{path}: damaged ({reason(error)}): prepare the data again") from error
     return manifest, frame
 
 
@@ -155,7 +155,7 @@ def _load(path: Path, shape: tuple[int, ...], dtype: type) -> np.ndarray:
     try:
         array = np.load(path, mmap_mode="r" if 0 not in shape else None)  # empty maps are refused
     except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path}: damaged ({error}): prepare the data again") from error
+        raise DataError(f"{path}: damaged ({reason(error)}): prepare the data again") from error
     if array.shape != shape or array.dtype != dtype:
         raise DataError(
             f"{path}: {array.dtype} {array.shape}, not {np.dtype(dtype)} {shape} as the manifest "

@@ -3,7 +3,7 @@
     canvases.npy, points.npy   the rows so far, after the header of the complete arrays
     progress.json              the inputs, and how many rows are known to be on disk
 
-Rows are appended. From time to time they are flushed to disk, and only then their number is noted;
+Rows are appended. They are flushed to disk periodically, and only then is their number recorded;
 after a kill or a power failure, rows beyond that number are written again. Rows are reused only if
 the photos up to there, their points, the cut and Pillow's version are the same.
 """
@@ -38,7 +38,7 @@ def write_rows(source: Source, frame: Frame, folder: Path, inputs: Mapping[str, 
     Args:
       source: the photos.
       frame: how they are cut.
-      folder: where the arrays are written, or already begun.
+      folder: where the arrays are written or continued.
       inputs: what the rows depend on besides the photos' files and points.
     """
     count, size = len(source), frame.canvas_size
@@ -52,7 +52,7 @@ def write_rows(source: Source, frame: Frame, folder: Path, inputs: Mapping[str, 
     done = photos.count
 
     def flush() -> None:
-        """Flushes the rows to disk, then notes how many there are."""
+        """Flushes the rows to disk, then records their number."""
         for array in arrays:
             array.flush()
         progress = {"inputs": inputs, "done": photos.count, "photos": photos.digest()}
@@ -101,14 +101,14 @@ class _ArrayFile:
         self.header = header.getvalue()
 
     def holds(self, rows: int) -> bool:
-        """Whether an earlier call wrote the header and at least so many rows."""
+        """Whether the file has the header and at least this many rows."""
         size = self.path.stat().st_size
         with self.path.open("rb") as file:
             same = file.read(len(self.header)) == self.header
         return same and size >= len(self.header) + rows * self.row_bytes
 
     def open(self, rows: int) -> None:
-        """Opens the file to append after so many rows; what follows them is dropped."""
+        """Opens the file to append after this many rows; drops what follows them."""
         self.file = self.path.open("r+b" if rows else "wb")
         if not rows:
             self.file.write(self.header)
@@ -124,7 +124,7 @@ class _ArrayFile:
 
 
 class _Fingerprint:
-    """A digest of the first `count` photos of a source: their files and their points."""
+    """A digest of the files and points of the first `count` photos of a source."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -167,4 +167,4 @@ def _find_rows(
         return
     _LOGGER.info("%s: has other photos or another cut; starting again", folder)
     photos.restart()
-    path.unlink()  # before the rows: a number without its rows would be believed next time
+    path.unlink()  # before the rows: the next call would trust a number without its rows

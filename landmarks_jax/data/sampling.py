@@ -1,4 +1,4 @@
-"""The endless order of training: (seed, step) alone says which photos a step sees.
+"""The endless order of training: the photos of a step are a function of (seed, step).
 
 The rows of a run concatenate one permutation of the photos for each epoch, without end. Batch `t`
 is rows `t B` to `(t + 1) B`, so it may straddle two epochs, no photo is ever dropped, and a run

@@ -65,7 +65,7 @@ def shrink(source: Source, out: str | os.PathLike[str], side: int, quality: int 
         def write(index: int) -> np.ndarray:
             photo = Image.fromarray(source.photo(index))
             size = _small_size(photo.size, side)
-            # Lanczos, because the copy is resampled once more later.
+            # Lanczos, because the copy will be resampled again.
             small = photo.resize(size, Image.Resampling.LANCZOS)
             small.save(folder / paths[index], "WEBP", quality=quality)
             factors = np.array(size) / photo.size

@@ -1,1 +1,1 @@
-"""The networks, as Linen modules and nothing else."""
+"""The networks, as Linen modules."""

@@ -5,9 +5,9 @@ The weight of every 3 x 3 convolution, all of which are in the blocks, is
     weight = W @ theta
 
 with `theta` `[O, I * 9]` frozen, from the pretraining, and `W` `[O, O]` trained, the identity at
-first. Everything else trains as usual. Here `theta` is a kernel `[3, 3, I, O]`, in a
-separate tree of constants, and `W` the parameter `projection` in the kernel's place. `fold`
-multiplies them into a plain detector, in a training step as in a packed file.
+first. Everything else trains as usual. Here `theta` is a kernel `[3, 3, I, O]`, in a separate tree
+that is not trained, and `W` the parameter `projection` in the kernel's place. `fold` multiplies
+them into a plain detector, for a training step and for a packed file.
 """
 
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ def split(params: Params) -> tuple[dict[str, Any], dict[str, Any]]:
       params: of the detector.
 
     Returns:
-      The parameters that train, every `W` the identity, and the core: the 3 x 3 kernels.
+      The trained parameters, with every `W` the identity, and the core, the 3 x 3 kernels.
     """
     trained, core = {}, {}
     for path, leaf in flax.traverse_util.flatten_dict(dict(params)).items():
@@ -42,11 +42,11 @@ def split(params: Params) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def fold(params: Params, core: Params) -> dict[str, Any]:
-    """The plain detector's parameters; without a core they are `params` as they are.
+    """The plain detector's parameters: `params` unchanged if the core is empty.
 
     Args:
-      params: the parameters that train, as `split` gives them.
-      core: the frozen kernels, likewise.
+      params: the trained parameters, as `split` returns them.
+      core: the frozen kernels, as `split` returns them.
     """
     flat = flax.traverse_util.flatten_dict(dict(params))
     for path, theta in flax.traverse_util.flatten_dict(dict(core)).items():

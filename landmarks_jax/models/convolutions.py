@@ -1,7 +1,7 @@
-"""Convolutions as functions, written so that neither a CPU nor a GPU leaves its fast path.
+"""Convolutions as functions, in forms that are fast on CPUs and GPUs.
 
-They compute exactly the plain maps, and so do their gradients (`tests/test_layers.py`); what each
-form brought is in docs/performance.md.
+Values and gradients are those of the plain convolutions (`tests/test_layers.py`); for the speed of
+each form see docs/performance.md.
 """
 
 from functools import partial
@@ -10,13 +10,13 @@ import jax
 import jax.numpy as jnp
 
 
-def up_to(channels: int, lanes: int) -> int:
-    """The first multiple of `lanes` that `channels` fit in."""
-    return -(-channels // lanes) * lanes
+def round_up(channels: int, multiple: int) -> int:
+    """The smallest multiple of `multiple` that is at least `channels`."""
+    return -(-channels // multiple) * multiple
 
 
-def fill(x: jax.Array, axis: int, size: int) -> jax.Array:
-    """Adds zeros after the end of one axis, up to `size`."""
+def pad_end(x: jax.Array, axis: int, size: int) -> jax.Array:
+    """Appends zeros along one axis, up to `size`."""
     pads = [(0, 0)] * x.ndim
     pads[axis] = (0, size - x.shape[axis])
     return jnp.pad(x, pads) if size > x.shape[axis] else x
@@ -25,7 +25,7 @@ def fill(x: jax.Array, axis: int, size: int) -> jax.Array:
 def space_to_depth(x: jax.Array, side: int = 2) -> jax.Array:
     """Folds cells of n x n pixels into channels: `[B, nh, nw, C]` to `[B, h, w, n^2 C]`.
 
-    In the order row, column, C.
+    The new channels are in the order row, column, C.
     """
     b, h, w, c = x.shape
     x = x.reshape(b, h // side, side, w // side, side, c).transpose(0, 1, 3, 2, 4, 5)
@@ -62,11 +62,11 @@ def _convolve_forward(
 
 
 def _convolve_backward(
-    padding: int, stride: int, kept: tuple[jax.Array, jax.Array], dy: jax.Array
+    padding: int, stride: int, residuals: tuple[jax.Array, jax.Array], dy: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    x, kernel = kept
-    # The gradient of the kernel reads both transposed on a CPU. Without the barriers XLA computes
-    # what they came from, batch norm and all, once more within that transposition.
+    x, kernel = residuals
+    # On a CPU the gradient of the kernel reads both transposed. Without the barriers XLA recomputes
+    # the operations before them, such as batch norm, within that transposition.
     x, dy = jax.lax.optimization_barrier(x), jax.lax.optimization_barrier(dy)
     to_x = jax.linear_transpose(lambda x: _convolve(x, kernel, padding, stride), x)
     to_kernel = jax.linear_transpose(lambda kernel: _convolve(x, kernel, padding, stride), kernel)
@@ -101,7 +101,7 @@ def convolve_4x4_stride_2(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
     Output row `m` reads the padded rows `2m` to `2m + 3`, which are two cells of two rows: with the
     cells folded into channels it is a 2 x 2 convolution with stride 1 and the same arithmetic. Its
-    gradient then has no holes between the rows, which convolutions on a CPU multiply by.
+    gradient then has no zeros between the rows, which convolutions on a CPU would multiply by.
     """
     _, _, i, o = kernel.shape
     x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
@@ -114,11 +114,12 @@ def convolve_transposed(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
     Output rows `2m - 1` and `2m` both read input rows `m - 1` and `m`: through kernel rows 2 and 0,
     and through 3 and 1 (columns alike). So a 2 x 2 convolution of the padded input gives all four
-    phases, which are then interleaved; the outermost rows are the padding's.
+    phases, which are then interleaved; the outermost rows, of the padding, are dropped.
 
     Args:
       x: `[B, h, w, I]`.
-      kernel: `[4, 4, I, O]`; entry `[r, c]` is what one input adds at row offset `r - 1`.
+      kernel: `[4, 4, I, O]`; entry `[r, c]` is the share of an input in the output at row offset
+        `r - 1`.
 
     Returns:
       `[B, 2h, 2w, O]`.

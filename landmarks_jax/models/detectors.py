@@ -1,4 +1,4 @@
-"""Detectors by module name: `config.model.detector` says which one a run trains.
+"""Detectors by module name: `config.model.detector` names the one that a run trains.
 
 A detector is one module, of this package or importable, with
 
@@ -7,7 +7,8 @@ A detector is one module, of this package or importable, with
     check    `(config) -> None`, raises ConfigError for sizes that cannot work
     build    `(config, bn_updates) -> nn.Module`, which maps views `[B, S, S, 3]` in [0, 1] to score
              maps `[B, S / STRIDE, S / STRIDE, K]`, called with `use_running_average`; `dtype` is an
-             attribute, `batch_stats` a collection, and what `init_from` replaces is named `head`
+             attribute, `batch_stats` a collection, and the layer that `init_from` replaces is named
+             `head`
 """
 
 import importlib
@@ -25,7 +26,7 @@ DEFAULT = "hourglass"
 
 
 class DetectorModule(Protocol):
-    """What the module of a detector offers."""
+    """The interface of a detector's module."""
 
     STRIDE: int
     SIZES: tuple[str, ...]
@@ -40,7 +41,7 @@ def module_named(name: str) -> DetectorModule:
       name: of a module of `landmarks_jax.models`, such as "hourglass", or of any importable one.
 
     Raises:
-      ConfigError: there is no such module, or it lacks something a detector needs.
+      ConfigError: there is no such module, or it lacks a part of the interface.
     """
     field = f"config.model.detector = {name!r}"
     try:
@@ -50,14 +51,14 @@ def module_named(name: str) -> DetectorModule:
     missing = [part for part in DetectorModule.__annotations__ if not hasattr(module, part)]
     if missing:
         raise ConfigError(f"{field}: the module has no {missing[0]}; see {__name__}")
-    found: DetectorModule = module
-    return found
+    detector: DetectorModule = module
+    return detector
 
 
 def is_trusted(name: str) -> bool:
-    """Whether a file may name this detector: one of this package, or of a module imported already.
+    """Whether a file may name this detector: it is in this package or already imported.
 
-    Importing a module runs its code, which reading a file must not.
+    Importing a module runs its code, which reading a file must not do.
     """
     return _full_name(name) in sys.modules or _full_name(name).startswith(f"{__package__}.")
 
@@ -73,7 +74,7 @@ def module_of(config: ConfigDict) -> DetectorModule:
 
 
 def build_detector(config: ConfigDict, bn_updates: tuple[int, ...] = (0,)) -> nn.Module:
-    """Makes a configuration's detector.
+    """Builds the detector of a configuration.
 
     Args:
       config: the configuration, or the part of it that a packed file keeps.

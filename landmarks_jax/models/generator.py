@@ -1,4 +1,4 @@
-"""The generator: an encoder of the look and a decoder driven by landmark maps (paper, IV-A)."""
+"""The generator: an appearance encoder and a decoder driven by landmark maps (paper, IV-A)."""
 
 from functools import partial
 
@@ -7,24 +7,24 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from landmarks_jax.models.convolutions import fill, up_to
+from landmarks_jax.models.convolutions import pad_end, round_up
 from landmarks_jax.models.layers import BatchNorm, Conv, ConvTranspose, Dtype, Module
 
-# The features beside K maps are 256 + K channels, which fill neither a tensor core nor the vectors
-# of a processor. Zeros, which no layer changes, fill them up to a multiple of this.
-LANES = 8
-# The side of the views over that of the features and of the landmark maps.
+# Features and K maps have 256 + K channels together, which fill neither a tensor core nor the
+# vectors of a CPU. They are padded to a multiple of this with zeros, which every layer keeps zero.
+CHANNEL_MULTIPLE = 8
+# Side of the views over side of the features and of the landmark maps.
 STRIDE = 4
 
 
 def build(config: ConfigDict, bn_updates: tuple[int, ...] = (0,)) -> "Generator":
-    """Makes the generator of a configuration."""
+    """Builds the generator of a configuration."""
     model, dtype = config.model, jnp.dtype(config.compute_dtype)
     return Generator(model.generator_channels, model.residual_blocks, dtype, bn_updates)
 
 
 class Encoder(nn.Module):
-    """Features of the look, at a quarter of the view's side.
+    """Appearance features, at a quarter of the view's side.
 
     Attributes:
       channels: width c of the first convolution; the features have 4c.
@@ -52,7 +52,7 @@ class ResidualBlock(nn.Module):
     """conv3x3 BN ReLU conv3x3 BN, plus the input.
 
     Attributes:
-      width: channels; those after them, in the input as in the output, are zeros.
+      width: channels of input and output before the zeros of the padding.
       conv: makes a convolution.
       norm: makes a batch norm.
     """
@@ -63,25 +63,25 @@ class ResidualBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps `[B, h, w, C]`, C a multiple of `LANES`, to the same shape."""
-        conv = partial(self.conv, self.width, inputs=self.width, lanes=LANES)
+        """Maps `[B, h, w, C]`, C a multiple of `CHANNEL_MULTIPLE`, to the same shape."""
+        conv = partial(self.conv, self.width, inputs=self.width, channel_multiple=CHANNEL_MULTIPLE)
         norm = partial(self.norm, inputs=self.width)
         y = nn.relu(norm(name="norm1")(conv(name="conv1")(x)))
         return x + norm(name="norm2")(conv(name="conv2")(y))
 
 
 class Generator(nn.Module):
-    """Redraws an image with its landmarks elsewhere: `G(E(image), maps)`, Eq. 3 and 4.
+    """Re-renders an image with its landmarks at other positions: `G(E(image), maps)`, Eq. 3 and 4.
 
     Attributes:
       channels: width c of the encoder's first convolution; 64 in the paper, 32 in its code.
-      num_blocks: residual blocks of the decoder; the paper's are 6.
+      num_blocks: residual blocks of the decoder; 6 in the paper.
       dtype: of the arithmetic.
       bn_updates: see `BatchNorm.updates`.
     """
 
-    channels: int = 64
-    num_blocks: int = 6
+    channels: int
+    num_blocks: int
     dtype: Dtype = jnp.float32
     bn_updates: tuple[int, ...] = (0,)
 
@@ -98,13 +98,13 @@ class Generator(nn.Module):
         features = Encoder(self.channels, conv, norm, name="encoder")(images)
         x = jnp.concatenate([features, heatmaps.astype(features.dtype)], -1)
         width = x.shape[-1]
-        x = fill(x, -1, up_to(width, LANES))
+        x = pad_end(x, -1, round_up(width, CHANNEL_MULTIPLE))
         x = norm(inputs=width, name="norm_in")(x)
         for i in range(1, self.num_blocks + 1):
             x = ResidualBlock(width, conv, norm, name=f"residual{i}")(x)
-        # What the last one gives is folded in cells of 4 x 4 by `conv_out`, and needs no filling.
-        for i, lanes in ((1, LANES), (2, 1)):
-            up = ConvTranspose(width // 2, width, lanes, dtype=self.dtype, name=f"up{i}")
+        # `conv_out` folds cells of 4 x 4 into channels, so its input needs no padding.
+        for i, multiple in ((1, CHANNEL_MULTIPLE), (2, 1)):
+            up = ConvTranspose(width // 2, width, multiple, dtype=self.dtype, name=f"up{i}")
             width //= 2
             x = nn.relu(norm(inputs=width, name=f"up_norm{i}")(up(x)))
         x = conv(3, size=7, padding=3, name="conv_out")(x)

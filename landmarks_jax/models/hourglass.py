@@ -10,13 +10,13 @@ from ml_collections import ConfigDict
 from landmarks_jax.models.layers import BatchNorm, Conv, Dtype, Module
 from landmarks_jax.system.errors import wrong_field
 
-# See `detectors` for what these four are.
+# The interface that `detectors` describes: STRIDE, SIZES, build and check.
 STRIDE = 4
 SIZES = ("detector_channels", "hourglass_depth")
 
 
 def build(config: ConfigDict, bn_updates: tuple[int, ...] = (0,)) -> "Detector":
-    """Makes the detector of a configuration."""
+    """Builds the detector of a configuration."""
     model, dtype = config.model, jnp.dtype(config.compute_dtype)
     return Detector(
         model.num_landmarks, model.detector_channels, model.hourglass_depth, dtype, bn_updates
@@ -29,7 +29,7 @@ def check(config: ConfigDict) -> None:
     if size % STRIDE:
         raise wrong_field(config, "views.size", f"a multiple of {STRIDE}, the detector's stride")
     if config.model.detector_channels % 8:
-        rule = "a multiple of 8, blocks cut it into eighths"
+        rule = "a multiple of 8, as blocks divide it by 8"
         raise wrong_field(config, "model.detector_channels", rule)
     cells, depth = size // STRIDE, config.model.hourglass_depth
     if cells % 2**depth or cells // 2**depth < 2:
@@ -85,7 +85,7 @@ class Hourglass(nn.Module):
     """Recursive hourglass of constant width.
 
     Attributes:
-      depth: levels; the bottom works at `2**depth` times smaller maps.
+      depth: levels; the maps at the bottom are `2**depth` times smaller.
       block: makes a block.
     """
 
@@ -110,15 +110,15 @@ class Detector(nn.Module):
 
     Attributes:
       num_landmarks: K.
-      channels: width of the hourglass, a multiple of 8; the paper's is 256.
-      depth: levels of the hourglass; the paper's is 4.
+      channels: width of the hourglass, a multiple of 8; 256 in the paper.
+      depth: levels of the hourglass; 4 in the paper.
       dtype: of the arithmetic.
       bn_updates: see `BatchNorm.updates`.
     """
 
     num_landmarks: int
-    channels: int = 256
-    depth: int = 4
+    channels: int
+    depth: int
     dtype: Dtype = jnp.float32
     bn_updates: tuple[int, ...] = (0,)
 

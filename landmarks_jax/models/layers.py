@@ -14,8 +14,8 @@ from landmarks_jax.models.convolutions import (
     convolve_4x4_stride_2,
     convolve_7x7,
     convolve_transposed,
-    fill,
-    up_to,
+    pad_end,
+    round_up,
 )
 
 Dtype = Any
@@ -23,7 +23,7 @@ Module = Callable[..., Any]
 
 
 def at_least_float32(dtype: Dtype) -> Dtype:
-    """Float32, or float64 where `dtype` is: for parameters, statistics and losses."""
+    """Float64 for float64, otherwise float32: for parameters, statistics and losses."""
     return jnp.promote_types(dtype, jnp.float32)
 
 
@@ -40,8 +40,8 @@ def uniform_fan_in(fan_in: int) -> Callable[..., jax.Array]:
 def channel_sums(x: jax.Array) -> jax.Array:
     """Sums of `[G, B, H, W, C]` over everything but groups and channels, as `[G, 1, 1, 1, C]`.
 
-    In two steps, the second a matrix product: as one sum, XLA's CPU code walks through all memory
-    once for each channel, 20 times slower.
+    In two steps, the second a matrix product: XLA's CPU code for one sum over all rows reads one
+    channel at a time, 20 times slower.
     """
     groups, channels = x.shape[0], x.shape[-1]
     rows = x.sum(3).reshape(-1, channels)
@@ -52,7 +52,7 @@ def channel_sums(x: jax.Array) -> jax.Array:
 
 @jax.custom_vjp
 def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
-    """Adds `[C]` to `[B, H, W, C]`; the gradient takes `channel_sums`."""
+    """Adds `[C]` to `[B, H, W, C]`; its gradient uses `channel_sums`."""
     return x + bias
 
 
@@ -68,7 +68,7 @@ add_bias.defvjp(_add_bias_forward, _add_bias_backward)
 
 
 class Normalized(NamedTuple):
-    """What `normalize` gives.
+    """Result of `normalize`.
 
     Attributes:
       y: `[G, B, H, W, C]`.
@@ -85,11 +85,11 @@ class Normalized(NamedTuple):
 def normalize(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> Normalized:
     """Normalises each group of a batch by its own statistics (Ioffe and Szegedy, 2015).
 
-    The gradient is written out, so that it keeps `x` alone and takes two sums: left to itself it
-    keeps the differences in float32 and takes five.
+    The gradient is written out, to store only `x` and take two sums; autodiff stores the
+    differences in float32 and takes five.
 
     Args:
-      x: `[G, B, H, W, C]`, of any floating type; computed in that of `scale`.
+      x: `[G, B, H, W, C]`, of any floating type; the arithmetic is in that of `scale`.
       scale: `[C]`.
       bias: `[C]`.
       epsilon: added to the variance.
@@ -100,25 +100,25 @@ def normalize(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -
 def _normalize_forward(
     x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
 ) -> tuple[Normalized, tuple[jax.Array, ...]]:
-    wide = x.astype(scale.dtype)
+    x_float32 = x.astype(scale.dtype)
     count = x[0, ..., 0].size
-    mean = channel_sums(wide) / count
+    mean = channel_sums(x_float32) / count
     # The difference first, then the square: E[x^2] - E[x]^2 cancels in float32.
-    var = channel_sums((wide - mean) ** 2) / count
-    deviation = jnp.sqrt(var + epsilon)
-    y = (wide - mean) * scale / deviation + bias
-    return Normalized(y.astype(x.dtype), mean, var), (x, mean, deviation, scale)
+    var = channel_sums((x_float32 - mean) ** 2) / count
+    std = jnp.sqrt(var + epsilon)
+    y = (x_float32 - mean) * scale / std + bias
+    return Normalized(y.astype(x.dtype), mean, var), (x, mean, std, scale)
 
 
 def _normalize_backward(
-    _: float, kept: tuple[jax.Array, ...], gradients: Normalized
+    _: float, residuals: tuple[jax.Array, ...], gradients: Normalized
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    x, mean, deviation, scale = kept
+    x, mean, std, scale = residuals
     dy = gradients.y.astype(scale.dtype)
-    standard = (x.astype(scale.dtype) - mean) / deviation
+    normalized = (x.astype(scale.dtype) - mean) / std
     count = x[0, ..., 0].size
-    d_bias, d_scale = channel_sums(dy), channel_sums(dy * standard)
-    dx = scale * (dy - (d_bias + standard * d_scale) / count) / deviation
+    d_bias, d_scale = channel_sums(dy), channel_sums(dy * normalized)
+    dx = scale * (dy - (d_bias + normalized * d_scale) / count) / std
     return dx.astype(x.dtype), d_scale.sum((0, 1, 2, 3)), d_bias.sum((0, 1, 2, 3))
 
 
@@ -134,8 +134,8 @@ class Conv(nn.Module):
       stride: 1 or 2.
       padding: zeros on each side.
       use_bias: adds a bias.
-      inputs: channels of the input that count; those after them are zeros. None: all do.
-      lanes: zeros fill the output's channels up to a multiple of it.
+      inputs: channels of the input before its padding with zeros; None without padding.
+      channel_multiple: the output's channels are padded with zeros to a multiple of it.
       dtype: of the arithmetic; the parameters are at least float32.
     """
 
@@ -145,21 +145,23 @@ class Conv(nn.Module):
     padding: int = 1
     use_bias: bool = False
     inputs: int | None = None
-    lanes: int = 1
+    channel_multiple: int = 1
     dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps `[B, H, W, I]` to `[B, H / stride, W / stride, features]`, and zeros to `lanes`.
+        """Maps `[B, H, W, I]` to `[B, H / stride, W / stride, features]`, with padded channels.
 
-        7 x 7 with stride 1 wants sides that are multiples of 4, 4 x 4 with stride 2 even ones.
+        7 x 7 with stride 1 needs sides that are multiples of 4, 4 x 4 with stride 2 even ones.
         """
         inputs = self.inputs or x.shape[-1]
         init = uniform_fan_in(inputs * self.size**2)
         param_dtype = at_least_float32(self.dtype)
         shape = (self.size, self.size, inputs, self.features)
         kernel = self.param("kernel", init, shape, param_dtype).astype(self.dtype)
-        kernel = fill(fill(kernel, 2, x.shape[-1]), 3, up_to(self.features, self.lanes))
+        kernel = pad_end(
+            pad_end(kernel, 2, x.shape[-1]), 3, round_up(self.features, self.channel_multiple)
+        )
         x = x.astype(self.dtype)
         form = (self.size, self.stride, self.padding)
         if form == (7, 1, 3):
@@ -170,7 +172,7 @@ class Conv(nn.Module):
             y = convolve(x, kernel, self.padding, self.stride)
         if self.use_bias:
             bias = self.param("bias", init, (self.features,), param_dtype)
-            y = add_bias(y, fill(bias.astype(self.dtype), 0, y.shape[-1]))
+            y = add_bias(y, pad_end(bias.astype(self.dtype), 0, y.shape[-1]))
         return y
 
 
@@ -180,34 +182,36 @@ class ConvTranspose(nn.Module):
     Attributes:
       features: output channels.
       inputs: see `Conv`.
-      lanes: see `Conv`.
+      channel_multiple: see `Conv`.
       dtype: of the arithmetic; the parameters are at least float32.
     """
 
     features: int
     inputs: int | None = None
-    lanes: int = 1
+    channel_multiple: int = 1
     dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps `[B, h, w, I]` to `[B, 2h, 2w, features]`, and zeros to `lanes`."""
-        # PyTorch takes the fan of a transposed kernel over its outputs.
+        """Maps `[B, h, w, I]` to `[B, 2h, 2w, features]`, with padded channels."""
+        # PyTorch computes the fan-in of a transposed kernel from its outputs.
         init = uniform_fan_in(self.features * 16)
         shape = (4, 4, self.inputs or x.shape[-1], self.features)
         kernel = self.param("kernel", init, shape, at_least_float32(self.dtype)).astype(self.dtype)
-        kernel = fill(fill(kernel, 2, x.shape[-1]), 3, up_to(self.features, self.lanes))
+        kernel = pad_end(
+            pad_end(kernel, 2, x.shape[-1]), 3, round_up(self.features, self.channel_multiple)
+        )
         return convolve_transposed(x.astype(self.dtype), kernel)
 
 
 class BatchNorm(nn.Module):
-    """Batch norm whose batch may hold several calls, each with statistics of its own.
+    """Batch norm over groups of the batch, each with its own statistics.
 
     Attributes:
       use_running_average: normalise by the running statistics instead of the batch's.
       updates: the order in which the groups of the batch update the running statistics; the batch
-        is cut into `max(updates) + 1` equal groups. `(0,)` is plain batch norm; `(0, 0, 1)` is two
-        calls' statistics, of which the first counts twice.
+        is split into `max(updates) + 1` equal groups. `(0,)` is plain batch norm; `(0, 0, 1)` has
+        two groups, of which the first updates twice.
       momentum: share of the running statistics that an update keeps.
       epsilon: added to the variance.
       inputs: see `Conv`.
@@ -228,12 +232,13 @@ class BatchNorm(nn.Module):
         dtype = at_least_float32(self.dtype)
         scale = self.param("scale", nn.initializers.ones, (channels,), dtype)
         bias = self.param("bias", nn.initializers.zeros, (channels,), dtype)
-        # A scale and a bias of 0 leave the channels that are zeros what they are.
-        scale, bias = fill(scale, 0, x.shape[-1]), fill(bias, 0, x.shape[-1])
+        # With scale and bias 0, padded channels stay 0.
+        scale, bias = pad_end(scale, 0, x.shape[-1]), pad_end(bias, 0, x.shape[-1])
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), dtype)
         running_var = self.variable("batch_stats", "var", jnp.ones, (channels,), dtype)
         if self.use_running_average:
-            mean, var = (fill(stat.value, 0, x.shape[-1]) for stat in (running_mean, running_var))
+            stats = (running_mean.value, running_var.value)
+            mean, var = (pad_end(stat, 0, x.shape[-1]) for stat in stats)
             factor = scale * jax.lax.rsqrt(var + self.epsilon)
             y = x.astype(dtype) * factor + (bias - mean * factor)
             return y.astype(self.dtype)

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from landmarks_jax.models.convolutions import convolve
 from landmarks_jax.models.layers import Dtype
 
-# Convolutions of each block and their width; a 2 x 2 max-pool stands before all blocks but the 1st.
+# Convolutions of each block and their width; a 2 x 2 max-pool precedes every block but the first.
 BLOCKS = {
     "vgg16": ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512)),
     "vgg19": ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512)),
@@ -24,7 +24,7 @@ TAPS = {network: tuple(f"relu{layer}" for layer in layers) for network, layers i
 
 
 def build(config: ConfigDict) -> "Vgg":
-    """Makes the perceptual network of a configuration."""
+    """Builds the perceptual network of a configuration."""
     perceptual = config.perceptual
     return Vgg(perceptual.network, tuple(perceptual.taps), jnp.dtype(config.compute_dtype))
 
@@ -37,7 +37,7 @@ def max_pool(x: jax.Array) -> jax.Array:
 
 
 class Vgg(nn.Module):
-    """Features of images at the taps asked for.
+    """Features of images at the requested taps.
 
     The parameters are read from a file (`landmarks_jax.weights.vgg_weights`) and never trained.
 

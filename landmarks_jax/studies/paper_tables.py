@@ -198,7 +198,7 @@ def _notes(runs: CellRuns) -> list[str]:
     sentences.append(
         f"The cells' base is `{base}`; it trains on views of the {config.data.crop} crop."
     )
-    if terms := losses.terms_beside_the_paper(config):
+    if terms := losses.terms_not_in_paper(config):
         sentences.append(f"The loss has terms that the paper does not have: {terms}.")
     if config.perceptual.balance:
         sentences.append("The taps' losses are balanced, which the paper does not do.")

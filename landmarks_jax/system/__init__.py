@@ -1,1 +1,1 @@
-"""What every room needs: errors, files, caches, signals, threads, compiler options."""
+"""Shared by all packages: errors, files, caches, signals, threads, tables, figures."""

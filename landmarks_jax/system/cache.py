@@ -1,28 +1,28 @@
-"""What is kept between runs, in the user's cache folder."""
+"""The user's cache folder, and JAX's compilation cache in it."""
 
 import contextlib
 import os
 from pathlib import Path
 
-# JAX's own variable: where it keeps what it compiled.
+# JAX's environment variable for the folder of its compilation cache.
 COMPILATIONS = "JAX_COMPILATION_CACHE_DIR"
 
 
 def folder() -> Path:
-    """Where things are kept: `$XDG_CACHE_HOME/landmarks_jax`, or below `~/.cache`."""
+    """The cache folder: `$XDG_CACHE_HOME/landmarks_jax`, or `~/.cache/landmarks_jax`."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     return Path(base) / "landmarks_jax"
 
 
-def keep_compilations() -> None:
-    """Has JAX keep what it compiles, unless the user named a place, or none, by its variable.
+def enable_compilation_cache() -> None:
+    """Sets the folder of JAX's compilation cache, unless the user has set or disabled it.
 
-    Call it before JAX is imported: it reads the variable then.
+    Call it before importing JAX, which reads the environment variable then.
     """
     if COMPILATIONS in os.environ:
         return
-    place = folder() / "compilations"
+    compilations = folder() / "compilations"
     with contextlib.suppress(OSError):
-        place.mkdir(parents=True, exist_ok=True)
-    if os.access(place, os.W_OK):  # JAX would warn of every compilation that it cannot keep
-        os.environ[COMPILATIONS] = str(place)
+        compilations.mkdir(parents=True, exist_ok=True)
+    if os.access(compilations, os.W_OK):  # JAX would warn of every compilation it cannot write
+        os.environ[COMPILATIONS] = str(compilations)

@@ -21,7 +21,7 @@ def compiler_options() -> dict[str, Any]:
     """The options for the default device, as `jax.jit` and `Lowered.compile` take them.
 
     Options that the installed compiler does not accept are left out; each is tried once per
-    process, on a constant. What they bring: docs/performance.md.
+    process, on a constant. For their effect see docs/performance.md.
     """
     options = _OPTIONS.get(jax.default_backend(), {})
     return {name: value for name, value in options.items() if _is_accepted(name, value)}

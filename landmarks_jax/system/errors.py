@@ -1,6 +1,6 @@
-"""Errors a user can act on: the message says what is wrong, where, and what to do.
+"""Errors that the user can act on: messages say what is wrong, where, and what to do.
 
-The entry points print the message alone, on one line, and exit with the error's code.
+The commands print only the message, on one line, and exit with the error's code.
 """
 
 import sys
@@ -9,10 +9,10 @@ from typing import Any
 
 
 class UserError(Exception):
-    """What is wrong, where, and what to do about it, in one line.
+    """An error that the user can act on; its message is one line.
 
     Attributes:
-      exit_code: with which an entry point ends.
+      exit_code: exit code of the command.
     """
 
     exit_code = 2
@@ -23,12 +23,12 @@ class ConfigError(UserError):
 
 
 def wrong_field(config: Mapping[str, Any], field: str, rule: str) -> ConfigError:
-    """The error of a field that cannot work.
+    """Makes the error for a field whose value cannot work.
 
     Args:
       config: the whole configuration.
       field: such as "views.size".
-      rule: what the field must be, such as "a multiple of 4".
+      rule: what the value must be, such as "a multiple of 4".
     """
     value: Any = config
     for part in field.split("."):
@@ -49,21 +49,21 @@ class WorkdirError(UserError):
 
 
 class LostError(UserError):
-    """Another process of the run is gone; the same command goes on. 75 is sysexits' "try again"."""
+    """Another process of the run is lost; rerun the command to continue. 75: EX_TEMPFAIL."""
 
     exit_code = 75
 
 
 def reason(error: BaseException) -> str:
-    """Why something failed, in at most 200 characters on one line, to stand inside a message.
+    """Why something failed, in at most 200 characters on one line, to be part of a message.
 
-    The operating system's own words where there are any, otherwise the exception's message, or its
-    class where it has none.
+    The operating system's text if there is one, otherwise the exception's message, or its class if
+    the message is empty.
     """
     text = getattr(error, "strerror", None) or str(error)
     return " ".join(text.split())[:200] or type(error).__name__
 
 
-def tell(message: str) -> None:
+def print_error(message: str) -> None:
     """Prints an error's message on standard error, on one line."""
     print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)

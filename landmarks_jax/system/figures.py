@@ -1,4 +1,4 @@
-"""Pages of views with points drawn on them. Figures are objects: no pyplot, no global state."""
+"""Pages of views with points drawn on them, without pyplot and its global state."""
 
 import math
 import textwrap
@@ -35,8 +35,8 @@ def landmark_page(
 ) -> Figure:
     """A page of views with their discovered points, like Fig. 2 of the paper.
 
-    With `predicted` or `labels`, the same views stand again below each row, with the regressed
-    points (crosses) and the labelled ones (circles).
+    With `predicted` or `labels`, each row is repeated below with the regressed points (crosses) and
+    the labelled ones (circles).
 
     Args:
       views: uint8 `[N, S, S, 3]`.
@@ -209,7 +209,7 @@ def _swatch_places(count: int, width: int, top: int) -> np.ndarray:
 
 
 def _draw_legend(axes: Axes, swatches: np.ndarray, width: int, with_labels: bool) -> None:
-    """Draws the landmarks' numbers and colours, and below them what crosses and circles are."""
+    """Draws the landmarks' numbers and colours, and below them what crosses and circles mean."""
     colors = landmark_colors(len(swatches))
     _mark(axes, swatches, s=45, c=colors, edgecolors="black", linewidths=0.6)
     for index, (x, y) in enumerate(swatches):

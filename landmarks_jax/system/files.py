@@ -89,7 +89,7 @@ def new_folder(target: Path) -> Iterator[Path]:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:
-        raise DataError(f"{target}: cannot be written ({error})") from error
+        raise DataError(f"{target}: cannot be written ({reason(error)})") from error
 
 
 @contextlib.contextmanager
@@ -115,7 +115,7 @@ def resumable_folder(target: Path) -> Iterator[Path]:
             folder.rename(target)
             _sync(target.parent)
     except OSError as error:
-        raise DataError(f"{target}: cannot be written ({error})") from error
+        raise DataError(f"{target}: cannot be written ({reason(error)})") from error
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Threads over many items, in order, with a report of progress."""
+"""Calls a function on many items in threads, in order, with progress reports."""
 
 import collections
 import concurrent.futures
@@ -31,8 +31,8 @@ def with_progress(
 
     Args:
       items: the items.
-      total: their number with those done before, or None if unknown.
-      what: what is done, for the report.
+      total: their number, including those done before, or None if unknown.
+      what: the task, for the report.
       unit: the name of an item.
       before: how many were done before.
     """
@@ -83,5 +83,5 @@ def in_order(
 def ordered_map(
     function: Callable[[T], R], items: Sequence[T], what: str, before: int = 0
 ) -> Iterator[R]:
-    """`in_order` with a report of progress; `before` items were done before."""
+    """`in_order` with a progress report; `before` items were done before."""
     return with_progress(in_order(function, items), before + len(items), what, before=before)

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: remembered, so that work ends at a good place."""
+"""Deferred SIGTERM and Ctrl-C, so that a loop can save before it ends."""
 
 import signal
 import threading
@@ -12,7 +12,7 @@ class Interrupt:
     A second one raises `KeyboardInterrupt` wherever the loop is.
 
     Attributes:
-      signal: the number of the signal that came, None before.
+      signal: the number of the signal that was received, or None.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""A table as Markdown, CSV and LaTeX. The one place that knows their syntax."""
+"""Tables as Markdown, CSV and LaTeX."""
 
 import csv
 import io
@@ -19,14 +19,14 @@ _LATEX = {
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as text, with what stands above and below them.
+    """A table of text cells, with a title and notes.
 
     Attributes:
       header: N column titles. In LaTeX a comma starts a new line, which keeps columns narrow.
       rows: N cells each.
       title: above the table, or "".
       notes: sentences below it; empty ones are left out.
-      labels: how many leading columns are text; LaTeX aligns them left and the others right.
+      labels: number of leading text columns; LaTeX aligns them left and the others right.
     """
 
     header: Sequence[str]
@@ -36,10 +36,10 @@ class Table:
     labels: int = 1
 
     def __post_init__(self) -> None:
-        """Refuses rows that do not fit the header."""
+        """Checks that the rows fit the header."""
         for row in self.rows:
             if len(row) != len(self.header):
-                raise ValueError(f"{self.title}: row {row} has not {len(self.header)} cells")
+                raise ValueError(f"{self.title}: row {row} does not have {len(self.header)} cells")
 
     def to_markdown(self, level: int = 3) -> str:
         """The table under a heading of the given level, each note a paragraph."""
@@ -71,7 +71,7 @@ class Table:
 
 
 def to_csv(fields: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows by field name as CSV with a header; a field that a row lacks, or that is None, is empty.
+    """Rows by field name as CSV with a header; missing fields and None are empty.
 
     Raises:
       ValueError: a row has a field that is not among `fields`.

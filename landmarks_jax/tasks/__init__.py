@@ -1,13 +1,11 @@
-"""What a run trains: landmarks without labels, or joints with labels for a core."""
+"""Training tasks: unsupervised landmarks, and supervised pose to pretrain the detector."""
 
 from ml_collections import ConfigDict
 
 from landmarks_jax.tasks import landmarks, pose
 from landmarks_jax.tasks.task import Task
 
-_LANDMARKS: Task = landmarks
-_POSE: Task = pose
-TASKS = {"landmarks": _LANDMARKS, "pose": _POSE}
+TASKS: dict[str, Task] = {"landmarks": landmarks, "pose": pose}
 
 
 def task_of(config: ConfigDict) -> Task:

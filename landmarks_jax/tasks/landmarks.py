@@ -22,7 +22,7 @@ build_networks = objective.build_networks
 
 
 class Drawn(NamedTuple):
-    """What chance decides in one step.
+    """The random draws of one step.
 
     Attributes:
       pair: the views `x` and `x'`.
@@ -34,7 +34,7 @@ class Drawn(NamedTuple):
 
 
 def check(config: ConfigDict) -> None:
-    """Raises ConfigError where the generator or the loss cannot work."""
+    """Raises ConfigError for fields that the generator or the loss cannot work with."""
     size = config.views.size
     if size % generator.STRIDE:
         rule = f"a multiple of {generator.STRIDE}, the generator's stride"
@@ -56,7 +56,7 @@ def check(config: ConfigDict) -> None:
 
 
 def check_photos(num_points: int, summary: str) -> None:
-    """Any photos do; the box crop checks its points itself."""
+    """Accepts all photos; the box crop checks its points itself."""
 
 
 def describe(config: ConfigDict) -> str:
@@ -134,7 +134,7 @@ def loss(
 def perceptual_losses(
     networks: Networks, frozen: Frozen, made: Reconstruction
 ) -> dict[str, jax.Array]:
-    """Eq. 6 tap by tap, on images normalised as the perceptual network wants them."""
+    """Eq. 6 tap by tap, on images normalised for the perceptual network."""
     vgg: Any = networks.vgg
 
     def features(images: jax.Array) -> dict[str, jax.Array]:
@@ -149,19 +149,19 @@ def perceptual_losses(
 def running_means(
     means: dict[str, jax.Array], values: dict[str, jax.Array], step: jax.Array, decay: float
 ) -> dict[str, jax.Array]:
-    """Moves each mean towards its value; the first step sets it. No gradient flows through."""
-    kept = jnp.where(step == 0, 0.0, decay)
+    """Exponential moving averages; the first step sets them. No gradient flows through them."""
+    weight = jnp.where(step == 0, 0.0, decay)
     return {
-        name: jax.lax.stop_gradient(kept * means[name] + (1.0 - kept) * values[name])
+        name: jax.lax.stop_gradient(weight * means[name] + (1.0 - weight) * values[name])
         for name in means
     }
 
 
 def panels(drawn: Drawn, made: Reconstruction) -> tuple[Panel, ...]:
-    """Both views with their landmarks, then the images made of them, direction by direction."""
-    here, there = jnp.split(made.landmarks, 2)
+    """Both views with their landmarks, then the generated images, direction by direction."""
+    landmarks = jnp.split(made.landmarks, 2)
     first, second = drawn.pair
-    columns = [Panel("x", first.images, here), Panel("x'", second.images, there)]
+    columns = [Panel("x", first.images, landmarks[0]), Panel("x'", second.images, landmarks[1])]
     if made.intermediate is not None:
         intermediate = jnp.split(made.intermediate, made.directions)
         columns += map(Panel, ("I_a", "I_a'"), intermediate)

@@ -1,8 +1,8 @@
-"""Human pose with labels, to pretrain the detector.
+"""Supervised human pose, to pretrain the detector.
 
 The detector's score maps are trained to be Gaussian maps of the joints. The points of a photo are
 those of `data.sources.mpii`: the joints, NaN where they are not annotated, then two corners of the
-head's box, which give the unit of PCKh.
+head's box, which define the unit of PCKh.
 """
 
 from typing import Any, NamedTuple
@@ -39,17 +39,17 @@ class Drawn(NamedTuple):
 
 
 def check(config: ConfigDict) -> None:
-    """Raises ConfigError for a source, a crop or networks that joints cannot be trained with."""
+    """Raises ConfigError for fields that do not fit the task."""
     if config.data.source not in ("mpii", "prepared"):
-        rule = "mpii, or prepared from it, where joints are trained"
+        rule = "mpii, or prepared from it, to train pose"
         raise wrong_field(config, "data.source", rule)
     if config.model.num_landmarks != NUM_JOINTS:
         raise wrong_field(config, "model.num_landmarks", f"{NUM_JOINTS}, MPII's joints")
     if config.data.crop != "center":
-        rule = "center where joints are trained: people are cropped already"
+        rule = "center to train pose: people are cropped already"
         raise wrong_field(config, "data.crop", rule)
     if config.perceptual.weights:
-        raise wrong_field(config, "perceptual.weights", "'' where joints are trained")
+        raise wrong_field(config, "perceptual.weights", "'' to train pose")
 
 
 def check_photos(num_points: int, summary: str) -> None:
@@ -68,7 +68,7 @@ def describe(config: ConfigDict) -> str:
 
 
 def build_networks(config: ConfigDict) -> Networks:
-    """Makes the detector; joints need no reconstruction."""
+    """Builds the detector alone: nothing is reconstructed."""
     return Networks(detectors.build_detector(config), None, None)
 
 
@@ -106,7 +106,7 @@ def heatmap_loss(scores: jax.Array, joints: jax.Array, sigma: float) -> jax.Arra
       sigma: of the Gaussian maps, in cells.
 
     Returns:
-      The mean over the cells of all maps that count; 0 where there is none.
+      The mean over the cells of all maps that count; 0 without any.
     """
     seen = inside(joints)
     places = jnp.where(seen[..., None], joints, 0.0)
@@ -116,16 +116,16 @@ def heatmap_loss(scores: jax.Array, joints: jax.Array, sigma: float) -> jax.Arra
     return maps.sum() / jnp.maximum(seen.sum(), 1)
 
 
-def pckh(found: jax.Array, joints: jax.Array, head_sizes: jax.Array) -> jax.Array:
-    """PCKh@0.5 of a batch: the share of the joints in view that are found, in per cent.
+def pckh(predicted: jax.Array, joints: jax.Array, head_sizes: jax.Array) -> jax.Array:
+    """PCKh@0.5 of a batch: the share of the joints in view that are found, in percent.
 
     Args:
-      found: `[B, J, 2]`.
+      predicted: `[B, J, 2]`.
       joints: `[B, J, 2]`, NaN where not annotated.
       head_sizes: `[B]`, in the same unit.
     """
     seen = inside(joints)
-    near = jnp.linalg.norm(found - joints, axis=-1) <= FOUND_WITHIN * head_sizes[:, None]
+    near = jnp.linalg.norm(predicted - joints, axis=-1) <= FOUND_WITHIN * head_sizes[:, None]
     return 100.0 * (near & seen).sum() / jnp.maximum(seen.sum(), 1)
 
 
@@ -138,7 +138,7 @@ def loss(
     config: ConfigDict,
     networks: Networks,
 ) -> tuple[jax.Array, Outcome]:
-    """The heat map loss; see `Task.loss`. `made` holds the joints found, `[B, 16, 2]`."""
+    """The heat map loss; see `Task.loss`. `made` holds the predicted joints, `[B, 16, 2]`."""
     variables = {
         "params": adaptation.fold(params["detector"], frozen.core),
         "batch_stats": state.batch_stats["detector"],
@@ -148,11 +148,11 @@ def loss(
         variables, drawn.images, use_running_average=False, mutable=["batch_stats"]
     )
     value = heatmap_loss(scores, drawn.joints, config.model.sigma)
-    found = keypoints.peaks(scores)
-    metrics = {"loss": value, "pckh": pckh(found, drawn.joints, drawn.head_sizes)}
-    return value, Outcome(metrics, {"detector": new["batch_stats"]}, state.tap_means, found)
+    predicted = keypoints.peaks(scores)
+    metrics = {"loss": value, "pckh": pckh(predicted, drawn.joints, drawn.head_sizes)}
+    return value, Outcome(metrics, {"detector": new["batch_stats"]}, state.tap_means, predicted)
 
 
 def panels(drawn: Drawn, made: jax.Array) -> tuple[Panel, ...]:
-    """The views with the joints found, and with the labelled ones."""
-    return Panel("found", drawn.images, made), Panel("labelled", drawn.images, drawn.joints)
+    """The views with the predicted joints, and with the labelled ones."""
+    return Panel("predicted", drawn.images, made), Panel("labelled", drawn.images, drawn.joints)

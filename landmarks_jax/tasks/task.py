@@ -1,4 +1,4 @@
-"""What a training task offers: networks, a step's draw, its loss and metrics, panels to look at."""
+"""The interface of a training task: networks, random draws, loss and metrics, previews."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
@@ -13,13 +13,13 @@ from landmarks_jax.objective import Networks
 
 
 class Frozen(NamedTuple):
-    """What a step reads and never changes.
+    """Inputs of a step that training does not change.
 
     Attributes:
       key: typed random key of the run.
       vgg: parameters of the perceptual network, empty without one.
       mean: `[3]` subtracted from images in [0, 1] before the perceptual network.
-      std: `[3]` divided by after it.
+      std: `[3]` then divided by.
       core: the frozen kernels of an adapted detector, empty otherwise; see `adaptation`.
     """
 
@@ -31,13 +31,13 @@ class Frozen(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a loss gives beside its value.
+    """Results of a loss besides its value.
 
     Attributes:
-      metrics: scalars by name; their names are those of the log.
+      metrics: scalars, by their names in the log.
       batch_stats: the new running statistics.
       tap_means: the new running means of the taps' losses.
-      made: what `panels` shows.
+      made: reconstructions or joints, for `panels`.
     """
 
     metrics: dict[str, jax.Array]
@@ -62,12 +62,12 @@ class Panel:
 
 
 class Task(Protocol):
-    """What the module of a task offers.
+    """The interface of a task's module.
 
     Attributes:
       NETWORKS: names of the networks that train, the keys of `params`.
       NEEDS_POINTS: whether the loss compares with the points that come with the photos.
-      SCRATCH_NOTE: what the log adds where a run starts from scratch.
+      SCRATCH_NOTE: added to the log of a run that starts from scratch.
     """
 
     NETWORKS: tuple[str, ...]
@@ -84,7 +84,7 @@ class Task(Protocol):
         """What a run was trained on, in a sentence for tables and the log."""
 
     def build_networks(self, config: ConfigDict) -> Networks:
-        """Makes the modules of a configuration."""
+        """Builds the modules of a configuration."""
 
     def draw(
         self,
@@ -96,7 +96,7 @@ class Task(Protocol):
         config: ConfigDict,
         microbatch: ArrayLike | None = None,
     ) -> Any:
-        """Draws what a step sees; (seed, step, row of the global batch) alone decide.
+        """Draws the views of a step as a function of (seed, step, row of the global batch).
 
         Args:
           key: of the run.
@@ -104,8 +104,8 @@ class Task(Protocol):
           canvases: `[B, C, C, 3]` uint8.
           points: `[B, P, 2]`, normalised to the canvas, or None.
           config: the whole configuration.
-          microbatch: the number of the micro-batch that the canvases are, as
-            `accumulation.split` cuts them; None is the whole batch.
+          microbatch: number of the micro-batch, as cut by `accumulation.split`; None for the
+            whole batch.
         """
 
     def loss(
@@ -122,15 +122,15 @@ class Task(Protocol):
 
         Args:
           params: of the networks that train, by name.
-          state: the `TrainState` before the step, whose own `params` are not read.
-          drawn: as `draw` gives it.
+          state: the `TrainState` before the step; its `params` are not used.
+          drawn: the result of `draw`.
           frozen: random key, perceptual network and core.
           config: the whole configuration.
           networks: the modules.
         """
 
     def panels(self, drawn: Any, made: Any) -> tuple[Panel, ...]:
-        """What to show of a batch: as it was drawn, and `Outcome.made`."""
+        """The preview of a batch, from the result of `draw` and from `Outcome.made`."""
 
 
 def row_keys(
@@ -150,7 +150,7 @@ def row_keys(
       step: the absolute step.
       size: rows.
       config: the whole configuration, with `train.accumulate`.
-      microbatch: its number; None is the whole batch.
+      microbatch: its number; None for the whole batch.
     """
     rows = jnp.arange(size)
     if microbatch is not None:

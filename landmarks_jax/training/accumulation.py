@@ -1,4 +1,4 @@
-"""Gradient accumulation: a step in micro-batches, where a device cannot hold its whole share.
+"""Gradient accumulation: a step in micro-batches, for devices that cannot hold their whole share.
 
 Micro-batch i of n is rows i, i + n, i + 2n ... of the batch, so that no row leaves its device. Each
 has batch norm statistics, and auxiliary photos, of its own; the views of a row do not depend on n.
@@ -20,7 +20,7 @@ class Gradient(NamedTuple):
     """The gradient of a batch or a micro-batch.
 
     Attributes:
-      gradients: as the parameters.
+      gradients: a tree like the parameters.
       metrics: scalars by name.
       batch_stats: the running statistics after it.
       tap_means: the running means of the taps after it.
@@ -49,7 +49,7 @@ def accumulate(
     points: jax.Array | None,
     count: int,
 ) -> Gradient:
-    """Means of gradients and metrics over the micro-batches, and the last running values.
+    """Means of gradients and metrics over the micro-batches, and the final running values.
 
     Args:
       gradient: `(state, canvases, points, microbatch) -> Gradient`.

@@ -1,7 +1,7 @@
 """The photos of a step on the devices: streamed batch by batch, or resident and gathered.
 
 Either way the loop passes one item of an iterator to each step, which gathers the same batch from
-it: the rows that (seed, step) decide.
+it: the rows that (seed, step) determines.
 """
 
 import itertools
@@ -33,7 +33,7 @@ class Batch(NamedTuple):
 
     Attributes:
       canvases: `[B, C, C, 3]` uint8.
-      points: `[B, P, 2]` float32, normalised to the canvas; None where no step uses them.
+      points: `[B, P, 2]` float32, normalised to the canvas; None if steps do not use them.
     """
 
     canvases: jax.Array

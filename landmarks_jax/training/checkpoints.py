@@ -29,14 +29,14 @@ class Restored(NamedTuple):
 
 
 class Checkpoints:
-    """Saves and restores the states of one run; a context that ends once the last save has.
+    """Saves and restores the states of one run; a context manager that waits for the last save.
 
     Several processes of a run open it together, and save and restore at the same steps, in a folder
     that they share.
     """
 
     def __init__(self, workdir: Path, *, read_only: bool = False) -> None:
-        """Opens the checkpoints; `read_only` is for one process alone, and creates no folder."""
+        """Opens the checkpoints; `read_only` is for a single process, and creates no folder."""
         self._folder = (workdir / run_folder.CHECKPOINTS).absolute()
         processes = ocp.options.MultiprocessingOptions()
         if read_only:
@@ -105,7 +105,7 @@ class Checkpoints:
         except Exception as error:  # Orbax and its storage have no common class
             raise WorkdirError(
                 f"{self.path(step)}: the checkpoint is damaged ({reason(error)}); "
-                "remove that folder to continue from the checkpoint before"
+                "remove that folder to continue from the previous checkpoint"
             ) from error
 
 

@@ -1,8 +1,8 @@
-"""Agreement between the processes of one run, so that all do the same.
+"""Coordinates the processes of one run, so that all take the same decisions.
 
 Every process must run the same programs in the same order, because a computation on the devices of
-all waits until all have started it. So whatever one process alone knows (an error, a signal, the
-time) is shared before a decision depends on it. With a single process these functions do nothing.
+all waits until all have started it. So what only one process knows (an error, a signal, the time)
+is shared before a decision depends on it. With a single process these functions do nothing.
 """
 
 import contextlib
@@ -18,14 +18,14 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from landmarks_jax.system.errors import ConfigError, UserError, WorkdirError
+from landmarks_jax.system.errors import ConfigError, DataError, UserError, WorkdirError
 from landmarks_jax.system.files import sha256_of
 from landmarks_jax.training import sharding
 from landmarks_jax.training.distributed import is_one_of_several
 from landmarks_jax.training.reports import fetch
 
-# How long a file written by one process may take to appear in another: network storage caches for a
-# while that a file is missing.
+# How long a file written by one process may take to appear in another: network storage may cache
+# for a while that it is missing.
 SHARED_SECONDS = 60.0
 _MESSAGE_BYTES = 1024
 
@@ -123,7 +123,7 @@ def check_shared(path: Path) -> None:
 def _digest(path: Path) -> str:
     try:
         return sha256_of(path)
-    except OSError:
+    except DataError:
         return "missing"
 
 
@@ -131,11 +131,11 @@ class Stopping:
     """Lets all processes stop after the same step.
 
     Each queues its request on the devices behind a step and reads the largest of all some steps
-    later, when it is ready anyway: no process waits, and all read it after the same step.
+    later, when it is ready: no process waits, and all read it after the same step.
     """
 
     def __init__(self, mesh: Mesh, delay: int) -> None:
-        """Takes the devices, and how many steps later a request is read."""
+        """Takes the devices, and the number of steps after which a request is read."""
         self._mesh = mesh
         self._delay = delay
         self._largest = jax.jit(jnp.max, out_shardings=sharding.replicated(mesh))

@@ -1,4 +1,4 @@
-"""Several processes that train one run: how they join, and how they end if one is lost."""
+"""Joins the processes of one run, and ends them if one is lost."""
 
 import contextlib
 import ctypes
@@ -14,10 +14,10 @@ from typing import NoReturn
 
 import jax
 
-from landmarks_jax.system.errors import ConfigError, LostError, UserError, tell
+from landmarks_jax.system.errors import ConfigError, LostError, UserError, print_error
 
-# A process without a sign of life for so long is lost. On CPUs, where its connections break, the
-# others notice at once.
+# A process without a heartbeat for this long is lost. On CPUs the others notice at once, as its
+# connections break.
 HEARTBEAT_SECONDS = 30
 # How long the processes wait for each other at the start and at the end.
 JOIN_SECONDS, LEAVE_SECONDS = 300, 60
@@ -39,7 +39,7 @@ def joined(
     the other processes, which may be gone or waiting for this one.
 
     Args:
-      multihost: whether there are other processes; without, this does nothing.
+      multihost: whether there are other processes; if False, this does nothing.
       coordinator: `host:port` of process 0; None asks the cluster for all three.
       num_processes: how many processes there are.
       process_id: the number of this one.
@@ -54,7 +54,7 @@ def joined(
     if coordinator is not None:
         check_coordinator(coordinator, process_id)
     at = "" if coordinator is None else f" at --coordinator={coordinator}"
-    advice = "start all of them within that time, where they can reach process 0"
+    advice = "start all of them within that time, on machines that can reach process 0"
     with _abort_explained(
         lambda: f"{name}: could not join the others{at} within {JOIN_SECONDS} s; {advice}"
     ):
@@ -72,7 +72,7 @@ def joined(
 
 
 def check_coordinator(coordinator: str, process_id: int | None) -> None:
-    """Refuses an address that JAX would try for minutes, or crash on.
+    """Rejects an address that JAX would try for minutes, or crash on.
 
     Args:
       coordinator: `host:port` of process 0.
@@ -128,7 +128,7 @@ def _join(coordinator: str | None, num_processes: int | None, process_id: int | 
 
 
 def is_one_of_several() -> bool:
-    """Whether there are other processes; initialises no backend."""
+    """Whether there are other processes; does not initialise a backend."""
     return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
@@ -151,7 +151,7 @@ def _lost() -> str:
 def _end(error: BaseException, name: str) -> NoReturn:
     code = 1
     if isinstance(error, UserError):
-        tell(f"{name}: {error}")
+        print_error(f"{name}: {error}")
         code = error.exit_code
     elif isinstance(error, KeyboardInterrupt):
         code = 128 + signal.SIGINT
@@ -196,7 +196,7 @@ def _abort_explained(message: Callable[[], str]) -> Iterator[None]:
 
     def explain(_: int) -> None:
         try:
-            tell(message())
+            print_error(message())
         finally:
             os._exit(LostError.exit_code)
 

@@ -1,4 +1,4 @@
-"""Turns published PyTorch files into a run: its folder, with a checkpoint to score or export."""
+"""Imports published PyTorch files as a run, whose checkpoint can be scored or exported."""
 
 import functools
 from pathlib import Path
@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from landmarks_jax import config as configuration
-from landmarks_jax.models.generator import Generator
+from landmarks_jax.models.generator import STRIDE, Generator
 from landmarks_jax.system import files
 from landmarks_jax.system.errors import WeightsError, WorkdirError
 from landmarks_jax.tasks import task_of
@@ -30,10 +30,10 @@ def import_run(
 
     Args:
       workdir: the folder to create.
-      config: how the networks were trained, as far as known; the files' sizes replace its own.
+      config: how the networks were trained, as far as known; its sizes are replaced by the files'.
       detector: the detector's file.
-      generator: the generator's file. Without one the generator is drawn at random, as at the
-        start of a training; only further training uses it.
+      generator: the generator's file. Without one the generator is initialised at random, as for
+        a new run; only further training uses it.
       core: the file of an adapted detector's frozen weights.
 
     Returns:
@@ -65,7 +65,7 @@ def _sized(config: ConfigDict, read: dict[str, published_networks.Network]) -> C
     if len(set(counts.values())) > 1:
         raise WeightsError(
             f"the detector finds {counts['detector']} landmarks and the generator takes "
-            f"{counts['generator']}: they come from different trainings"
+            f"{counts['generator']}: they come from different runs"
         )
     for network in read.values():
         config.model.update(network.sizes)
@@ -80,8 +80,8 @@ def _notes(detector: Path, generator: Path | None, core: Path | None) -> list[st
     if generator is not None:
         parts.append(f"the generator from {_named(generator)}")
     notes = [
-        f"converted from PyTorch, not trained here: {', '.join(parts)}; the files do not tell how, "
-        "or how long, they were trained"
+        f"converted from PyTorch, not trained here: {', '.join(parts)}; the files do not say "
+        "how, or how long, they were trained"
     ]
     if generator is None:
         notes.append("no generator was converted: the checkpoint's is untrained")
@@ -93,7 +93,7 @@ def _named(path: Path) -> str:
 
 
 def _state(config: ConfigDict, networks: dict[str, Any]) -> states.TrainState:
-    """The state at step 0 with these networks and a fresh optimiser."""
+    """The state at step 0 with these networks and a new optimiser."""
     modules = task_of(config).build_networks(config)
     mesh = sharding.make_mesh(jax.local_devices()[:1])
     like = states.abstract_state(config, modules, mesh)
@@ -105,20 +105,21 @@ def _state(config: ConfigDict, networks: dict[str, Any]) -> states.TrainState:
         values = {name: networks[name][part] for name in leaves}
         return jax.tree.map(lambda leaf, value: np.asarray(value, leaf.dtype), leaves, values)
 
-    kept = {
+    trained = {
         "params": cast("params"),
         "batch_stats": cast("batch_stats"),
         "averaged": cast("params") if like.averaged else {},
         "tap_means": {tap: np.zeros((), leaf.dtype) for tap, leaf in like.tap_means.items()},
         "core": {},
     }
-    return states.restarted_state(config, kept, 0, mesh)
+    return states.state_with_new_optimizer(config, trained, 0, mesh)
 
 
 def _drawn(config: ConfigDict, generator: Generator) -> dict[str, Any]:
-    """A generator's variables at the start of a training."""
+    """A generator's variables as a new run initialises them."""
     side = config.views.size
     images = np.zeros((1, side, side, 3), np.float32)
-    maps = np.zeros((1, side // 4, side // 4, config.model.num_landmarks), np.float32)
+    cells = side // STRIDE
+    maps = np.zeros((1, cells, cells, config.model.num_landmarks), np.float32)
     init = jax.jit(functools.partial(generator.init, use_running_average=True))
     return jax.device_get(init(jax.random.key(config.seed), images, maps))

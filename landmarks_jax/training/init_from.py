@@ -1,4 +1,4 @@
-"""How a run starts: from scratch, or from a core, the detector of another training.
+"""Starts a run from scratch or from a core, the detector of another run.
 
 Everything but the head comes from the core; the head is new, for the run's number of landmarks.
 `finetune` trains all weights; `adapt` freezes the 3 x 3 kernels and trains projections of them
@@ -38,7 +38,7 @@ class Core(NamedTuple):
 
     Attributes:
       variables: `{"params", "batch_stats"}` of the plain detector, NumPy.
-      source: what it was read from, for the record.
+      source: description of where it was read from, for the record.
     """
 
     variables: dict[str, Any]
@@ -49,27 +49,27 @@ class Start(NamedTuple):
     """How a run starts.
 
     Attributes:
-      core: the pretrained detector; None from scratch, and where the run has begun already.
-      record: plain JSON for the run's record: `mode`, and of a core `core`, `source`, `sha256`.
-        The mode `converted` is of networks that `import_published` read from published files.
+      core: the pretrained detector; None from scratch, or if the run has begun already.
+      record: plain JSON for the run's record: `mode`, and with a core `core`, `source`, `sha256`.
+        Mode `converted` stands for networks that `import_published` read.
     """
 
     core: Core | None
     record: dict[str, str]
 
     def notes(self) -> list[str]:
-        """A note for every table of the run; none where it started from scratch."""
+        """Notes for the run's tables; none if it started from scratch."""
         if self.record["mode"] == "scratch":
             return []
         if self.record["mode"] == "converted":
-            return ["trained on from published networks, converted from PyTorch"]
+            return ["continued from published networks, converted from PyTorch"]
         how = {"finetune": "fine-tuned", "adapt": "adapted by projections"}[self.record["mode"]]
         core, source, sha256 = (self.record[name] for name in ("core", "source", "sha256"))
         return [f"{how} from the detector of {core} ({source}; SHA-256 {sha256[:16]})"]
 
 
 def find(config: ConfigDict, workdir: Path, bundle: Bundle | None) -> Start:
-    """How a run starts or started; reads the core of a run that has not begun.
+    """Finds how a run starts or started; reads the core of a run that has not begun.
 
     Args:
       config: the configuration.
@@ -77,23 +77,22 @@ def find(config: ConfigDict, workdir: Path, bundle: Bundle | None) -> Start:
       bundle: the transfer files that the run begins from, if any.
 
     Raises:
-      ConfigError: the core cannot be used, or is not the one that the folder's run began from.
+      ConfigError: the core cannot be used, or is not the one that the run began from.
       WorkdirError: the folder holds converted networks, which have no training to resume.
     """
-    scratch = {"mode": "scratch"}
     if bundle is not None:
         return Start(None, dict(bundle.record.init))
     begun = run_folder.is_run(workdir)
-    before = dict(run_folder.read_record(workdir).init) if begun else None
-    if before is not None and run_folder.newest_step(workdir) is not None:
-        if before["mode"] == "converted":
+    earlier = dict(run_folder.read_record(workdir).init) if begun else None
+    if earlier is not None and run_folder.newest_step(workdir) is not None:
+        if earlier["mode"] == "converted":
             raise WorkdirError(
                 f"{workdir}: holds converted networks, no training to resume; start a new run "
                 f"from their detector: --config.init.mode=finetune --config.init.core={workdir}"
             )
-        return Start(None, before)
+        return Start(None, earlier)
     if config.init.mode == "scratch":
-        return Start(None, scratch)
+        return Start(None, {"mode": "scratch"})
     core = _read(config)
     record = {
         "mode": config.init.mode,
@@ -101,9 +100,9 @@ def find(config: ConfigDict, workdir: Path, bundle: Bundle | None) -> Start:
         "source": core.source,
         "sha256": _digest(core),
     }
-    if before is not None and before.get("sha256") != record["sha256"]:
+    if earlier is not None and earlier.get("sha256") != record["sha256"]:
         raise ConfigError(
-            f"{_field(config)}: has changed since {workdir} was begun; use another --workdir"
+            f"{_field(config)}: has changed since {workdir} was started; use another --workdir"
         )
     return Start(core, record)
 
@@ -159,9 +158,9 @@ def begin(start: Start, config: ConfigDict, state: TrainState, mesh: Mesh) -> Tr
     """The first state of a run.
 
     Args:
-      start: how it starts.
+      start: the result of `find`.
       config: the configuration.
-      state: the state as drawn; with a core its head and the other networks stay.
+      state: the initialised state; with a core its head and the other networks are kept.
       mesh: the devices.
     """
     if start.core is None:
@@ -173,13 +172,13 @@ def begin(start: Start, config: ConfigDict, state: TrainState, mesh: Mesh) -> Tr
         params, frozen = adaptation.split(params)
 
     def from_core(drawn: Any, loaded: Any) -> Any:
-        """The loaded leaves in the structure and types of the drawn ones, which keep the head."""
+        """The loaded leaves, with the head, structure and types of the drawn ones."""
         old, new = flax.traverse_util.flatten_dict(drawn), flax.traverse_util.flatten_dict(loaded)
-        kept = {
+        leaves = {
             path: leaf if path[0] == _HEAD else np.asarray(new[path], leaf.dtype)
             for path, leaf in old.items()
         }
-        return sharding.put_replicated(mesh, flax.traverse_util.unflatten_dict(kept))
+        return sharding.put_replicated(mesh, flax.traverse_util.unflatten_dict(leaves))
 
     stats = start.core.variables["batch_stats"]
     params = {**state.params, "detector": from_core(state.params["detector"], params)}

@@ -46,21 +46,20 @@ def train(
     transfer_from: Path | None = None,
     deadline: float | None = None,
 ) -> int:
-    """Trains a run until its steps or minutes are spent; continues from a checkpoint if it has one.
+    """Trains a run until its steps or minutes are over; continues from a checkpoint if it has one.
 
     Args:
       config: the configuration.
       workdir: the run's folder, created if needed.
       transfer_from: a folder of transfer files to begin from if there is no checkpoint.
-      deadline: on the clock of `time.monotonic()`; training stops there, but after one step at
-        least.
+      deadline: on the clock of `time.monotonic()`; training stops then, but after at least one
+        step.
 
     Returns:
       0, or 128 plus the number of the signal that stopped it (after saving).
 
     Raises:
-      UserError: something a user can act on. Nothing slow has started yet, or the message names the
-        last checkpoint.
+      UserError: before anything slow starts, or with a message that names the last checkpoint.
     """
     with coordination.together():
         inputs = read_inputs(config, workdir, transfer_from)
@@ -93,7 +92,7 @@ def train(
 
 
 def _agree(config: ConfigDict, inputs: Inputs) -> None:
-    """Refuses processes that would train different runs."""
+    """Rejects processes that would train different runs."""
     coordination.check_same(
         {
             "the configuration": configuration.to_json(config),
@@ -138,7 +137,7 @@ def _train(
         frozen,
         mesh,
         photos=inputs.shapes,
-        restart=transfers[-1].step if transfers else 0,
+        optimizer_start=transfers[-1].step if transfers else 0,
     )
     _LOGGER.info("%s", program.compilation.summary())
     photos = batches.batches(config, inputs.photos, mesh, restored.step)
@@ -185,7 +184,7 @@ def run_steps(
     """Steps until the run is done or interrupted; always saves the last state.
 
     Returns:
-      The number of the signal that ended it, in whichever process it came; 0 without one.
+      The number of the signal that ended it, in any of the processes; 0 without one.
     """
     state, step = restored.state, restored.step
     totals = program.fresh_totals()
@@ -194,7 +193,7 @@ def run_steps(
     done = False
 
     def report() -> None:
-        """Reads the interval before, so that the device never waits for the host."""
+        """Reports the previous interval, so that the device never waits for the host."""
         if pending is not None:
             last = saved.last_step()
             reporter.metrics(pending, None if last is None else saved.path(last))
@@ -231,22 +230,22 @@ def run_steps(
 
 
 def is_done(config: ConfigDict, step: int, seconds: float) -> bool:
-    """Whether the steps or the minutes of a run are spent."""
+    """Whether the steps or the minutes of a run are over."""
     return out_of_steps(config, step) or out_of_time(config, seconds)
 
 
 def out_of_steps(config: ConfigDict, step: int) -> bool:
-    """Whether the steps of a run are spent."""
+    """Whether the steps of a run are over."""
     return bool(config.train.steps) and step >= config.train.steps
 
 
 def out_of_time(config: ConfigDict, seconds: float) -> bool:
-    """Whether the minutes of a run are spent."""
+    """Whether the minutes of a run are over."""
     return bool(config.train.minutes) and seconds >= 60 * config.train.minutes
 
 
 def shortened(config: ConfigDict, seconds: float, left: float) -> ConfigDict:
-    """The configuration with `train.minutes` for `left` more seconds after `seconds` before."""
+    """Limits `train.minutes` to the `seconds` already trained plus `left` more."""
     config = config.copy_and_resolve_references()
     minutes = (seconds + max(left, 1e-3)) / 60  # not 0, which would mean no limit
     with config.unlocked():
@@ -255,10 +254,10 @@ def shortened(config: ConfigDict, seconds: float, left: float) -> ConfigDict:
 
 
 def _advice(workdir: Path) -> str:
-    """What to do if a run ended too early."""
+    """Advice for a run that ended too early."""
     step = run_folder.newest_step(workdir)
     if step is None:
-        return "no checkpoint was saved yet; rerun the command for every process to start anew"
+        return "no checkpoint was saved yet; rerun the command for every process to start again"
     folder = workdir / run_folder.CHECKPOINTS / str(step)
     return (
         f"the last good checkpoint is {folder.absolute()}; rerun the command for every process to "

@@ -1,7 +1,4 @@
-"""Memory: what there is, the most that was used, and what XLA plans for a compiled function.
-
-All in bytes; None where the platform does not say.
-"""
+"""Memory in bytes: available, peak, and planned by XLA; None if the platform does not report it."""
 
 import importlib.util
 import os
@@ -14,7 +11,7 @@ MIB = 2**20
 
 
 def available(device: jax.Device) -> int | None:
-    """What a device has: of an accelerator what JAX may take, of the CPU what the machine has."""
+    """Memory of a device: JAX's limit on an accelerator, all of the machine's on a CPU."""
     if device.platform != "cpu":
         return _stats(device).get("bytes_limit")
     if not hasattr(os, "sysconf"):  # Windows
@@ -23,7 +20,7 @@ def available(device: jax.Device) -> int | None:
 
 
 def host_peak() -> int | None:
-    """The most of the machine's memory that this process ever held."""
+    """Peak memory of this process on the host."""
     if importlib.util.find_spec("resource") is None:  # Windows
         return None
     import resource  # noqa: PLC0415
@@ -33,13 +30,13 @@ def host_peak() -> int | None:
 
 
 def device_peak() -> int | None:
-    """The most that arrays and programs ever held on one of this process's devices."""
+    """Peak memory on any one of this process's devices."""
     peaks = [_stats(device).get("peak_bytes_in_use") for device in jax.local_devices()]
     return max((peak for peak in peaks if peak is not None), default=None)
 
 
 def planned(compiled: jax.stages.Compiled) -> int | None:
-    """What a compiled function takes on each device, its arguments and its results with it."""
+    """Planned memory of a compiled function on each device, with its arguments and results."""
     plan: Any = compiled.memory_analysis()
     if plan is None:
         return None
@@ -48,5 +45,5 @@ def planned(compiled: jax.stages.Compiled) -> int | None:
 
 
 def _stats(device: jax.Device) -> dict[str, Any]:
-    """What a device tells of its memory; nothing on the CPU."""
+    """Memory statistics of a device; empty on a CPU."""
     return device.memory_stats() or {}

@@ -27,12 +27,12 @@ class Program(NamedTuple):
 
     Attributes:
       step: `(state, totals, photos, frozen) -> (state, totals)`, the state donated.
-      fresh_totals: `() -> totals` of no step.
+      fresh_totals: `() -> totals` of zero steps.
       preview: `(state, photos, frozen) -> panels`: the first rows of the last step's photos, or of
         its first micro-batch, as the next step would draw them.
       compilation: compile time and memory plan of the step.
 
-    Photos are what the iterator of `batches` yields for the step.
+    Photos are the item that the iterator of `batches` yields for the step.
     """
 
     step: Any
@@ -46,8 +46,8 @@ class Compilation(NamedTuple):
 
     Attributes:
       seconds: of tracing and compiling.
-      from_cache: whether the compiled step came from the compilation cache.
-      planned: bytes on each device by XLA's plan; None where it has none.
+      from_cache: whether the step came from the compilation cache.
+      planned: bytes on each device in XLA's plan; None without a plan.
     """
 
     seconds: float
@@ -72,7 +72,7 @@ def compile_program(
     mesh: Mesh,
     *,
     photos: Batch | Resident,
-    restart: int = 0,
+    optimizer_start: int = 0,
 ) -> Program:
     """Compiles the step ahead of time, so that nothing in the loop can compile it again.
 
@@ -80,17 +80,17 @@ def compile_program(
       config: the configuration.
       networks: the modules.
       state: the first state.
-      frozen: what steps read.
+      frozen: inputs that steps do not change.
       mesh: the devices.
-      photos: the shapes of what `batches` yields.
-      restart: the step at which the optimiser last started afresh.
+      photos: the shapes of the items that `batches` yields.
+      optimizer_start: see `state.learning_rate`.
     """
     task, accumulate = task_of(config), config.train.accumulate
     options: dict[str, Any] = {"config": config, "networks": networks}
     train_step: Any = functools.partial(
         steps.train_step,
-        optimizer=states.make_optimizer(config, restart),
-        restart=restart,
+        optimizer=states.make_optimizer(config, optimizer_start),
+        optimizer_start=optimizer_start,
         **options,
     )
 

@@ -1,6 +1,6 @@
-"""What a run prints and writes as it trains: its log, TensorBoard curves, previews.
+"""The output of a training run: log, TensorBoard curves, previews.
 
-`fetch` is the one place that reads from the device while training.
+Only `fetch` reads from the device while training.
 """
 
 import contextlib
@@ -33,18 +33,18 @@ class NotFiniteError(UserError):
 
 
 def fetch(tree: Any) -> Any:
-    """Reads a tree from the device: the only place of the loop that does."""
+    """Reads a tree from the device."""
     return jax.device_get(tree)
 
 
 class Interval(NamedTuple):
-    """Steps that are done and not yet reported.
+    """Steps that are done but not yet reported.
 
     Attributes:
       step: the last one.
       totals: sums over them, on the device.
-      seconds: time trained at their end.
-      waited: seconds of them spent waiting for photos.
+      seconds: time trained until their end.
+      waited: seconds spent waiting for photos.
     """
 
     step: int
@@ -54,19 +54,19 @@ class Interval(NamedTuple):
 
 
 class Reporter:
-    """Writes a run's log and previews; a context that closes its files."""
+    """Writes a run's log and previews; a context manager that closes its files."""
 
     def __init__(
         self, workdir: Path, limits: ConfigDict, *, start: int, seconds: float, writes: bool = True
     ) -> None:
-        """Opens the files; rows of steps after `start`, which will be done again, are dropped.
+        """Opens the files; drops the rows of steps after `start`, which will be repeated.
 
         Args:
           workdir: the run's folder.
           limits: `config.train`.
           start: the step that the run continues from.
           seconds: time trained in earlier sessions.
-          writes: whether anything is written and printed; one of several processes does.
+          writes: whether to write and print anything; only one of several processes does.
         """
         self._pictures = workdir / run_folder.PICTURES
         self._writes = writes
@@ -123,7 +123,7 @@ class Reporter:
 
         Args:
           interval: its sums are on the device.
-          checkpoint: the newest one, for the message.
+          checkpoint: the newest one, for the error.
 
         Raises:
           NotFiniteError: the loss or a gradient of one of its steps is not finite.
@@ -159,7 +159,7 @@ class Reporter:
         self._print(step, means | speed, interval.seconds)
 
     def _print(self, step: int, means: Mapping[str, float], seconds: float) -> None:
-        """A line for each interval, or the progress bar on a terminal."""
+        """Prints a line for the interval, or updates the progress bar on a terminal."""
         rate, wait = means["images_per_second"], means["wait_ms"]
         terms = {
             name: f"{means[name]:.4f}" for name in ("loss", *losses.TERMS, "pckh") if name in means
@@ -177,7 +177,7 @@ class Reporter:
             self._bar.set_postfix({**terms, **speeds, "": minutes_left})
 
     def picture(self, step: int, panels: Sequence[Panel]) -> None:
-        """Reads and writes a preview, whose panels are on the device."""
+        """Writes a preview from panels on the device."""
         if not self._writes:
             return
         figure = preview_figure(fetch(panels), title=f"step {step}")
@@ -187,7 +187,7 @@ class Reporter:
 
 
 def _peaks() -> dict[str, float]:
-    """Peak memory in MiB, of the host and of one device, where it is known."""
+    """Peak memory in MiB, of the host and of one device, as far as known."""
     peaks = {"host_peak_mib": memory.host_peak(), "device_peak_mib": memory.device_peak()}
     return {name: peak / memory.MIB for name, peak in peaks.items() if peak is not None}
 

@@ -1,9 +1,9 @@
-"""The folder of a run: the names of its files, and what stands in them. Imports no Orbax.
+"""The folder of a run: names and contents of its files. Does not import Orbax.
 
 config.json            the configuration
-run.json               the record: see `Record`
+run.json               the record, see `Record`
 metrics.jsonl          the log: an object a line, every `config.train.log_every` steps
-checkpoints/           a folder a checkpoint, named by its step
+checkpoints/           a folder for each checkpoint, named by its step
 pictures/, tensorboard/   previews and curves
 evaluation/            results of evaluations
 """
@@ -32,7 +32,7 @@ class Transfer(NamedTuple):
       step: steps done before.
       seconds: time trained before, over all sessions.
       warmup_steps: steps over which the learning rate rose again.
-      other_photos: whether the list of photos was another one before.
+      other_photos: whether the list of photos changed.
     """
 
     step: int
@@ -41,7 +41,7 @@ class Transfer(NamedTuple):
     other_photos: bool
 
     def note(self) -> str:
-        """The sentence that belongs under every table of the run."""
+        """The note for the run's tables."""
         photos = "; the photos were renamed or replaced" if self.other_photos else ""
         return (
             f"transferred, not resumed, at step {self.step:,} after {self.seconds / 60:.1f} "
@@ -52,14 +52,14 @@ class Transfer(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """What a run keeps beside its configuration.
+    """Facts about a run besides its configuration.
 
     Attributes:
       data_digest: fingerprint of the list of photos, "" for imported networks.
       weights_digest: fingerprint of the perceptual network, "" without one.
       init: how the run began, as `init_from` writes it.
-      notes: sentences that belong under every table of the run.
-      hardware: what the run was trained on, each once.
+      notes: notes for every table of the run.
+      hardware: what the run was trained on, without repetition.
       transfers: where it continued from transfer files, in order.
     """
 
@@ -71,11 +71,11 @@ class Record:
     transfers: Sequence[Transfer] = ()
 
     def all_notes(self) -> list[str]:
-        """The sentences for tables, those of the transfers too."""
+        """The notes for tables, including those of the transfers."""
         return [*self.notes, *(transfer.note() for transfer in self.transfers)]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON."""
+        """Converts the record to plain JSON."""
         return {
             **{field.name: getattr(self, field.name) for field in dataclasses.fields(self)},
             "transfers": [transfer._asdict() for transfer in self.transfers],
@@ -83,10 +83,10 @@ class Record:
 
     @classmethod
     def from_json(cls, fields: Any, path: Path) -> "Record":
-        """Reads what `to_json` returned.
+        """Parses the output of `to_json`.
 
         Raises:
-          WorkdirError: naming `path`, where it was read from.
+          WorkdirError: naming `path`, the file it was read from.
         """
         try:
             transfers = [Transfer(**transfer) for transfer in fields.get("transfers", ())]
@@ -127,7 +127,7 @@ def read_config(workdir: Path) -> ConfigDict:
 
 
 def check_config(workdir: Path, config: ConfigDict) -> None:
-    """Refuses a folder that holds a run of another configuration; an empty folder passes.
+    """Rejects a folder that holds a run of another configuration; accepts an empty one.
 
     Raises:
       WorkdirError: naming the field and both values.
@@ -136,7 +136,7 @@ def check_config(workdir: Path, config: ConfigDict) -> None:
         return
     for field, before, now in configuration.differences(read_config(workdir), config):
         raise WorkdirError(
-            f"{workdir / CONFIG_FILE}: the run has config.{field} = {before!r}, asked for is "
+            f"{workdir / CONFIG_FILE}: the run has config.{field} = {before!r}, not "
             f"{now!r}; use another --workdir, or the run's own value"
         )
 
@@ -191,7 +191,7 @@ def write_log(workdir: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 def claim(workdir: Path, config: ConfigDict, record: Record) -> None:
     """Writes a run's configuration and record, or checks that the folder holds the same run.
 
-    Hardware is added to that of the earlier sessions, whose transfers stay unless there are new.
+    Adds the hardware to that of earlier sessions, and keeps their transfers unless given new ones.
 
     Raises:
       WorkdirError: the folder holds a run of another configuration, of other photos or of another

@@ -1,4 +1,4 @@
-"""What a run reads before its first step: networks, weights, photos, how it begins."""
+"""Reads and checks the inputs of a run: networks, weights, photos, starting point."""
 
 import logging
 from pathlib import Path
@@ -30,17 +30,17 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class Inputs(NamedTuple):
-    """All that a run reads before its first checkpoint, checked.
+    """Checked inputs of a run.
 
     Attributes:
       networks: the modules.
-      frozen: the arrays that steps read, on the host.
+      frozen: the arrays that steps do not change, on the host.
       weights: the perceptual network as read from its file, None without one.
       photos: the training photos.
-      shapes: of what steps take of them.
+      shapes: the shapes of the photos on the devices.
       mesh: the devices.
       start: how the run begins, or began.
-      bundle: the transfer files that it begins from, if any.
+      bundle: the transfer files that it begins from, or None.
     """
 
     networks: Networks
@@ -59,7 +59,7 @@ class Inputs(NamedTuple):
 
 
 def read_inputs(config: ConfigDict, workdir: Path, transfer_from: Path | None) -> Inputs:
-    """Reads and checks everything that can be wrong before anything is written or compiled."""
+    """Reads and checks all inputs, before anything is written or compiled."""
     configuration.validate(config)
     coordination.check_devices()
     configuration.check_devices(config, jax.device_count())
@@ -90,7 +90,7 @@ def load_frozen(
     """Reads the perceptual network, if any, and makes the run's random key.
 
     Returns:
-      The arrays that steps read, and the weights as read from their file.
+      The arrays that steps do not change, and the weights as read from their file, or None.
     """
     key = jax.random.key(config.seed)
     if networks.vgg is None:

@@ -13,7 +13,7 @@ AXIS = "data"
 
 
 def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
-    """A one-axis mesh over the given devices, by default all.
+    """Makes a one-axis mesh over the devices, by default all.
 
     The axis is `Auto`: the partitioner places what the step computes, and batch norm sees the
     global batch, so that the result does not depend on the number of devices.
@@ -66,6 +66,6 @@ def put_replicated(mesh: Mesh, tree: Any) -> Any:
 
 
 def _send(places: NamedSharding, rows: np.ndarray) -> jax.Array:
-    """Sends this process's rows; with several processes JAX's guard mistakes it for implicit."""
+    """Sends this process's rows; allowed, as JAX's guard takes it for implicit with processes."""
     with jax.transfer_guard_host_to_device("allow"):
         return jax.make_array_from_process_local_data(places, rows)

@@ -1,4 +1,4 @@
-"""The training state, how it is first drawn, and the optimiser with its schedule."""
+"""The training state, its initialisation, and the optimiser with its schedule."""
 
 import functools
 from typing import Any
@@ -25,9 +25,9 @@ class TrainState:
       step: int32, steps done.
       params: `{"detector", "generator"}`.
       batch_stats: running statistics of batch norm, likewise.
-      opt_state: optax's.
-      averaged: running average of `params`, empty where it is off.
-      tap_means: running mean of each tap's loss, empty where losses are not balanced.
+      opt_state: the state of the optax optimiser.
+      averaged: running average of `params`, empty if `optimizer.ema_decay` is 0.
+      tap_means: running mean of each tap's loss, empty if losses are not balanced.
       core: the frozen kernels of an adapted detector, empty otherwise; see `adaptation`. While
         training `tasks.task.Frozen` holds them: steps neither donate nor return them.
     """
@@ -42,7 +42,7 @@ class TrainState:
 
 
 def trained_variables(state: TrainState) -> dict[str, Any]:
-    """The plain detector's `{"params", "batch_stats"}`, with averaged parameters where kept."""
+    """The plain detector's `{"params", "batch_stats"}`, averaged parameters if there are any."""
     params = (state.averaged or state.params)["detector"]
     return {
         "params": adaptation.fold(params, state.core),
@@ -50,22 +50,21 @@ def trained_variables(state: TrainState) -> dict[str, Any]:
     }
 
 
-def restart_warmup_steps(config: ml_collections.ConfigDict) -> int:
-    """Steps of linear rise after a restart.
+def new_optimizer_warmup_steps(config: ml_collections.ConfigDict) -> int:
+    """Steps of warm-up after trained networks got a new optimiser: 1 / (1 - beta2).
 
-    As many as Adam's mean of squares remembers, 1 / (1 - beta2): until it has seen that many
-    gradients it is noisy, and full steps by it would throw trained networks off.
+    Until then Adam's mean of squares is noisy, and full steps would disturb trained networks.
     """
     return round(1 / (1 - config.optimizer.beta2))
 
 
-def learning_rate(config: ml_collections.ConfigDict, restart: int = 0) -> optax.Schedule:
-    """The rate as a function of the absolute step: warm-ups, then drops, then a cosine's share.
+def learning_rate(config: ml_collections.ConfigDict, optimizer_start: int = 0) -> optax.Schedule:
+    """The rate as a function of the absolute step: the product of warm-ups, drops and cosine decay.
 
     Args:
       config: the configuration.
-      restart: the step at which the optimiser last started afresh; 0 where it never did since the
-        run began.
+      optimizer_start: the step at which trained networks got a new optimiser; 0 if they never
+        did.
     """
     o = config.optimizer
 
@@ -73,8 +72,9 @@ def learning_rate(config: ml_collections.ConfigDict, restart: int = 0) -> optax.
         rate = jnp.asarray(o.learning_rate, jnp.float32)
         if o.warmup_steps:
             rate = rate * jnp.minimum((step + 1) / o.warmup_steps, 1.0)
-        if restart:
-            rate = rate * jnp.minimum((step - restart + 1) / restart_warmup_steps(config), 1.0)
+        if optimizer_start:
+            warmup = new_optimizer_warmup_steps(config)
+            rate = rate * jnp.minimum((step - optimizer_start + 1) / warmup, 1.0)
         for drop in o.drop_steps:
             rate = jnp.where(step >= drop, rate * o.drop_factor, rate)
         if o.cosine_steps:
@@ -86,18 +86,18 @@ def learning_rate(config: ml_collections.ConfigDict, restart: int = 0) -> optax.
 
 
 def make_optimizer(
-    config: ml_collections.ConfigDict, restart: int = 0
+    config: ml_collections.ConfigDict, optimizer_start: int = 0
 ) -> optax.GradientTransformation:
-    """Adam as the presets say; the gradient of each network is clipped by its own norm.
+    """Adam as configured; the gradient of each network is clipped by its own norm.
 
     The order is the released code's: clip, add L2 (not decoupled), Adam.
 
     Args:
       config: the configuration.
-      restart: as for `learning_rate`. The optimiser counts its own steps, from there.
+      optimizer_start: see `learning_rate`; the optimiser counts its own steps from there.
     """
     o = config.optimizer
-    schedule = learning_rate(config, restart)
+    schedule = learning_rate(config, optimizer_start)
 
     def chain() -> optax.GradientTransformation:
         parts = []
@@ -106,7 +106,7 @@ def make_optimizer(
         if o.weight_decay:
             parts.append(optax.add_decayed_weights(o.weight_decay))
         parts.append(optax.scale_by_adam(b1=o.beta1, b2=o.beta2, eps=1e-8))
-        parts.append(optax.scale_by_learning_rate(lambda count: schedule(count + restart)))
+        parts.append(optax.scale_by_learning_rate(lambda count: schedule(count + optimizer_start)))
         return optax.chain(*parts)
 
     names = {name: name for name in task_of(config).NETWORKS}
@@ -119,9 +119,9 @@ def initial_state(
     networks: Networks,
     optimizer: optax.GradientTransformation,
 ) -> TrainState:
-    """Draws the parameters and starts the optimiser; pure, so that it can be jitted and sharded.
+    """Initialises parameters and optimiser; pure, so that it can be jitted and sharded.
 
-    Where the detector is to be adapted the core is drawn too; `init_from` replaces it.
+    If the detector is to be adapted, the core is drawn at random too; `init_from` replaces it.
     """
     size = config.views.size
     dtype = jnp.promote_types(jnp.dtype(config.compute_dtype), jnp.float32)
@@ -151,11 +151,11 @@ def initial_state(
 
 
 def start_state(config: ml_collections.ConfigDict, networks: Networks, mesh: Mesh) -> TrainState:
-    """Draws the first state of a run, on every device."""
+    """Initialises the state of a run from scratch, on every device."""
     start = functools.partial(
         initial_state, config=config, networks=networks, optimizer=make_optimizer(config)
     )
-    # `tasks.landmarks.draw` splits 0 and 1 off for the views and the auxiliaries.
+    # Not 0 or 1: `tasks.landmarks.draw` splits these off, for the views and the auxiliaries.
     key = jax.random.fold_in(jax.random.key(config.seed), 2)
     return jax.jit(start, out_shardings=sharding.replicated(mesh))(key)
 
@@ -170,18 +170,18 @@ def abstract_state(config: ml_collections.ConfigDict, networks: Networks, mesh: 
     return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=whole), shapes)
 
 
-def restarted_state(
-    config: ml_collections.ConfigDict, kept: Any, step: int, mesh: Mesh
+def state_with_new_optimizer(
+    config: ml_collections.ConfigDict, trained: Any, step: int, mesh: Mesh
 ) -> TrainState:
-    """The state of trained networks with a fresh optimiser.
+    """The state of trained networks with a new optimiser.
 
     Args:
       config: the configuration.
-      kept: the state's `params`, `batch_stats`, `averaged`, `tap_means` and `core` by name, NumPy.
+      trained: `params`, `batch_stats`, `averaged`, `tap_means` and `core` by name, NumPy.
       step: steps done.
       mesh: the devices.
     """
-    kept = sharding.put_replicated(mesh, dict(kept))
+    trained = sharding.put_replicated(mesh, dict(trained))
     start = jax.jit(make_optimizer(config).init, out_shardings=sharding.replicated(mesh))
     count = sharding.put_replicated(mesh, np.int32(step))
-    return TrainState(step=count, opt_state=start(kept["params"]), **kept)
+    return TrainState(step=count, opt_state=start(trained["params"]), **trained)

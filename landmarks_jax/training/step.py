@@ -20,9 +20,9 @@ class Totals(NamedTuple):
     """Sums of the metrics over the steps since the last report, kept on the device.
 
     Attributes:
-      steps: how many.
+      steps: their number.
       sums: of each metric.
-      bad_step: the first step whose loss was not finite, -1 where there is none.
+      bad_step: the first step with a loss or gradient that was not finite, or -1.
     """
 
     steps: jax.Array
@@ -40,7 +40,7 @@ def train_step(
     config: ml_collections.ConfigDict,
     networks: Networks,
     optimizer: optax.GradientTransformation,
-    restart: int = 0,
+    optimizer_start: int = 0,
 ) -> tuple[TrainState, Totals]:
     """One step of the configuration's task.
 
@@ -49,11 +49,11 @@ def train_step(
       totals: sums since the last report.
       canvases: `[B, C, C, 3]` uint8.
       frozen: random key, perceptual network and core.
-      points: `[B, P, 2]`, normalised to the canvas, for box views and where the task has labels.
+      points: `[B, P, 2]`, normalised to the canvas, for box views and for tasks with labels.
       config: the whole configuration.
       networks: the modules.
       optimizer: of all networks.
-      restart: the step at which the optimiser last started afresh, 0 where it never did.
+      optimizer_start: see `state.learning_rate`.
 
     Returns:
       The state after the step, and the totals with its metrics added.
@@ -80,7 +80,7 @@ def train_step(
     else:
         result = accumulation.accumulate(gradient, state, canvases, points, config.train.accumulate)
     metrics = _with_norms(result.metrics, result.gradients)
-    metrics["learning_rate"] = learning_rate(config, restart)(state.step)
+    metrics["learning_rate"] = learning_rate(config, optimizer_start)(state.step)
     new_state = _update(state, result, optimizer, config.optimizer.ema_decay)
     return new_state, add(totals, metrics, state.step)
 
@@ -120,7 +120,7 @@ def _with_norms(
 def add(totals: Totals, metrics: dict[str, jax.Array], step: jax.Array) -> Totals:
     """Adds a step's metrics to the totals."""
     sums = {name: totals.sums[name] + value for name, value in metrics.items()}
-    # A finite loss with a gradient that is not would spoil the parameters just as well.
+    # Gradients too: they would spoil the parameters even if the loss is finite.
     watched = [name for name in metrics if name == "loss" or name.startswith("norm_")]
     finite = jnp.all(jnp.isfinite(jnp.stack([metrics[name] for name in watched])))
     bad = (totals.bad_step < 0) & ~finite
@@ -136,9 +136,9 @@ def empty_totals(
     config: ml_collections.ConfigDict,
     networks: Networks,
 ) -> Totals:
-    """Totals of no step; what the loss returns names the metrics.
+    """Totals of zero steps, with the metrics that the loss returns.
 
-    The arguments are those of `train_step`, of which the shapes alone matter.
+    The arguments are those of `train_step`; only their shapes matter.
     """
     task = task_of(config)
 

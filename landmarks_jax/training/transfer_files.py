@@ -1,4 +1,4 @@
-"""Transfer files: what it takes to continue a run on another machine.
+"""Transfer files, with which a run continues on another machine.
 
     transfer.json             step, seconds trained, configuration, record, and the SHA-256 of every
                               other file and of itself
@@ -7,7 +7,7 @@
     metrics-*.jsonl.gz        the log so far
 
 They leave out the optimiser, four times the size of these networks. So a run that continues from
-them is not resumed but *transferred*: its optimiser starts anew and the learning rate rises again.
+them is not resumed but *transferred*: it gets a new optimiser and another warm-up of the rate.
 Its log, its record and its tables say so.
 
 Files are named by their digest and `transfer.json` is replaced last, so an interrupted write leaves
@@ -42,9 +42,9 @@ from landmarks_jax.training.state import TrainState
 
 FORMAT, VERSION = "landmarks_jax.transfer", 1
 MANIFEST = "transfer.json"
-MAX_BYTES = 15 * 2**20  # of a file, so that any way of moving files will do
+MAX_BYTES = 15 * 2**20  # of a file, small enough for any means of transfer
 _PARTS = ("params", "batch_stats", "averaged", "tap_means", "core")
-# May differ in addition to what may differ on resuming: photos decoded there may be prepared here.
+# May differ as well: photos decoded on one machine may be prepared on another.
 _FREE_FIELDS = ("data.source",)
 _LOGGER = logging.getLogger(__name__)
 
@@ -137,7 +137,7 @@ def by_name(tree: Any) -> dict[str, Any]:
 def to_stored(array: np.ndarray, name: str) -> np.ndarray:
     """Kernels in float16 unless they overflow, everything else in float32.
 
-    The core of an adapted run is frozen to the bit, so it stays in float32.
+    The core of an adapted run must not change, so it stays in float32.
     """
     precisions = ("float32",) if name.startswith("core/") else ("float16", "float32")
     for precision in precisions:
@@ -153,7 +153,7 @@ def into_files(arrays: Mapping[str, np.ndarray]) -> Iterator[dict[str, np.ndarra
     current: dict[str, np.ndarray] = {}
     left = MAX_BYTES
     for name, array in arrays.items():
-        size = array.nbytes + len(name) + 160  # an upper bound of its line of the header
+        size = array.nbytes + len(name) + 160  # an upper bound of its entry in the header
         if size > MAX_BYTES:
             raise WorkdirError(f"{name} takes {size:,} bytes: a transfer file holds {MAX_BYTES:,}")
         if size > left:
@@ -217,7 +217,7 @@ def _read_file(path: Path, digest: str) -> bytes:
 
 
 def find(workdir: Path, path: Path | None) -> Bundle | None:
-    """The transfer files that a run begins from: None if it has checkpoints, or no path is given.
+    """Reads the transfer files that a run begins from; None without a path or with checkpoints.
 
     Raises:
       WorkdirError: they are missing or damaged, or the run began from some and has no checkpoint.
@@ -238,7 +238,7 @@ def find(workdir: Path, path: Path | None) -> Bundle | None:
 
 
 def check(bundle: Bundle, config: ConfigDict, networks: Networks, weights_digest: str) -> None:
-    """Refuses transfer files of another run than the configuration describes.
+    """Rejects transfer files of another run than the configuration describes.
 
     Raises:
       WorkdirError: naming the field or the array.
@@ -247,7 +247,7 @@ def check(bundle: Bundle, config: ConfigDict, networks: Networks, weights_digest
     for field, before, now in configuration.differences(bundle.config, config):
         if field not in _FREE_FIELDS:
             raise WorkdirError(
-                f"{manifest}: the run had config.{field} = {before!r}, asked for is {now!r}; "
+                f"{manifest}: the run had config.{field} = {before!r}, not {now!r}; "
                 "use its value, or train from scratch without --transfer"
             )
     if bundle.record.weights_digest != weights_digest:
@@ -266,7 +266,7 @@ def check(bundle: Bundle, config: ConfigDict, networks: Networks, weights_digest
 
 def transfers_of(bundle: Bundle, config: ConfigDict, data_digest: str) -> list[Transfer]:
     """The transfers of a run that begins from these files: the earlier ones, and this one."""
-    warmup_steps = states.restart_warmup_steps(config)
+    warmup_steps = states.new_optimizer_warmup_steps(config)
     other_photos = bundle.record.data_digest != data_digest
     last = Transfer(bundle.step, bundle.seconds, warmup_steps, other_photos)
     return [*bundle.record.transfers, last]
@@ -282,7 +282,7 @@ def begin(
 ) -> None:
     """Writes the first checkpoint of a run, and its log, from checked transfer files.
 
-    The run's folder is claimed before.
+    The run's folder must be claimed before.
     """
     transfer = run_folder.read_record(workdir).transfers[-1]
     _LOGGER.info("from the transfer files %s: %s", bundle.path, transfer.note())
@@ -293,7 +293,6 @@ def begin(
     if distributed.is_first():
         row = {"step": bundle.step, "seconds": round(bundle.seconds, 3)}
         run_folder.write_log(workdir, [*bundle.log, {**row, "transfer": transfer._asdict()}])
-    saved.save(
-        bundle.step, states.restarted_state(config, trees, bundle.step, mesh), bundle.seconds
-    )
+    state = states.state_with_new_optimizer(config, trees, bundle.step, mesh)
+    saved.save(bundle.step, state, bundle.seconds)
     saved.wait()

@@ -1,1 +1,1 @@
-"""Reads published weights into Flax trees."""
+"""Reads published weights as Flax trees."""

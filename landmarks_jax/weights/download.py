@@ -58,7 +58,7 @@ def download(file: Published, path: Path) -> None:
       path: the file to write; if it exists and its checksum is correct, nothing is downloaded.
 
     Raises:
-      WeightsError: the server cannot be reached, the download broke off, or the file is another.
+      WeightsError: the server cannot be reached, the download is incomplete, or the file differs.
     """
     _LOGGER.info("address  %s", file.url)
     _LOGGER.info("size     %d bytes", file.size)
@@ -113,7 +113,7 @@ def _fetch(file: Published, part: Path) -> None:
         size = size if resumes else 0
         with part.open("ab" if resumes else "wb") as out:
             reported = size
-            # One byte too many is enough to see that it is another file.
+            # One extra byte is enough to tell that it is another file.
             while chunk := response.read(min(_CHUNK, file.size + 1 - size)):
                 out.write(chunk)
                 size += len(chunk)
@@ -121,7 +121,7 @@ def _fetch(file: Published, part: Path) -> None:
                     _LOGGER.info("%d %%", 100 * size // file.size)
                     reported = size
     if size < file.size:
-        raise OSError(f"broke off after {size} of {file.size} bytes")
+        raise OSError(f"stopped after {size} of {file.size} bytes")
 
 
 def _request(url: str, start: int) -> Any:

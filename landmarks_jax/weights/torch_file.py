@@ -7,7 +7,7 @@ Both of its formats are a pickle, which can call anything, and the bytes of the 
               then for each storage the number of its elements and their bytes
 
 The unpickler here only knows the few names that a state dict needs, each mapped to a function of
-this module. Any other name is refused before it is looked up.
+this module. Any other name is rejected before it is looked up.
 """
 
 import contextlib

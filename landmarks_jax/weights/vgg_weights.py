@@ -46,7 +46,7 @@ class VggWeights(NamedTuple):
       mean: `[3]`, subtracted from images in [0, 1].
       std: `[3]`, then divided by.
       convention: `caffe` or `torchvision`.
-      taps: the features that the parameters can give.
+      taps: the taps that the parameters are for.
       network: `vgg16` or `vgg19`.
     """
 
@@ -58,7 +58,7 @@ class VggWeights(NamedTuple):
     network: str = "vgg16"
 
     def digest(self) -> str:
-        """A fingerprint of the numbers, in hexadecimal, by which a run notices a change."""
+        """A fingerprint of the arrays, in hexadecimal, with which a run detects changes."""
         sums = hashlib.sha256()
         for name in sorted(self.params):
             sums.update(np.ascontiguousarray(self.params[name]).tobytes())
@@ -89,7 +89,7 @@ def load_vgg(path: str, network: str, taps: tuple[str, ...], *, normalize: bool)
         False, images are not changed, as in the paper's released code.
 
     Raises:
-      WeightsError: the file is missing or damaged, has the other network, lacks a tap or has a
+      WeightsError: the file is missing or damaged, has another network, lacks a tap, or has a
         layer of another shape.
     """
     arrays = _read(path)
@@ -186,7 +186,7 @@ def _layer(
     if key not in arrays:
         available = [f"relu{at}" for at in LAYERS[network] if layer_key(f"bias{at}") in arrays]
         raise WeightsError(
-            f"{path}: cannot give {tap}, {key} is not in the file; "
+            f"{path}: cannot compute {tap}, {key} is not in the file; "
             f"set config.perceptual.taps to some of: {', '.join(available) or 'none'}"
         )
     if arrays[key].shape != shape:

@@ -16,10 +16,10 @@ def read(path: str, names: tuple[str, ...]) -> dict[str, Any]:
       DataError: the file cannot be read, or lacks a variable.
     """
     try:
-        from scipy import io  # noqa: PLC0415  (takes a moment, and few need it)
+        from scipy import io  # noqa: PLC0415  (slow, and rarely needed)
 
         content = io.loadmat(path, struct_as_record=False, variable_names=names)
-    except Exception as error:  # damaged files raise anything: ValueError, TypeError, zlib.error
+    except Exception as error:  # damaged files raise many kinds: ValueError, TypeError, zlib.error
         raise DataError(f"{path}: cannot be read as a MATLAB file ({reason(error)})") from error
     for name in names:
         if name not in content:

@@ -43,13 +43,13 @@ NUM_JOINTS = 16
 NUM_POINTS = NUM_JOINTS + 2
 # Of PCKh: the unit of errors is this share of the head box's diagonal, as in MPII's own tool.
 HEAD_SHARE = 0.6
-# Of PCKh@0.5: a joint is found within so many units of its annotation.
+# Of PCKh@0.5: a joint is found within this many units of its annotation.
 FOUND_WITHIN = 0.5
 SPLITS = ("train", "validation")
 # In pixels per unit of scale: the side of a person's square, and its shift down.
 _SQUARE = 375.0
 _SHIFT_DOWN = 15.0
-# A larger scale is a mistake in the file; the square of such a person would fill the memory.
+# A larger scale is an error in the file; the square of such a person would not fit in memory.
 _LARGEST_SCALE = 50.0
 
 

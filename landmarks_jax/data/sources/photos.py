@@ -91,7 +91,7 @@ def one_line(*notes: str) -> str:
 
 
 def source_digest(source: Source) -> str:
-    """A fingerprint of the photos' names and their order, by which a run notices a change.
+    """A fingerprint of the photos' names and order, with which a run detects changes.
 
     Moving the folder does not change it; adding, renaming or removing a photo does.
     """
@@ -121,7 +121,7 @@ def select_splits(split: str, splits: Iterable[str], source: str = "") -> list[s
 
 
 def roots_of(data: Any, *folders: str) -> tuple[str, ...]:
-    """`config.data.roots`, one for each of `folders`, which say what each root is.
+    """`config.data.roots`, one for each of `folders`, which describe them.
 
     Raises:
       ConfigError: there are more or fewer roots.

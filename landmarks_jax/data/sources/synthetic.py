@@ -14,8 +14,8 @@ _CACHE_BYTES = 2**28
 class SyntheticFaces:
     """Faces drawn from (seed, index) alone.
 
-    They replace a folder of portraits such as CelebA's where there is none. Training and held-out
-    faces have different seeds. Identity, expression, pose, light, background and occlusion vary; at
+    They replace photos such as CelebA's if there are none. Training and held-out faces have
+    different seeds. Identity, expression, pose, light, background and occlusion vary; at
     another `size` a face is the same face.
 
     Attributes:

@@ -16,7 +16,7 @@ import numpy as np
 
 from landmarks_jax import geometry
 
-# How much of a rotating face's sideways motion the photographer follows with the camera.
+# Share of a rotated face's sideways motion that the camera follows.
 FRAMING = 0.7
 # The Y of the rotated sphere below which the jaw narrows no further.
 JAW_END = 1.2

@@ -1,4 +1,4 @@
-"""A synthetic face on its canvas: which place of the head a pixel shows, and its light."""
+"""A synthetic face on its canvas: the place of the head that each pixel shows, and its light."""
 
 import numpy as np
 
@@ -56,7 +56,7 @@ class Portrait:
         return (self.x[window] - x) * face.width, (self.y[window] - y) * face.height
 
     def paint(self, window: Window, alpha: np.ndarray, color: np.ndarray) -> None:
-        """Paints on the face: nothing falls beyond its edge."""
+        """Paints on the face, up to its edge."""
         self.canvas.paint(window, alpha * self.skin[window], color)
 
 
