@@ -44,11 +44,15 @@ def test_where_nothing_can_be_kept_nothing_is_asked_for(monkeypatch, tmp_path):
     assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
 
 
-def test_entry_points_say_so_before_jax_is_imported(tmp_path):
+def test_commands_enable_the_cache_before_they_import_jax(tmp_path):
     code = """
 import os, sys
-from landmarks_jax import cli
-cli.run(lambda: print("jax" in sys.modules, os.environ["JAX_COMPILATION_CACHE_DIR"]))
+from landmarks_jax.cli import main, transfer
+from landmarks_jax.cli.command import Command
+def run(call):
+    print("jax" in sys.modules, os.environ["JAX_COMPILATION_CACHE_DIR"])
+transfer.COMMAND = Command(run, lambda flags: None)
+sys.exit(main.main(["transfer"]))
 """
     status, out, err = finish(command(code=code))
     assert status == 0, err

@@ -61,11 +61,13 @@ def write(photos: Path) -> Path:
 def test_prepared_canvases_are_those_of_the_photos(photos):
     source = registry.open_labelled(str(photos))
     canvases, points = datasets.canvases_of(source, FRAME)
-    actual = prepared.PreparedCanvases(write(photos))
+    out = write(photos)
+    actual = prepared.PreparedCanvases(out)
     assert isinstance(actual.canvases, np.memmap)
     np.testing.assert_array_equal(actual.canvases, canvases)
     np.testing.assert_array_equal(actual.points, points)
-    assert actual.names() == [source.name(i) for i in range(9)]
+    names = json.loads((Path(out) / "names.json").read_text())
+    assert names == [source.name(i) for i in range(9)]
     assert actual.digest == source_digest(source)
     assert (actual.framing, actual.num_points, len(actual)) == (FRAME, 3, 9)
     assert "9 photos of" in actual.summary

@@ -108,10 +108,6 @@ class PreparedCanvases:
     def __len__(self) -> int:
         return len(self.canvases)
 
-    def names(self) -> list[str]:
-        """The photos' names, in order."""
-        return json.loads((self._folder / "names.json").read_text())
-
     def require(self, frame: Frame) -> None:
         """Raises `ConfigError` unless the canvases were cut as `frame` says."""
         evaluated = isinstance(frame, Framing) and frame.crop == "box"
