@@ -3,14 +3,18 @@
 import os
 import tempfile
 from functools import partial
+from importlib.metadata import version
 
 # Before JAX starts. Compiling is what takes the tests' time, so it is cheap, and done once: the
 # cache is shared with the processes that tests start, and gone at the end.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # pytest's workers have their parent's
     _CACHE = tempfile.TemporaryDirectory(prefix="landmarks_jax-test-compilations-")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+if version("jaxlib") < "0.13":  # an unknown flag would end the process; without it tests are slower
+    _FLAGS = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"{_FLAGS} --xla_cpu_use_fusion_emitters=false"  # compiles faster
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # a passing test prints nothing
 
 import jax

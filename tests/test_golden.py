@@ -82,8 +82,9 @@ def test_two_steps_are_those_stored(preset, x64):
     assert measured["optimizer"] == pytest.approx(stored["optimizer"], rel=1e-9)
     assert measured["state"].keys() == stored["state"].keys()
     for name, (total, norm) in stored["state"].items():
-        # A sum may cancel: its rounding error is that of the norm.
-        close = pytest.approx([total, norm], rel=1e-9, abs=1e-9 * max(norm, 1e-9))
+        # A sum may cancel: its rounding error is that of the norm. The head's bias has no gradient
+        # but rounding, which Adam amplifies.
+        close = pytest.approx([total, norm], rel=1e-8, abs=1e-8 * max(norm, 1e-9))
         assert measured["state"][name] == close, name
 
 

@@ -55,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         print_error(f"{name}: no such command; it is one of {', '.join(COMMANDS)}")
         return UserError.exit_code
+    cache.enable_compilation_cache()  # now, because the configuration of some commands imports JAX
     module = importlib.import_module(f"landmarks_jax.cli.{name}")
     command: Command = module.COMMAND
     if any(argument in _HELP for argument in arguments):
@@ -141,10 +142,9 @@ def _flags_of(command: Command) -> flags.FlagValues:
 
 
 def _set_up(call: Call) -> None:
-    """Quiet libraries, and JAX's compilation cache."""
+    """Keeps the libraries quiet."""
     level = call.flags.verbosity
     absl_logging.set_verbosity(absl_logging.ERROR if level is None else level)
-    cache.enable_compilation_cache()
 
 
 @contextlib.contextmanager
