@@ -27,6 +27,7 @@ from landmarks_jax.training import loop, program, sharding
 from landmarks_jax.training import state as states
 from tests.running import (
     ROOT,
+    TINY,
     call,
     finished_run,
     flags,
@@ -51,7 +52,7 @@ def own_cache(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
     """A narrow run on synthetic faces of four steps."""
-    return finished_run(tmp_path_factory.mktemp("finished"))
+    return finished_run(tmp_path_factory.mktemp("finished"), narrow(**TINY))
 
 
 def celeba(folder: Path, count: int = 12) -> Path:
@@ -115,6 +116,8 @@ def test_every_shipped_configuration_trains(name, tmp_path, monkeypatch):
         assert all(row[tap] > 0 for tap in taps)
         return
 
+    config.model.detector = TINY["model__detector"]  # whose sizes are no part of a preset
+
     def trace(function, *inputs):
         raise TracedError(jax.eval_shape(function, *inputs))
 
@@ -128,7 +131,7 @@ def test_every_shipped_configuration_trains(name, tmp_path, monkeypatch):
 
 
 def test_a_composition_without_intermediate_draws_its_preview(tmp_path):
-    config = narrow(objective__composition="baseline", train__steps=1, train__picture_every=1)
+    config = narrow(**TINY, train__steps=1, train__picture_every=1)
     assert train(config, tmp_path) == 0
     assert (tmp_path / "pictures" / "step-000001.png").stat().st_size > 5_000
 
@@ -207,7 +210,7 @@ def test_aflw_protocols_have_both_crops(workdir, tmp_path):
 def test_prepared_training_and_evaluation_without_tensorflow(tmp_path, monkeypatch):
     """The same run from photos with tf.data and from the prepared form without TensorFlow."""
     write_photos(tmp_path / "photos", 20)
-    config = narrow(data__source="folder", data__roots=(str(tmp_path / "photos"),))
+    config = narrow(**TINY, data__source="folder", data__roots=(str(tmp_path / "photos"),))
     config.train.steps = 3
     assert train(config, tmp_path / "photos-run") == 0
 

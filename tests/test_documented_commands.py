@@ -10,7 +10,7 @@ import pytest
 
 from landmarks_jax.cli import main as cli
 from landmarks_jax.system.errors import ConfigError
-from tests.running import ROOT, call, flags, narrow, write_photos
+from tests.running import ROOT, TINY, call, flags, narrow, write_photos
 
 DOCUMENTS = [
     *sorted(ROOT.glob("*.md")),
@@ -74,7 +74,7 @@ def test_it_parses(block, words):
 
 
 # Flags that make a training narrow and short.
-SMALL = flags(narrow(train__steps=2))
+SMALL = flags(narrow(**TINY, train__steps=2))
 SMALL = [flag for flag in SMALL if not flag.startswith("--config.data.source")]
 
 

@@ -20,12 +20,12 @@ from landmarks_jax.tasks import task_of
 from landmarks_jax.training import checkpoints, run_folder, sharding
 from landmarks_jax.training import state as states
 from tests import datasets
-from tests.running import ROOT, call, narrow, write_photos
+from tests.running import ROOT, TINY, call, narrow, write_photos
 
 
 def write_run(folder, seed, **fields):
     """A run's folder with a checkpoint of drawn weights, in no need of compiling a training."""
-    config = narrow(seed=seed, **fields)
+    config = narrow(**{**TINY, "seed": seed, **fields})
     mesh = sharding.make_mesh(jax.local_devices()[:1])
     shapes = states.abstract_state(config, task_of(config).build_networks(config), mesh)
     rng = np.random.default_rng(seed)
