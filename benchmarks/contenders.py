@@ -28,7 +28,7 @@ class TorchStep(NamedTuple):
     """A contender in PyTorch.
 
     Attributes:
-      name: in results.
+      name: its name in results.
       way: a class of `benchmarks.torch_step`.
       compiled: whether its loss goes through `torch.compile`.
     """
@@ -54,9 +54,9 @@ class Ours:
     """Our step as `train.py` runs it.
 
     Attributes:
-      state: after the last step.
-      compile_seconds: of tracing and compiling; short if the step is in JAX's cache.
-      loss: of the first step; None before.
+      state: the state after the last step.
+      compile_seconds: time of tracing and compiling; short if the step is in JAX's cache.
+      loss: the loss of the first step; None before it.
     """
 
     def __init__(self, problem: Problem, steps_per_round: int) -> None:
@@ -120,8 +120,8 @@ class Theirs:
     """PyTorch's step.
 
     Attributes:
-      compile_seconds: of the first step.
-      loss: of the first step; None before.
+      compile_seconds: time of the first step.
+      loss: the loss of the first step; None before it.
     """
 
     def __init__(self, problem: Problem, steps_per_round: int, step: Any) -> None:

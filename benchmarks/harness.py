@@ -259,7 +259,7 @@ def read_json(path: Path, purpose: str) -> Any:
 
     Args:
       path: the file.
-      purpose: what to do if it cannot be read, for the message.
+      purpose: the remedy that the error message names.
 
     Raises:
       UserError: it is missing or damaged.

@@ -30,7 +30,7 @@ def measure(name: str, fields: dict[str, Any]) -> dict[str, Any]:
 
     Args:
       name: a file of `configs/`.
-      fields: what differs from it, as `{"train.batch_size": 2}`.
+      fields: changes to it, such as `{"train.batch_size": 2}`.
 
     Returns:
       A row of the result; peaks in MiB, the process's after the first step and after the last.

@@ -29,7 +29,7 @@ class Problem(NamedTuple):
     Attributes:
       config: the configuration.
       networks: our modules.
-      frozen: what steps read and do not change, on the device.
+      frozen: constants of the steps, on the device.
       variables: initial weights, `{"params", "batch_stats"}`, NumPy.
       batch: canvases, and the points where the views need them, NumPy.
     """

@@ -87,9 +87,9 @@ def summarize(kernels: Iterable[Kernel], where: dict[str, str], steps: int) -> d
     """Kernels by name and by part of the networks, per step.
 
     Args:
-      kernels: as `record` returns them.
-      where: as `scopes` returns it.
-      steps: how many were profiled.
+      kernels: the result of `record`.
+      where: the result of `scopes`.
+      steps: number of profiled steps.
     """
     by_name: dict[str, list[Kernel]] = defaultdict(list)
     parts: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))

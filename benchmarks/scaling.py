@@ -59,9 +59,9 @@ def curves(
     """The losses of every step, by layout and arithmetic.
 
     Args:
-      folder: where the run folders go, as `LAYOUT/DTYPE`.
+      folder: the parent of the run folders, `LAYOUT/DTYPE`.
       layouts: names of `LAYOUTS`.
-      steps: of each run.
+      steps: number of steps of each run.
 
     Raises:
       RuntimeError: a process failed.

@@ -80,12 +80,12 @@ def measure(
 
     Args:
       preset: `paper` or `released`.
-      cells: what is timed.
-      flags: of `TORCH`.
+      cells: the cells to time.
+      flags: keys of `TORCH`.
       steps_per_round: steps between two looks at the clock.
-      seconds: of a cell's rounds.
+      seconds: duration of a cell's rounds.
       check_losses: whether losses are compared before anything is timed.
-      fields: what differs from the preset, as `problem.configure` takes it.
+      fields: changes to the preset, for `problem.configure`.
 
     Raises:
       RuntimeError: PyTorch computes another loss.

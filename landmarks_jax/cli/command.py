@@ -78,7 +78,7 @@ class Command:
     Attributes:
       run: does the work and returns the exit code, None for 0. It imports heavy modules itself, so
         that `--help` and wrong flags answer at once.
-      flags: in the order of `--help`.
+      flags: its flags, in the order of `--help`.
       config: help of its `--config` flag; None for commands that take no configuration.
       default_config: the preset without `--config`; None requires one.
       arguments: the placeholders of its positional arguments; "" for commands without.

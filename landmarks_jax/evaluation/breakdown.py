@@ -28,8 +28,8 @@ class Grouping:
 
     Attributes:
       by: the name of the number: "yaw", "roll" or "size".
-      unit: of the number.
-      names: of the groups, one more than limits.
+      unit: the number's unit.
+      names: names of the groups, one more than limits.
       limits: rising.
     """
 
@@ -84,7 +84,7 @@ def breakdown(
     Args:
       points: `[N, P, 2]` labelled points of the faces scored, normalised.
       eye_distance: `[N]`, normalised.
-      point_names: of the points; poses are left out unless they are `FIVE_POINTS`.
+      point_names: names of the points; poses are left out unless they are `FIVE_POINTS`.
       errors: row -> `[N]` forward errors, %.
 
     Returns:

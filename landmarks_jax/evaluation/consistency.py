@@ -111,7 +111,7 @@ def of_landmarks(landmarks: np.ndarray, frame: Frames) -> dict[str, Any]:
 
     Args:
       landmarks: `[N, K, 2]`, normalised to the views.
-      frame: of the same faces.
+      frame: the frames of the same faces.
 
     Returns:
       What `measure` returns, and `still`: the `rms` standing still, for each point and the mean.

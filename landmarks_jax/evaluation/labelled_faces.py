@@ -114,7 +114,7 @@ def open_lists(fit: str, score: str, crops: Sequence[str], config: ConfigDict) -
         prepared folder (of the crop asked for), or a folder of photos with `.pts` files, of which
         `config.eval.pts_points` points are used.
       score: labelled faces that are scored, in any of these forms.
-      crops: of center, tight and box.
+      crops: some of center, tight and box.
       config: the run's configuration.
 
     Raises:

@@ -68,7 +68,7 @@ class LabelledPeople:
       head_sizes: `[N]`, the unit of PCKh.
       apart: `[N]`, whether nobody else is near.
       mean_pose: `[16, 2]` the mean joints of the people in training.
-      name: in tables.
+      name: name in tables.
     """
 
     views: np.ndarray

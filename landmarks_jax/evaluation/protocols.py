@@ -58,7 +58,7 @@ class LabelledSet:
     Attributes:
       views: uint8 `[N, S, S, 3]`.
       points: `[N, P, 2]`, normalised to the view.
-      name: in tables and messages.
+      name: name in tables and messages.
     """
 
     views: np.ndarray
@@ -131,10 +131,10 @@ def evaluate(
         views of a set at once, in order.
       counts: numbers of labelled photos; those that the data can give are used, and all of it.
       draws: seeded draws, without replacement, for each number below all; at least 10.
-      seed: of the draws; the same photos are drawn for every row.
+      seed: seed of the draws; the same photos are drawn for every row.
       angles: degrees of the equivariance error; empty leaves it out.
       notes: sentences to print under every table, such as the perceptual weights.
-      num_examples: how many scored photos, evenly spaced, have their points in the result.
+      num_examples: number of scored photos, evenly spaced, whose points are in the result.
 
     Raises:
       ConfigError: an argument is invalid.

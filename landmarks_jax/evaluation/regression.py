@@ -80,7 +80,7 @@ def subsets(num_photos: int, counts: Sequence[int], draws: int, seed: int) -> li
       num_photos: number of labelled photos.
       counts: numbers of photos to fit on; those not below `num_photos` are ignored.
       draws: number of draws for each.
-      seed: of the draws. A draw of N photos depends on the seed and on N alone.
+      seed: seed of the draws. A draw of N photos depends on the seed and on N alone.
 
     Returns:
       `[draws, N]` rows for each N, ascending, and last `[1, num_photos]`: all of them, in order.
@@ -106,7 +106,7 @@ def scores_by_count(
       source: the points to predict from.
       target: the points to predict.
       eye_distance: `[faces]` of the photos scored.
-      drawn: from `subsets`.
+      drawn: the result of `subsets`.
 
     Returns:
       For each number of labelled photos its `n` and `draws`, and `metrics.summary` of the errors.

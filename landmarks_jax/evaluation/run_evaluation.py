@@ -24,7 +24,7 @@ from landmarks_jax.evaluation import labelled_faces, pckh, plots, protocols, sco
 from landmarks_jax.evaluation.protocols import Protocol
 from landmarks_jax.inference.detector import STATISTICS_BATCH, ViewDetector
 from landmarks_jax.system import figures, files
-from landmarks_jax.system.errors import ConfigError, WorkdirError, reason
+from landmarks_jax.system.errors import ConfigError, WorkdirError
 from landmarks_jax.tasks import task_of
 from landmarks_jax.training import checkpoints, run_folder, sharding
 from landmarks_jax.training import state as states
@@ -49,10 +49,10 @@ def evaluate_run(
 
     Args:
       workdir: the run's folder.
-      protocol_names: of `labelled_faces.PROTOCOLS`; None takes the run's config.eval.protocols.
+      protocol_names: some of `labelled_faces.PROTOCOLS`; None takes config.eval.protocols.
       fit: labelled faces that fit the regressor, instead of a named protocol.
       score: labelled faces that are scored; goes with `fit`.
-      crops: with `fit` and `score`; empty takes the crop that the run was trained with.
+      crops: crops for `fit` and `score`; empty takes the crop that the run was trained with.
       command: the command line, recorded in the results.
       **places: fields of `config.eval`, such as the folder `aflw`; None takes the run's.
 
@@ -86,10 +86,10 @@ def _evaluate_landmarks(
     names = [f"{protocol.name}-{protocol.crop}".replace(" ", "-") for protocol in opened]
     for name, protocol, result in zip(names, opened, results, strict=True):
         _write_text(out / f"{name}.csv", score_tables.to_csv(result))
-        _save(plots.error_curves(result), out / f"{name}-curve.png")
+        figures.save(plots.error_curves(result), out / f"{name}-curve.png")
         title = score_tables.describe(result)
-        _save(_page(protocol, result["examples"], title), out / f"{name}-faces.png")
-        _save(_worst_page(protocol, result, title), out / f"{name}-worst.png")
+        figures.save(_page(protocol, result["examples"], title), out / f"{name}-faces.png")
+        figures.save(_worst_page(protocol, result, title), out / f"{name}-worst.png")
     _write_text(out / "table.md", markdown)
     # Last: where the JSON is, everything is.
     for name, result in zip(names, results, strict=True):
@@ -118,7 +118,7 @@ def _evaluate_pose(
     )
     _write_text(out / f"{name}.csv", pckh.to_csv(result))
     _write_text(out / "table.md", markdown)
-    _save(page, out / f"{name}-people.png")
+    figures.save(page, out / f"{name}-people.png")
     _write_text(out / f"{name}.json", json.dumps(result, allow_nan=False) + "\n")
     return markdown
 
@@ -145,7 +145,7 @@ def need_landmarks(workdir: Path, config: ConfigDict, action: str) -> None:
     Args:
       workdir: the run's folder.
       config: its configuration.
-      action: what a run on landmarks could be, such as "packed".
+      action: what can be done with runs on landmarks only, such as "packed".
 
     Raises:
       WorkdirError: the run is on joints.
@@ -225,13 +225,6 @@ def open_faces(
 
 def _write_text(path: Path, text: str) -> None:
     files.write_file(path, text, WorkdirError)
-
-
-def _save(figure: figures.Figure, path: Path) -> None:
-    try:
-        figures.save(figure, path)
-    except OSError as error:
-        raise WorkdirError(f"{path}: cannot be written ({reason(error)})") from error
 
 
 def _page(

@@ -28,11 +28,11 @@ class Case:
     Attributes:
       labels: the labelled points `[N, P, 2]`.
       eye_distance: `[faces]` of the photos scored.
-      frame: of the photos scored.
+      frame: frames of the photos scored.
       drawn: labelled photos to fit on, from `regression.subsets`; the last are all of them.
       views: uint8 `[faces, S, S, 3]` of the photos scored.
       angles: degrees of the equivariance error.
-      source: what predicts the labelled points: landmarks, or for a control the labels.
+      source: the points to predict from: landmarks, or for a control the labels.
       fitter: fits the map from `source` to the labels.
       constant: the `[P, 2]` points that the mean shape answers for every photo.
       landmarks: a detector's landmarks `[N, K, 2]`, None for a control.
@@ -58,13 +58,13 @@ class Metric:
 
     Attributes:
       name: its key in a result's rows and its name in tables.
-      unit: of its numbers.
+      unit: unit of its numbers.
       note: its meaning, printed under tables that show it.
-      measure: a case to the metric's JSON, None where the case has none.
-      number: that JSON to the one number of tables and comparisons, None where there is none.
-      text: that JSON to a table's cell; None prints the number with two decimals.
-      csv_rows: that JSON, the labelled points' names and the landmarks' numbers to rows for the
-        CSV; None writes the number.
+      measure: maps a case to the metric's JSON, None if it does not apply.
+      number: maps that JSON to the number in tables and comparisons, None if there is none.
+      text: maps that JSON to a table's cell; None prints the number with two decimals.
+      csv_rows: maps that JSON, the labelled points' names and the landmarks' numbers to rows for
+        the CSV; None writes the number.
       column: whether tables show it; otherwise it is in JSON and CSV alone.
     """
 

@@ -42,7 +42,7 @@ def view_function(packed: PackedDetector, precision: str = "float32") -> ViewFun
 
     Args:
       packed: the detector.
-      precision: of the stored kernels, one of `PRECISIONS`.
+      precision: precision of the stored kernels, one of `PRECISIONS`.
 
     Raises:
       WeightsError: a weight is not finite in that precision.

@@ -44,7 +44,7 @@ class PackedDetector:
     """The content of a packed file.
 
     Attributes:
-      config: as `inference_config` returns it.
+      config: the result of `inference_config`.
       variables: `{"params", "batch_stats"}` of the detector, float32 NumPy.
       regressor: maps the K landmarks to P labelled points in the view's frame, or None.
       summary: plain JSON; `point_names`, unless empty, holds the names of the P labelled points.
@@ -81,8 +81,8 @@ def write(path: str | os.PathLike[str], packed: PackedDetector, precision: str =
     Args:
       path: the file.
       packed: its content.
-      precision: of the convolution kernels, one of `PRECISIONS`. "float16" halves the file; biases,
-        batch norm and the regressor keep their precision.
+      precision: precision of the convolution kernels, one of `PRECISIONS`. "float16" halves the
+        file; biases, batch norm and the regressor keep their precision.
 
     Raises:
       WeightsError: `packed` is inconsistent or not finite, or the file cannot be written.

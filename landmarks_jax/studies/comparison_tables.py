@@ -26,8 +26,8 @@ def compare_runs(folders: Sequence[str], out: str | None = None) -> str:
     """Compares finished runs.
 
     Args:
-      folders: of the runs.
-      out: a folder for `compare.md`, `compare.csv` and `compare.json`; None writes nothing.
+      folders: the runs' folders.
+      out: folder for `compare.md`, `compare.csv` and `compare.json`; None writes nothing.
 
     Returns:
       The tables, as Markdown.

@@ -35,8 +35,8 @@ class Parameters(NamedTuple):
     """Counts of parameters.
 
     Attributes:
-      detector: of the plain detector; of an adapted one after folding.
-      generator: of encoder and decoder.
+      detector: parameters of the plain detector; of an adapted one after folding.
+      generator: parameters of encoder and decoder.
     """
 
     detector: int

@@ -32,7 +32,7 @@ from landmarks_jax.evaluation.consistency import Frames
 from landmarks_jax.evaluation.protocols import Protocol
 from landmarks_jax.inference.detector import ViewDetector
 from landmarks_jax.system import figures, files
-from landmarks_jax.system.errors import ConfigError, WorkdirError, reason
+from landmarks_jax.system.errors import ConfigError, WorkdirError
 from landmarks_jax.system.tables import Table
 from landmarks_jax.tasks import task_of
 from landmarks_jax.training import checkpoints, run_folder
@@ -55,11 +55,11 @@ def write(
     """Makes the figure of finished runs: `out`, and beside it its `.json` and `.md`.
 
     Args:
-      folders: of the runs, the baseline first.
+      folders: the runs' folders, the baseline first.
       out: the figure, a `.png`.
       faces: keywords of `run_evaluation.open_faces`; `score` may be without `fit`. Of a named
         protocol's crops, that of the runs' training is used, or else the first.
-      num_shown: how many faces, evenly spaced among those scored, are in the figure.
+      num_shown: number of faces in the figure, evenly spaced among those scored.
       tile: the side of a face in pixels.
       command: the command line, recorded in the JSON.
 
@@ -79,10 +79,7 @@ def write(
     text = json.dumps(figure, allow_nan=False) + "\n"
     files.write_file(out.with_suffix(".json"), text, WorkdirError)
     files.write_file(out.with_suffix(".md"), markdown, WorkdirError)
-    try:
-        figures.save(page(figure, protocol.score.views[figure["shown"]], tile), out)
-    except OSError as error:
-        raise WorkdirError(f"--out {out}: cannot be written ({reason(error)})") from error
+    figures.save(page(figure, protocol.score.views[figure["shown"]], tile), out)
     return markdown
 
 

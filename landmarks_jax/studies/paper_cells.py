@@ -31,12 +31,12 @@ class Cell:
     """A training of the tables.
 
     Attributes:
-      name: in folders and on the command line.
+      name: name in folders and on the command line.
       title: the paper's name.
-      composition: of `objective.COMPOSITIONS`.
+      composition: one of `objective.COMPOSITIONS`.
       num_landmarks: K.
       loss: `both` terms of Eq. 7, `pixel` (L_R) or `perceptual` (L_P) alone.
-      network: of the perceptual loss.
+      network: network of the perceptual loss.
     """
 
     name: str
@@ -82,8 +82,8 @@ class Base:
 
     Attributes:
       file: the configuration, as the user named it.
-      config: with the user's overrides.
-      overrides: by field, for command lines.
+      config: its content, with the user's overrides.
+      overrides: values by field, for command lines.
       vgg19: the weights file of VGG-19; the base's own is VGG-16's.
     """
 
@@ -199,8 +199,8 @@ def open_run(folder: Path, config: ConfigDict) -> Run | None:
     """Reads the run in a folder; None if there is none.
 
     Args:
-      folder: of the run.
-      config: that the run must have.
+      folder: the run's folder.
+      config: the configuration that the run must have.
 
     Raises:
       WorkdirError: the run has another configuration, or is damaged.

@@ -24,11 +24,11 @@ class CellRuns:
     """The runs of some cells.
 
     Attributes:
-      base: that the cells change.
-      cells: in the order of the table.
+      base: the configuration that the cells change.
+      cells: the cells in the order of the table.
       keys: protocols and crops.
-      runs: that exist, by cell and seed; the name of each is that of its folder.
-      scored: results of finished runs, by protocol and crop, cell and seed.
+      runs: existing runs by cell and seed, each named as its folder.
+      scored: results of finished runs by protocol and crop, cell and seed.
       missing: {"cell", "seeds", "why": a sentence, "command"} for each cell that lacks something.
     """
 
@@ -61,8 +61,8 @@ class CellRuns:
         Args:
           key: protocol and crop.
           cell: its name.
-          row: of the results: `running`, `batch`, `untrained` or `mean_shape`.
-          metric: as `comparison.scores_of` calls it.
+          row: row of the results: `running`, `batch`, `untrained` or `mean_shape`.
+          metric: a name that `comparison.scores_of` returns.
         """
         numbers = {
             seed: scores_of(result, row)
@@ -78,7 +78,7 @@ def over_seeds(
     """A measured number; None if no run has it.
 
     Args:
-      values: by seed.
+      values: the runs' numbers by seed.
       draws_std: the deviation over draws of labelled photos in each run, None without draws.
     """
     if not values:
@@ -104,11 +104,11 @@ def read_cells(
     """Reads the runs of cells.
 
     Args:
-      cells: of the table.
-      base: that they change.
+      cells: the cells of the table.
+      base: the configuration that they change.
       runs: the folder of the runs' folders.
-      protocols: that they are scored under.
-      seeds: that every cell should have; empty takes those that any cell has, or 0.
+      protocols: protocols of their scores.
+      seeds: seeds that every cell should have; empty takes those that any cell has, or 0.
 
     Raises:
       UserError: a folder has another run than its cell's, or a damaged one.

@@ -51,12 +51,12 @@ def write_tables(
     """Makes tables of finished runs.
 
     Args:
-      base: that the cells change.
+      base: the configuration that the cells change.
       runs: the folder of the runs' folders.
-      tables: of `paper_cells.TABLES`.
+      tables: some of `paper_cells.TABLES`.
       cells: names of cells for a table of their own.
-      protocols: that the cells are scored under.
-      seeds: that every cell should have; empty takes those that exist.
+      protocols: protocols of the cells' scores.
+      seeds: seeds that every cell should have; empty takes those that exist.
       out: a folder for `table1.md`, `.tex`, `.csv` and `.json`, for instance; None writes nothing.
 
     Returns:
@@ -144,7 +144,7 @@ def order_sentences(where: str, errors: Mapping[str, Sequence[float]]) -> list[s
 
     Args:
       where: the start of each sentence: what the errors are of.
-      errors: of each cell, one a seed.
+      errors: each cell's errors, one a seed.
     """
     if len(errors) < 2:
         return []

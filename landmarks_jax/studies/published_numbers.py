@@ -13,12 +13,12 @@ class Published(NamedTuple):
     """A row of a published table.
 
     Attributes:
-      method: as the paper prints it, with its reference.
+      method: name as the paper prints it, with its reference.
       num_landmarks: K, None where the table gives none.
       mafl: forward error on MAFL, None where not given.
-      aflw: likewise on AFLW.
+      aflw: the same on AFLW.
       source: where the numbers are printed.
-      crop: of the views, `center` or `box`; "" if unknown.
+      crop: crop of the views, `center` or `box`; "" if unknown.
       cell: the cell of `paper_cells.CELLS` that reproduces it.
       group: `supervised` or another remark, or "".
     """

@@ -33,11 +33,11 @@ def remarks(
     """The remarks under one table.
 
     Args:
-      rows: of runs and means over seeds.
+      rows: the rows of runs and of means over seeds.
       untrained: the rows of untrained detectors.
       shapes: the rows of mean shapes.
       runs: all runs.
-      results: of the runs scored, by name.
+      results: results of the scored runs by name.
     """
     scored = [row for row in rows if row["kind"] == "run" and "forward" in row["values"]]
     sentences = [remark for row in scored for remark in _of_scores(row, scored)]

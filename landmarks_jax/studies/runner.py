@@ -30,11 +30,11 @@ class Job:
     """The run of a cell.
 
     Attributes:
-      folder: of the run.
-      config: of the run.
+      folder: the run's folder.
+      config: the run's configuration.
       train: the arguments of Python that train it.
       score: the arguments of Python that score it.
-      protocols: that it is scored under.
+      protocols: protocols to score it under.
     """
 
     folder: Path

@@ -28,10 +28,10 @@ class Run:
     Attributes:
       name: its folder, as the user gave it.
       config: its configuration.
-      digests: of the photos and of the perceptual network, "" for none.
-      steps: of the last line of its log, None without a log.
-      minutes: of the last line of its log, None without a log.
-      results: of `protocols.evaluate`, by protocol and crop.
+      digests: digests of the photos and of the perceptual network, "" for none.
+      steps: steps by the last line of its log, None without a log.
+      minutes: minutes by the last line of its log, None without a log.
+      results: results of `protocols.evaluate` by protocol and crop.
     """
 
     name: str

@@ -1,5 +1,6 @@
 """Pages of views with points drawn on them, without pyplot and its global state."""
 
+import io
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from PIL import Image
 
+from landmarks_jax.system import files
+from landmarks_jax.system.errors import WorkdirError
 from landmarks_jax.system.palette import crowding, landmark_colors
 
 DPI = 100
@@ -112,9 +115,15 @@ def to_array(figure: Figure) -> np.ndarray:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def save(figure: Figure, path: str | Path) -> None:
-    """Writes a figure as PNG, without a date or version in it."""
-    Image.fromarray(to_array(figure)).save(path, format="PNG")
+def save(figure: Figure, path: Path) -> None:
+    """Writes a figure as PNG, without a date or version in it.
+
+    Raises:
+      WorkdirError: the file cannot be written.
+    """
+    data = io.BytesIO()
+    Image.fromarray(to_array(figure)).save(data, format="PNG")
+    files.write_file(path, data.getvalue(), WorkdirError)
 
 
 class _Page:

@@ -181,7 +181,6 @@ class Reporter:
         if not self._writes:
             return
         figure = preview_figure(fetch(panels), title=f"step {step}")
-        self._pictures.mkdir(exist_ok=True)
         figures.save(figure, self._pictures / f"step-{step:06d}.png")
         self._board.add_image("preview", figures.to_array(figure), step, dataformats="HWC")
 

@@ -48,7 +48,7 @@ class Server(http.server.ThreadingHTTPServer):
     """Serves a folder on the loopback interface.
 
     Attributes:
-      url: of the page.
+      url: address of the page.
     """
 
     daemon_threads = True
@@ -58,7 +58,7 @@ class Server(http.server.ThreadingHTTPServer):
         """Opens the port; call `serve_forever` to answer requests.
 
         Args:
-          folder: what to serve.
+          folder: the folder to serve.
           port: 0 takes any free one.
 
         Raises:

@@ -56,10 +56,10 @@ class Job:
 
     Attributes:
       detector: the detector.
-      results: where landmarks are written.
+      results: the result files.
       boxes: the parts to view, or None for those that training would have viewed.
       drawn: the folder of drawings.
-      options: of drawing and smoothing.
+      options: options of drawing and smoothing.
       stop: whether to stop after the current image.
     """
 

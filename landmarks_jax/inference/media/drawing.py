@@ -22,7 +22,7 @@ class Marks:
 
     Attributes:
       landmarks: `[K, 2]` in pixels; the centre of the first pixel is at (0, 0).
-      side: of the part of the image that the view shows, in pixels; dots scale with it.
+      side: side of the part of the image that the view shows, in pixels; dots scale with it.
       labelled: `[P, 2]` drawn as crosses, or None.
       trail: `[T, K, 2]`, previous landmarks, oldest first, and the current ones; or None.
     """

@@ -38,7 +38,7 @@ def detect_files(
       name: a packed file, or the name of a shipped detector.
       arguments: images, videos, folders and globs.
       out: the folder of results.
-      options: of drawing and smoothing.
+      options: options of drawing and smoothing.
       boxes: a CSV file of boxes; files without a box are skipped.
 
     Returns:
@@ -81,7 +81,7 @@ def detect_camera(
       name: a packed file, or the name of a shipped detector.
       camera: a number, or anything that PyAV opens.
       out: the folder of results.
-      options: of drawing and smoothing.
+      options: options of drawing and smoothing.
       device: PyAV's name of the camera's format.
       seconds: duration by the camera's clock.
 

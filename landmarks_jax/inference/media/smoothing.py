@@ -30,7 +30,7 @@ class OneEuro:
         Args:
           points: `[Q, 2]`, the same number in every call. Points that are not finite pass through;
             the next finite one restarts its filter.
-          time: in seconds, not decreasing.
+          time: time stamp in seconds, not decreasing.
 
         Returns:
           `[Q, 2]` float64.

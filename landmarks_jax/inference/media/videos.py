@@ -31,7 +31,7 @@ class Frame(NamedTuple):
     """A video frame.
 
     Attributes:
-      number: from 0.
+      number: frame number from 0.
       time: seconds since the first frame.
       image: PyAV's frame, as stored.
     """
