@@ -65,6 +65,15 @@ def test_help_of_training_lists_presets_and_says_where_fields_are_explained():
     assert "configs/base.py" in out
 
 
+def test_a_reader_may_close_the_help_early():
+    """Such as `head`."""
+    code = (
+        "import os, sys; read, write = os.pipe(); os.close(read); os.dup2(write, 1);"
+        "from landmarks_jax.cli.main import main; sys.exit(main(['train', '--help']))"
+    )
+    assert finish(command(code=code)) == (1, "", "")
+
+
 def test_listing_and_help_load_nothing_heavy():
     code = (
         "import sys; from landmarks_jax.cli.main import main; main([]); main(['detect', '--help']);"

@@ -32,8 +32,6 @@ COMMANDS = {
 }
 _VERBOSITY = Flag("verbosity", "Level of the libraries' own log: -1 warnings, 0 notes.", kind=int)
 _HELP = ("--help", "-help", "-h", "--helpfull", "--helpshort")
-# What absl appends to the help of flags that take several values.
-_REPEAT = ";\n    repeat this option to specify a list of values"
 _WIDTH = 100
 
 
@@ -49,24 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
       The exit code: 0, 2 for a wrong command line, or the error's or the command's own.
     """
     name, *arguments = [*(sys.argv[1:] if argv is None else argv)] or ["--help"]
-    if name in _HELP:
-        print(_overview())
-        return 0
-    if name not in COMMANDS:
-        print_error(f"{name}: no such command; it is one of {', '.join(COMMANDS)}")
-        return UserError.exit_code
-    cache.enable_compilation_cache()  # now, because the configuration of some commands imports JAX
-    module = importlib.import_module(f"landmarks_jax.cli.{name}")
-    command: Command = module.COMMAND
-    if any(argument in _HELP for argument in arguments):
-        print(_help(module.__doc__ or "", command))
-        return 0
     try:
-        call = parse(name, command, arguments)
-        _set_up(call)
-        with _log_to_stderr():
-            code = command.run(call)
-            sys.stdout.flush()
+        code = _run(name, arguments)
+        sys.stdout.flush()
     except UserError as error:
         print_error(str(error))
         return error.exit_code
@@ -74,7 +57,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read the output, such as `head`, closed it. Python would write again at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    return code or 0
+    return code
+
+
+def _run(name: str, arguments: Sequence[str]) -> int:
+    """Runs a command, or prints help."""
+    if name in _HELP:
+        print(_overview())
+        return 0
+    if name not in COMMANDS:
+        raise ConfigError(f"{name}: no such command; it is one of {', '.join(COMMANDS)}")
+    cache.enable_compilation_cache()  # now, because the configuration of some commands imports JAX
+    module = importlib.import_module(f"landmarks_jax.cli.{name}")
+    command: Command = module.COMMAND
+    if any(argument in _HELP for argument in arguments):
+        print(_help(module.__doc__ or "", command))
+        return 0
+    call = parse(name, command, arguments)
+    _set_up(call)
+    with _log_to_stderr():
+        return command.run(call) or 0
 
 
 def script() -> None:
@@ -187,12 +189,13 @@ def _help(text: str, command: Command) -> str:
         kind = f"Default: {default}." if default else "Required."
         shipped = f"A file, or a preset: {', '.join(presets.names())}. {kind}"
         lines += ["  --config", _indented(f"{command.config} {shipped}")]
-    values = _flags_of(command)
-    for flag in (values[name] for name in values):
-        notes = (flag.help or "").removesuffix(_REPEAT)
+    for flag in (*command.flags, _VERBOSITY):
+        notes = f"<{'|'.join(flag.choices)}>: {flag.help}" if flag.choices else flag.help
+        if flag.repeated:
+            notes += " May be repeated."
         if flag.default not in (None, [], "", False):
             notes += f" Default: {flag.default}."
-        lines += [f"  --{'[no]' if flag.boolean else ''}{flag.name}", _indented(notes)]
+        lines += [f"  --{'[no]' if flag.kind is bool else ''}{flag.name}", _indented(notes)]
     if command.details is not None:
         lines += ["", command.details()]
     return "\n".join(lines)

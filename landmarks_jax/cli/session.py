@@ -21,8 +21,8 @@ _FLAGS = (
     Flag("reserve", "Minutes of it reserved for the steps after training.", 2.0, kind=float, low=0),
     Flag(
         "photos",
-        "Folder of photos to train on: DIR, or DIR:tight for tight face crops. May be repeated; a "
-        "folder named twice counts twice. Default: the configuration's data.",
+        "Folder of photos to train on: DIR, or DIR:tight for tight face crops. A folder named "
+        "twice counts twice. Default: the configuration's data.",
         [],
         repeated=True,
     ),
