@@ -23,6 +23,7 @@ import pytest
 
 from landmarks_jax.configs import base
 from landmarks_jax.inference import api, packed_file
+from landmarks_jax.system import compiler
 from tests import packing
 
 
@@ -64,6 +65,13 @@ def narrow_config():
         return config
 
     return make
+
+
+@pytest.fixture
+def default_fusion(monkeypatch):
+    """Compiles steps as outside the tests, so that two forms of a step are equal to the bit."""
+    monkeypatch.setitem(compiler._OPTIONS["cpu"], "xla_cpu_use_fusion_emitters", True)
+    compiler.compiler_options()  # tries the options now, which compiles
 
 
 @pytest.fixture

@@ -156,6 +156,8 @@ def test_the_plan_of_a_function_counts_results_in_place_of_arguments_once():
 TRAIN = """
 import runpy, sys
 sys.modules["tensorflow"] = sys.modules["tensorflow_datasets"] = None
+from landmarks_jax.system import compiler
+compiler._OPTIONS["cpu"]["xla_cpu_use_fusion_emitters"] = True  # the fixture default_fusion
 sys.argv[0] = "train.py"
 runpy.run_path("train.py", run_name="__main__")
 """
@@ -177,7 +179,7 @@ def min_compile_time(seconds):
 
 @linux
 def test_streamed_and_resident_sessions_are_one_run_of_constant_memory(
-    folders, tmp_path, monkeypatch, caplog
+    folders, tmp_path, monkeypatch, caplog, default_fusion
 ):
     """A streamed session and a resident one, against a run that is all resident.
 

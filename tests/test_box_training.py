@@ -44,7 +44,7 @@ def last_row(run):
 
 
 def test_box_views_train_alike_from_photos_prepared_and_resident(
-    table, tmp_path, caplog, monkeypatch
+    table, tmp_path, caplog, monkeypatch, default_fusion
 ):
     config = narrow(
         **BOX, data__source="folder", data__landmarks=str(table), views__bend_std=0.03,

@@ -23,6 +23,7 @@ from landmarks_jax.training import step as steps
 from tests.running import shrink
 
 GOLDEN = Path(__file__).with_name("golden.json")
+IDLE = tuple(f"['detector']['{layer}']['bias']" for layer in ("stem", "last", "head"))
 PRESETS = ("quickstart", "released", "mpii_pretrain")
 
 
@@ -82,9 +83,10 @@ def test_two_steps_are_those_stored(preset, x64):
     assert measured["optimizer"] == pytest.approx(stored["optimizer"], rel=1e-9)
     assert measured["state"].keys() == stored["state"].keys()
     for name, (total, norm) in stored["state"].items():
-        # A sum may cancel: its rounding error is that of the norm. The head's bias has no gradient
-        # but rounding, which Adam amplifies.
-        close = pytest.approx([total, norm], rel=1e-8, abs=1e-8 * max(norm, 1e-9))
+        # A sum may cancel: its rounding error is that of the norm. The gradient of a bias before a
+        # batch norm or the softmax is nothing but rounding, which Adam amplifies.
+        within = 1e-5 if name.endswith(IDLE) else 1e-8
+        close = pytest.approx([total, norm], rel=within, abs=within * max(norm, 1e-9))
         assert measured["state"][name] == close, name
 
 

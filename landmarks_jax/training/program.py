@@ -122,7 +122,10 @@ def compile_program(
     fresh_totals = jax.jit(empty_totals, out_shardings=replicated)
     jitted = jax.jit(step, donate_argnames=("state",), out_shardings=replicated)
     compiled, compilation = _compile(jitted, state, fresh_totals(), photos, frozen)
-    return Program(compiled, fresh_totals, jax.jit(preview, out_shardings=replicated), compilation)
+    preview_program = jax.jit(
+        preview, out_shardings=replicated, compiler_options=compiler.compiler_options()
+    )
+    return Program(compiled, fresh_totals, preview_program, compilation)
 
 
 def _compile(function: Any, *inputs: Any) -> tuple[jax.stages.Compiled, Compilation]:
