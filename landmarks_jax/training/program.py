@@ -118,13 +118,11 @@ def compile_program(
         panels = task.panels(drawn, outcome.made)
         return jax.tree.map(lambda leaf: leaf[:PREVIEW_ROWS], panels)
 
-    replicated = sharding.replicated(mesh)
-    fresh_totals = jax.jit(empty_totals, out_shardings=replicated)
-    jitted = jax.jit(step, donate_argnames=("state",), out_shardings=replicated)
+    jit = functools.partial(jax.jit, out_shardings=sharding.replicated(mesh))
+    fresh_totals = jit(empty_totals)
+    jitted = jit(step, donate_argnames=("state",))
     compiled, compilation = _compile(jitted, state, fresh_totals(), photos, frozen)
-    preview_program = jax.jit(
-        preview, out_shardings=replicated, compiler_options=compiler.compiler_options()
-    )
+    preview_program = jit(preview, compiler_options=compiler.compiler_options())
     return Program(compiled, fresh_totals, preview_program, compilation)
 
 
