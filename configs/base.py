@@ -39,6 +39,9 @@ def get_config() -> ConfigDict:
     views.margin_std = framing.BOX_MARGIN_STD  # 0.04; box crop: its deviation, clipped at four
     views.bend_std = 0.0  # not in the paper: bumps that bend x', normal, in half sides of the view
 
+    views.color_std = 0.0  # of self-training: normal factors of brightness, contrast and colour
+    views.cutout = 0.0  # of self-training: largest side of a covered rectangle, as a share
+
     config.model = model = ConfigDict()
     model.detector = "hourglass"  # a module of landmarks_jax.models, or any importable one
     model.num_landmarks = 10  # K; the paper's are 10, 30 and 50 (Table I)
@@ -55,7 +58,7 @@ def get_config() -> ConfigDict:
     init.core = ""  # folder of a run of mpii_pretrain, or a published PyTorch file
 
     config.objective = objective = ConfigDict()
-    objective.task = "landmarks"  # landmarks | pose: unsupervised, or joints with labels (MPII)
+    objective.task = "landmarks"  # landmarks | self_training (ours) | pose, with labels (MPII)
     objective.composition = "all"  # baseline | inter | cycle | all (Table I)
     objective.auxiliary = "each_step"  # each_step | fixed: when the auxiliary photos are drawn
     objective.bn_groups = "joint"  # joint | released: what a batch norm's statistics are taken over
@@ -63,6 +66,23 @@ def get_config() -> ConfigDict:
     for name, term in losses.TERMS.items():  # each says what it measures; 0 is not computed
         objective[f"{name}_weight"] = term.weight
     objective.separation_sigma = 0.15  # normalised units, the distance landmarks keep
+
+    # Ours, not in the paper: points refined by deep features are the targets of self-training.
+    config.targets = targets = ConfigDict()
+    targets.steps = (0,)  # when they are made: at 0 from the start, then from the detector's points
+    targets.grid = 6  # points a side of a grid, the same in every photo; 0 is none (start)
+    targets.extent = 0.7  # half a side of the grid, normalised units of the view
+    targets.detector = ""  # packed file, or name of a shipped one, whose points come after (start)
+    targets.mirror = False  # objects have a mirror symmetry: refine and teach mirrored views too
+    targets.weights = ""  # .npz of the network whose features are compared
+    targets.network = "vgg19"  # vgg16 | vgg19
+    targets.taps = ("relu3_4", "relu4_4")  # whose features are compared
+    targets.components = 128  # principal components of each tap
+    targets.view_size = 128  # pixels a side of the views whose features are computed
+    targets.num_fit = 2_000  # photos that the discriminants are fitted on
+    targets.spreads = (0.15,) * 6 + (0.1,) * 4  # s of each iteration, normalised units
+    targets.temperatures = (0.1,) * 6 + (0.2,) * 4  # t of each iteration
+    targets.moved_views = 8  # views over which the detector's points are averaged
 
     config.perceptual = perceptual = ConfigDict()
     perceptual.weights = ""  # .npz of the network; "" is the pixel loss alone (Table III, L_R only)

@@ -30,6 +30,7 @@ FREE_FIELDS = (
     "data.landmarks",
     "data.resident",
     "perceptual.weights",
+    "targets.weights",
 )
 FREE_SECTIONS = ("eval.",)
 
@@ -45,6 +46,8 @@ CHOICES = {
     "objective.bn_groups": ("joint", "released"),
     "eval.pts_points": (NUM_REDUCED, NUM_POINTS),
     "perceptual.network": NETWORKS,
+    "targets.mirror": (False, True),
+    "targets.network": NETWORKS,
 }
 
 # Fields that the box crop replaces, with the only values it accepts for them.
@@ -53,7 +56,7 @@ _WITH_BOX = {"scale_range": (1.0, 1.0), "scale_std": 0.0, "shift_std": 0.0}
 _WITHOUT_BOX = {"margin": BOX_MARGIN, "margin_std": BOX_MARGIN_STD}
 
 # Fields that are tuples of strings.
-TEXTS = ("data.roots", "data.exclude", "perceptual.taps", "eval.protocols")
+TEXTS = ("data.roots", "data.exclude", "perceptual.taps", "targets.taps", "eval.protocols")
 
 # Fields that the functions below check.
 OTHER_FIELDS = (
@@ -61,6 +64,11 @@ OTHER_FIELDS = (
     "model.detector",
     "optimizer.drop_steps",
     "perceptual.weights",
+    "targets.detector",
+    "targets.spreads",
+    "targets.steps",
+    "targets.temperatures",
+    "targets.weights",
     "views.rotation_std",
     "views.scale_range",
 )
@@ -77,6 +85,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "views.scale_std": (0, 0.3),
     "views.shift_std": (0, 1),
     "views.bend_std": (0, 0.5),
+    "views.color_std": (0, 1),
+    "views.cutout": (0, 1),
     "views.margin": (0, 3),
     "views.margin_std": (0, 0.5),
     "model.num_landmarks": (1, 1000),
@@ -87,6 +97,12 @@ RANGES: dict[str, tuple[float, float]] = {
     "model.generator_channels": (1, 4096),
     "model.residual_blocks": (0, 100),
     "objective.separation_sigma": (1e-6, 10),
+    "targets.grid": (0, 30),
+    "targets.extent": (0, 1),
+    "targets.components": (1, 512),
+    "targets.view_size": (8, 1024),
+    "targets.num_fit": (2, 10**6),
+    "targets.moved_views": (1, 1000),
     "perceptual.weight": (0, 1e6),
     "perceptual.balance_decay": (0, 0.999999),
     "optimizer.learning_rate": (1e-12, 10),

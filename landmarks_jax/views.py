@@ -217,6 +217,71 @@ def view_pair(
     return pair[0], pair[1]
 
 
+def draw_mirrored(keys: jax.Array) -> jax.Array:
+    """Draws which views are mirrored: `[B]`, half of them."""
+    return jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, 3)))(keys)
+
+
+def mirror(maps: jax.Array, mirrored: jax.Array) -> jax.Array:
+    """Mirrors some views, left to right.
+
+    Args:
+      maps: `[B, 2, 3]` from view coordinates.
+      mirrored: `[B]` which ones.
+
+    Returns:
+      `[B, 2, 3]` maps from the coordinates of the mirrored views.
+    """
+    return maps.at[:, :, 0].multiply(jnp.where(mirrored, -1.0, 1.0)[:, None])
+
+
+def recolor(images: jax.Array, keys: jax.Array, std: float) -> jax.Array:
+    """Random brightness, contrast and colour.
+
+    Args:
+      images: `[B, S, S, 3]` in [0, 1].
+      keys: `[B]` typed random keys.
+      std: deviation of the normal factors and offsets; 0 changes nothing.
+
+    Returns:
+      Images of the same shape, clipped to [0, 1].
+    """
+    if not std:
+        return images
+
+    def draw(key: jax.Array) -> jax.Array:
+        return jax.random.normal(jax.random.fold_in(key, 4), (8,))
+
+    normals = std * jax.vmap(draw)(keys)[:, None, None]
+    brightness, contrast, gains, offsets = jnp.split(normals, (1, 2, 5), -1)
+    images = images * (1.0 + brightness + gains / 2) + offsets / 4
+    mean = images.mean((1, 2, 3), keepdims=True)
+    return jnp.clip(mean + (images - mean) * (1.0 + contrast), 0.0, 1.0)
+
+
+def cut_out(images: jax.Array, keys: jax.Array, share: float) -> jax.Array:
+    """Covers a random rectangle of each image with a random colour (DeVries and Taylor 2017).
+
+    Args:
+      images: `[B, S, S, 3]` in [0, 1].
+      keys: `[B]` typed random keys.
+      share: largest side of the rectangle over that of the image; 0 changes nothing.
+    """
+    if not share:
+        return images
+    centers = jnp.asarray(geometry.pixel_centers(images.shape[1], images.dtype))
+
+    def cover(image: jax.Array, key: jax.Array) -> jax.Array:
+        place, size, color = jax.random.split(jax.random.fold_in(key, 5), 3)
+        middle = jax.random.uniform(place, (2,), images.dtype, -1.0, 1.0)
+        half = jax.random.uniform(size, (2,), images.dtype, 0.0, share)
+        inside = jnp.abs(centers[:, None] - middle) < half
+        covered = inside[:, None, 0] & inside[None, :, 1]
+        return jnp.where(covered[..., None], jax.random.uniform(color, (3,), images.dtype), image)
+
+    return jax.vmap(cover)(images, keys)
+
+
 def between(source: jax.Array, target: jax.Array) -> jax.Array:
     """The map `[B, 2, 3]` that takes points of one view to the same places of another.
 

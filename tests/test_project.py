@@ -264,6 +264,7 @@ ROOMS = {
     "geometry": set(),
     "keypoints": {"geometry"},
     "views": {"geometry"},
+    "refinement": {"geometry", "keypoints"},
     "models": {"system"},
     "objective": NUMERIC,
     "data": {"system", "geometry"},
@@ -273,6 +274,7 @@ ROOMS = {
     "tasks": {*NUMERIC, "objective", "losses", "data"},
     "config": {*NUMERIC, "objective", "losses", "tasks", "data"},
     "training": {
+        "refinement",
         *NUMERIC,
         "objective",
         "data",

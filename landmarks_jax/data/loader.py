@@ -17,6 +17,7 @@ from landmarks_jax.data import cutting, prepared, sampling
 from landmarks_jax.data.box_canvas import BoxCanvas, Frame
 from landmarks_jax.data.framing import Framing
 from landmarks_jax.data.sources import photos, registry
+from landmarks_jax.system import parallel
 from landmarks_jax.system.errors import ConfigError
 
 Batches = Iterator[dict[str, np.ndarray]]
@@ -29,11 +30,16 @@ class Loader(abc.ABC):
       num_points: points of each photo, 0 without annotation.
       digest: fingerprint of the list of photos; a resumed run must find the same.
       summary: one line for the log.
+      places: `[N]` int32, each listed photo's number among the different photos.
+      targets: `[U, P, 2]` float32 points of the U different photos, normalised to the canvas, which
+        batches have instead of the photos' own; None for these.
     """
 
     num_points: int
     digest: str
     summary: str
+    places: np.ndarray
+    targets: np.ndarray | None = None
 
     @abc.abstractmethod
     def __len__(self) -> int:
@@ -67,7 +73,22 @@ class Loader(abc.ABC):
         def rows_of(step: int) -> np.ndarray:
             return sampling.batch_rows(seed, len(self), batch_size, step, **process)
 
-        return self._read(rows_of, size, start_step)
+        read = self._read(rows_of, size, start_step)
+        if (targets := self.targets) is None:
+            return read
+        return (
+            batch | {"points": targets[self.places[rows_of(step)]]}
+            for step, batch in enumerate(read, start_step)
+        )
+
+    @property
+    def num_different(self) -> int:
+        """U, the number of different photos."""
+        return int(self.places.max()) + 1
+
+    @abc.abstractmethod
+    def canvases(self, places: np.ndarray) -> np.ndarray:
+        """The canvases `[n, C, C, 3]` uint8 of some of the different photos, by number."""
 
     @abc.abstractmethod
     def _read(self, rows_of: Callable[[int], np.ndarray], size: int, start_step: int) -> Batches:
@@ -84,9 +105,16 @@ class PhotoLoader(Loader):
         self.num_points = source.num_points
         self.digest = photos.source_digest(source)
         self.summary = photos.summary(source)
+        self.places = np.arange(len(source), dtype=np.int32)
 
     def __len__(self) -> int:
         return len(self._source)
+
+    def canvases(self, places: np.ndarray) -> np.ndarray:
+        cut = parallel.in_order(
+            lambda place: cutting.cut_photo(self._source, self._frame, int(place))[0], places
+        )
+        return np.stack(list(cut))
 
     def _read(self, rows_of: Callable[[int], np.ndarray], size: int, start_step: int) -> Batches:
         from landmarks_jax.data import pipeline  # noqa: PLC0415  (importing TensorFlow is slow)
@@ -129,11 +157,16 @@ class PreparedLoader(Loader):
     def _read(self, rows_of: Callable[[int], np.ndarray], size: int, start_step: int) -> Batches:
         return (self._gather(rows_of(step)) for step in itertools.count(start_step))
 
+    def canvases(self, places: np.ndarray) -> np.ndarray:
+        return self._at(places)["canvas"]
+
     def _gather(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        return self._at(self.places[rows])
+
+    def _at(self, places: np.ndarray) -> dict[str, np.ndarray]:
         side = self.folders[0].framing.canvas_size
-        images = np.empty((len(rows), side, side, 3), np.uint8)
-        points = np.empty((len(rows), self.num_points, 2), np.float32)
-        places = self.places[rows]
+        images = np.empty((len(places), side, side, 3), np.uint8)
+        points = np.empty((len(places), self.num_points, 2), np.float32)
         owners = np.searchsorted(self._starts, places, side="right") - 1
         for owner in np.unique(owners):
             mine, folder = owners == owner, self.folders[owner]
@@ -189,7 +222,7 @@ def _open_prepared(config: Any) -> PreparedLoader:
         mixed = len(folders) > 1 and frame.crop == "center" and folder.framing.crop == "tight"
         if mixed and isinstance(frame, Framing):
             required = dataclasses.replace(frame, crop="tight")
-        folder.require(required)
+        folder.fit(required)
     counts = {root: folder.num_points for root, folder in folders.items()}
     if isinstance(frame, BoxCanvas) and len(set(counts.values())) > 1:
         listed = ", ".join(f"{root} has {count}" for root, count in counts.items())

@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from landmarks_jax.data import cutting, prepared_writer
+from landmarks_jax.data import cutting, framing, prepared_writer
 from landmarks_jax.data.box_canvas import BoxCanvas, Frame
 from landmarks_jax.data.framing import Framing
 from landmarks_jax.data.sources import photos
-from landmarks_jax.system import files
+from landmarks_jax.system import files, parallel
 from landmarks_jax.system.errors import ConfigError, DataError, reason
 
 FORMAT_VERSION = 1
@@ -107,6 +107,29 @@ class PreparedCanvases:
 
     def __len__(self) -> int:
         return len(self.canvases)
+
+    def fit(self, frame: Frame) -> None:
+        """Shrinks canvases that were cut alike but larger to `frame`, then as `require`."""
+        own = self.framing
+        if (
+            isinstance(frame, Framing)
+            and isinstance(own, Framing)
+            and own.canvas_size > frame.canvas_size
+            and own.canvas_size * frame.view_size == own.view_size * frame.canvas_size
+        ):
+            size = float(own.canvas_size)
+            shrunk = np.empty((len(self), *[frame.canvas_size] * 2, 3), np.uint8)
+
+            def shrink(row: int) -> None:
+                shrunk[row] = framing.stretch(
+                    self.canvases[row], (0.0, 0.0, size, size), frame.canvas_size
+                )
+
+            for _ in parallel.ordered_map(shrink, range(len(self)), "shrinking canvases"):
+                pass
+            self.canvases = shrunk
+            self.framing = dataclasses.replace(frame, crop=own.crop)
+        self.require(frame)
 
     def require(self, frame: Frame) -> None:
         """Raises `ConfigError` unless the canvases were cut as `frame` says."""

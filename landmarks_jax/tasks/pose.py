@@ -21,6 +21,7 @@ from landmarks_jax.tasks.task import Frozen, Outcome, Panel, row_keys
 
 NETWORKS: tuple[str, ...] = ("detector",)
 NEEDS_POINTS = True
+MAKES_TARGETS = False
 SCRATCH_NOTE = ""
 
 

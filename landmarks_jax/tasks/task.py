@@ -67,11 +67,13 @@ class Task(Protocol):
     Attributes:
       NETWORKS: names of the networks that train, the keys of `params`.
       NEEDS_POINTS: whether the loss compares with the points that come with the photos.
+      MAKES_TARGETS: whether these points are made by `training.targets`.
       SCRATCH_NOTE: added to the log of a run that starts from scratch.
     """
 
     NETWORKS: tuple[str, ...]
     NEEDS_POINTS: bool
+    MAKES_TARGETS: bool
     SCRATCH_NOTE: str
 
     def check(self, config: ConfigDict) -> None:

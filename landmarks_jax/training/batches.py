@@ -61,6 +61,12 @@ def takes_points(config: ConfigDict) -> bool:
     return task_of(config).NEEDS_POINTS or bool(config.data.crop == "box")
 
 
+def num_points(config: ConfigDict, loader: Loader) -> int:
+    """The number of points of each photo that steps use: its own, or its targets."""
+    targets = task_of(config).MAKES_TARGETS
+    return int(config.model.num_landmarks) if targets else loader.num_points
+
+
 def gather(photos: Batch | Resident, step: jax.Array, mesh: Mesh) -> Batch:
     """The batch of a step, inside a jitted function.
 
@@ -102,12 +108,14 @@ def shapes(config: ConfigDict, loader: Loader, mesh: Mesh) -> Batch | Resident:
       ConfigError: resident photos do not fit on the devices.
     """
     if not config.data.resident:
-        return batch_shapes(config, loader.num_points, sharding.by_row(mesh))
+        return batch_shapes(config, num_points(config, loader), sharding.by_row(mesh))
     replicated = sharding.replicated(mesh)
-    resident = [
-        jax.ShapeDtypeStruct(_shape(arrays), arrays[0].dtype, sharding=replicated)
-        for arrays in _arrays(config, loader)
-    ]
+    assert isinstance(loader, PreparedLoader)
+    canvases = [folder.canvases for folder in loader.folders]
+    resident = [jax.ShapeDtypeStruct(_shape(canvases), jnp.uint8, sharding=replicated)]
+    if takes_points(config):
+        points = loader.num_different, num_points(config, loader), 2
+        resident.append(jax.ShapeDtypeStruct(points, jnp.float32, sharding=replicated))
     _check_room(resident)
     size = config.train.batch_size
     rows = jax.ShapeDtypeStruct((len(loader) // size, size), jnp.int32, sharding=replicated)
@@ -172,6 +180,8 @@ def _arrays(config: ConfigDict, loader: Loader) -> list[list[np.ndarray]]:
     assert isinstance(loader, PreparedLoader)
     canvases = [folder.canvases for folder in loader.folders]
     points = [folder.points for folder in loader.folders]
+    if loader.targets is not None:
+        points = [loader.targets]
     return [canvases, points] if takes_points(config) else [canvases]
 
 

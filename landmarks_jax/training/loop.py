@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from landmarks_jax import config as configuration
 from landmarks_jax.system.signals import Interrupt
+from landmarks_jax.tasks import task_of
 from landmarks_jax.tasks.task import Frozen
 from landmarks_jax.training import (
     batches,
@@ -21,6 +22,7 @@ from landmarks_jax.training import (
     init_from,
     run_folder,
     sharding,
+    targets,
     transfer_files,
 )
 from landmarks_jax.training import state as states
@@ -87,8 +89,41 @@ def train(
             if distributed.is_first():
                 print(f"{workdir}: already trained for {restored.step} steps")
             return 0
-        stopped_by = _train(config, workdir, inputs, restored, saved, deadline=deadline)
+        stopped_by = _train_rounds(config, workdir, inputs, restored, saved, deadline=deadline)
     return 128 + stopped_by if stopped_by else 0
+
+
+def _train_rounds(
+    config: ConfigDict,
+    workdir: Path,
+    inputs: Inputs,
+    restored: checkpoints.Restored,
+    saved: checkpoints.Checkpoints,
+    *,
+    deadline: float | None,
+) -> int:
+    """Trains to the end, making targets whenever the task needs new ones; returns as `_train`."""
+    if not task_of(config).MAKES_TARGETS:
+        return _train(config, workdir, inputs, restored, saved, deadline=deadline)
+    like = states.abstract_state(config, inputs.networks, inputs.mesh)
+    while True:
+        started = time.monotonic()
+        variables = states.trained_variables(restored.state)
+        made = targets.load_or_make(config, inputs.photos, workdir, restored.step, variables)
+        inputs.photos.targets = made.points
+        restored = restored._replace(seconds=restored.seconds + time.monotonic() - started)
+        part = config.copy_and_resolve_references()
+        end = targets.end_of_round(config, restored.step)
+        if end is not None:
+            with part.unlocked():
+                part.train.steps = min(end, config.train.steps or end)
+        stopped_by = _train(part, workdir, inputs, restored, saved, deadline=deadline)
+        again = saved.restore(like)
+        assert again is not None
+        restored = again
+        over = deadline is not None and time.monotonic() >= deadline
+        if stopped_by or over or is_done(config, restored.step, restored.seconds):
+            return stopped_by
 
 
 def _agree(config: ConfigDict, inputs: Inputs) -> None:

@@ -1,0 +1,154 @@
+"""Self-training, ours and not in the paper: the detector learns refined points as its targets.
+
+The points of a photo are targets in its canvas, made without labels by `training.targets`. One
+strongly moved view of each photo is drawn, and its targets move with it.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from ml_collections import ConfigDict
+
+from landmarks_jax import geometry, keypoints, views
+from landmarks_jax.models import adaptation, detectors
+from landmarks_jax.models.vgg import TAPS
+from landmarks_jax.objective import Networks
+from landmarks_jax.system.errors import wrong_field
+from landmarks_jax.tasks.task import Frozen, Outcome, Panel, row_keys
+
+NETWORKS: tuple[str, ...] = ("detector",)
+NEEDS_POINTS = True
+MAKES_TARGETS = True
+SCRATCH_NOTE = ""
+
+
+class Drawn(NamedTuple):
+    """One random view of each photo.
+
+    Attributes:
+      images: `[B, S, S, 3]` in [0, 1].
+      targets: `[B, K, 2]`, normalised to the view.
+    """
+
+    images: jax.Array
+    targets: jax.Array
+
+
+def check(config: ConfigDict) -> None:
+    """Raises ConfigError for fields that do not fit the task."""
+    targets = config.targets
+    if config.data.crop == "box":
+        raise wrong_field(config, "data.crop", "center or tight to train without annotation")
+    if config.perceptual.weights:
+        raise wrong_field(config, "perceptual.weights", "'' for self-training: see targets.weights")
+    if not targets.grid:
+        if not targets.detector:
+            raise wrong_field(config, "targets.grid", "above 0 where config.targets.detector is ''")
+        if targets.mirror:
+            raise wrong_field(config, "targets.mirror", "False unless all points start from a grid")
+    elif targets.mirror and targets.detector:
+        raise wrong_field(config, "targets.mirror", "False unless all points start from a grid")
+    elif not targets.detector and config.model.num_landmarks != targets.grid**2:
+        rule = f"{targets.grid**2}, the points of config.targets.grid"
+        raise wrong_field(config, "model.num_landmarks", rule)
+    known = TAPS[targets.network]
+    if not targets.taps or not set(targets.taps) <= set(known):
+        raise wrong_field(config, "targets.taps", f"some of {', '.join(known)}")
+    steps = targets.steps
+    if not steps or steps[0] != 0 or list(steps) != sorted(set(steps)):
+        raise wrong_field(config, "targets.steps", "ascending steps, the first of them 0")
+    if len(targets.spreads) != len(targets.temperatures):
+        rule = "as many numbers as config.targets.spreads"
+        raise wrong_field(config, "targets.temperatures", rule)
+
+
+def check_photos(num_points: int, summary: str) -> None:
+    """Accepts all photos."""
+
+
+def describe(config: ConfigDict) -> str:
+    """What a run was trained on, in a sentence for tables and the log."""
+    targets = config.targets
+    return (
+        f"self-trained (ours, not in the paper) with the {config.data.crop} crop, without "
+        f"annotation, on points refined by {targets.network} at {', '.join(targets.taps)}"
+    )
+
+
+def build_networks(config: ConfigDict) -> Networks:
+    """Builds the detector alone: nothing is reconstructed."""
+    return Networks(detectors.build_detector(config), None, None)
+
+
+def mirrored_order(grid: int) -> np.ndarray:
+    """The number `[K]` that each point of a grid, row by row, has in the mirrored photo."""
+    return np.arange(grid * grid).reshape(grid, grid)[:, ::-1].reshape(-1)
+
+
+def draw(
+    key: jax.Array,
+    step: ArrayLike,
+    canvases: jax.Array,
+    points: ArrayLike | None = None,
+    *,
+    config: ConfigDict,
+    microbatch: ArrayLike | None = None,
+) -> Drawn:
+    """Draws a view of each photo with its targets, `points` `[B, K, 2]`; see `Task.draw`."""
+    keys = row_keys(key, step, len(canvases), config=config, microbatch=microbatch)
+    share = config.views.size / canvases.shape[1]
+    maps = views.draw_maps(keys, config.views, view=0, view_share=share)
+    points = jnp.asarray(points, maps.dtype)
+    if config.targets.mirror:
+        mirrored = views.draw_mirrored(keys)
+        maps = views.mirror(maps, mirrored)
+        swapped = points[:, mirrored_order(config.targets.grid)]
+        points = jnp.where(mirrored[:, None, None], swapped, points)
+    images = views.warp(canvases, maps, config.views.size) / 255.0
+    images = views.recolor(images, keys, config.views.color_std)
+    images = views.cut_out(images, keys, config.views.cutout)
+    return Drawn(images, geometry.apply(geometry.invert(maps), points))
+
+
+def target_loss(landmarks: jax.Array, targets: jax.Array) -> jax.Array:
+    """The mean distance of landmarks `[B, K, 2]` to their targets, in normalised units.
+
+    Targets outside the view do not count; 0 without any inside.
+    """
+    inside = jnp.all(jnp.abs(targets) <= 1.0, -1)
+    gaps = jnp.where(inside[..., None], landmarks - targets, 0.0)
+    # Where the distance is 0 its gradient would not be finite.
+    distances = jnp.sqrt((gaps**2).sum(-1) + 1e-12)
+    return jnp.where(inside, distances, 0.0).sum() / jnp.maximum(inside.sum(), 1)
+
+
+def loss(
+    params: Any,
+    state: Any,
+    drawn: Drawn,
+    frozen: Frozen,
+    *,
+    config: ConfigDict,
+    networks: Networks,
+) -> tuple[jax.Array, Outcome]:
+    """The distance to the targets; see `Task.loss`. `made` holds the landmarks `[B, K, 2]`."""
+    variables = {
+        "params": adaptation.fold(params["detector"], frozen.core),
+        "batch_stats": state.batch_stats["detector"],
+    }
+    detector: Any = networks.detector
+    scores, new = detector.apply(
+        variables, drawn.images, use_running_average=False, mutable=["batch_stats"]
+    )
+    landmarks = keypoints.soft_argmax(scores, config.model.beta)
+    value = target_loss(landmarks, drawn.targets)
+    batch_stats = {"detector": new["batch_stats"]}
+    return value, Outcome({"loss": value}, batch_stats, state.tap_means, landmarks)
+
+
+def panels(drawn: Drawn, made: jax.Array) -> tuple[Panel, ...]:
+    """The views with their landmarks, and with their targets."""
+    return Panel("landmarks", drawn.images, made), Panel("targets", drawn.images, drawn.targets)
