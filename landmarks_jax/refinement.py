@@ -41,19 +41,19 @@ class Moments(NamedTuple):
     """Sums over cells, from which mean and covariance follow.
 
     Attributes:
-      count: number of cells.
+      number: of cells.
       total: `[C]` sum.
       products: `[C, C]` sum of outer products.
     """
 
-    count: ArrayLike
+    number: ArrayLike
     total: ArrayLike
     products: ArrayLike
 
     def mean_and_covariance(self) -> tuple[jax.Array, jax.Array]:
         """`[C]` and `[C, C]`."""
-        mean = jnp.asarray(self.total) / self.count
-        return mean, jnp.asarray(self.products) / self.count - jnp.outer(mean, mean)
+        mean = jnp.asarray(self.total) / self.number
+        return mean, jnp.asarray(self.products) / self.number - jnp.outer(mean, mean)
 
 
 class Stage(NamedTuple):

@@ -23,7 +23,7 @@ from landmarks_jax.studies.paper_cells import (
     folder_of,
 )
 from landmarks_jax.system.errors import ConfigError, WorkdirError
-from landmarks_jax.training import loop
+from landmarks_jax.training import limits
 from tests.cell_runs import base_of, result_of, write_run
 from tests.running import ROOT
 
@@ -174,7 +174,7 @@ def test_a_run_is_trained_once_its_last_checkpoint_is_there(tmp_path):
         for step, seconds in ((399, 299.0), (400, 300.0), (8, 300.0), (10, 1.0)):
             result = {"provenance": {"steps": step, "training_minutes": round(seconds / 60, 2)}}
             run = paper_cells.Run("", config, ("", ""), step, 0.0, {KEYS[0]: result})
-            done = loop.is_done(config, step, seconds)
+            done = limits.is_done(config, step, seconds)
             assert paper_cells.is_scored(run, KEYS[0], config) == done, (
                 steps,
                 minutes,

@@ -15,7 +15,7 @@ import safetensors.numpy
 from configs import faces
 from landmarks_jax.system.errors import WorkdirError
 from landmarks_jax.tasks import task_of
-from landmarks_jax.training import checkpoints, loop, run_folder, sharding, transfer_files
+from landmarks_jax.training import checkpoints, limits, loop, run_folder, sharding, transfer_files
 from landmarks_jax.training import state as states
 from tests.running import TINY, call, finished_run, leaves_of, narrow, train, write_vgg
 
@@ -329,10 +329,10 @@ def test_the_warm_up_after_a_transfer(beta2, steps):
 
 def test_a_deadline_shortens_a_session(tmp_path):
     config = narrow(train__minutes=10.0)
-    assert loop.shortened(config, 120.0, 60.0).train.minutes == pytest.approx(3.0)
-    assert loop.shortened(config, 120.0, 6000.0).train.minutes == 10.0
-    assert loop.shortened(narrow(), 120.0, 6000.0).train.minutes == pytest.approx(102.0)
-    assert 2.0 < loop.shortened(narrow(), 120.0, -5.0).train.minutes < 2.001
+    assert limits.shortened(config, 120.0, 60.0).train.minutes == pytest.approx(3.0)
+    assert limits.shortened(config, 120.0, 6000.0).train.minutes == 10.0
+    assert limits.shortened(narrow(), 120.0, 6000.0).train.minutes == pytest.approx(102.0)
+    assert 2.0 < limits.shortened(narrow(), 120.0, -5.0).train.minutes < 2.001
     endless = narrow(**TINY, train__steps=10**6)
     assert train(endless, tmp_path, deadline=time.monotonic()) == 0
     assert run_folder.read_log(tmp_path)[-1]["step"] == run_folder.newest_step(tmp_path) == 1

@@ -110,7 +110,7 @@ class PhotoLoader(Loader):
     def __len__(self) -> int:
         return len(self._source)
 
-    def canvases(self, places: np.ndarray) -> np.ndarray:
+    def canvases(self, places: np.ndarray) -> np.ndarray:  # noqa: D102
         cut = parallel.in_order(
             lambda place: cutting.cut_photo(self._source, self._frame, int(place))[0], places
         )
@@ -157,7 +157,7 @@ class PreparedLoader(Loader):
     def _read(self, rows_of: Callable[[int], np.ndarray], size: int, start_step: int) -> Batches:
         return (self._gather(rows_of(step)) for step in itertools.count(start_step))
 
-    def canvases(self, places: np.ndarray) -> np.ndarray:
+    def canvases(self, places: np.ndarray) -> np.ndarray:  # noqa: D102
         return self._at(places)["canvas"]
 
     def _gather(self, rows: np.ndarray) -> dict[str, np.ndarray]:

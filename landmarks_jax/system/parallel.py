@@ -48,7 +48,7 @@ def with_progress(
         if now - logged > _LOG_SECONDS:
             logged = now
             of = "" if total is None else f" of {total}"
-            _LOGGER.info("%s: %d%s, %.0f a second", what, before + done, of, done / (now - start))
+            _LOGGER.info("%s: %d%s, %.3g a second", what, before + done, of, done / (now - start))
 
 
 def in_order(

@@ -12,7 +12,6 @@ from ml_collections import ConfigDict
 
 from landmarks_jax import config as configuration
 from landmarks_jax.system.signals import Interrupt
-from landmarks_jax.tasks import task_of
 from landmarks_jax.tasks.task import Frozen
 from landmarks_jax.training import (
     batches,
@@ -20,6 +19,7 @@ from landmarks_jax.training import (
     coordination,
     distributed,
     init_from,
+    limits,
     run_folder,
     sharding,
     targets,
@@ -85,7 +85,7 @@ def train(
             drawn = states.start_state(config, inputs.networks, inputs.mesh)
             first = init_from.begin(inputs.start, config, drawn, inputs.mesh)
             restored = checkpoints.Restored(first, 0, 0.0)
-        if is_done(config, restored.step, restored.seconds):
+        if limits.is_done(config, restored.step, restored.seconds):
             if distributed.is_first():
                 print(f"{workdir}: already trained for {restored.step} steps")
             return 0
@@ -103,26 +103,29 @@ def _train_rounds(
     deadline: float | None,
 ) -> int:
     """Trains to the end, making targets whenever the task needs new ones; returns as `_train`."""
-    if not task_of(config).MAKES_TARGETS:
+    if inputs.refiner is None:
         return _train(config, workdir, inputs, restored, saved, deadline=deadline)
     like = states.abstract_state(config, inputs.networks, inputs.mesh)
     while True:
         started = time.monotonic()
-        variables = states.trained_variables(restored.state)
-        made = targets.load_or_make(config, inputs.photos, workdir, restored.step, variables)
+        made = targets.load_or_make(
+            config,
+            inputs.refiner,
+            inputs.photos,
+            workdir,
+            step=restored.step,
+            variables=states.trained_variables(restored.state),
+        )
         inputs.photos.targets = made.points
         restored = restored._replace(seconds=restored.seconds + time.monotonic() - started)
         part = config.copy_and_resolve_references()
-        end = targets.end_of_round(config, restored.step)
-        if end is not None:
+        if (end := targets.next_step(config, restored.step)) is not None:
             with part.unlocked():
                 part.train.steps = min(end, config.train.steps or end)
         stopped_by = _train(part, workdir, inputs, restored, saved, deadline=deadline)
-        again = saved.restore(like)
-        assert again is not None
-        restored = again
+        restored = saved.restore(like) or restored
         over = deadline is not None and time.monotonic() >= deadline
-        if stopped_by or over or is_done(config, restored.step, restored.seconds):
+        if stopped_by or over or limits.is_done(config, restored.step, restored.seconds):
             return stopped_by
 
 
@@ -140,7 +143,7 @@ def _agree(config: ConfigDict, inputs: Inputs) -> None:
 
 def _record(config: ConfigDict, inputs: Inputs) -> Record:
     bundle, digest = inputs.bundle, inputs.photos.digest
-    weights_notes = inputs.weights.notes() if inputs.weights else ()
+    weights_notes = inputs.weights.notes() if inputs.weights and not inputs.refiner else ()
     return Record(
         digest,
         inputs.weights_digest,
@@ -177,7 +180,7 @@ def _train(
     _LOGGER.info("%s", program.compilation.summary())
     photos = batches.batches(config, inputs.photos, mesh, restored.step)
     if deadline is not None:
-        config = shortened(config, restored.seconds, deadline - time.monotonic())
+        config = limits.shortened(config, restored.seconds, deadline - time.monotonic())
     with (
         Interrupt() as interrupt,
         Reporter(
@@ -244,9 +247,9 @@ def run_steps(
             in_flight.popleft().block_until_ready()
 
         # The clock is that of the process that writes the log.
-        time_is_up = distributed.is_first() and out_of_time(config, reporter.seconds())
+        time_is_up = distributed.is_first() and limits.out_of_time(config, reporter.seconds())
         stop = stopping.decide(interrupt.signal or (_TIME_IS_UP if time_is_up else 0))
-        done = out_of_steps(config, step) or stop != 0
+        done = limits.out_of_steps(config, step) or stop != 0
 
         checkpoint = done or step % config.train.checkpoint_every == 0
         if checkpoint or step % config.train.log_every == 0:
@@ -262,30 +265,6 @@ def run_steps(
             reporter.picture(step, program.preview(state, batch, frozen))
     saved.wait()  # while signals are still held back
     return 0 if stop == _TIME_IS_UP else stop
-
-
-def is_done(config: ConfigDict, step: int, seconds: float) -> bool:
-    """Whether the steps or the minutes of a run are over."""
-    return out_of_steps(config, step) or out_of_time(config, seconds)
-
-
-def out_of_steps(config: ConfigDict, step: int) -> bool:
-    """Whether the steps of a run are over."""
-    return bool(config.train.steps) and step >= config.train.steps
-
-
-def out_of_time(config: ConfigDict, seconds: float) -> bool:
-    """Whether the minutes of a run are over."""
-    return bool(config.train.minutes) and seconds >= 60 * config.train.minutes
-
-
-def shortened(config: ConfigDict, seconds: float, left: float) -> ConfigDict:
-    """Limits `train.minutes` to the `seconds` already trained plus `left` more."""
-    config = config.copy_and_resolve_references()
-    minutes = (seconds + max(left, 1e-3)) / 60  # not 0, which would mean no limit
-    with config.unlocked():
-        config.train.minutes = min(minutes, config.train.minutes or minutes)
-    return config
 
 
 def _advice(workdir: Path) -> str:

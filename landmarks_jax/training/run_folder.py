@@ -207,8 +207,8 @@ def claim(workdir: Path, config: ConfigDict, record: Record) -> None:
             )
         if before.weights_digest != record.weights_digest:
             raise WorkdirError(
-                f"{path}: the run used other weights than config.perceptual.weights = "
-                f"{config.perceptual.weights!r}; use its own weights or another --workdir"
+                f"{path}: the run used other VGG weights than those that config.perceptual.weights "
+                "or config.targets.weights names; use its own weights or another --workdir"
             )
         record = dataclasses.replace(
             record,

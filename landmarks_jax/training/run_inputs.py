@@ -21,9 +21,11 @@ from landmarks_jax.training import (
     init_from,
     run_folder,
     sharding,
+    start_points,
     transfer_files,
 )
 from landmarks_jax.training.batches import Batch, Resident
+from landmarks_jax.training.refiner import Refiner
 from landmarks_jax.weights import vgg_weights
 
 _LOGGER = logging.getLogger(__name__)
@@ -41,6 +43,7 @@ class Inputs(NamedTuple):
       mesh: the devices.
       start: how the run begins, or began.
       bundle: the transfer files that it begins from, or None.
+      refiner: makes the targets of self-training; None for other tasks.
     """
 
     networks: Networks
@@ -51,6 +54,7 @@ class Inputs(NamedTuple):
     mesh: Mesh
     start: init_from.Start
     bundle: transfer_files.Bundle | None
+    refiner: Refiner | None
 
     @property
     def weights_digest(self) -> str:
@@ -69,6 +73,11 @@ def read_inputs(config: ConfigDict, workdir: Path, transfer_from: Path | None) -
     bundle = transfer_files.find(workdir, transfer_from)
     start = init_from.find(config, workdir, bundle)
     frozen, weights = load_frozen(config, networks)
+    refiner = None
+    if task.MAKES_TARGETS:
+        start_points.first(config)  # raises what would be raised after the features
+        refiner = Refiner(config)
+        weights = refiner.weights
     if bundle is not None:
         transfer_files.check(bundle, config, networks, weights.digest() if weights else "")
     photos = loader.open_loader(config)
@@ -81,7 +90,7 @@ def read_inputs(config: ConfigDict, workdir: Path, transfer_from: Path | None) -
     task.check_photos(photos.num_points, photos.summary)
     mesh = sharding.make_mesh()
     shapes = batches.shapes(config, photos, mesh)
-    return Inputs(networks, frozen, weights, photos, shapes, mesh, start, bundle)
+    return Inputs(networks, frozen, weights, photos, shapes, mesh, start, bundle, refiner)
 
 
 def load_frozen(

@@ -1,0 +1,27 @@
+"""When a run is over: after its steps or its minutes."""
+
+from ml_collections import ConfigDict
+
+
+def is_done(config: ConfigDict, step: int, seconds: float) -> bool:
+    """Whether the steps or the minutes of a run are over."""
+    return out_of_steps(config, step) or out_of_time(config, seconds)
+
+
+def out_of_steps(config: ConfigDict, step: int) -> bool:
+    """Whether the steps of a run are over."""
+    return bool(config.train.steps) and step >= config.train.steps
+
+
+def out_of_time(config: ConfigDict, seconds: float) -> bool:
+    """Whether the minutes of a run are over."""
+    return bool(config.train.minutes) and seconds >= 60 * config.train.minutes
+
+
+def shortened(config: ConfigDict, seconds: float, left: float) -> ConfigDict:
+    """Limits `train.minutes` to the `seconds` already trained plus `left` more."""
+    config = config.copy_and_resolve_references()
+    minutes = (seconds + max(left, 1e-3)) / 60  # not 0, which would mean no limit
+    with config.unlocked():
+        config.train.minutes = min(minutes, config.train.minutes or minutes)
+    return config

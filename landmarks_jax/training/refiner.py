@@ -1,0 +1,191 @@
+"""Refines the points of the photos of a configuration by deep features, see `refinement`."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from landmarks_jax import refinement
+from landmarks_jax.data import loader
+from landmarks_jax.data.framing import Framing
+from landmarks_jax.models.vgg import Vgg
+from landmarks_jax.refinement import Projection, Stage
+from landmarks_jax.system import compiler, parallel
+from landmarks_jax.tasks.self_training import mirrored_order
+from landmarks_jax.weights import vgg_weights
+
+# Photos that are computed at a time.
+BATCH = 32
+# Photos whose cells the principal components are taken of.
+_PCA_PHOTOS = 256
+
+# `(places [n], views [n, S, S, 3] uint8) -> [n, K, 2]`: where the points of some photos start, from
+# the photos' numbers and undistorted views; normalised to the view.
+Start = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+class Targets(NamedTuple):
+    """Points of all different photos of a configuration.
+
+    Attributes:
+      points: `[U, K, 2]` float32, normalised to the canvas.
+      belief: `[U, K]` float32 how far each is to be believed, see `refinement.refine`.
+    """
+
+    points: np.ndarray
+    belief: np.ndarray
+
+
+class _Fitted(NamedTuple):
+    """Photos that the discriminants were fitted on, and the result.
+
+    Attributes:
+      places: `[n]` their numbers.
+      maps: `[n, h, w, D]` float16.
+      points: `[n, K, 2]` where they started.
+      projections: of each tap.
+      stages: the discriminants.
+    """
+
+    places: np.ndarray
+    maps: np.ndarray
+    points: np.ndarray
+    projections: dict[str, Projection]
+    stages: Stage
+
+
+class Refiner:
+    """Refines the points of a configuration's photos.
+
+    Attributes:
+      frame: how photos are cut for the features.
+      weights: the network whose features are compared.
+    """
+
+    def __init__(self, config: ConfigDict) -> None:
+        """Reads the network's weights and opens the photos.
+
+        Raises:
+          ConfigError: a field cannot work.
+          DataError: the photos are missing, damaged, or prepared with fewer pixels.
+          WeightsError: the weights cannot be read.
+        """
+        self._config = config
+        targets = config.targets
+        self.weights = vgg_weights.load_vgg(
+            targets.weights, targets.network, tuple(targets.taps), normalize=True
+        )
+        self._activate = _network(self.weights)
+        config = config.copy_and_resolve_references()
+        border = config.data.canvas_size / config.views.size - 1
+        with config.unlocked():
+            config.views.size = size = targets.view_size
+            config.data.canvas_size = size + 2 * round(size * border / 2)
+        self._photos = loader.open_loader(config)
+        frame = loader.framing_of(config)
+        assert isinstance(frame, Framing)
+        self.frame = frame
+
+    def views(self, places: np.ndarray) -> np.ndarray:
+        """The undistorted views `[n, S, S, 3]` uint8 of some of the photos, by number."""
+        return self.frame.central_view(self._photos.canvases(places))
+
+    def run(self, start: Start, schedule: Sequence[tuple[float, float]]) -> Targets:
+        """Refines the points of all photos.
+
+        The discriminants are fitted on `config.targets.num_fit` of them, or on half as many and
+        their mirror images.
+
+        Args:
+          start: where points start.
+          schedule: s and t of each iteration.
+        """
+        targets = self._config.targets
+        count = self._photos.num_different
+        order = np.random.default_rng(self._config.seed).permutation(count)
+        chosen = order[: max(1, targets.num_fit // (2 if targets.mirror else 1))]
+        projections = self._projections(chosen[:_PCA_PHOTOS])
+        parts = [
+            (self._maps(images, projections), start(places, images))
+            for places, images in self._images(chosen, "features to fit on")
+        ]
+        maps, points = map(np.concatenate, zip(*parts, strict=True))
+        fitted = maps, points
+        if targets.mirror:
+            mirrored = [
+                self._maps(images[:, :, ::-1], projections)
+                for _, images in self._images(chosen, "features of mirror images")
+            ]
+            sign = np.array([-1, 1], np.float32)
+            swapped = points[:, mirrored_order(targets.grid)] * sign
+            fitted = np.concatenate([maps, *mirrored]), np.concatenate([points, swapped])
+        stages = refinement.fit(*fitted, schedule)
+        return self._refine_all(start, _Fitted(chosen, maps, points, projections, stages))
+
+    def _refine_all(self, start: Start, fitted: _Fitted) -> Targets:
+        """Refines the photos that were fitted on, whose maps are known, then all others."""
+        count, num = self._photos.num_different, fitted.points.shape[1]
+        targets = Targets(np.empty((count, num, 2), np.float32), np.empty((count, num), np.float32))
+
+        def refine(places: np.ndarray, maps: np.ndarray, points: np.ndarray) -> None:
+            refined, belief = refinement.refine(maps, points, fitted.stages)
+            targets.points[places], targets.belief[places] = refined, belief
+
+        for first in range(0, len(fitted.places), BATCH):
+            part = slice(first, first + BATCH)
+            refine(fitted.places[part], fitted.maps[part], fitted.points[part])
+        others = np.setdiff1d(np.arange(count), fitted.places)
+        for places, images in self._images(others, "refining points"):
+            refine(places, self._maps(images, fitted.projections), start(places, images))
+        share = np.array(self.frame.view_size / self.frame.canvas_size, np.float32)
+        return targets._replace(points=targets.points * share)
+
+    def _images(self, places: np.ndarray, what: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Some photos in batches: their numbers and their views, with a progress report."""
+        batches = [places[i : i + BATCH] for i in range(0, len(places), BATCH)]
+        read = ((part, self.views(part)) for part in batches)
+        return parallel.with_progress(read, len(batches), what, unit="batch")
+
+    def _activations(self, images: np.ndarray) -> dict[str, jax.Array]:
+        """The taps' activations, computed in batches of one size, which is compiled once."""
+        taps = self._activate(np.ascontiguousarray(padded(images)))
+        return {tap: features[: len(images)] for tap, features in taps.items()}
+
+    def _projections(self, places: np.ndarray) -> dict[str, Projection]:
+        sums = refinement.add_moments(
+            {
+                tap: refinement.moments(refinement.unit(features))
+                for tap, features in self._activations(images).items()
+            }
+            for _, images in self._images(places, "principal components")
+        )
+        size = self._config.targets.components
+        return {tap: refinement.projection(moments, size) for tap, moments in sums.items()}
+
+    def _maps(self, images: np.ndarray, projections: dict[str, Projection]) -> np.ndarray:
+        maps = _project(self._activations(images), projections)
+        return np.asarray(maps, np.float16)
+
+
+_project = jax.jit(refinement.project)
+
+
+def padded(rows: np.ndarray) -> np.ndarray:
+    """Repeats the last of up to `BATCH` rows up to `BATCH`."""
+    return np.concatenate([rows, np.repeat(rows[-1:], BATCH - len(rows), 0)])
+
+
+def _network(weights: vgg_weights.VggWeights) -> Callable[[np.ndarray], dict[str, jax.Array]]:
+    """The function from views `[BATCH, S, S, 3]` uint8 to the taps' activations."""
+    module = Vgg(weights.network, weights.taps)
+
+    def compute(params: Any, images: jax.Array) -> Any:
+        normalised = (images.astype(jnp.float32) / 255.0 - weights.mean) / weights.std
+        return module.apply({"params": params}, normalised)
+
+    jitted = jax.jit(compute, compiler_options=compiler.compiler_options())
+    params = jax.device_put(weights.params)
+    return lambda images: jitted(params, images)

@@ -1,0 +1,101 @@
+"""Where refinement starts: at a grid, at another detector's points, or at those of the run."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from landmarks_jax import geometry, views
+from landmarks_jax.data import loader
+from landmarks_jax.inference import api
+from landmarks_jax.inference.detector import detect
+from landmarks_jax.models import detectors
+from landmarks_jax.system import compiler
+from landmarks_jax.system.errors import wrong_field
+from landmarks_jax.tasks.self_training import mirrored_order
+from landmarks_jax.training.refiner import Start, padded
+
+# How the views move over which a detector's points are averaged: fields of `config.views`.
+_MOVED = {
+    "rotation_std": (5.0, 5.0),
+    "rotation_limit": 15.0,
+    "scale_range": (0.9, 1.1),
+    "scale_std": 0.0,
+    "shift_std": 0.02,
+}
+
+
+def first(config: ConfigDict) -> Start:
+    """The points of `config.targets.grid`, then those of `config.targets.detector`.
+
+    Raises:
+      ConfigError: they are not `config.model.num_landmarks` together.
+      WeightsError: the detector cannot be read.
+    """
+    targets = config.targets
+    places = np.linspace(-targets.extent, targets.extent, targets.grid, dtype=np.float32)
+    grid = np.stack(np.meshgrid(places, places), -1).reshape(-1, 2)
+    detector = api.load_detector(targets.detector) if targets.detector else None
+    count = len(grid) + (detector.num_landmarks if detector else 0)
+    if count != config.model.num_landmarks:
+        rule = f"{count}, the points of config.targets.grid and config.targets.detector"
+        raise wrong_field(config, "model.num_landmarks", rule)
+
+    def start(_: np.ndarray, images: np.ndarray) -> np.ndarray:
+        points = np.broadcast_to(grid, (len(images), *grid.shape))
+        if detector is None:
+            return points
+        side = images.shape[1]
+        whole = np.tile(np.array([0, 0, side, side], np.float32), (len(images), 1))
+        pixels = detector(images, boxes=whole).landmarks
+        return np.concatenate([points, geometry.to_normalized(pixels, (side, side))], 1)
+
+    return start
+
+
+def own(config: ConfigDict, photos: loader.Loader, variables: Any) -> Start:
+    """The points of the detector in training, averaged over moved views of its canvases.
+
+    Args:
+      config: the configuration.
+      photos: the training photos.
+      variables: the detector's `{"params", "batch_stats"}`.
+    """
+    average = _averager(config)
+    ratio = np.array(config.data.canvas_size / config.views.size, np.float32)
+
+    def start(places: np.ndarray, _: np.ndarray) -> np.ndarray:
+        points = average(variables, photos.canvases(padded(places)))
+        return np.asarray(points)[: len(places)] * ratio
+
+    return start
+
+
+def _averager(config: ConfigDict) -> Any:
+    """`(variables, canvases [B, C, C, 3] uint8) -> [B, K, 2]`, normalised to the canvas.
+
+    The views of all photos move alike; half are mirrored where objects have that symmetry.
+    """
+    module = detectors.build_detector(config)
+    count, mirror = config.targets.moved_views, config.targets.mirror
+    keys = jax.random.split(jax.random.key(config.seed), count)
+    share = config.views.size / config.data.canvas_size
+    maps = views.draw_maps(keys, ConfigDict(_MOVED), view=0, view_share=share)
+    flips = jnp.arange(count) % 2 == 1 if mirror else jnp.zeros(count, bool)
+    maps = views.mirror(maps, flips)
+
+    def average(variables: Any, canvases: jax.Array) -> jax.Array:
+        def in_view(item: tuple[jax.Array, jax.Array]) -> jax.Array:
+            every = jnp.broadcast_to(item[0], (len(canvases), 2, 3))
+            images = views.warp(canvases, every, config.views.size) / 255.0
+            found = detect(variables, images, module=module, beta=config.model.beta).landmarks
+            if mirror:
+                swapped = found[:, mirrored_order(config.targets.grid)]
+                found = jnp.where(item[1], swapped, found)
+            return geometry.apply(every, found)
+
+        return jax.lax.map(in_view, (maps, flips)).mean(0)
+
+    return jax.jit(average, compiler_options=compiler.compiler_options())
