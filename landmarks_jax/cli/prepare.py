@@ -30,10 +30,11 @@ def _run(call: Call) -> None:
     from landmarks_jax.data import loader, prepared, shrink  # noqa: PLC0415
     from landmarks_jax.data.sources import registry  # noqa: PLC0415
     from landmarks_jax.data.sources.photos import summary  # noqa: PLC0415
+    from landmarks_jax.tasks import task_of  # noqa: PLC0415
 
     config, out, longest = call.flags.config, call.flags.out, call.flags.shrink
     configuration.validate(config)
-    if longest and config.objective.task == "pose":
+    if longest and task_of(config).ON_JOINTS:
         raise ConfigError("--shrink: a folder of photos has no joints; prepare without it")
     framing = loader.framing_of(config)
     source = registry.open_source(config.data)

@@ -87,6 +87,10 @@ class Loader(abc.ABC):
         return int(self.places.max()) + 1
 
     @abc.abstractmethod
+    def names(self) -> list[str]:
+        """The names of the different photos."""
+
+    @abc.abstractmethod
     def canvases(self, places: np.ndarray) -> np.ndarray:
         """The canvases `[n, C, C, 3]` uint8 of some of the different photos, by number."""
 
@@ -109,6 +113,9 @@ class PhotoLoader(Loader):
 
     def __len__(self) -> int:
         return len(self._source)
+
+    def names(self) -> list[str]:  # noqa: D102
+        return [self._source.name(index) for index in range(len(self._source))]
 
     def canvases(self, places: np.ndarray) -> np.ndarray:  # noqa: D102
         cut = parallel.in_order(
@@ -156,6 +163,9 @@ class PreparedLoader(Loader):
 
     def _read(self, rows_of: Callable[[int], np.ndarray], size: int, start_step: int) -> Batches:
         return (self._gather(rows_of(step)) for step in itertools.count(start_step))
+
+    def names(self) -> list[str]:  # noqa: D102
+        return [name for folder in self.folders for name in folder.names()]
 
     def canvases(self, places: np.ndarray) -> np.ndarray:  # noqa: D102
         return self._at(places)["canvas"]

@@ -108,6 +108,11 @@ class PreparedCanvases:
     def __len__(self) -> int:
         return len(self.canvases)
 
+    def names(self) -> list[str]:
+        """The photos' names."""
+        names: list[str] = json.loads((self._folder / "names.json").read_text())
+        return names
+
     def fit(self, frame: Frame) -> None:
         """Shrinks canvases that were cut alike but larger to `frame`, then as `require`."""
         own = self.framing

@@ -63,7 +63,7 @@ def evaluate_run(
       UserError: the run or the labelled faces cannot be used.
     """
     config = run_folder.read_config(workdir)
-    if config.objective.task == "pose":
+    if task_of(config).ON_JOINTS:
         if fit or score or crops:
             raise ConfigError(f"{workdir}: a run on joints is scored by --protocol mpii alone")
         return _evaluate_pose(workdir, _at(config, places), protocol_names, command)
@@ -150,7 +150,7 @@ def need_landmarks(workdir: Path, config: ConfigDict, action: str) -> None:
     Raises:
       WorkdirError: the run is on joints.
     """
-    if config.objective.task != "landmarks":
+    if task_of(config).ON_JOINTS:
         raise WorkdirError(
             f"{workdir}: a run on joints cannot be {action}; `landmarks-jax eval` scores it, and "
             "config.init.core names it to start runs on landmarks"

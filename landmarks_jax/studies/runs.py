@@ -13,6 +13,7 @@ from landmarks_jax import config as configuration
 from landmarks_jax.evaluation.labelled_faces import PROTOCOLS
 from landmarks_jax.evaluation.score_tables import Result
 from landmarks_jax.system.errors import WorkdirError, reason
+from landmarks_jax.tasks import task_of
 from landmarks_jax.training import run_folder
 
 FORMAT = 1
@@ -72,7 +73,7 @@ def read_run(name: str) -> Run:
     if not run_folder.is_run(folder):
         raise WorkdirError(f"{name}: not a run, it has no {run_folder.CONFIG_FILE}")
     config = run_folder.read_config(folder)
-    if config.objective.task != "landmarks":
+    if task_of(config).ON_JOINTS:
         raise WorkdirError(f"{name}: a run on joints; only runs on landmarks can be compared")
     record = run_folder.read_record(folder)
     log = run_folder.read_log(folder)

@@ -20,6 +20,7 @@ from landmarks_jax.data.sources import registry
 from landmarks_jax.evaluation import run_evaluation
 from landmarks_jax.system import files
 from landmarks_jax.system.errors import ConfigError, WorkdirError
+from landmarks_jax.tasks import task_of
 from landmarks_jax.training import checkpoints, loop, run_folder, transfer_files
 
 TRANSFER = "transfer"
@@ -63,7 +64,7 @@ def run_session(
     """
     configuration.validate(config)
     if photos:
-        if config.objective.task != "landmarks":
+        if task_of(config).ON_JOINTS:
             raise ConfigError(
                 "--photos: folders of photos have no joints; a run of the pose task reads "
                 "config.data.roots"
@@ -91,7 +92,7 @@ def run_session(
 def _check_faces(config: ConfigDict, workdir: Path) -> None:
     """Opens labelled faces that are read from files, so that missing ones cost no training."""
     names = [name for name in config.eval.protocols if name != "synthetic"]
-    if config.objective.task == "pose" and config.eval.protocols:
+    if task_of(config).ON_JOINTS and config.eval.protocols:
         run_evaluation.open_people(workdir, config)
     elif names:
         run_evaluation.open_faces(config, names)

@@ -17,6 +17,7 @@ from landmarks_jax.tasks.task import Frozen, Outcome, Panel, row_keys
 NETWORKS: tuple[str, ...] = ("detector", "generator")
 NEEDS_POINTS = False
 MAKES_TARGETS = False
+ON_JOINTS = False
 SCRATCH_NOTE = "; the paper starts from a human pose core, see docs/pretraining.md"
 
 build_networks = objective.build_networks

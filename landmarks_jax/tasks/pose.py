@@ -22,6 +22,7 @@ from landmarks_jax.tasks.task import Frozen, Outcome, Panel, row_keys
 NETWORKS: tuple[str, ...] = ("detector",)
 NEEDS_POINTS = True
 MAKES_TARGETS = False
+ON_JOINTS = True
 SCRATCH_NOTE = ""
 
 

@@ -68,12 +68,15 @@ class Task(Protocol):
       NETWORKS: names of the networks that train, the keys of `params`.
       NEEDS_POINTS: whether the loss compares with the points that come with the photos.
       MAKES_TARGETS: whether these points are made by `training.targets`.
+      ON_JOINTS: whether the detector finds labelled joints, at the peaks of its maps, instead of
+        landmarks by soft-argmax.
       SCRATCH_NOTE: added to the log of a run that starts from scratch.
     """
 
     NETWORKS: tuple[str, ...]
     NEEDS_POINTS: bool
     MAKES_TARGETS: bool
+    ON_JOINTS: bool
     SCRATCH_NOTE: str
 
     def check(self, config: ConfigDict) -> None:

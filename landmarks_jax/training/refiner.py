@@ -89,6 +89,11 @@ class Refiner:
         assert isinstance(frame, Framing)
         self.frame = frame
 
+    @property
+    def names(self) -> list[str]:
+        """The names of the photos."""
+        return self._photos.names()
+
     def views(self, places: np.ndarray) -> np.ndarray:
         """The undistorted views `[n, S, S, 3]` uint8 of some of the photos, by number."""
         return self.frame.central_view(self._photos.canvases(places))

@@ -56,16 +56,21 @@ def load_or_make(
     if made != step:
         raise WorkdirError(f"{path}: missing; restore it, or use another --workdir")
     started = time.monotonic()
-    schedule = list(zip(config.targets.spreads, config.targets.temperatures, strict=True))
     if step == 0:
         start = start_points.first(config)
     else:
-        start, schedule = start_points.own(config, photos, variables), schedule[-_LATER:]
-    targets = refiner.run(start, schedule)
+        start = start_points.own(config, photos, variables)
+    targets = refiner.run(start, schedule(config, later=step > 0))
     write(path, refiner, targets)
     seconds = time.monotonic() - started
     _LOGGER.info("%s: targets of %d photos in %.0f s", path, len(targets.points), seconds)
     return targets
+
+
+def schedule(config: ConfigDict, *, later: bool) -> list[tuple[float, float]]:
+    """Spread and temperature of each iteration; the last few where own points are refined later."""
+    pairs = list(zip(config.targets.spreads, config.targets.temperatures, strict=True))
+    return pairs[-_LATER:] if later else pairs
 
 
 def next_step(config: ConfigDict, step: int) -> int | None:
@@ -98,5 +103,5 @@ def write(path: Path, refiner: Refiner, targets: Targets) -> None:
     page = figures.landmark_page(refiner.views(shown), points, captions=captions, title=title)
     figures.save(page, path.with_suffix(".png"))
     buffer = io.BytesIO()
-    np.savez(buffer, **targets._asdict())
+    np.savez(buffer, names=np.array(refiner.names), **targets._asdict())
     files.write_file(path, buffer.getvalue(), WorkdirError)

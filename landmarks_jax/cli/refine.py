@@ -1,0 +1,68 @@
+"""Refine points of photos by deep features, without labels and without training (ours).
+
+landmarks-jax refine --config NAME --out DIR [--config.SECTION.FIELD=value ...]
+landmarks-jax refine --config selftrain_cpu --out refined
+landmarks-jax refine --config selftrain_cpu --workdir runs/mine --out refined
+
+Points start from the grid and the detector of config.targets or, with --workdir, from the points of
+a run on its own photos. They move to where the features of VGG look alike in all photos.
+
+Writes points.npz with `names` [N], `points` [N, K, 2], normalised to the canvas (with the center
+crop the whole photo: -1 is its left or upper edge, 1 the right or lower one), and `belief` [N, K]:
+1 where a point looks as in all photos, 0 where it may as well be elsewhere. Then points.png, a page
+of faces to look at.
+"""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from landmarks_jax.cli.command import Call, Command, Flag
+from landmarks_jax.system.errors import ConfigError
+
+_FLAGS = (
+    Flag("out", "The folder to write to.", required=True),
+    Flag("workdir", "A run whose points are refined on its own photos."),
+)
+
+
+def _run(call: Call) -> None:
+    from landmarks_jax import config as configuration  # noqa: PLC0415
+    from landmarks_jax.data import loader  # noqa: PLC0415
+    from landmarks_jax.training import start_points, targets  # noqa: PLC0415
+    from landmarks_jax.training.refiner import Refiner  # noqa: PLC0415
+
+    config, out = call.flags.config, Path(call.flags.out)
+    if call.flags.workdir is None:
+        configuration.validate(config)
+        start, later = start_points.first(config), False
+        refiner = Refiner(config)
+    else:
+        config, variables = _run_of(Path(call.flags.workdir), config)
+        refiner = Refiner(config)
+        start, later = start_points.own(config, loader.open_loader(config), variables), True
+    made = refiner.run(start, targets.schedule(config, later=later))
+    targets.write(out / "points.npz", refiner, made)
+    print(f"{out}: {made.points.shape[1]} points of {len(made.points):,} photos")
+
+
+def _run_of(workdir: Path, given: ConfigDict) -> tuple[ConfigDict, dict]:
+    """The configuration of a run with the given section `targets`, and its detector's variables."""
+    from landmarks_jax.evaluation import run_evaluation  # noqa: PLC0415
+    from landmarks_jax.training import checkpoints, run_folder  # noqa: PLC0415
+
+    config = run_folder.read_config(workdir)
+    run_evaluation.need_landmarks(workdir, config, "refined")
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.targets = given.targets
+    if config.targets.mirror and config.targets.grid**2 != config.model.num_landmarks:
+        raise ConfigError(
+            f"config.targets.mirror = True: {workdir} has {config.model.num_landmarks} landmarks, "
+            f"not those of a grid of {config.targets.grid}"
+        )
+    state = checkpoints.restore(workdir, config).state
+    return config, run_evaluation.trained_variables(state)
+
+
+COMMAND = Command(_run, _FLAGS, config="The configuration whose photos are refined.")
