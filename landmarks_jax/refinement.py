@@ -154,8 +154,9 @@ def discriminants(
     """
     mean, covariance = sums.mean_and_covariance()
     offsets = (descriptors - mean).T
-    # Cells of one colour can make it singular; this changes no score that matters.
-    ridge = 1e-5 * jnp.trace(covariance) / len(mean) * jnp.eye(len(mean))
+    # Cells of one colour make it singular up to rounding; this changes no score that matters.
+    square = jnp.trace(jnp.asarray(sums.products)) / sums.number / len(mean)
+    ridge = (1e-5 * square + 1e-12) * jnp.eye(len(mean))
     weights = jnp.linalg.solve(covariance + ridge, offsets)
     typical = (offsets * weights).sum(0) / 2
     numbers = jnp.float32(spread), jnp.float32(temperature)
