@@ -6,6 +6,7 @@ from landmarks_jax.configs import base
 
 
 def get_config() -> ConfigDict:
+    """The base configuration, narrow, for self-training."""
     config = base.get_config()
     config.data.source = "prepared"
     config.data.roots = (*("prepared/aflw-160",) * 2, "prepared/lfw-160", "prepared/celeba-160")

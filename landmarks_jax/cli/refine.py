@@ -29,16 +29,19 @@ _FLAGS = (
 def _run(call: Call) -> None:
     from landmarks_jax import config as configuration  # noqa: PLC0415
     from landmarks_jax.data import loader  # noqa: PLC0415
+    from landmarks_jax.tasks import self_training  # noqa: PLC0415
     from landmarks_jax.training import start_points, targets  # noqa: PLC0415
     from landmarks_jax.training.refiner import Refiner  # noqa: PLC0415
 
     config, out = call.flags.config, Path(call.flags.out)
     if call.flags.workdir is None:
         configuration.validate(config)
+        self_training.check_targets(config)
         start, later = start_points.first(config), False
         refiner = Refiner(config)
     else:
         config, variables = _run_of(Path(call.flags.workdir), config)
+        self_training.check_targets(config)
         refiner = Refiner(config)
         start, later = start_points.own(config, loader.open_loader(config), variables), True
     made = refiner.run(start, targets.schedule(config, later=later))

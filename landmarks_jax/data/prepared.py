@@ -75,7 +75,7 @@ class PreparedCanvases:
     """Canvases of a prepared folder.
 
     Attributes:
-      canvases: `[N, C, C, 3]` uint8, memory-mapped, read-only.
+      canvases: `[N, C, C, 3]` uint8, memory-mapped, read-only; in memory once `fit` shrank them.
       points: `[N, P, 2]` float32, normalised to the canvas.
       framing: how the photos were cut.
       num_points: P, 0 without annotation.
@@ -119,6 +119,7 @@ class PreparedCanvases:
         if (
             isinstance(frame, Framing)
             and isinstance(own, Framing)
+            and own.crop == frame.crop
             and own.canvas_size > frame.canvas_size
             and own.canvas_size * frame.view_size == own.view_size * frame.canvas_size
         ):
@@ -133,7 +134,7 @@ class PreparedCanvases:
             for _ in parallel.ordered_map(shrink, range(len(self)), "shrinking canvases"):
                 pass
             self.canvases = shrunk
-            self.framing = dataclasses.replace(frame, crop=own.crop)
+            self.framing = frame
         self.require(frame)
 
     def require(self, frame: Frame) -> None:

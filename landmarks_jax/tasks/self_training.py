@@ -4,6 +4,7 @@ The points of a photo are targets in its canvas, made without labels by `trainin
 strongly moved view of each photo is drawn, and its targets move with it.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -41,29 +42,46 @@ class Drawn(NamedTuple):
 def check(config: ConfigDict) -> None:
     """Raises ConfigError for fields that do not fit the task."""
     targets = config.targets
-    if config.data.crop == "box":
-        raise wrong_field(config, "data.crop", "center or tight to train without annotation")
     if config.perceptual.weights:
         raise wrong_field(config, "perceptual.weights", "'' for self-training: see targets.weights")
-    if not targets.grid:
-        if not targets.detector:
-            raise wrong_field(config, "targets.grid", "above 0 where config.targets.detector is ''")
-        if targets.mirror:
-            raise wrong_field(config, "targets.mirror", "False unless all points start from a grid")
-    elif targets.mirror and targets.detector:
+    if not targets.grid and not targets.detector:
+        raise wrong_field(config, "targets.grid", "above 0 where config.targets.detector is ''")
+    if targets.mirror and (targets.detector or not targets.grid):
         raise wrong_field(config, "targets.mirror", "False unless all points start from a grid")
-    elif not targets.detector and config.model.num_landmarks != targets.grid**2:
+    if not targets.detector and config.model.num_landmarks != targets.grid**2:
         rule = f"{targets.grid**2}, the points of config.targets.grid"
         raise wrong_field(config, "model.num_landmarks", rule)
+    steps = targets.steps
+    whole = all(isinstance(step, int) for step in steps)
+    if not steps or not whole or steps[0] != 0 or list(steps) != sorted(set(steps)):
+        raise wrong_field(config, "targets.steps", "ascending steps, the first of them 0")
+    check_targets(config)
+
+
+def check_targets(config: ConfigDict) -> None:
+    """Raises ConfigError for fields with which no points can be refined, by any task."""
+    targets, views = config.targets, config.views
+    if config.data.crop == "box":
+        raise wrong_field(config, "data.crop", "center or tight to refine without annotation")
+    if not targets.weights:
+        rule = "VGG weights (.npz), made by landmarks-jax convert vgg"
+        raise wrong_field(config, "targets.weights", rule)
     known = TAPS[targets.network]
     if not targets.taps or not set(targets.taps) <= set(known):
         raise wrong_field(config, "targets.taps", f"some of {', '.join(known)}")
-    steps = targets.steps
-    if not steps or steps[0] != 0 or list(steps) != sorted(set(steps)):
-        raise wrong_field(config, "targets.steps", "ascending steps, the first of them 0")
-    if len(targets.spreads) != len(targets.temperatures):
-        rule = "as many numbers as config.targets.spreads"
+    spreads, temperatures = targets.spreads, targets.temperatures
+    if not spreads or not all(isinstance(s, int | float) and 0 < s < math.inf for s in spreads):
+        raise wrong_field(config, "targets.spreads", "one or more positive numbers")
+    valid = all(isinstance(t, int | float) and 0 <= t < math.inf for t in temperatures)
+    if not valid or len(spreads) != len(temperatures):
+        rule = "as many numbers from 0 as config.targets.spreads has"
         raise wrong_field(config, "targets.temperatures", rule)
+    # The features' canvas shows the same part of a photo as training's, to the last pixel.
+    border = config.data.canvas_size - views.size
+    factor = 2 * views.size // math.gcd(2 * views.size, border)
+    if targets.view_size % factor:
+        rule = f"a multiple of {factor}, to have a canvas like config.data.canvas_size"
+        raise wrong_field(config, "targets.view_size", rule)
 
 
 def check_photos(num_points: int, summary: str) -> None:

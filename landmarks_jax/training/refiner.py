@@ -14,6 +14,7 @@ from landmarks_jax.data.framing import Framing
 from landmarks_jax.models.vgg import Vgg
 from landmarks_jax.refinement import Projection, Stage
 from landmarks_jax.system import compiler, parallel
+from landmarks_jax.system.errors import ConfigError
 from landmarks_jax.tasks.self_training import mirrored_order
 from landmarks_jax.weights import vgg_weights
 
@@ -76,18 +77,25 @@ class Refiner:
         self._config = config
         targets = config.targets
         self.weights = vgg_weights.load_vgg(
-            targets.weights, targets.network, tuple(targets.taps), normalize=True
+            targets.weights,
+            targets.network,
+            tuple(targets.taps),
+            normalize=True,
+            section="targets",
         )
         self._activate = _network(self.weights)
-        config = config.copy_and_resolve_references()
-        border = config.data.canvas_size / config.views.size - 1
-        with config.unlocked():
-            config.views.size = size = targets.view_size
-            config.data.canvas_size = size + 2 * round(size * border / 2)
-        self._photos = loader.open_loader(config)
-        frame = loader.framing_of(config)
+        larger = config.copy_and_resolve_references()
+        with larger.unlocked():
+            larger.views.size = size = targets.view_size
+            larger.data.canvas_size = size * config.data.canvas_size // config.views.size
+        frame = loader.framing_of(larger)
         assert isinstance(frame, Framing)
         self.frame = frame
+        try:
+            self._photos = loader.open_loader(larger)
+        except ConfigError as error:
+            loader.open_loader(config)  # raises what is wrong at any size
+            raise ConfigError(f"config.targets.view_size = {size}: {error}") from error
 
     @property
     def names(self) -> list[str]:

@@ -5,6 +5,7 @@ run.json               the record, see `Record`
 metrics.jsonl          the log: an object a line, every `config.train.log_every` steps
 checkpoints/           a folder for each checkpoint, named by its step
 pictures/, tensorboard/   previews and curves
+targets/               of self-training: refined points by the step they were made at
 evaluation/            results of evaluations
 """
 

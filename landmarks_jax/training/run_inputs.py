@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from landmarks_jax import config as configuration
 from landmarks_jax.data import loader
 from landmarks_jax.objective import Networks
-from landmarks_jax.system.errors import ConfigError
+from landmarks_jax.system.errors import ConfigError, wrong_field
 from landmarks_jax.tasks import task_of
 from landmarks_jax.tasks.task import Frozen
 from landmarks_jax.training import (
@@ -75,6 +75,8 @@ def read_inputs(config: ConfigDict, workdir: Path, transfer_from: Path | None) -
     frozen, weights = load_frozen(config, networks)
     refiner = None
     if task.MAKES_TARGETS:
+        if jax.process_count() > 1:
+            raise wrong_field(config, "objective.task", "another one for several processes")
         start_points.first(config)  # raises what would be raised after the features
         refiner = Refiner(config)
         weights = refiner.weights

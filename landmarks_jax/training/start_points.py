@@ -35,7 +35,8 @@ def first(config: ConfigDict) -> Start:
       WeightsError: the detector cannot be read.
     """
     targets = config.targets
-    places = np.linspace(-targets.extent, targets.extent, targets.grid, dtype=np.float32)
+    steps = np.linspace(-1, 1, targets.grid) if targets.grid > 1 else np.zeros(targets.grid)
+    places = (targets.extent * steps).astype(np.float32)
     grid = np.stack(np.meshgrid(places, places), -1).reshape(-1, 2)
     detector = api.load_detector(targets.detector) if targets.detector else None
     count = len(grid) + (detector.num_landmarks if detector else 0)

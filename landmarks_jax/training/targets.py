@@ -8,6 +8,7 @@ import io
 import logging
 import time
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,17 @@ _LOGGER = logging.getLogger(__name__)
 # Iterations that refine a detector's own points: few, as they are near their places.
 _LATER = 3
 _SHOWN = 40
+# What NumPy raises for a damaged `.npz` file.
+_DAMAGE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    EOFError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def load_or_make(
@@ -56,11 +68,9 @@ def load_or_make(
     if made != step:
         raise WorkdirError(f"{path}: missing; restore it, or use another --workdir")
     started = time.monotonic()
-    if step == 0:
-        start = start_points.first(config)
-    else:
-        start = start_points.own(config, photos, variables)
-    targets = refiner.run(start, schedule(config, later=step > 0))
+    later = step > 0
+    start = start_points.own(config, photos, variables) if later else start_points.first(config)
+    targets = refiner.run(start, schedule(config, later=later))
     write(path, refiner, targets)
     seconds = time.monotonic() - started
     _LOGGER.info("%s: targets of %d photos in %.0f s", path, len(targets.points), seconds)
@@ -85,9 +95,10 @@ def read(path: Path, count: int) -> Targets:
       WorkdirError: the file is damaged, or of another number of photos.
     """
     try:
-        with np.load(path) as arrays:
+        # Opened here, because NumPy does not close the file of a damaged archive.
+        with path.open("rb") as file, np.load(file) as arrays:
             targets = Targets(arrays["points"], arrays["belief"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         raise WorkdirError(f"{path}: damaged ({reason(error)}); use another --workdir") from error
     if len(targets.points) != count:
         raise WorkdirError(f"{path}: has points of {len(targets.points)} photos, not of {count}")
@@ -96,10 +107,11 @@ def read(path: Path, count: int) -> Targets:
 
 def write(path: Path, refiner: Refiner, targets: Targets) -> None:
     """Writes targets to an `.npz` file, and a page of faces with them beside it."""
-    shown = np.linspace(0, len(targets.points) - 1, _SHOWN).astype(int)
+    count = len(targets.points)
+    shown = np.linspace(0, count - 1, min(_SHOWN, count)).astype(int)
     points = refiner.frame.points_in_view(targets.points[shown])
     captions = [f"{belief:.2f}" for belief in targets.belief[shown].mean(1)]
-    title = f"refined points of {_SHOWN} of {len(targets.points):,} photos, and their mean belief"
+    title = f"refined points of {len(shown)} of {count:,} photos, and their mean belief"
     page = figures.landmark_page(refiner.views(shown), points, captions=captions, title=title)
     figures.save(page, path.with_suffix(".png"))
     buffer = io.BytesIO()

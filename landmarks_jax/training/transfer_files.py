@@ -252,8 +252,8 @@ def check(bundle: Bundle, config: ConfigDict, networks: Networks, weights_digest
             )
     if bundle.record.weights_digest != weights_digest:
         raise WorkdirError(
-            f"{manifest}: the run used other weights than config.perceptual.weights = "
-            f"{config.perceptual.weights!r}; use its own weights"
+            f"{manifest}: the run used other VGG weights than those that "
+            "config.perceptual.weights or config.targets.weights names; use its own weights"
         )
     expected = by_name(networks_of(states.abstract_state(config, networks, sharding.make_mesh())))
     for name, leaf in expected.items():

@@ -74,7 +74,14 @@ class VggWeights(NamedTuple):
         return [f"perceptual loss of {name}, {len(taps)} taps ({', '.join(taps)})"]
 
 
-def load_vgg(path: str, network: str, taps: tuple[str, ...], *, normalize: bool) -> VggWeights:
+def load_vgg(
+    path: str,
+    network: str,
+    taps: tuple[str, ...],
+    *,
+    normalize: bool,
+    section: str = "perceptual",
+) -> VggWeights:
     """Reads the layers that the taps need.
 
     ReLU networks are homogeneous: with its input and its biases divided by 255, a Caffe network
@@ -87,18 +94,20 @@ def load_vgg(path: str, network: str, taps: tuple[str, ...], *, normalize: bool)
       taps: names such as `relu1_2`.
       normalize: subtract the mean (and divide by the deviation, for torchvision's weights); if
         False, images are not changed, as in the paper's released code.
+      section: of the configuration that names them, for messages.
 
     Raises:
       WeightsError: the file is missing or damaged, has another network, lacks a tap, or has a
         layer of another shape.
     """
-    arrays = _read(path)
+    arrays = _read(path, section)
     convention = str(arrays.get("convention", "caffe"))
-    _check(path, arrays, network, convention)
+    _check(path, arrays, network, convention, section)
     params = {}
     for tap in taps:
         for name, shape in parameter_shapes(network, (tap,)).items():
-            params[name] = _layer(arrays, name, shape, path=path, network=network, tap=tap)
+            named = {"path": path, "network": network, "tap": tap, "section": section}
+            params[name] = _layer(arrays, name, shape, **named)
     if convention == "caffe":
         params["kernel1_1"] = params["kernel1_1"][:, :, ::-1]
         params = {n: a / np.float32(255) if n.startswith("bias") else a for n, a in params.items()}
@@ -112,15 +121,16 @@ def load_vgg(path: str, network: str, taps: tuple[str, ...], *, normalize: bool)
     )
 
 
-def _read(path: str) -> dict[str, np.ndarray]:
+def _read(path: str, section: str) -> dict[str, np.ndarray]:
     try:
         # Opened here, because NumPy does not close the file of a damaged archive.
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except FileNotFoundError:
+        without = ", or '' for the pixel loss alone" if section == "perceptual" else ""
         raise WeightsError(
-            f"{path}: no such file; config.perceptual.weights needs VGG weights (.npz), made by "
-            "landmarks-jax convert vgg, or '' for the pixel loss alone"
+            f"{path}: no such file; config.{section}.weights needs VGG weights (.npz), made by "
+            f"landmarks-jax convert vgg{without}"
         ) from None
     except (
         OSError,
@@ -136,7 +146,9 @@ def _read(path: str) -> dict[str, np.ndarray]:
         ) from error
 
 
-def _check(path: str, arrays: Mapping[str, np.ndarray], network: str, convention: str) -> None:
+def _check(
+    path: str, arrays: Mapping[str, np.ndarray], network: str, convention: str, section: str
+) -> None:
     """Checks the optional entries of the file."""
     if convention not in FEATURE_SCALES:
         known = ", ".join(FEATURE_SCALES)
@@ -151,7 +163,7 @@ def _check(path: str, arrays: Mapping[str, np.ndarray], network: str, convention
     actual = str(arrays.get("network", "vgg19" if layer_key("kernel3_4") in arrays else network))
     if actual != network:
         raise WeightsError(
-            f"{path}: has {_TITLES.get(actual, actual)}, config.perceptual.network is {network!r}"
+            f"{path}: has {_TITLES.get(actual, actual)}, config.{section}.network is {network!r}"
         )
     if "sha256" in arrays and str(arrays["sha256"]) != digest_of_layers(arrays):
         raise WeightsError(f"{path}: damaged (checksum); convert it again")
@@ -181,13 +193,14 @@ def _layer(
     path: str,
     network: str,
     tap: str,
+    section: str,
 ) -> np.ndarray:
     key = layer_key(name)
     if key not in arrays:
         available = [f"relu{at}" for at in LAYERS[network] if layer_key(f"bias{at}") in arrays]
         raise WeightsError(
             f"{path}: cannot compute {tap}, {key} is not in the file; "
-            f"set config.perceptual.taps to some of: {', '.join(available) or 'none'}"
+            f"set config.{section}.taps to some of: {', '.join(available) or 'none'}"
         )
     if arrays[key].shape != shape:
         raise WeightsError(
