@@ -209,19 +209,34 @@ _sample, _move, _moments = jax.jit(sample), jax.jit(move), jax.jit(moments)
 _FIT_BATCH = 250
 
 
-def fit(maps: np.ndarray, points: np.ndarray, schedule: Sequence[tuple[float, float]]) -> Stage:
+def _batches(count: int) -> list[slice]:
+    return [slice(start, start + _FIT_BATCH) for start in range(0, count, _FIT_BATCH)]
+
+
+def moments_of(maps: np.ndarray) -> Moments:
+    """The moments of all cells of feature maps `[N, h, w, D]`, in batches."""
+    return add_moments(_moments(maps[rows]) for rows in _batches(len(maps)))
+
+
+def fit(
+    maps: np.ndarray,
+    points: np.ndarray,
+    schedule: Sequence[tuple[float, float]],
+    sums: Moments | None = None,
+) -> Stage:
     """Iterates on photos whose feature maps fit in memory.
 
     Args:
       maps: `[N, h, w, D]`, float16 to save memory.
       points: `[N, K, 2]` where they start, normalised.
       schedule: s and t of each iteration.
+      sums: the moments of all cells; by default those of `maps`.
 
     Returns:
       The stages, stacked.
     """
-    batches = [slice(start, start + _FIT_BATCH) for start in range(0, len(maps), _FIT_BATCH)]
-    sums = add_moments(_moments(maps[rows]) for rows in batches)
+    batches = _batches(len(maps))
+    sums = moments_of(maps) if sums is None else sums
     stages = []
     for spread, temperature in schedule:
         totals = [np.asarray(_sample(maps[rows], points[rows])).sum(0) for rows in batches]

@@ -1,6 +1,6 @@
 """Refines the points of the photos of a configuration by deep features, see `refinement`."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -21,11 +21,13 @@ from landmarks_jax.weights import vgg_weights
 # Photos that are computed at a time.
 BATCH = 32
 # Photos whose cells the principal components are taken of.
-_PCA_PHOTOS = 256
+PCA_PHOTOS = 256
 
 # `(places [n], views [n, S, S, 3] uint8) -> [n, K, 2]`: where the points of some photos start, from
 # the photos' numbers and undistorted views; normalised to the view.
 Start = Callable[[np.ndarray, np.ndarray], np.ndarray]
+# At most `BATCH` views `[n, S, S, 3]` uint8 to the taps' activations `[n, h, w, C]`.
+Activate = Callable[[np.ndarray], dict[str, jax.Array]]
 
 
 class Targets(NamedTuple):
@@ -83,7 +85,7 @@ class Refiner:
             normalize=True,
             section="targets",
         )
-        self._activate = _network(self.weights)
+        self._activate = activations(self.weights)
         larger = config.copy_and_resolve_references()
         with larger.unlocked():
             larger.views.size = size = targets.view_size
@@ -120,7 +122,7 @@ class Refiner:
         count = self._photos.num_different
         order = np.random.default_rng(self._config.seed).permutation(count)
         chosen = order[: max(1, targets.num_fit // (2 if targets.mirror else 1))]
-        projections = self._projections(chosen[:_PCA_PHOTOS])
+        projections = self._projections(chosen[:PCA_PHOTOS])
         parts = [
             (self._maps(images, projections), start(places, images))
             for places, images in self._images(chosen, "features to fit on")
@@ -162,28 +164,12 @@ class Refiner:
         read = ((part, self.views(part)) for part in batches)
         return parallel.with_progress(read, len(batches), what, unit="batch")
 
-    def _activations(self, images: np.ndarray) -> dict[str, jax.Array]:
-        """The taps' activations, computed in batches of one size, which is compiled once."""
-        taps = self._activate(np.ascontiguousarray(padded(images)))
-        return {tap: features[: len(images)] for tap, features in taps.items()}
-
     def _projections(self, places: np.ndarray) -> dict[str, Projection]:
-        sums = refinement.add_moments(
-            {
-                tap: refinement.moments(refinement.unit(features))
-                for tap, features in self._activations(images).items()
-            }
-            for _, images in self._images(places, "principal components")
-        )
-        size = self._config.targets.components
-        return {tap: refinement.projection(moments, size) for tap, moments in sums.items()}
+        batches = (images for _, images in self._images(places, "principal components"))
+        return projections(self._activate, batches, self._config.targets.components)
 
     def _maps(self, images: np.ndarray, projections: dict[str, Projection]) -> np.ndarray:
-        maps = _project(self._activations(images), projections)
-        return np.asarray(maps, np.float16)
-
-
-_project = jax.jit(refinement.project)
+        return feature_maps(self._activate, images, projections)
 
 
 def padded(rows: np.ndarray) -> np.ndarray:
@@ -191,8 +177,8 @@ def padded(rows: np.ndarray) -> np.ndarray:
     return np.concatenate([rows, np.repeat(rows[-1:], BATCH - len(rows), 0)])
 
 
-def _network(weights: vgg_weights.VggWeights) -> Callable[[np.ndarray], dict[str, jax.Array]]:
-    """The function from views `[BATCH, S, S, 3]` uint8 to the taps' activations."""
+def activations(weights: vgg_weights.VggWeights) -> Activate:
+    """The function that computes a network's taps, in batches of one size, compiled once."""
     module = Vgg(weights.network, weights.taps)
 
     def compute(params: Any, images: jax.Array) -> Any:
@@ -201,4 +187,33 @@ def _network(weights: vgg_weights.VggWeights) -> Callable[[np.ndarray], dict[str
 
     jitted = jax.jit(compute, compiler_options=compiler.compiler_options())
     params = jax.device_put(weights.params)
-    return lambda images: jitted(params, images)
+
+    def activate(images: np.ndarray) -> dict[str, jax.Array]:
+        taps = jitted(params, np.ascontiguousarray(padded(images)))
+        return {tap: features[: len(images)] for tap, features in taps.items()}
+
+    return activate
+
+
+def projections(
+    activate: Activate, batches: Iterable[np.ndarray], size: int
+) -> dict[str, Projection]:
+    """The first `size` principal components of each tap's cells, from batches of views."""
+    sums = refinement.add_moments(
+        {
+            tap: refinement.moments(refinement.unit(features))
+            for tap, features in activate(images).items()
+        }
+        for images in batches
+    )
+    return {tap: refinement.projection(moments, size) for tap, moments in sums.items()}
+
+
+_project = jax.jit(refinement.project)
+
+
+def feature_maps(
+    activate: Activate, images: np.ndarray, projections: dict[str, Projection]
+) -> np.ndarray:
+    """The feature maps `[n, h, w, D]` float16 of a batch of views; see `refinement.project`."""
+    return np.asarray(_project(activate(images), projections), np.float16)

@@ -35,25 +35,34 @@ def first(config: ConfigDict) -> Start:
       WeightsError: the detector cannot be read.
     """
     targets = config.targets
-    steps = np.linspace(-1, 1, targets.grid) if targets.grid > 1 else np.zeros(targets.grid)
-    places = (targets.extent * steps).astype(np.float32)
-    grid = np.stack(np.meshgrid(places, places), -1).reshape(-1, 2)
+    spaced = grid(targets.grid, targets.extent)
     detector = api.load_detector(targets.detector) if targets.detector else None
-    count = len(grid) + (detector.num_landmarks if detector else 0)
+    count = len(spaced) + (detector.num_landmarks if detector else 0)
     if count != config.model.num_landmarks:
         rule = f"{count}, the points of config.targets.grid and config.targets.detector"
         raise wrong_field(config, "model.num_landmarks", rule)
 
     def start(_: np.ndarray, images: np.ndarray) -> np.ndarray:
-        points = np.broadcast_to(grid, (len(images), *grid.shape))
+        points = np.broadcast_to(spaced, (len(images), *spaced.shape))
         if detector is None:
             return points
-        side = images.shape[1]
-        whole = np.tile(np.array([0, 0, side, side], np.float32), (len(images), 1))
-        pixels = detector(images, boxes=whole).landmarks
-        return np.concatenate([points, geometry.to_normalized(pixels, (side, side))], 1)
+        return np.concatenate([points, detected(detector, images)], 1)
 
     return start
+
+
+def grid(side: int, extent: float) -> np.ndarray:
+    """Points `[side * side, 2]` float32, row by row, evenly from -`extent` to `extent`."""
+    steps = np.linspace(-1, 1, side) if side > 1 else np.zeros(side)
+    places = (extent * steps).astype(np.float32)
+    return np.stack(np.meshgrid(places, places), -1).reshape(-1, 2)
+
+
+def detected(detector: api.LandmarkDetector, images: np.ndarray) -> np.ndarray:
+    """A detector's points `[n, K, 2]`, normalised, in whole views `[n, S, S, 3]` uint8."""
+    side = images.shape[1]
+    whole = np.tile(np.array([0, 0, side, side], np.float32), (len(images), 1))
+    return geometry.to_normalized(detector(images, boxes=whole).landmarks, (side, side))
 
 
 def own(config: ConfigDict, photos: loader.Loader, variables: Any) -> Start:
