@@ -1,5 +1,6 @@
 """The common input of all contenders: a preset, random weights, a batch of random canvases."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -67,17 +68,22 @@ def configure(
 
 def random_vgg(config: ConfigDict) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
     """VGG's parameters drawn at random, and the mean and deviation of its input."""
-    rng = np.random.default_rng(0)
-    shapes = vggs.parameter_shapes(config.perceptual.network, config.perceptual.taps)
-    params = {
-        name: (rng.standard_normal(shape) * np.sqrt(2 / np.prod(shape[:-1]))).astype(np.float32)
-        for name, shape in shapes.items()
-    }
-    params |= {n: np.zeros_like(array) for n, array in params.items() if n.startswith("bias")}
+    params = random_layers(config.perceptual.network, config.perceptual.taps)
     if not config.perceptual.normalize:
         return params, np.zeros(3, np.float32), np.ones(3, np.float32)
     mean, std = vgg_weights.IMAGENET_MEAN, vgg_weights.IMAGENET_STD
     return params, np.array(mean, np.float32), np.array(std, np.float32)
+
+
+def random_layers(network: str, taps: Sequence[str]) -> dict[str, np.ndarray]:
+    """The parameters that VGG's taps need: He's normal kernels, biases of 0."""
+    rng = np.random.default_rng(0)
+    shapes = vggs.parameter_shapes(network, taps)
+    params = {
+        name: (rng.standard_normal(shape) * np.sqrt(2 / np.prod(shape[:-1]))).astype(np.float32)
+        for name, shape in shapes.items()
+    }
+    return params | {n: np.zeros_like(array) for n, array in params.items() if n.startswith("bias")}
 
 
 def mesh() -> jax.sharding.Mesh:
