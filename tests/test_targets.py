@@ -16,7 +16,16 @@ from landmarks_jax import geometry, refinement
 from landmarks_jax.data import loader, sampling
 from landmarks_jax.data.sources.synthetic import SyntheticFaces
 from landmarks_jax.system.errors import ConfigError, WeightsError, WorkdirError
-from landmarks_jax.training import batches, refiner, run_inputs, sharding, start_points, targets
+from landmarks_jax.training import (
+    batches,
+    checkpoints,
+    refiner,
+    run_inputs,
+    sharding,
+    start_points,
+    targets,
+)
+from landmarks_jax.training import state as states
 from landmarks_jax.training.checkpoints import Checkpoints
 from landmarks_jax.training.run_folder import newest_step, read_log
 from tests import test_self_training
@@ -471,6 +480,42 @@ def test_a_photo_listed_twice_has_one_row_of_targets(data, resident):
     np.testing.assert_array_equal(batch.canvases, photos.canvases(rows))
     shapes = batches.shapes(config, photos, mesh)
     assert shapes.points.shape == batch.points.shape if not resident else (COUNT, 4, 2)
+
+
+def test_the_command_refines_photos_without_training(data, uncut, tmp_path):
+    code, out, err = call(
+        "refine", "--config=quickstart", *flags(narrow(data)), f"--out={tmp_path / 'refined'}"
+    )
+    assert code == 0, err
+    assert out == f"{tmp_path / 'refined'}: 4 points of 12 photos\n"
+    assert (tmp_path / "refined" / "points.png").stat().st_size > 5_000
+    with np.load(tmp_path / "refined" / "points.npz") as arrays:
+        for name, expected in kept(uncut, 0).items():
+            np.testing.assert_array_equal(arrays[name], expected)
+
+
+def test_the_command_refines_the_points_of_a_run(data, uncut, tmp_path):
+    # With a temperature of 0 points stay where the run found them, but for the cells' borders.
+    config = narrow(data, targets__spreads=(0.1,), targets__temperatures=(0.0,))
+    flags_of = ["--config=quickstart", *flags(config), f"--out={tmp_path}"]
+    code, out, err = call("refine", *flags_of, f"--workdir={uncut}")
+    assert (code, out) == (0, f"{tmp_path}: 4 points of 12 photos\n"), err
+    config, photos = narrow(data), loader.open_loader(narrow(data))
+    variables = states.trained_variables(checkpoints.restore(uncut, config).state)
+    own = start_points.own(config, photos, variables)(np.arange(COUNT), None)
+    with np.load(tmp_path / "points.npz") as arrays:
+        np.testing.assert_allclose(arrays["points"], own * VIEW / CANVAS, atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("released", "config.data.crop = 'box': must be"), ("paper", "config.targets.weights = ''")],
+)
+def test_the_command_refuses_what_cannot_be_refined(name, message, tmp_path):
+    code, _, err = call("refine", f"--config={name}", f"--out={tmp_path / 'refined'}")
+    assert code == 2
+    assert err.startswith(f"error: {message}")
+    assert not (tmp_path / "refined").exists()
 
 
 def test_a_page_of_few_photos_says_how_many(data, tmp_path, monkeypatch):
