@@ -10,7 +10,7 @@ are written; a test holds the count against PyTorch's.
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +21,8 @@ from benchmarks import harness
 from benchmarks.problem import PAPER_STEPS, PRESETS, configure, input_shapes, num_parameters
 from landmarks_jax.models import vgg
 from landmarks_jax.system.tables import Table
+from landmarks_jax.tasks import task_of
+from landmarks_jax.training.refiner import PCA_PHOTOS
 
 PARTS = ("detector", "encoder", "decoder", "vgg")
 # Rates in operations and bytes per second, assumed where this machine is another.
@@ -109,10 +111,10 @@ def generator_convs(config: ConfigDict) -> Iterator[Conv]:
     yield _conv("decoder", 7, side, width, 3)
 
 
-def vgg_convs(config: ConfigDict) -> Iterator[Conv]:
-    """VGG's convolutions up to the last tap."""
-    side, inputs, network = config.views.size, 3, config.perceptual.network
-    for layer in vgg.layers_needed(network, config.perceptual.taps):
+def vgg_convs(network: str, taps: Sequence[str], side: int) -> Iterator[Conv]:
+    """VGG's convolutions up to the last tap, on an image of `side` pixels."""
+    inputs = 3
+    for layer in vgg.layers_needed(network, taps):
         if layer.endswith("_1") and layer != "1_1":
             side //= 2
         width = vgg.width_of(network, layer)
@@ -128,7 +130,11 @@ def step_convs(config: ConfigDict) -> Iterator[tuple[Conv, int, int]]:
     Yields:
       The convolution, images per photo, and passes: forward, and the gradients it needs.
     """
-    composition = config.objective.composition
+    if task_of(config).NETWORKS == ("detector",):  # nothing is reconstructed
+        for i, conv in enumerate(detector_convs(config)):
+            yield conv, 1, 3 if i else 2
+        return
+    composition, perceptual = config.objective.composition, config.perceptual
     directions = 2 if composition in ("cycle", "all") else 1
     for i, conv in enumerate(detector_convs(config)):
         yield conv, 2, 3 if i else 2
@@ -136,7 +142,9 @@ def step_convs(config: ConfigDict) -> Iterator[tuple[Conv, int, int]]:
         yield conv, directions, 3 if i else 2
         if composition in ("inter", "all"):  # a second time, on the intermediate images
             yield conv, directions, 3
-    for conv in vgg_convs(config) if config.perceptual.weights else ():
+    if not perceptual.weights:
+        return
+    for conv in vgg_convs(perceptual.network, perceptual.taps, config.views.size):
         yield conv, directions, 2  # reconstructions
         yield conv, directions, 1  # targets
 
@@ -144,6 +152,26 @@ def step_convs(config: ConfigDict) -> Iterator[tuple[Conv, int, int]]:
 def macs_per_photo(config: ConfigDict) -> int:
     """Multiply-adds of a training step per photo."""
     return sum(images * passes * conv.macs for conv, images, passes in step_convs(config))
+
+
+def macs_of_targets(config: ConfigDict, photos: int, *, later: bool) -> int:
+    """Multiply-adds of making the targets of self-training once.
+
+    Convolutions alone; without those of a packed detector that points start from.
+
+    Args:
+      config: the configuration.
+      photos: number of different photos.
+      later: whether points start from those of the detector in training.
+    """
+    targets = config.targets
+    fitted = min(photos, max(1, targets.num_fit // (2 if targets.mirror else 1)))
+    images = photos + min(fitted, PCA_PHOTOS) + (fitted if targets.mirror else 0)
+    convs = vgg_convs(targets.network, targets.taps, targets.view_size)
+    macs = images * sum(conv.macs for conv in convs)
+    if later:
+        macs += photos * targets.moved_views * sum(conv.macs for conv in detector_convs(config))
+    return macs
 
 
 def floors(config: ConfigDict, device: dict[str, Any]) -> dict[str, Any]:
