@@ -122,6 +122,19 @@ def test_starting_again_does_not_count(tmp_path, monkeypatch):
     assert time_to_error.crossing(timed.lines, 1.0) is None
 
 
+def test_the_work_of_making_targets_counts(tmp_path, monkeypatch):
+    config = narrow(objective__task="self_training", targets__steps=(0, 10), train__steps=20)
+    config.targets.grid, config.model.num_landmarks, config.targets.weights = 2, 4, "a.npz"
+    timed = Scripted(config, tmp_path / "run", monkeypatch)
+    timed.run(None, every=10, until=0.0)
+    steps, first, later = (
+        8 * roofline.macs_per_photo(config),
+        *(roofline.macs_of_targets(config, 64, later=later) for later in (False, True)),
+    )
+    expected = [steps + first, 2 * steps + first, 10 * steps + first, 20 * steps + first + later]
+    assert [line["macs"] for line in timed.lines] == expected
+
+
 def test_an_interrupted_piece_counts(tmp_path, monkeypatch):
     timed = Scripted(narrow(train__steps=1000), tmp_path / "run", monkeypatch, stops_at=14)
     assert timed.run(None, every=10, until=0.0) == 130
