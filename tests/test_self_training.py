@@ -33,7 +33,7 @@ def narrow(**fields):
 
 @pytest.mark.parametrize("grid", [1, 2, 3, 8])
 def test_the_mirrored_order_takes_each_column_to_the_opposite_one(grid):
-    order = self_training.mirrored_order(grid)
+    order = self_training.mirrored_order(grid * grid)
     np.testing.assert_array_equal(order[order], np.arange(grid * grid))
     places = np.linspace(-1, 1, grid) if grid > 1 else np.zeros(1)
     points = np.stack(np.meshgrid(places, places), -1).reshape(-1, 2)
@@ -157,8 +157,13 @@ def test_targets_outside_the_view_do_not_count():
         ({"targets__grid": -1}, "targets.grid = -1: must be from 0"),
         ({"targets__mirror": True, "targets__detector": "faces"}, "targets.mirror = True"),
         (
-            {"targets__mirror": True, "targets__detector": "faces", "targets__grid": 0},
-            "targets.mirror = True: must be False unless all points start from a grid",
+            {
+                "targets__mirror": True,
+                "targets__detector": "faces",
+                "targets__grid": 0,
+                "model__num_landmarks": 10,
+            },
+            "targets.mirror = True: must be False unless all points started from one square grid",
         ),
         ({"model__num_landmarks": 5}, "model.num_landmarks = 5: must be 4, the points of"),
         ({"targets__weights": ""}, "targets.weights = '': must be VGG weights"),

@@ -59,11 +59,6 @@ def _run_of(workdir: Path, given: ConfigDict) -> tuple[ConfigDict, dict]:
     config = config.copy_and_resolve_references()
     with config.unlocked():
         config.targets = given.targets
-    if config.targets.mirror and config.targets.grid**2 != config.model.num_landmarks:
-        raise ConfigError(
-            f"config.targets.mirror = True: {workdir} has {config.model.num_landmarks} landmarks, "
-            f"not those of a grid of {config.targets.grid}"
-        )
     state = checkpoints.restore(workdir, config).state
     return config, run_evaluation.trained_variables(state)
 

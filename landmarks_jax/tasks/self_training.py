@@ -46,8 +46,6 @@ def check(config: ConfigDict) -> None:
         raise wrong_field(config, "perceptual.weights", "'' for self-training: see targets.weights")
     if not targets.grid and not targets.detector:
         raise wrong_field(config, "targets.grid", "above 0 where config.targets.detector is ''")
-    if targets.mirror and (targets.detector or not targets.grid):
-        raise wrong_field(config, "targets.mirror", "False unless all points start from a grid")
     if not targets.detector and config.model.num_landmarks != targets.grid**2:
         rule = f"{targets.grid**2}, the points of config.targets.grid"
         raise wrong_field(config, "model.num_landmarks", rule)
@@ -63,6 +61,10 @@ def check_targets(config: ConfigDict) -> None:
     targets, views = config.targets, config.views
     if config.data.crop == "box":
         raise wrong_field(config, "data.crop", "center or tight to refine without annotation")
+    num = config.model.num_landmarks
+    if targets.mirror and ((targets.detector and targets.grid) or math.isqrt(num) ** 2 != num):
+        rule = "False unless all points started from one square grid"
+        raise wrong_field(config, "targets.mirror", rule)
     if not targets.weights:
         rule = "VGG weights (.npz), made by landmarks-jax convert vgg"
         raise wrong_field(config, "targets.weights", rule)
@@ -102,9 +104,10 @@ def build_networks(config: ConfigDict) -> Networks:
     return Networks(detectors.build_detector(config), None, None)
 
 
-def mirrored_order(grid: int) -> np.ndarray:
-    """The number `[K]` that each point of a grid, row by row, has in the mirrored photo."""
-    return np.arange(grid * grid).reshape(grid, grid)[:, ::-1].reshape(-1)
+def mirrored_order(num: int) -> np.ndarray:
+    """The number `[K]` that each point of a square grid, row by row, has in the mirrored photo."""
+    side = math.isqrt(num)
+    return np.arange(num).reshape(side, side)[:, ::-1].reshape(-1)
 
 
 def draw(
@@ -124,7 +127,7 @@ def draw(
     if config.targets.mirror:
         mirrored = views.draw_mirrored(keys)
         maps = views.mirror(maps, mirrored)
-        swapped = points[:, mirrored_order(config.targets.grid)]
+        swapped = points[:, mirrored_order(config.model.num_landmarks)]
         points = jnp.where(mirrored[:, None, None], swapped, points)
     images = views.warp(canvases, maps, config.views.size) / 255.0
     images = views.recolor(images, keys, config.views.color_std)

@@ -135,7 +135,7 @@ class Refiner:
                 for _, images in self._images(chosen, "features of mirror images")
             ]
             sign = np.array([-1, 1], np.float32)
-            swapped = points[:, mirrored_order(targets.grid)] * sign
+            swapped = points[:, mirrored_order(points.shape[1])] * sign
             fitted = np.concatenate([maps, *mirrored]), np.concatenate([points, swapped])
         stages = refinement.fit(*fitted, schedule)
         return self._refine_all(start, _Fitted(chosen, maps, points, projections, stages))

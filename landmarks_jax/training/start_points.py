@@ -102,7 +102,7 @@ def _averager(config: ConfigDict) -> Any:
             images = views.warp(canvases, every, config.views.size) / 255.0
             found = detect(variables, images, module=module, beta=config.model.beta).landmarks
             if mirror:
-                swapped = found[:, mirrored_order(config.targets.grid)]
+                swapped = found[:, mirrored_order(config.model.num_landmarks)]
                 found = jnp.where(item[1], swapped, found)
             return geometry.apply(every, found)
 
