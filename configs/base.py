@@ -67,16 +67,16 @@ def get_config() -> ConfigDict:
         objective[f"{name}_weight"] = term.weight
     objective.separation_sigma = 0.15  # normalised units, the distance landmarks keep
 
-    # Ours, not in the paper: points refined by deep features are the targets of self-training.
+    # Ours, not in the paper: points refined by features are the targets of self-training.
     config.targets = targets = ConfigDict()
     targets.steps = (0,)  # when they are made: at 0 from the start, then from the detector's points
     targets.grid = 6  # points a side of a grid, the same in every photo; 0 is none (start)
     targets.extent = 0.7  # half a side of the grid, normalised units of the view
     targets.detector = ""  # packed file, or name of a shipped one, whose points come after (start)
     targets.mirror = False  # objects are symmetric and points from one grid: mirrored views too
-    targets.weights = ""  # .npz of the network whose features are compared
-    targets.network = "vgg19"  # vgg16 | vgg19
-    targets.taps = ("relu3_4", "relu4_4")  # whose features are compared
+    targets.weights = ""  # .npz of the network whose features are compared; "" for hog
+    targets.network = "vgg19"  # vgg16 | vgg19 | hog: histograms of gradients, no network
+    targets.taps = ("relu3_4", "relu4_4")  # whose features are compared; of hog: fine, coarse
     targets.components = 128  # principal components of each tap
     targets.view_size = 128  # pixels a side of the views whose features are computed
     targets.num_fit = 2_000  # photos that the discriminants are fitted on

@@ -12,7 +12,7 @@ from landmarks_jax import geometry, losses
 from landmarks_jax.data.framing import BOX_MARGIN, BOX_MARGIN_STD, CROPS
 from landmarks_jax.data.sources.pts import NUM_POINTS, NUM_REDUCED
 from landmarks_jax.data.sources.registry import SOURCES, SPLITS
-from landmarks_jax.models import detectors
+from landmarks_jax.models import detectors, hog
 from landmarks_jax.models.vgg import NETWORKS
 from landmarks_jax.objective import COMPOSITIONS
 from landmarks_jax.system.errors import ConfigError, wrong_field
@@ -47,7 +47,7 @@ CHOICES = {
     "eval.pts_points": (NUM_REDUCED, NUM_POINTS),
     "perceptual.network": NETWORKS,
     "targets.mirror": (False, True),
-    "targets.network": NETWORKS,
+    "targets.network": (*NETWORKS, hog.NETWORK),
 }
 
 # Fields that the box crop replaces, with the only values it accepts for them.

@@ -1,8 +1,8 @@
-"""Ours, not in the paper: points move to where deep features look the same in all photos.
+"""Ours, not in the paper: points move to where features look the same in all photos.
 
-Each cell of a photo has a feature vector `f`, from several taps of a pretrained VGG: unit vectors,
-each tap projected to its first principal components, concatenated. With points `p_k` in every
-photo, one iteration is
+Each cell of a photo has a feature vector `f`, from several taps of a pretrained VGG or from
+histograms of gradients at several sizes of cells (`models.hog`): unit vectors, each tap projected
+to its first principal components, concatenated. With points `p_k` in every photo, one iteration is
 
     d_k       the mean over the photos of `f` at `p_k`
     score_k   (f - m) . w_k - (d_k - m) . w_k / 2,   w_k = S^-1 (d_k - m)

@@ -167,7 +167,10 @@ def test_targets_outside_the_view_do_not_count():
         ),
         ({"model__num_landmarks": 5}, "model.num_landmarks = 5: must be 4, the points of"),
         ({"targets__weights": ""}, "targets.weights = '': must be VGG weights"),
-        ({"targets__network": "vgg11"}, "targets.network = 'vgg11': must be one of vgg16, vgg19"),
+        (
+            {"targets__network": "vgg11"},
+            "targets.network = 'vgg11': must be one of vgg16, vgg19, hog",
+        ),
         ({"targets__taps": ()}, "targets.taps = (): must be some of relu1_1"),
         ({"targets__taps": ("relu3_4",)}, "targets.taps = ('relu3_4',): must be some of"),
         ({"targets__steps": ()}, "targets.steps = (): must be ascending steps, the first"),

@@ -19,7 +19,7 @@ from landmarks_jax.system.errors import ConfigError, UserError, print_error
 COMMANDS = {
     "train": "train a landmark detector",
     "eval": "score a trained run: tables, curves and images",
-    "refine": "move points to where deep features look alike in all photos, without labels",
+    "refine": "move points to where features look alike in all photos, without labels",
     "compare": "put scored runs side by side in one table",
     "export": "write a trained detector as one file: packed, StableHLO or ONNX",
     "detect": "find landmarks in images, videos or a camera",

@@ -1,11 +1,12 @@
-"""Refine points of photos by deep features, without labels and without training (ours).
+"""Refine points of photos by their features, without labels and without training (ours).
 
 landmarks-jax refine --config NAME --out DIR [--config.SECTION.FIELD=value ...]
 landmarks-jax refine --config selftrain_cpu --out refined
 landmarks-jax refine --config selftrain_cpu --workdir runs/mine --out refined
 
 Points start from the grid and the detector of config.targets or, with --workdir, from the points of
-a run on its own photos. They move to where the features of VGG look alike in all photos.
+a run on its own photos. They move to where features look alike in all photos: those of VGG, or
+histograms of gradients (--config.targets.network=hog), which need no weights.
 
 Writes points.npz with `names` [N], `points` [N, K, 2], normalised to the canvas (with the center
 crop the whole photo: -1 is its left or upper edge, 1 the right or lower one), and `belief` [N, K]:

@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 from ml_collections import ConfigDict
 
 from landmarks_jax import geometry, keypoints, views
-from landmarks_jax.models import adaptation, detectors
+from landmarks_jax.models import adaptation, detectors, hog
 from landmarks_jax.models.vgg import TAPS
 from landmarks_jax.objective import Networks
 from landmarks_jax.system.errors import wrong_field
@@ -65,10 +65,13 @@ def check_targets(config: ConfigDict) -> None:
     if targets.mirror and ((targets.detector and targets.grid) or math.isqrt(num) ** 2 != num):
         rule = "False unless all points started from one square grid"
         raise wrong_field(config, "targets.mirror", rule)
-    if not targets.weights:
+    without = targets.network == hog.NETWORK
+    if without and targets.weights:
+        raise wrong_field(config, "targets.weights", "'' for histograms of gradients (hog)")
+    if not without and not targets.weights:
         rule = "VGG weights (.npz), made by landmarks-jax convert vgg"
         raise wrong_field(config, "targets.weights", rule)
-    known = TAPS[targets.network]
+    known = hog.TAPS if without else TAPS[targets.network]
     if not targets.taps or not set(targets.taps) <= set(known):
         raise wrong_field(config, "targets.taps", f"some of {', '.join(known)}")
     spreads, temperatures = targets.spreads, targets.temperatures
@@ -81,6 +84,8 @@ def check_targets(config: ConfigDict) -> None:
     # The features' canvas shows the same part of a photo as training's, to the last pixel.
     border = config.data.canvas_size - views.size
     factor = 2 * views.size // math.gcd(2 * views.size, border)
+    if without:
+        factor = math.lcm(factor, *(hog.CELLS[tap] for tap in targets.taps))  # whole cells
     if targets.view_size % factor:
         rule = f"a multiple of {factor}, to have a canvas like config.data.canvas_size"
         raise wrong_field(config, "targets.view_size", rule)
@@ -93,9 +98,11 @@ def check_photos(num_points: int, summary: str) -> None:
 def describe(config: ConfigDict) -> str:
     """What a run was trained on, in a sentence for tables and the log."""
     targets = config.targets
+    names = {hog.NETWORK: "histograms of gradients"}
+    features = names.get(targets.network, targets.network)
     return (
         f"self-trained (ours, not in the paper) with the {config.data.crop} crop, without "
-        f"annotation, on points refined by {targets.network} at {', '.join(targets.taps)}"
+        f"annotation, on points refined by {features} at {', '.join(targets.taps)}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Refines the points of the photos of a configuration by deep features, see `refinement`."""
+"""Refines the points of the photos of a configuration by their features, see `refinement`."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from landmarks_jax import refinement
 from landmarks_jax.data import loader
 from landmarks_jax.data.framing import Framing
+from landmarks_jax.models import hog
 from landmarks_jax.models.vgg import Vgg
 from landmarks_jax.refinement import Projection, Stage
 from landmarks_jax.system import compiler, parallel
@@ -65,7 +66,7 @@ class Refiner:
 
     Attributes:
       frame: how photos are cut for the features.
-      weights: the network whose features are compared.
+      weights: the network whose features are compared; None for histograms of gradients.
     """
 
     def __init__(self, config: ConfigDict) -> None:
@@ -78,14 +79,18 @@ class Refiner:
         """
         self._config = config
         targets = config.targets
-        self.weights = vgg_weights.load_vgg(
-            targets.weights,
-            targets.network,
-            tuple(targets.taps),
-            normalize=True,
-            section="targets",
-        )
-        self._activate = activations(self.weights)
+        self.weights: vgg_weights.VggWeights | None = None
+        if targets.network == hog.NETWORK:
+            self._activate = histograms(tuple(targets.taps))
+        else:
+            self.weights = vgg_weights.load_vgg(
+                targets.weights,
+                targets.network,
+                tuple(targets.taps),
+                normalize=True,
+                section="targets",
+            )
+            self._activate = activations(self.weights)
         larger = config.copy_and_resolve_references()
         with larger.unlocked():
             larger.views.size = size = targets.view_size
@@ -185,8 +190,16 @@ def activations(weights: vgg_weights.VggWeights) -> Activate:
         normalised = (images.astype(jnp.float32) / 255.0 - weights.mean) / weights.std
         return module.apply({"params": params}, normalised)
 
+    return _in_batches(compute, jax.device_put(weights.params))
+
+
+def histograms(taps: tuple[str, ...]) -> Activate:
+    """The function that computes taps of `models.hog`; see `activations`."""
+    return _in_batches(lambda _, images: hog.features(images.astype(jnp.float32) / 255.0, taps), {})
+
+
+def _in_batches(compute: Callable[[Any, jax.Array], Any], params: Any) -> Activate:
     jitted = jax.jit(compute, compiler_options=compiler.compiler_options())
-    params = jax.device_put(weights.params)
 
     def activate(images: np.ndarray) -> dict[str, jax.Array]:
         taps = jitted(params, np.ascontiguousarray(padded(images)))
