@@ -19,7 +19,6 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from landmarks_jax.cli.command import Call, Command, Flag
-from landmarks_jax.system.errors import ConfigError
 
 _FLAGS = (
     Flag("out", "The folder to write to.", required=True),

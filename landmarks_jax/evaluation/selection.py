@@ -1,14 +1,8 @@
 """Keeps some of a run's landmarks: those that tell most about all of them, without labels."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
-from ml_collections import ConfigDict
-
-from landmarks_jax.system.errors import ConfigError, WorkdirError
-from landmarks_jax.training import run_folder, targets
 
 # The penalty of the regression, over the mean variance: what is told by little noise only does not
 # count.
