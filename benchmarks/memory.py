@@ -21,7 +21,7 @@ from landmarks_jax.system.tables import DASH, Table
 from landmarks_jax.training import memory
 
 ROOT = Path(__file__).resolve().parent.parent
-CONFIGS = ("quickstart", "faces_cpu", "best_cpu", "released", "paper")
+CONFIGS = ("synthetic", "faces_cpu", "best_cpu", "released", "paper")
 STEPS = 3
 
 

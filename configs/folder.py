@@ -3,7 +3,7 @@ r"""Your own images of one kind of object, without labels.
     landmarks-jax train --config folder --workdir runs/mine \
         --config.data.roots="('path/to/images',)"
 
-The quickstart's narrow model, 30 minutes on two CPU cores. Look at `runs/mine/pictures` while
+The narrow model of `synthetic`, 30 minutes on two CPU cores. Look at `runs/mine/pictures` while
 it trains: the points should settle on the same spot of every image. With VGG-16 weights (see the
 README) they settle much sooner:
 
@@ -16,12 +16,12 @@ On an accelerator, widen it as `configs/faces.py` does. With a CSV of some label
 
 from ml_collections import ConfigDict
 
-from landmarks_jax.configs import quickstart
+from landmarks_jax.configs import synthetic
 
 
 def get_config() -> ConfigDict:
-    """The quickstart on a folder to be named, by the clock."""
-    config = quickstart.get_config()
+    """`synthetic` on a folder to be named, by the clock."""
+    config = synthetic.get_config()
     config.data.source = "folder"
     config.data.canvas_size = 60  # own images: the view shows the middle four fifths
     config.perceptual.taps = ("relu1_2", "relu2_2")

@@ -202,7 +202,7 @@ def _started(start):
 
 
 def flags(config: ConfigDict) -> list[str]:
-    """What turns `configs/quickstart.py` into `config` on the command line."""
+    """What turns any preset into `config` on the command line."""
     given = []
     for section, part in config.items():
         fields = part.items() if isinstance(part, ConfigDict) else [("", part)]

@@ -24,7 +24,7 @@ from tests.running import shrink
 
 GOLDEN = Path(__file__).with_name("golden.json")
 IDLE = tuple(f"['detector']['{layer}']['bias']" for layer in ("stem", "last", "head"))
-PRESETS = ("quickstart", "released", "mpii_pretrain")
+PRESETS = ("synthetic", "released", "mpii_pretrain")
 
 
 def narrow(preset):

@@ -68,7 +68,7 @@ def words(tmp_path):
     return config, [
         "reproduce",
         "train",
-        "--config=configs/quickstart.py",
+        "--config=configs/synthetic.py",
         "--cells=baseline-k10,vgg19-k10",
         f"--vgg19={tmp_path / 'none.npz'}",
         f"--runs={tmp_path / 'runs'}",
@@ -111,7 +111,7 @@ def test_a_killed_runner_continues_and_a_failing_cell_does_not_stop_it(
     assert result["provenance"]["steps"] == 40
     assert result["num_landmarks"] == 10
 
-    base = Base("configs/quickstart.py", config, {})
+    base = Base("configs/synthetic.py", config, {})
     jobs = runner.jobs_of(
         cells_of((), ("baseline-k10",)), base, str(runs), seeds=(0,), protocols=("synthetic",)
     )

@@ -50,7 +50,7 @@ def test_sessions_continue_each_other_without_tensorflow(tmp_path, capsys):
         train__steps=2,
     )
     workdir, out, canvases = tmp_path / "run", tmp_path / "out", tmp_path / "canvases"
-    arguments = ["session", "--config=configs/quickstart.py", *flags(config), "--minutes=9"]
+    arguments = ["session", "--config=configs/synthetic.py", *flags(config), "--minutes=9"]
     arguments += [f"--photos={tmp_path / 'photos'}", f"--canvases={canvases}"]
     arguments += [f"--workdir={workdir}", f"--out={out}"]
     code, printed, err = finish(command(*arguments, code=BLOCKED))

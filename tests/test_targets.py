@@ -484,7 +484,7 @@ def test_a_photo_listed_twice_has_one_row_of_targets(data, resident):
 
 def test_the_command_refines_photos_without_training(data, uncut, tmp_path):
     code, out, err = call(
-        "refine", "--config=quickstart", *flags(narrow(data)), f"--out={tmp_path / 'refined'}"
+        "refine", "--config=synthetic", *flags(narrow(data)), f"--out={tmp_path / 'refined'}"
     )
     assert code == 0, err
     assert out == f"{tmp_path / 'refined'}: 4 points of 12 photos\n"
@@ -497,7 +497,7 @@ def test_the_command_refines_photos_without_training(data, uncut, tmp_path):
 def test_the_command_refines_the_points_of_a_run(data, uncut, tmp_path):
     # With a temperature of 0 points stay where the run found them, but for the cells' borders.
     config = narrow(data, targets__spreads=(0.1,), targets__temperatures=(0.0,))
-    flags_of = ["--config=quickstart", *flags(config), f"--out={tmp_path}"]
+    flags_of = ["--config=synthetic", *flags(config), f"--out={tmp_path}"]
     code, out, err = call("refine", *flags_of, f"--workdir={uncut}")
     assert (code, out) == (0, f"{tmp_path}: 4 points of 12 photos\n"), err
     config, photos = narrow(data), loader.open_loader(narrow(data))
