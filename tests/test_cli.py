@@ -160,7 +160,7 @@ def test_a_configuration_is_a_preset_or_a_file(tmp_path, monkeypatch):
             config = read.flags.config
             assert (config.data.source, config.model.num_landmarks) == ("celeba", 30)
             assert config.seed == (7 if name == "own.py" else 0)
-    assert parse("train").flags.config.train.steps == 1_500  # the quickstart's
+    assert parse("train").flags.config.targets.network == "hog"  # the quickstart's
     # A file of the user's comes before a preset.
     (tmp_path / "configs").mkdir()
     own.rename(tmp_path / "configs" / "paper.py")

@@ -41,8 +41,8 @@ from tests.running import (
 
 CONFIGS = {p.stem for p in (ROOT / "configs").glob("*.py")} - {"__init__", "base"}
 CONFIGS = sorted(CONFIGS - {"mpii_pretrain"})  # tests/test_init_from.py trains it
-# One from photos, one from the prepared form; others are traced.
-COMPILED = ("folder", "best_cpu")
+# One from photos, one from the prepared form, the README's first; others are traced.
+COMPILED = ("folder", "best_cpu", "quickstart")
 
 
 @pytest.fixture(autouse=True)
