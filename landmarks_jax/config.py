@@ -65,6 +65,7 @@ OTHER_FIELDS = (
     "optimizer.drop_steps",
     "perceptual.weights",
     "targets.detector",
+    "targets.merge",
     "targets.spreads",
     "targets.steps",
     "targets.temperatures",

@@ -13,6 +13,7 @@ from landmarks_jax.tasks import self_training, task_of
 from landmarks_jax.tasks.task import Frozen
 from landmarks_jax.training import state as states
 from landmarks_jax.training import step as steps
+from landmarks_jax.training.targets import for_training
 from tests import running
 from tests.running import TINY
 
@@ -74,10 +75,11 @@ def test_targets_follow_their_views(mirror):
     quadrants = np.array([[-1, -1], [1, -1], [-1, 1], [1, 1]]) * 0.25
     points = (quadrants + rng.uniform(-0.15, 0.15, (12, 4, 2))).astype(np.float32)
     draw = jax.jit(partial(self_training.draw, config=config))
+    targets = for_training(config, points)
     key, white = jax.random.key(3), [[1, 1, 1]]
     seen = []
     for k in range(4):
-        drawn = draw(key, 5, blobs(points[:, k : k + 1], white), points)
+        drawn = draw(key, 5, blobs(points[:, k : k + 1], white), targets)
         assert drawn.images.shape == (12, VIEW, VIEW, 3)
         assert drawn.targets.shape == (12, 4, 2)
         gaps = np.linalg.norm(drawn.targets - centroids(drawn.images)[:, None], axis=-1)
@@ -116,6 +118,7 @@ def test_steps_and_micro_batches_draw_by_the_row_of_the_global_batch(batch):
     config = narrow(train__accumulate=2, targets__mirror=True, views__color_std=0.2)
     draw = jax.jit(partial(self_training.draw, config=config))
     key, (canvases, points) = jax.random.key(1), batch
+    points = for_training(config, points)
     whole = draw(key, 3, canvases, points)
     for number in range(2):
         rows = slice(number, None, 2)
@@ -156,14 +159,11 @@ def test_targets_outside_the_view_do_not_count():
         ({"targets__grid": 0}, "targets.grid = 0: must be above 0 where config.targets.detector"),
         ({"targets__grid": -1}, "targets.grid = -1: must be from 0"),
         ({"targets__mirror": True, "targets__detector": "faces"}, "targets.mirror = True"),
+        ({"targets__merge": (2, 0)}, "targets.merge = (2, 0): must be numbers of groups"),
+        ({"targets__merge": (2, 1)}, "model.num_landmarks = 4: must be 3, the sum of"),
         (
-            {
-                "targets__mirror": True,
-                "targets__detector": "faces",
-                "targets__grid": 0,
-                "model__num_landmarks": 10,
-            },
-            "targets.mirror = True: must be False unless all points started from one square grid",
+            {"targets__merge": (4,), "targets__steps": (0, 2)},
+            "targets.steps = (0, 2): must be (0,) with config.targets.merge",
         ),
         ({"model__num_landmarks": 5}, "model.num_landmarks = 5: must be 4, the points of"),
         ({"targets__weights": ""}, "targets.weights = '': must be VGG weights"),

@@ -20,6 +20,8 @@ from landmarks_jax.objective import Networks
 from landmarks_jax.system.errors import wrong_field
 from landmarks_jax.tasks.task import Frozen, Outcome, Panel, row_keys
 
+# Why points have no known order in mirrored photos.
+NOT_MIRRORED = "False unless all points started from one square grid"
 NETWORKS: tuple[str, ...] = ("detector",)
 NEEDS_POINTS = True
 MAKES_TARGETS = True
@@ -46,7 +48,17 @@ def check(config: ConfigDict) -> None:
         raise wrong_field(config, "perceptual.weights", "'' for self-training: see targets.weights")
     if not targets.grid and not targets.detector:
         raise wrong_field(config, "targets.grid", "above 0 where config.targets.detector is ''")
-    if not targets.detector and config.model.num_landmarks != targets.grid**2:
+    merged = targets.merge
+    if merged:
+        if not all(isinstance(count, int) and count > 0 for count in merged):
+            raise wrong_field(config, "targets.merge", "numbers of groups, or ()")
+        if sum(merged) != config.model.num_landmarks:
+            rule = f"{sum(merged)}, the sum of config.targets.merge"
+            raise wrong_field(config, "model.num_landmarks", rule)
+        if len(targets.steps) > 1:
+            rule = "(0,) with config.targets.merge: merged points are not merged again"
+            raise wrong_field(config, "targets.steps", rule)
+    elif not targets.detector and config.model.num_landmarks != targets.grid**2:
         rule = f"{targets.grid**2}, the points of config.targets.grid"
         raise wrong_field(config, "model.num_landmarks", rule)
     steps = targets.steps
@@ -61,10 +73,8 @@ def check_targets(config: ConfigDict) -> None:
     targets, views = config.targets, config.views
     if config.data.crop == "box":
         raise wrong_field(config, "data.crop", "center or tight to refine without annotation")
-    num = config.model.num_landmarks
-    if targets.mirror and ((targets.detector and targets.grid) or math.isqrt(num) ** 2 != num):
-        rule = "False unless all points started from one square grid"
-        raise wrong_field(config, "targets.mirror", rule)
+    if targets.mirror and targets.detector and targets.grid:
+        raise wrong_field(config, "targets.mirror", NOT_MIRRORED)
     without = targets.network == hog.NETWORK
     if without and targets.weights:
         raise wrong_field(config, "targets.weights", "'' for histograms of gradients (hog)")
@@ -126,7 +136,11 @@ def draw(
     config: ConfigDict,
     microbatch: ArrayLike | None = None,
 ) -> Drawn:
-    """Draws a view of each photo with its targets, `points` `[B, K, 2]`; see `Task.draw`."""
+    """Draws a view of each photo with its targets; see `Task.draw`.
+
+    `points` are the targets `[B, K, 2]`; with `config.targets.mirror` `[B, 2 K, 2]`, those of the
+    photo and then those of its mirror image, at their places in the photo.
+    """
     keys = row_keys(key, step, len(canvases), config=config, microbatch=microbatch)
     share = config.views.size / canvases.shape[1]
     maps = views.draw_maps(keys, config.views, view=0, view_share=share)
@@ -134,8 +148,8 @@ def draw(
     if config.targets.mirror:
         mirrored = views.draw_mirrored(keys)
         maps = views.mirror(maps, mirrored)
-        swapped = points[:, mirrored_order(config.model.num_landmarks)]
-        points = jnp.where(mirrored[:, None, None], swapped, points)
+        plain, swapped = jnp.split(points, 2, 1)
+        points = jnp.where(mirrored[:, None, None], swapped, plain)
     images = views.warp(canvases, maps, config.views.size) / 255.0
     images = views.recolor(images, keys, config.views.color_std)
     images = views.cut_out(images, keys, config.views.cutout)

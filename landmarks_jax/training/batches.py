@@ -63,8 +63,9 @@ def takes_points(config: ConfigDict) -> bool:
 
 def num_points(config: ConfigDict, loader: Loader) -> int:
     """The number of points of each photo that steps use: its own, or its targets."""
-    targets = task_of(config).MAKES_TARGETS
-    return int(config.model.num_landmarks) if targets else loader.num_points
+    if not task_of(config).MAKES_TARGETS:
+        return loader.num_points
+    return int(config.model.num_landmarks) * (2 if config.targets.mirror else 1)
 
 
 def gather(photos: Batch | Resident, step: jax.Array, mesh: Mesh) -> Batch:

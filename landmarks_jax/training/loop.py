@@ -116,7 +116,7 @@ def _train_rounds(
             step=restored.step,
             variables=states.trained_variables(restored.state),
         )
-        inputs.photos.targets = made.points
+        inputs.photos.targets = targets.for_training(config, made.points)
         restored = restored._replace(seconds=restored.seconds + time.monotonic() - started)
         part = config.copy_and_resolve_references()
         if (end := targets.next_step(config, restored.step)) is not None:

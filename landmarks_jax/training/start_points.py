@@ -1,5 +1,6 @@
 """Where refinement starts: at a grid, at another detector's points, or at those of the run."""
 
+import math
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ from landmarks_jax.inference.detector import detect
 from landmarks_jax.models import detectors
 from landmarks_jax.system import compiler
 from landmarks_jax.system.errors import wrong_field
-from landmarks_jax.tasks.self_training import mirrored_order
+from landmarks_jax.tasks.self_training import NOT_MIRRORED, mirrored_order
 from landmarks_jax.training.refiner import Start, padded
 
 # How the views move over which a detector's points are averaged: fields of `config.views`.
@@ -31,14 +32,19 @@ def first(config: ConfigDict) -> Start:
     """The points of `config.targets.grid`, then those of `config.targets.detector`.
 
     Raises:
-      ConfigError: they are not `config.model.num_landmarks` together.
+      ConfigError: they do not fit `config.model.num_landmarks`, or the configuration's merging
+        or mirroring.
       WeightsError: the detector cannot be read.
     """
     targets = config.targets
     spaced = grid(targets.grid, targets.extent)
     detector = api.load_detector(targets.detector) if targets.detector else None
     count = len(spaced) + (detector.num_landmarks if detector else 0)
-    if count != config.model.num_landmarks:
+    _check_symmetry(config, count)
+    if targets.merge and max(targets.merge) > count:
+        rule = f"at most the {count} points of config.targets.grid and config.targets.detector"
+        raise wrong_field(config, "targets.merge", rule)
+    if not targets.merge and count != config.model.num_landmarks:
         rule = f"{count}, the points of config.targets.grid and config.targets.detector"
         raise wrong_field(config, "model.num_landmarks", rule)
 
@@ -49,6 +55,12 @@ def first(config: ConfigDict) -> Start:
         return np.concatenate([points, detected(detector, images)], 1)
 
     return start
+
+
+def _check_symmetry(config: ConfigDict, count: int) -> None:
+    """Raises ConfigError if the points' order in mirrored photos is needed and unknown."""
+    if config.targets.mirror and math.isqrt(count) ** 2 != count:
+        raise wrong_field(config, "targets.mirror", NOT_MIRRORED)
 
 
 def grid(side: int, extent: float) -> np.ndarray:
@@ -73,6 +85,7 @@ def own(config: ConfigDict, photos: loader.Loader, variables: Any) -> Start:
       photos: the training photos.
       variables: the detector's `{"params", "batch_stats"}`.
     """
+    _check_symmetry(config, config.model.num_landmarks)
     average = _averager(config)
     ratio = np.array(config.data.canvas_size / config.views.size, np.float32)
 

@@ -18,7 +18,9 @@ from ml_collections import ConfigDict
 from landmarks_jax.data import loader
 from landmarks_jax.system import figures, files
 from landmarks_jax.system.errors import WorkdirError, reason
+from landmarks_jax.tasks.self_training import mirrored_order
 from landmarks_jax.training import start_points
+from landmarks_jax.training.merging import merging
 from landmarks_jax.training.refiner import Refiner, Targets
 
 FOLDER = "targets"
@@ -75,6 +77,21 @@ def load_or_make(
     seconds = time.monotonic() - started
     _LOGGER.info("%s: targets of %d photos in %.0f s", path, len(targets.points), seconds)
     return targets
+
+
+def for_training(config: ConfigDict, points: np.ndarray) -> np.ndarray:
+    """Merges points `[U, G, 2]` as configured, and adds those of the mirror images.
+
+    Returns:
+      `[U, K, 2]` or, with `config.targets.mirror`, `[U, 2 K, 2]` float32, as the task draws them.
+    """
+    both = [points]
+    if config.targets.mirror:
+        both.append(points[:, mirrored_order(points.shape[1])])
+    if config.targets.merge:
+        weights = np.concatenate([merging(points, count) for count in config.targets.merge])
+        both = [np.einsum("kg,ugc->ukc", weights, part) for part in both]
+    return np.concatenate(both, 1).astype(np.float32)
 
 
 def schedule(config: ConfigDict, *, later: bool) -> list[tuple[float, float]]:
