@@ -93,11 +93,14 @@ def test_brightness_and_contrast_do_not_matter():
 
 
 def test_a_shift_by_a_cell_shifts_the_map():
-    wide = images_of(3, (32, 40))
-    taken, moved = wide[:, :24, :32], wide[:, 8:, 8:]
+    whole = images_of(3, (88, 96))
+    taken, moved = whole[:, :80, :88], whole[:, 8:, 8:]
     for tap, cell in hog.CELLS.items():
         first, second = (hog.features(part, (tap,))[tap] for part in (taken, moved))
-        cells, reach = 8 // cell, 3  # the border reaches over the norm's and the neighbourhood's
+        cells, reach = (
+            8 // cell,
+            2 + hog.RADII[tap],
+        )  # over the histogram, the norm, the neighbourhood
         np.testing.assert_allclose(
             first[:, cells + reach : -reach, cells + reach : -reach],
             second[:, reach : -cells - reach, reach : -cells - reach],
@@ -123,10 +126,11 @@ def test_neighborhoods_are_those_of_padded_numpy():
 def test_taps_have_a_vector_for_each_cell():
     images = np.random.default_rng(5).integers(0, 256, (3, 32, 32, 3), np.uint8)
     taps = refiner.histograms(hog.TAPS)(images)
-    length = (2 * hog.RADIUS + 1) ** 2 * hog.CHANNELS
     assert {tap: maps.shape for tap, maps in taps.items()} == {
-        "fine": (3, 8, 8, length),
-        "coarse": (3, 4, 4, length),
+        "fine": (3, 8, 8, 9 * 27),
+        "coarse": (3, 4, 4, 9 * 27),
+        "fine_wide": (3, 8, 8, 25 * 27),
+        "coarse_wide": (3, 4, 4, 25 * 27),
     }
     expected = hog.features(images / np.float32(255), ("coarse",))["coarse"]
     np.testing.assert_allclose(taps["coarse"], expected, atol=1e-5)
@@ -137,7 +141,7 @@ def narrow(**fields):
     own = {
         "targets__network": hog.NETWORK,
         "targets__weights": "",
-        "targets__taps": hog.TAPS,
+        "targets__taps": ("fine", "coarse"),
         "targets__components": 8,
         "targets__num_fit": 16,
         "targets__spreads": (0.2,),
