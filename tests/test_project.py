@@ -251,7 +251,8 @@ def below(*rooms: str) -> set[str]:
 def test_heavy_libraries_have_one_importer_each_and_pytorch_none():
     assert importers("tensorflow") == {"data/pipeline.py"}
     assert importers("tensorflow_datasets") == {"data/sources/celeba_tfds.py"}
-    assert importers("scipy") == {"data/sources/matlab.py", "studies/faces_figure.py"}
+    users = {"data/sources/matlab.py", "studies/faces_figure.py", "training/merging.py"}
+    assert importers("scipy") == users
     assert importers("orbax") == {"training/checkpoints.py"}
     assert importers("av") == {"inference/media/videos.py"}
     assert not importers("torch", "torchvision")
