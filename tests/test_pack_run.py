@@ -1,6 +1,7 @@
 """Packing a run: the weights, and the regressor and scores by their definitions."""
 
 import dataclasses
+import json
 import re
 
 import jax
@@ -17,7 +18,7 @@ from landmarks_jax.tasks import task_of
 from landmarks_jax.training import checkpoints, run_folder, sharding
 from landmarks_jax.training import state as states
 from tests import datasets
-from tests.running import narrow
+from tests.running import call, narrow
 
 
 @pytest.fixture(scope="module")
@@ -173,6 +174,30 @@ def test_a_packed_run_gives_the_points_of_the_run(find, packed, protocols, tmp_p
     labelled = packed.regressor(normalised)
     np.testing.assert_allclose(batch.labelled, (labelled + 1) * 8 + 2 - 0.5, atol=1e-3)
     assert detector.point_names[2] == "nose"
+
+
+def test_some_landmarks_are_packed_and_scored_as_in_the_whole(run, find, protocols):
+    some = pack_run.pack_run(run[0], protocols[:1], kept=range(1, 3))
+    views = protocols[0].score.views
+    own = ViewDetector(some.config, some.variables)(views)
+    np.testing.assert_allclose(own, find(views)[:, 1:3], atol=1e-6)
+    assert some.config.model.num_landmarks == 2
+    assert some.regressor.matrix.shape == (10, 4)
+    run_evaluation.evaluate_run(run[0], protocol_names=["synthetic"], kept=range(1, 3))
+    path = run[0] / "evaluation-1-3" / "synthetic-center.json"
+    result = json.loads(path.read_text())
+    assert result["num_landmarks"] == 2
+    forward = result["results"]["running"]["forward"][-1]["mean"]
+    assert forward == pytest.approx(some.summary["scores"][0]["forward"], abs=1e-3)
+
+
+@pytest.mark.parametrize("landmarks", ["5", "3:1", "0:0", "0:99", "a:b"])
+def test_landmarks_that_a_run_does_not_have_are_refused(run, tmp_path, landmarks):
+    out = str(tmp_path / "a")
+    args = ["--workdir", str(run[0]), "--noregressor", "--out", out, "--landmarks", landmarks]
+    code, _, err = call("export", *args)
+    assert code == 2
+    assert f"--landmarks {landmarks}: must be" in err
 
 
 def test_without_labelled_faces_there_is_no_regressor(run, tmp_path):

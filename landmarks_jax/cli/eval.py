@@ -11,7 +11,11 @@ from pathlib import Path
 from landmarks_jax.cli import shared_flags
 from landmarks_jax.cli.command import Call, Command, Flag
 
-_FLAGS = (Flag("workdir", "The run's folder.", "runs/quickstart"), *shared_flags.LABELLED_FACES)
+_FLAGS = (
+    Flag("workdir", "The run's folder.", "runs/quickstart"),
+    shared_flags.LANDMARKS,
+    *shared_flags.LABELLED_FACES,
+)
 
 
 def _run(call: Call) -> None:
@@ -19,7 +23,8 @@ def _run(call: Call) -> None:
 
     faces = shared_flags.labelled_faces(call.flags)
     workdir = Path(call.flags.workdir)
-    print(run_evaluation.evaluate_run(workdir, **faces, command=call.command_line))
+    kept = shared_flags.landmarks(call.flags)
+    print(run_evaluation.evaluate_run(workdir, **faces, kept=kept, command=call.command_line))
 
 
 COMMAND = Command(_run, _FLAGS)

@@ -35,6 +35,7 @@ _FLAGS = (
     Flag("card", "Write the detector's card, Markdown, to this file."),
     Flag("photos", "A sentence on the photos of training and their terms, for the card."),
     Flag("regressor", "Include the linear map to labelled points.", True, kind=bool),
+    shared_flags.LANDMARKS,
     *shared_flags.LABELLED_FACES,
 )
 
@@ -70,6 +71,8 @@ def _check(values: flags.FlagValues, faces: dict[str, Any]) -> None:
             "labelled faces (--protocol, --aflw, --fit, --score, --crop) go with --workdir, and "
             "without --noregressor"
         )
+    if values.landmarks is not None and values.detector is not None:
+        raise ConfigError("--landmarks: goes with --workdir")
     if values.card is not None and os.path.realpath(values.card) == os.path.realpath(values.out):
         raise ConfigError(f"--card {values.card}: also the file of --out; name another")
 
@@ -82,7 +85,8 @@ def _content(
 
         workdir = Path(values.workdir)
         protocols = pack_run.open_faces(workdir, faces) if values.regressor else []
-        return pack_run.pack_run(workdir, protocols, command_line)
+        kept = shared_flags.landmarks(values)
+        return pack_run.pack_run(workdir, protocols, command_line, kept=kept)
     # A packed file is converted without the training stack.
     from landmarks_jax.inference import api, packed_file  # noqa: PLC0415
 

@@ -7,6 +7,7 @@ from absl import flags
 
 from landmarks_jax.cli.command import Flag
 from landmarks_jax.data.framing import CROPS
+from landmarks_jax.system.errors import ConfigError
 
 _FOLDERS = {
     "aflw": "Folder of AFLW's lists (aflw-995, aflw-dev)",
@@ -44,6 +45,9 @@ LABELLED_FACES = (
     ),
     Flag("pts_points", "5 or 68: points of --fit and --score folders with .pts files.", kind=int),
 )
+LANDMARKS = Flag(
+    "landmarks", "Keep some of the landmarks only, A:B from number A to B - 1, such as 0:10."
+)
 _KEYWORDS = {"protocol": "protocol_names", "crop": "crops"}
 
 TRANSFER = Flag(
@@ -55,6 +59,20 @@ TRANSFER = Flag(
 def labelled_faces(values: flags.FlagValues) -> dict[str, Any]:
     """The values of `LABELLED_FACES`, as keywords of `run_evaluation.open_faces`."""
     return {_KEYWORDS.get(flag.name, flag.name): values[flag.name].value for flag in LABELLED_FACES}
+
+
+def landmarks(values: flags.FlagValues) -> range | None:
+    """The landmarks that --landmarks keeps, None for all.
+
+    Raises:
+      ConfigError: it is not a range of numbers.
+    """
+    if values.landmarks is None:
+        return None
+    first, colon, last = values.landmarks.partition(":")
+    if not (colon and first.isdecimal() and last.isdecimal()):
+        raise ConfigError(f"--landmarks {values.landmarks}: must be A:B, such as 0:10")
+    return range(int(first), int(last))
 
 
 def transfer(values: flags.FlagValues) -> Path | None:

@@ -12,6 +12,7 @@ from landmarks_jax.evaluation.protocols import Protocol
 from landmarks_jax.inference import packed_file
 from landmarks_jax.inference.detector import ViewDetector
 from landmarks_jax.inference.linear_map import LinearMap
+from landmarks_jax.models.detectors import keep_landmarks
 from landmarks_jax.system.errors import UserError
 from landmarks_jax.training import checkpoints, run_folder
 
@@ -19,7 +20,11 @@ _CONFIDENCE_BINS = 5
 
 
 def pack_run(
-    workdir: Path, protocols: Sequence[Protocol], command: Sequence[str] = ()
+    workdir: Path,
+    protocols: Sequence[Protocol],
+    command: Sequence[str] = (),
+    *,
+    kept: range | None = None,
 ) -> packed_file.PackedDetector:
     """Packs the newest checkpoint of a run.
 
@@ -28,6 +33,7 @@ def pack_run(
       protocols: labelled faces, from `open_faces`. The regressor is fitted under the first
         protocol; the summary holds the scores under all of them. Without any there is no regressor.
       command: the command line, recorded in the summary.
+      kept: the landmarks to keep; None keeps all.
 
     Raises:
       UserError: the run or the labelled faces cannot be used.
@@ -36,6 +42,8 @@ def pack_run(
     run_evaluation.need_landmarks(workdir, config, "packed")
     restored = checkpoints.restore(workdir, config)
     variables = run_evaluation.trained_variables(restored.state)
+    if kept is not None:
+        config, variables = keep_landmarks(config, variables, kept)
     detector = ViewDetector(config, variables)
     scored = [_score(protocol, detector) for protocol in protocols]
     summary = {

@@ -23,6 +23,7 @@ from landmarks_jax import keypoints
 from landmarks_jax.evaluation import labelled_faces, pckh, plots, protocols, score_tables
 from landmarks_jax.evaluation.protocols import Protocol
 from landmarks_jax.inference.detector import STATISTICS_BATCH, ViewDetector
+from landmarks_jax.models.detectors import keep_landmarks
 from landmarks_jax.system import figures, files
 from landmarks_jax.system.errors import ConfigError, WorkdirError
 from landmarks_jax.tasks import task_of
@@ -38,6 +39,7 @@ def evaluate_run(
     fit: str | None = None,
     score: str | None = None,
     crops: Sequence[str] = (),
+    kept: range | None = None,
     command: Sequence[str] = (),
     **places: Any,
 ) -> str:
@@ -53,6 +55,7 @@ def evaluate_run(
       fit: labelled faces that fit the regressor, instead of a named protocol.
       score: labelled faces that are scored; goes with `fit`.
       crops: crops for `fit` and `score`; empty takes the crop that the run was trained with.
+      kept: the landmarks to score, A to B - 1, written to `evaluation-A-B/`; None scores all.
       command: the command line, recorded in the results.
       **places: fields of `config.eval`, such as the folder `aflw`; None takes the run's.
 
@@ -64,18 +67,22 @@ def evaluate_run(
     """
     config = run_folder.read_config(workdir)
     if task_of(config).ON_JOINTS:
-        if fit or score or crops:
+        if fit or score or crops or kept:
             raise ConfigError(f"{workdir}: a run on joints is scored by --protocol mpii alone")
         return _evaluate_pose(workdir, _at(config, places), protocol_names, command)
     opened = open_faces(config, protocol_names, fit=fit, score=score, crops=crops, **places)
-    return _evaluate_landmarks(workdir, config, opened, command)
+    return _evaluate_landmarks(workdir, config, opened, kept, command)
 
 
 def _evaluate_landmarks(
-    workdir: Path, config: ConfigDict, opened: Sequence[Protocol], command: Sequence[str]
+    workdir: Path,
+    config: ConfigDict,
+    opened: Sequence[Protocol],
+    kept: range | None,
+    command: Sequence[str],
 ) -> str:
     restored = checkpoints.restore(workdir, config)
-    detectors = detectors_of(config, restored.state)
+    detectors = detectors_of(config, restored.state, kept)
     notes = [task_of(config).describe(config), *run_folder.read_record(workdir).all_notes()]
     results = []
     for protocol in opened:
@@ -83,6 +90,8 @@ def _evaluate_landmarks(
         results.append(result | {"provenance": _provenance_of(workdir, restored, command)})
     markdown = score_tables.to_markdown(results)
     out = workdir / run_folder.EVALUATION
+    if kept is not None:
+        out = out.with_name(f"{out.name}-{kept.start}-{kept.stop}")
     names = [f"{protocol.name}-{protocol.crop}".replace(" ", "-") for protocol in opened]
     for name, protocol, result in zip(names, opened, results, strict=True):
         _write_text(out / f"{name}.csv", score_tables.to_csv(result))
@@ -123,14 +132,22 @@ def _evaluate_pose(
     return markdown
 
 
-def detectors_of(config: ConfigDict, state: TrainState) -> dict[str, ViewDetector]:
-    """The run's detector under both kinds of batch norm, and an untrained one of its shape."""
+def detectors_of(
+    config: ConfigDict, state: TrainState, kept: range | None = None
+) -> dict[str, ViewDetector]:
+    """The run's detector under both kinds of batch norm, and an untrained one of its shape.
+
+    With `kept` they find these landmarks only.
+    """
     trained = trained_variables(state)
     mesh = sharding.make_mesh(jax.local_devices()[:1])
     # Without the core that the run may have started from.
     untrained = trained_variables(
         states.start_state(config, task_of(config).build_networks(config), mesh)
     )
+    if kept is not None:
+        _, untrained = keep_landmarks(config, untrained, kept)
+        config, trained = keep_landmarks(config, trained, kept)
     return {
         "running": ViewDetector(config, trained),
         "batch": ViewDetector(config, trained, use_running_average=False),

@@ -14,7 +14,7 @@ A detector is one module, of this package or importable, with
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import flax.linen as nn
@@ -66,6 +66,36 @@ def is_trusted(name: str) -> bool:
 def _full_name(name: str) -> str:
     own = f"{__package__}.{name}"
     return own if name.isidentifier() and importlib.util.find_spec(own) else name
+
+
+def keep_landmarks(
+    config: ConfigDict, variables: Mapping[str, Any], numbers: range
+) -> tuple[ConfigDict, dict[str, Any]]:
+    """Keeps some of a detector's landmarks.
+
+    Args:
+      config: the configuration.
+      variables: `{"params", "batch_stats"}`.
+      numbers: the landmarks to keep.
+
+    Returns:
+      The configuration with their number, and the variables with their part of `head`.
+
+    Raises:
+      ConfigError: there are no such landmarks.
+    """
+    count = config.model.num_landmarks
+    if not numbers or numbers[-1] >= count:
+        raise ConfigError(
+            f"--landmarks {numbers.start}:{numbers.stop}: must be an ascending range of the "
+            f"{count} landmarks, such as 0:{min(count, 10)}"
+        )
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.model.num_landmarks = len(numbers)
+    params = variables["params"]
+    head = {name: leaf[..., numbers.start : numbers.stop] for name, leaf in params["head"].items()}
+    return config, {**variables, "params": {**params, "head": head}}
 
 
 def module_of(config: ConfigDict) -> DetectorModule:
