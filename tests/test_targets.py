@@ -213,7 +213,7 @@ def of_fewer_photos(path):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (remove, "2.npz: missing; restore it, or use another --workdir"),
+        (remove, "2.npz: missing; copy it there from the folder"),
         (cut_short, "2.npz: damaged ("),
         (no_archive, "2.npz: damaged ("),
         (one_array, "2.npz: damaged ("),
@@ -229,6 +229,23 @@ def test_targets_that_are_missing_or_damaged_are_named(damage, message, data, ha
     assert code == 2
     assert err.splitlines()[-1].startswith(f"error: {run / 'targets' / message}")
     assert newest_step(run) == 3
+
+
+def test_a_transferred_run_needs_the_targets_of_its_round(data, half_way, uncut, tmp_path):
+    code, _, err = call("transfer", f"--workdir={half_way}", f"--out={tmp_path / 'files'}")
+    assert code == 0, err
+    run = tmp_path / "run"
+    arguments = [*flags(narrow(data)), f"--workdir={run}", f"--transfer={tmp_path / 'files'}"]
+    with shared_compilation():
+        code, _, err = call("train", *arguments)
+        assert code == 2
+        assert f"error: {run / 'targets' / '2.npz'}: missing; copy it there" in err
+        assert not run.exists()
+        (run / "targets").mkdir(parents=True)
+        shutil.copy(half_way / "targets" / "2.npz", run / "targets")
+        code, _, err = call("train", *arguments)
+    assert code == 0, err
+    assert newest_step(run) == newest_step(uncut)
 
 
 def test_no_damaged_byte_passes_unseen(tmp_path):

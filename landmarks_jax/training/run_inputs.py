@@ -22,6 +22,7 @@ from landmarks_jax.training import (
     run_folder,
     sharding,
     start_points,
+    targets,
     transfer_files,
 )
 from landmarks_jax.training.batches import Batch, Resident
@@ -78,6 +79,8 @@ def read_inputs(config: ConfigDict, workdir: Path, transfer_from: Path | None) -
         if jax.process_count() > 1:
             raise wrong_field(config, "objective.task", "another one for several processes")
         start_points.first(config)  # raises what would be raised after the features
+        if bundle is not None:
+            targets.check_there(config, workdir, bundle.step)
         refiner = Refiner(config)
         weights = refiner.weights
     if bundle is not None:

@@ -63,12 +63,9 @@ def load_or_make(
     Raises:
       WorkdirError: the file is damaged or cannot be written, or is missing after its step.
     """
-    made = max(at for at in config.targets.steps if at <= step)
-    path = workdir / FOLDER / f"{made}.npz"
+    path = check_there(config, workdir, step)
     if path.exists():
         return read(path, photos.num_different)
-    if made != step:
-        raise WorkdirError(f"{path}: missing; restore it, or use another --workdir")
     started = time.monotonic()
     later = step > 0
     start = start_points.own(config, photos, variables) if later else start_points.first(config)
@@ -77,6 +74,19 @@ def load_or_make(
     seconds = time.monotonic() - started
     _LOGGER.info("%s: targets of %d photos in %.0f s", path, len(targets.points), seconds)
     return targets
+
+
+def check_there(config: ConfigDict, workdir: Path, step: int) -> Path:
+    """The file of the targets of a step, which may be made only at the steps for that.
+
+    Raises:
+      WorkdirError: the file is missing, and not to be made at this step.
+    """
+    made = max(at for at in config.targets.steps if at <= step)
+    path = workdir / FOLDER / f"{made}.npz"
+    if made != step and not path.exists():
+        raise WorkdirError(f"{path}: missing; copy it there from the folder that the run began in")
+    return path
 
 
 def for_training(config: ConfigDict, points: np.ndarray) -> np.ndarray:
