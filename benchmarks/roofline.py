@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 from benchmarks import harness
 from benchmarks.problem import PAPER_STEPS, PRESETS, configure, input_shapes, num_parameters
-from landmarks_jax.models import vgg
+from landmarks_jax.models import hog, vgg
 from landmarks_jax.system.tables import Table
 from landmarks_jax.tasks import task_of
 from landmarks_jax.training.refiner import PCA_PHOTOS
@@ -157,7 +157,8 @@ def macs_per_photo(config: ConfigDict) -> int:
 def macs_of_targets(config: ConfigDict, photos: int, *, later: bool) -> int:
     """Multiply-adds of making the targets of self-training once.
 
-    Convolutions alone; without those of a packed detector that points start from.
+    Convolutions alone, of which histograms of gradients need none; without those of a packed
+    detector that points start from.
 
     Args:
       config: the configuration.
@@ -167,10 +168,12 @@ def macs_of_targets(config: ConfigDict, photos: int, *, later: bool) -> int:
     targets = config.targets
     fitted = min(photos, max(1, targets.num_fit // (2 if targets.mirror else 1)))
     images = photos + min(fitted, PCA_PHOTOS) + (fitted if targets.mirror else 0)
-    convs = vgg_convs(targets.network, targets.taps, targets.view_size)
-    macs = images * sum(conv.macs for conv in convs)
+    macs = 0
+    if targets.network != hog.NETWORK:
+        convs = vgg_convs(targets.network, targets.taps, targets.view_size)
+        macs = images * sum(conv.macs for conv in convs)
     if later:
-        macs += photos * targets.moved_views * sum(conv.macs for conv in detector_convs(config))
+        macs += photos * targets.num_views * sum(conv.macs for conv in detector_convs(config))
     return macs
 
 

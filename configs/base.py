@@ -83,7 +83,7 @@ def get_config() -> ConfigDict:
     targets.num_fit = 2_000  # photos that the discriminants are fitted on
     targets.spreads = (0.15,) * 6 + (0.1,) * 4  # s of each iteration, normalised units
     targets.temperatures = (0.1,) * 6 + (0.2,) * 4  # t of each iteration
-    targets.moved_views = 8  # views over which the detector's points are averaged
+    targets.num_views = 8  # views over which the detector's points are averaged
 
     config.perceptual = perceptual = ConfigDict()
     perceptual.weights = ""  # .npz of the network; "" is the pixel loss alone (Table III, L_R only)

@@ -103,7 +103,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "targets.components": (1, 512),
     "targets.view_size": (8, 1024),
     "targets.num_fit": (2, 10**6),
-    "targets.moved_views": (1, 1000),
+    "targets.num_views": (1, 1000),
     "perceptual.weight": (0, 1e6),
     "perceptual.balance_decay": (0, 0.999999),
     "optimizer.learning_rate": (1e-12, 10),

@@ -195,7 +195,7 @@ def refine(maps: jax.Array, points: jax.Array, stages: Stage) -> tuple[jax.Array
       stages: T of them, stacked.
 
     Returns:
-      `[B, K, 2]` the points, and `[B, K]` how far each is to be believed: the last discriminant's
+      `[B, K, 2]` the points, and `[B, K]` their confidence: the last discriminant's
       score over its mean at the point, 1 where the photo looks as all do there, 0 where it looks
       as much like any other place.
     """

@@ -183,4 +183,4 @@ def test_self_training_on_histograms_needs_no_weights(tmp_path, monkeypatch):
     with np.load(run / "targets" / "0.npz") as arrays:
         assert arrays["points"].shape == (config.data.num_synthetic, 4, 2)
         assert np.isfinite(arrays["points"]).all()
-        assert np.isfinite(arrays["belief"]).all()
+        assert np.isfinite(arrays["confidence"]).all()

@@ -6,7 +6,7 @@ from sklearn.linear_model import Ridge
 
 from landmarks_jax.tasks.self_training import mirrored_order
 from landmarks_jax.training import merging
-from landmarks_jax.training.targets import for_training
+from landmarks_jax.training.targets import for_training, merging_of
 from tests.running import narrow
 
 
@@ -70,7 +70,7 @@ def test_points_that_stand_still_are_merged_to_finite_weights():
 def test_targets_are_merged_in_photos_and_in_their_mirror_images():
     points = np.random.default_rng(1).uniform(-1, 1, (50, 9, 2)).astype(np.float32)
     config = narrow(targets__merge=(2, 4), targets__mirror=True)
-    made = for_training(config, points)
+    made = for_training(config, points, merging_of(config, points))
     assert made.shape == (50, 12, 2)
     weights = np.concatenate([merging.merging(points, 2), merging.merging(points, 4)])
     plain, mirrored = made[:, :6], made[:, 6:]
@@ -78,4 +78,5 @@ def test_targets_are_merged_in_photos_and_in_their_mirror_images():
     swapped = points[:, mirrored_order(9)]
     np.testing.assert_allclose(mirrored, np.einsum("kg,ngc->nkc", weights, swapped), atol=1e-6)
     unmerged = narrow(targets__mirror=False)
-    np.testing.assert_array_equal(for_training(unmerged, points), points)
+    same = for_training(unmerged, points, merging_of(unmerged, points))
+    np.testing.assert_array_equal(same, points)

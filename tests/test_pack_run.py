@@ -197,7 +197,7 @@ def test_landmarks_that_a_run_does_not_have_are_refused(run, tmp_path, landmarks
     args = ["--workdir", str(run[0]), "--noregressor", "--out", out, "--landmarks", landmarks]
     code, _, err = call("export", *args)
     assert code == 2
-    assert f"--landmarks {landmarks}: must be" in err
+    assert f"landmarks {landmarks}: must be" in err
 
 
 def test_without_labelled_faces_there_is_no_regressor(run, tmp_path):

@@ -256,14 +256,14 @@ def test_refine_is_move_repeated():
     expected = points
     for stage in stages:
         expected = np.asarray(refinement.move(maps, expected, stage))
-    actual, belief = refinement.refine(maps, points, stacked(*stages))
+    actual, confidence = refinement.refine(maps, points, stacked(*stages))
     np.testing.assert_allclose(actual, expected, atol=1e-5)
     at = by_scipy(maps, np.asarray(actual))
     scores = (at * np.asarray(stages[-1].weights).T).sum(-1)  # its bias is 0, `typical` 1
-    np.testing.assert_allclose(belief, scores, atol=1e-4)
+    np.testing.assert_allclose(confidence, scores, atol=1e-4)
 
 
-def test_belief_is_1_at_a_cell_that_equals_the_descriptor(cells):
+def test_confidence_is_1_at_a_cell_that_equals_the_descriptor(cells):
     maps = cells.reshape(10, 9, 10, 6)
     chosen = [(0, 4, 5), (3, 2, 7)]
     descriptors = jnp.stack([maps[at] for at in chosen])
@@ -271,13 +271,13 @@ def test_belief_is_1_at_a_cell_that_equals_the_descriptor(cells):
     stage = refinement.discriminants(descriptors, refinement.moments(cells), 2e-3, 1.0)
     points = np.zeros((10, 2, 2), np.float32)
     points[:] = [center_of(at[1:], (9, 10)) for at in chosen]
-    refined, belief = refinement.refine(maps, points, stacked(stage))
+    refined, confidence = refinement.refine(maps, points, stacked(stage))
     np.testing.assert_allclose(refined, points, atol=1e-5)
-    np.testing.assert_allclose([belief[0, 0], belief[3, 1]], 1, atol=1e-3)
+    np.testing.assert_allclose([confidence[0, 0], confidence[3, 1]], 1, atol=1e-3)
     # Elsewhere it is the score's share of the descriptor's own.
     scores = cells @ np.asarray(stage.weights) + stage.bias
     at_points = scores.reshape(10, 9, 10, 2)[:, 4, 5, 0] / stage.typical[0]
-    np.testing.assert_allclose(belief[:, 0], at_points, atol=1e-3)
+    np.testing.assert_allclose(confidence[:, 0], at_points, atol=1e-3)
 
 
 SIDE = 16
@@ -309,9 +309,9 @@ def test_fit_finds_a_planted_pattern_in_all_photos(pattern):
     assert np.abs(starts - places).max() > 2 / SIDE  # more than a cell away
     assert [leaf.shape for leaf in stages] == [(8, 8, 1), (8, 1), (8, 1), (8,), (8,)]
     np.testing.assert_allclose(stages.spread, 0.2)
-    refined, belief = refinement.refine(maps, starts, stages)
+    refined, confidence = refinement.refine(maps, starts, stages)
     np.testing.assert_allclose(refined, places, atol=1e-4)
-    np.testing.assert_allclose(belief, 1, atol=1e-3)
+    np.testing.assert_allclose(confidence, 1, atol=1e-3)
     # Where the pattern is missing nothing is believed.
     blank = np.random.default_rng(20).normal(0, 0.3, maps.shape).astype(np.float32)
     assert refinement.refine(blank, starts, stages)[1].max() < 0.1
@@ -337,21 +337,21 @@ def test_batches_make_no_difference(pattern, monkeypatch):
 def test_maps_in_16_bits_find_the_same(pattern):
     maps, places, starts, _ = pattern
     half = maps.astype(np.float16)
-    refined, belief = refinement.refine(half, starts, refinement.fit(half, starts, SCHEDULE))
+    refined, confidence = refinement.refine(half, starts, refinement.fit(half, starts, SCHEDULE))
     np.testing.assert_allclose(refined, places, atol=1e-4)
-    np.testing.assert_allclose(belief, 1, atol=1e-2)
+    np.testing.assert_allclose(confidence, 1, atol=1e-2)
 
 
 def test_points_move_with_their_photos(pattern):
     maps, _, starts, stages = pattern
-    refined, belief = refinement.refine(maps, starts, stages)
+    refined, confidence = refinement.refine(maps, starts, stages)
     by = 2  # cells to the right, and up
     shifted = np.roll(maps, (-by, by), (1, 2))
     step = np.array([2 * by / SIDE, -2 * by / SIDE], np.float32)
     again = refinement.fit(shifted, starts + step, SCHEDULE)
     there, believed = refinement.refine(shifted, starts + step, again)
     np.testing.assert_allclose(there, refined + step, atol=1e-4)
-    np.testing.assert_allclose(believed, belief, atol=1e-3)
+    np.testing.assert_allclose(believed, confidence, atol=1e-3)
 
 
 def test_points_do_not_depend_on_each_other_or_on_their_order(pattern):
@@ -373,7 +373,7 @@ def test_constant_maps_give_finite_numbers(value, dtype):
     maps = np.full((5, *SHAPE, 4), value, dtype)
     points = random_points(22, n=5, limit=0.5)
     stages = refinement.fit(maps, points, SCHEDULE[:3])
-    refined, belief = refinement.refine(maps, points, stages)
-    for leaf in (*stages, refined, belief):
+    refined, confidence = refinement.refine(maps, points, stages)
+    for leaf in (*stages, refined, confidence):
         assert np.isfinite(leaf).all()
     assert np.abs(refined).max() < 1

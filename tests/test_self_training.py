@@ -13,7 +13,7 @@ from landmarks_jax.tasks import self_training, task_of
 from landmarks_jax.tasks.task import Frozen
 from landmarks_jax.training import state as states
 from landmarks_jax.training import step as steps
-from landmarks_jax.training.targets import for_training
+from landmarks_jax.training.targets import for_training, merging_of
 from tests import running
 from tests.running import TINY
 
@@ -75,7 +75,7 @@ def test_targets_follow_their_views(mirror):
     quadrants = np.array([[-1, -1], [1, -1], [-1, 1], [1, 1]]) * 0.25
     points = (quadrants + rng.uniform(-0.15, 0.15, (12, 4, 2))).astype(np.float32)
     draw = jax.jit(partial(self_training.draw, config=config))
-    targets = for_training(config, points)
+    targets = for_training(config, points, merging_of(config, points))
     key, white = jax.random.key(3), [[1, 1, 1]]
     seen = []
     for k in range(4):
@@ -118,7 +118,7 @@ def test_steps_and_micro_batches_draw_by_the_row_of_the_global_batch(batch):
     config = narrow(train__accumulate=2, targets__mirror=True, views__color_std=0.2)
     draw = jax.jit(partial(self_training.draw, config=config))
     key, (canvases, points) = jax.random.key(1), batch
-    points = for_training(config, points)
+    points = for_training(config, points, merging_of(config, points))
     whole = draw(key, 3, canvases, points)
     for number in range(2):
         rows = slice(number, None, 2)
@@ -185,7 +185,7 @@ def test_targets_outside_the_view_do_not_count():
         ({"targets__temperatures": (-0.1,) * 10}, "targets.temperatures = (-0.1,"),
         ({"targets__components": 0}, "targets.components = 0: must be from 1"),
         ({"targets__num_fit": 1}, "targets.num_fit = 1: must be from 2"),
-        ({"targets__moved_views": 0}, "targets.moved_views = 0: must be from 1"),
+        ({"targets__num_views": 0}, "targets.num_views = 0: must be from 1"),
         ({"targets__extent": 1.5}, "targets.extent = 1.5: must be from 0 to 1"),
         # A view of 16 pixels has a canvas of 20, one of 20 pixels would have 25: no whole border.
         ({"targets__view_size": 20}, "targets.view_size = 20: must be a multiple of 8"),

@@ -84,7 +84,7 @@ def narrow(data, **fields):
         "targets__spreads": (0.3, 0.2, 0.2, 0.1),
         "targets__temperatures": (0.1, 0.2, 0.5, 1.0),
         "targets__mirror": True,
-        "targets__moved_views": 2,
+        "targets__num_views": 2,
         "optimizer__ema_decay": 0.5,
     }
     return test_self_training.narrow(**{**own, **fields})
@@ -113,10 +113,10 @@ def test_each_round_writes_its_points_and_a_page(uncut):
     for step in (0, 2):
         arrays = kept(uncut, step)
         assert arrays["points"].shape == (COUNT, 4, 2)
-        assert arrays["belief"].shape == (COUNT, 4)
-        assert arrays["points"].dtype == arrays["belief"].dtype == np.float32
+        assert arrays["confidence"].shape == (COUNT, 4)
+        assert arrays["points"].dtype == arrays["confidence"].dtype == np.float32
         assert np.abs(arrays["points"]).max() < VIEW / CANVAS
-        assert np.isfinite(arrays["belief"]).all()
+        assert np.isfinite(arrays["confidence"]).all()
         assert list(arrays["names"]) == [f"photos/{index:02d}.png" for index in range(COUNT)]
         with Image.open(uncut / "targets" / f"{step}.png") as page:
             assert min(page.size) > 300
@@ -203,11 +203,19 @@ def one_array(path):
 
 
 def without_points(path):
-    np.savez(path, belief=np.zeros((COUNT, 4)))
+    np.savez(path, confidence=np.zeros((COUNT, 4)))
 
 
-def of_fewer_photos(path):
-    np.savez(path, points=np.zeros((7, 4, 2)), belief=np.zeros((7, 4)))
+def of_other_photos(path):
+    with np.load(path) as arrays:
+        changed = {**arrays, "names": [*arrays["names"][:-1], "other.png"]}
+    np.savez(path, **changed)
+
+
+def of_fewer_points(path):
+    with np.load(path) as arrays:
+        changed = {**arrays, "points": arrays["points"][:, :3]}
+    np.savez(path, **changed)
 
 
 @pytest.mark.parametrize(
@@ -218,7 +226,8 @@ def of_fewer_photos(path):
         (no_archive, "2.npz: damaged ("),
         (one_array, "2.npz: damaged ("),
         (without_points, "2.npz: damaged ("),
-        (of_fewer_photos, "2.npz: has points of 7 photos, not of 12"),
+        (of_other_photos, "2.npz: is of other photos than this run"),
+        (of_fewer_points, "2.npz: is of other photos than this run"),
     ],
 )
 def test_targets_that_are_missing_or_damaged_are_named(damage, message, data, half_way, tmp_path):
@@ -250,20 +259,21 @@ def test_a_transferred_run_needs_the_targets_of_its_round(data, half_way, uncut,
 
 def test_no_damaged_byte_passes_unseen(tmp_path):
     rng = np.random.default_rng(0)
-    arrays = {"points": rng.normal(size=(3, 2, 2)), "belief": rng.normal(size=(3, 2))}
+    arrays = {"points": rng.normal(size=(3, 2, 2)), "merging": np.eye(2)}
+    names = ["a", "b", "c"]
     path = tmp_path / "0.npz"
-    np.savez(path, **arrays)
+    np.savez(path, **arrays, names=names)
     whole = path.read_bytes()
     refused = []
     for place in range(0, len(whole), 3):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x41]) + whole[place + 1 :])
         try:
-            read = targets.read(path, 3)
+            read = targets.read(path, names)
         except WorkdirError as error:
             refused.append(str(error))
         else:  # a date or another field that is not used
-            for name, array in arrays.items():
-                np.testing.assert_array_equal(getattr(read, name), array)
+            for array, expected in zip(read, arrays.values(), strict=True):
+                np.testing.assert_array_equal(array, expected)
     assert len(refused) > 100
     assert all(message.startswith(f"{path}: ") for message in refused)
 
@@ -372,7 +382,7 @@ def test_own_points_are_averaged_over_views_and_brought_back(data, mirror, monke
         views__size=64,
         targets__view_size=64,
         targets__mirror=mirror,
-        targets__moved_views=6,
+        targets__num_views=6,
     )
     rng = np.random.default_rng(2)
     corners = np.array([[-1, -1], [1, -1], [-1, 1], [1, 1]]) * 0.4
@@ -485,7 +495,7 @@ def test_all_forms_of_the_photos_give_the_same_targets_and_batches(data):
 @pytest.mark.parametrize("resident", [False, True])
 def test_a_photo_listed_twice_has_one_row_of_targets(data, resident):
     roots = tuple(str(data / name) for name in ("prepared", "prepared"))
-    config = narrow(data, data__roots=roots, data__resident=resident)
+    config = narrow(data, data__roots=roots, data__resident=resident, targets__mirror=False)
     photos = opened(config)
     assert (len(photos), photos.num_different) == (2 * COUNT, COUNT)
     assert photos.targets.shape == (COUNT, 4, 2)
@@ -545,5 +555,5 @@ def test_a_page_of_few_photos_says_how_many(data, tmp_path, monkeypatch):
     )
     refining = refiner.Refiner(narrow(data))
     made = refiner.Targets(np.zeros((COUNT, 4, 2), np.float32), np.ones((COUNT, 4), np.float32))
-    targets.write(tmp_path / "points.npz", refining, made)
-    assert titles == ["refined points of 12 of 12 photos, and their mean belief"]
+    targets.write(tmp_path / "points.npz", refining, made, np.eye(4))
+    assert titles == ["refined points of 12 of 12 photos, and their mean confidence"]

@@ -1,17 +1,18 @@
 """Refine points of photos by their features, without labels and without training (ours).
 
 landmarks-jax refine --config NAME --out DIR [--config.SECTION.FIELD=value ...]
-landmarks-jax refine --config selftrain_cpu --out refined
-landmarks-jax refine --config selftrain_cpu --workdir runs/mine --out refined
+landmarks-jax refine --config selftrain_start_cpu --out refined
+landmarks-jax refine --config selftrain_start_cpu --workdir runs/mine --out refined
 
 Points start from the grid and the detector of config.targets or, with --workdir, from the points of
-a run on its own photos. They move to where features look alike in all photos: those of VGG, or
+a run on its own photos; then only the section targets of the configuration is used, and the last
+three of its iterations. They move to where features look alike in all photos: those of VGG, or
 histograms of gradients (--config.targets.network=hog), which need no weights.
 
-Writes points.npz with `names` [N], `points` [N, K, 2], normalised to the canvas (with the center
-crop the whole photo: -1 is its left or upper edge, 1 the right or lower one), and `belief` [N, K]:
-1 where a point looks as in all photos, 0 where it may as well be elsewhere. Then points.png, a page
-of faces to look at.
+Writes points.npz with `names` [N], `points` [N, G, 2], normalised to the canvas (with the center
+crop the whole photo: -1 is its left or upper edge, 1 the right or lower one), `confidence` [N, G],
+1 where a point looks as in all photos and 0 where it may as well be elsewhere, and `merging`
+[K, G], the weights of config.targets.merge. Then points.png, a page of faces to look at.
 """
 
 from pathlib import Path
@@ -34,8 +35,8 @@ def _run(call: Call) -> None:
     from landmarks_jax.training.refiner import Refiner  # noqa: PLC0415
 
     config, out = call.flags.config, Path(call.flags.out)
+    configuration.validate(config)
     if call.flags.workdir is None:
-        configuration.validate(config)
         self_training.check_targets(config)
         start, later = start_points.first(config), False
         refiner = Refiner(config)
@@ -45,11 +46,12 @@ def _run(call: Call) -> None:
         refiner = Refiner(config)
         start, later = start_points.own(config, loader.open_loader(config), variables), True
     made = refiner.run(start, targets.schedule(config, later=later))
-    targets.write(out / "points.npz", refiner, made)
+    weights = targets.merging_of(config, made.points)
+    targets.write(out / "points.npz", refiner, made, weights)
     print(f"{out}: {made.points.shape[1]} points of {len(made.points):,} photos")
 
 
-def _run_of(workdir: Path, given: ConfigDict) -> tuple[ConfigDict, dict]:
+def _run_of(workdir: Path, with_targets: ConfigDict) -> tuple[ConfigDict, dict]:
     """The configuration of a run with the given section `targets`, and its detector's variables."""
     from landmarks_jax.evaluation import run_evaluation  # noqa: PLC0415
     from landmarks_jax.training import checkpoints, run_folder  # noqa: PLC0415
@@ -58,7 +60,7 @@ def _run_of(workdir: Path, given: ConfigDict) -> tuple[ConfigDict, dict]:
     run_evaluation.need_landmarks(workdir, config, "refined")
     config = config.copy_and_resolve_references()
     with config.unlocked():
-        config.targets = given.targets
+        config.targets = with_targets.targets
     state = checkpoints.restore(workdir, config).state
     return config, run_evaluation.trained_variables(state)
 

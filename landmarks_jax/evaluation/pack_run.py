@@ -12,7 +12,7 @@ from landmarks_jax.evaluation.protocols import Protocol
 from landmarks_jax.inference import packed_file
 from landmarks_jax.inference.detector import ViewDetector
 from landmarks_jax.inference.linear_map import LinearMap
-from landmarks_jax.models.detectors import keep_landmarks
+from landmarks_jax.models.detectors import keep_landmarks, kept_note
 from landmarks_jax.system.errors import UserError
 from landmarks_jax.training import checkpoints, run_folder
 
@@ -42,13 +42,15 @@ def pack_run(
     run_evaluation.need_landmarks(workdir, config, "packed")
     restored = checkpoints.restore(workdir, config)
     variables = run_evaluation.trained_variables(restored.state)
+    notes = run_folder.read_record(workdir).all_notes()
     if kept is not None:
+        notes.append(kept_note(config, kept))
         config, variables = keep_landmarks(config, variables, kept)
     detector = ViewDetector(config, variables)
     scored = [_score(protocol, detector) for protocol in protocols]
     summary = {
         "trained_on": {"source": config.data.source, "crop": config.data.crop},
-        "notes": run_folder.read_record(workdir).all_notes(),
+        "notes": notes,
         "provenance": run_evaluation.provenance(restored, command),
         "packed_on": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "scores": [scores for _, scores in scored],

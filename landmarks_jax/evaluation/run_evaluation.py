@@ -23,7 +23,7 @@ from landmarks_jax import keypoints
 from landmarks_jax.evaluation import labelled_faces, pckh, plots, protocols, score_tables
 from landmarks_jax.evaluation.protocols import Protocol
 from landmarks_jax.inference.detector import STATISTICS_BATCH, ViewDetector
-from landmarks_jax.models.detectors import keep_landmarks
+from landmarks_jax.models.detectors import keep_landmarks, kept_note
 from landmarks_jax.system import figures, files
 from landmarks_jax.system.errors import ConfigError, WorkdirError
 from landmarks_jax.tasks import task_of
@@ -67,7 +67,7 @@ def evaluate_run(
     """
     config = run_folder.read_config(workdir)
     if task_of(config).ON_JOINTS:
-        if fit or score or crops or kept:
+        if fit or score or crops or kept is not None:
             raise ConfigError(f"{workdir}: a run on joints is scored by --protocol mpii alone")
         return _evaluate_pose(workdir, _at(config, places), protocol_names, command)
     opened = open_faces(config, protocol_names, fit=fit, score=score, crops=crops, **places)
@@ -84,6 +84,8 @@ def _evaluate_landmarks(
     restored = checkpoints.restore(workdir, config)
     detectors = detectors_of(config, restored.state, kept)
     notes = [task_of(config).describe(config), *run_folder.read_record(workdir).all_notes()]
+    if kept is not None:
+        notes.append(kept_note(config, kept))
     results = []
     for protocol in opened:
         result = protocols.evaluate(protocol, detectors, notes=notes)

@@ -87,7 +87,7 @@ def keep_landmarks(
     count = config.model.num_landmarks
     if not numbers or numbers[-1] >= count:
         raise ConfigError(
-            f"--landmarks {numbers.start}:{numbers.stop}: must be an ascending range of the "
+            f"landmarks {numbers.start}:{numbers.stop}: must be an ascending range of the "
             f"{count} landmarks, such as 0:{min(count, 10)}"
         )
     config = config.copy_and_resolve_references()
@@ -96,6 +96,12 @@ def keep_landmarks(
     params = variables["params"]
     head = {name: leaf[..., numbers.start : numbers.stop] for name, leaf in params["head"].items()}
     return config, {**variables, "params": {**params, "head": head}}
+
+
+def kept_note(config: ConfigDict, numbers: range) -> str:
+    """The note for tables of some of a detector's landmarks."""
+    count = config.model.num_landmarks
+    return f"landmarks {numbers.start} to {numbers.stop - 1} of {count}"
 
 
 def module_of(config: ConfigDict) -> DetectorModule:

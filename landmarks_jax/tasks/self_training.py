@@ -94,10 +94,11 @@ def check_targets(config: ConfigDict) -> None:
     # The features' canvas shows the same part of a photo as training's, to the last pixel.
     border = config.data.canvas_size - views.size
     factor = 2 * views.size // math.gcd(2 * views.size, border)
-    if without:
-        factor = math.lcm(factor, *(hog.CELLS[tap] for tap in targets.taps))  # whole cells
+    # A tap's cells cover the view: side in pixels of a cell of relu4_4 is 2^3.
+    cells = [hog.CELLS[tap] if without else 2 ** (int(tap[4]) - 1) for tap in targets.taps]
+    factor = math.lcm(factor, *cells)
     if targets.view_size % factor:
-        rule = f"a multiple of {factor}, to have a canvas like config.data.canvas_size"
+        rule = f"a multiple of {factor}, for whole cells and config.data.canvas_size's borders"
         raise wrong_field(config, "targets.view_size", rule)
 
 
@@ -110,9 +111,12 @@ def describe(config: ConfigDict) -> str:
     targets = config.targets
     names = {hog.NETWORK: "histograms of gradients"}
     features = names.get(targets.network, targets.network)
+    start = f"from the points of {targets.detector} " if targets.detector else ""
+    merged = " and ".join(map(str, targets.merge))
     return (
         f"self-trained (ours, not in the paper) with the {config.data.crop} crop, without "
-        f"annotation, on points refined by {features} at {', '.join(targets.taps)}"
+        f"annotation, on points refined {start}by {features} at {', '.join(targets.taps)}"
+        + (f" and merged to {merged}" if merged else "")
     )
 
 

@@ -108,7 +108,7 @@ def _train_rounds(
     like = states.abstract_state(config, inputs.networks, inputs.mesh)
     while True:
         started = time.monotonic()
-        made = targets.load_or_make(
+        inputs.photos.targets = targets.load_or_make(
             config,
             inputs.refiner,
             inputs.photos,
@@ -116,7 +116,6 @@ def _train_rounds(
             step=restored.step,
             variables=states.trained_variables(restored.state),
         )
-        inputs.photos.targets = targets.for_training(config, made.points)
         restored = restored._replace(seconds=restored.seconds + time.monotonic() - started)
         part = config.copy_and_resolve_references()
         if (end := targets.next_step(config, restored.step)) is not None:

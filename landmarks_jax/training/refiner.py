@@ -36,11 +36,11 @@ class Targets(NamedTuple):
 
     Attributes:
       points: `[U, K, 2]` float32, normalised to the canvas.
-      belief: `[U, K]` float32 how far each is to be believed, see `refinement.refine`.
+      confidence: `[U, K]` float32 see `refinement.refine`.
     """
 
     points: np.ndarray
-    belief: np.ndarray
+    confidence: np.ndarray
 
 
 class _Fitted(NamedTuple):
@@ -102,7 +102,11 @@ class Refiner:
             self._photos = loader.open_loader(larger)
         except ConfigError as error:
             loader.open_loader(config)  # raises what is wrong at any size
-            raise ConfigError(f"config.targets.view_size = {size}: {error}") from error
+            canvas = larger.data.canvas_size
+            raise ConfigError(
+                f"config.targets.view_size = {size}: needs photos, or canvases prepared with "
+                f"--config.data.canvas_size={canvas} --config.views.size={size} ({error})"
+            ) from error
 
     @property
     def names(self) -> list[str]:
@@ -128,22 +132,25 @@ class Refiner:
         order = np.random.default_rng(self._config.seed).permutation(count)
         chosen = order[: max(1, targets.num_fit // (2 if targets.mirror else 1))]
         projections = self._projections(chosen[:PCA_PHOTOS])
-        parts = [
-            (self._maps(images, projections), start(places, images))
-            for places, images in self._images(chosen, "features to fit on")
-        ]
-        maps, points = map(np.concatenate, zip(*parts, strict=True))
-        fitted = maps, points
+        copies = 2 if targets.mirror else 1
+        # One array for all maps, as two would not fit where one just does.
+        maps = np.zeros(0, np.float16)
+        points: list[np.ndarray] = []
+        for places, images in self._images(chosen, "features to fit on"):
+            done = len(points) * BATCH
+            points.append(start(places, images))
+            for copy, views in enumerate((images, images[:, :, ::-1])[:copies]):
+                made = self._maps(views, projections)
+                if not maps.size:
+                    maps = np.empty((copies, len(chosen), *made.shape[1:]), made.dtype)
+                maps[copy, done : done + len(made)] = made
+        begun = np.concatenate(points)
+        starts = [begun]
         if targets.mirror:
-            mirrored = [
-                self._maps(images[:, :, ::-1], projections)
-                for _, images in self._images(chosen, "features of mirror images")
-            ]
-            sign = np.array([-1, 1], np.float32)
-            swapped = points[:, mirrored_order(points.shape[1])] * sign
-            fitted = np.concatenate([maps, *mirrored]), np.concatenate([points, swapped])
-        stages = refinement.fit(*fitted, schedule)
-        return self._refine_all(start, _Fitted(chosen, maps, points, projections, stages))
+            swapped = begun[:, mirrored_order(begun.shape[1])]
+            starts.append(swapped * np.array([-1, 1], np.float32))
+        stages = refinement.fit(maps.reshape(-1, *maps.shape[2:]), np.concatenate(starts), schedule)
+        return self._refine_all(start, _Fitted(chosen, maps[0], begun, projections, stages))
 
     def _refine_all(self, start: Start, fitted: _Fitted) -> Targets:
         """Refines the photos that were fitted on, whose maps are known, then all others."""
@@ -151,8 +158,8 @@ class Refiner:
         targets = Targets(np.empty((count, num, 2), np.float32), np.empty((count, num), np.float32))
 
         def refine(places: np.ndarray, maps: np.ndarray, points: np.ndarray) -> None:
-            refined, belief = refinement.refine(maps, points, fitted.stages)
-            targets.points[places], targets.belief[places] = refined, belief
+            refined, confidence = refinement.refine(maps, points, fitted.stages)
+            targets.points[places], targets.confidence[places] = refined, confidence
 
         for first in range(0, len(fitted.places), BATCH):
             part = slice(first, first + BATCH)

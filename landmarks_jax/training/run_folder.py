@@ -6,7 +6,8 @@ metrics.jsonl          the log: an object a line, every `config.train.log_every`
 checkpoints/           a folder for each checkpoint, named by its step
 pictures/, tensorboard/   previews and curves
 targets/               of self-training: refined points by the step they were made at
-evaluation/            results of evaluations
+evaluation/            results of evaluations; of some landmarks in evaluation-A-B/
+targets/               points that self-training learns, by the step they are made at
 """
 
 import dataclasses

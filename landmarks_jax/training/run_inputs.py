@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from landmarks_jax import config as configuration
 from landmarks_jax.data import loader
 from landmarks_jax.objective import Networks
-from landmarks_jax.system.errors import ConfigError, wrong_field
+from landmarks_jax.system.errors import ConfigError
 from landmarks_jax.tasks import task_of
 from landmarks_jax.tasks.task import Frozen
 from landmarks_jax.training import (
@@ -77,10 +77,10 @@ def read_inputs(config: ConfigDict, workdir: Path, transfer_from: Path | None) -
     refiner = None
     if task.MAKES_TARGETS:
         if jax.process_count() > 1:
-            raise wrong_field(config, "objective.task", "another one for several processes")
+            raise ConfigError("self-training runs in one process: start it without --multihost")
         start_points.first(config)  # raises what would be raised after the features
         if bundle is not None:
-            targets.check_there(config, workdir, bundle.step)
+            targets.path_of(config, workdir, bundle.step)
         refiner = Refiner(config)
         weights = refiner.weights
     if bundle is not None:

@@ -15,11 +15,12 @@ from landmarks_jax.inference.detector import detect
 from landmarks_jax.models import detectors
 from landmarks_jax.system import compiler
 from landmarks_jax.system.errors import wrong_field
+from landmarks_jax.tasks import task_of
 from landmarks_jax.tasks.self_training import NOT_MIRRORED, mirrored_order
 from landmarks_jax.training.refiner import Start, padded
 
 # How the views move over which a detector's points are averaged: fields of `config.views`.
-_MOVED = {
+_AUGMENTATION = {
     "rotation_std": (5.0, 5.0),
     "rotation_limit": 15.0,
     "scale_range": (0.9, 1.1),
@@ -41,10 +42,11 @@ def first(config: ConfigDict) -> Start:
     detector = api.load_detector(targets.detector) if targets.detector else None
     count = len(spaced) + (detector.num_landmarks if detector else 0)
     _check_symmetry(config, count)
-    if targets.merge and max(targets.merge) > count:
+    if targets.merge and (max(targets.merge) > count or count < 2):
         rule = f"at most the {count} points of config.targets.grid and config.targets.detector"
         raise wrong_field(config, "targets.merge", rule)
-    if not targets.merge and count != config.model.num_landmarks:
+    training = task_of(config).MAKES_TARGETS
+    if training and not targets.merge and count != config.model.num_landmarks:
         rule = f"{count}, the points of config.targets.grid and config.targets.detector"
         raise wrong_field(config, "model.num_landmarks", rule)
 
@@ -102,10 +104,10 @@ def _averager(config: ConfigDict) -> Any:
     The views of all photos move alike; half are mirrored where objects have that symmetry.
     """
     module = detectors.build_detector(config)
-    count, mirror = config.targets.moved_views, config.targets.mirror
+    count, mirror = config.targets.num_views, config.targets.mirror
     keys = jax.random.split(jax.random.key(config.seed), count)
     share = config.views.size / config.data.canvas_size
-    maps = views.draw_maps(keys, ConfigDict(_MOVED), view=0, view_share=share)
+    maps = views.draw_maps(keys, ConfigDict(_AUGMENTATION), view=0, view_share=share)
     flips = jnp.arange(count) % 2 == 1 if mirror else jnp.zeros(count, bool)
     maps = views.mirror(maps, flips)
 

@@ -9,6 +9,7 @@ import logging
 import time
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def load_or_make(
     *,
     step: int,
     variables: Any,
-) -> Targets:
+) -> np.ndarray:
     """The targets of a step: read from the run's folder, or made and written there.
 
     Args:
@@ -60,23 +61,28 @@ def load_or_make(
       step: steps done.
       variables: the detector's `{"params", "batch_stats"}` at this step.
 
+    Returns:
+      The result of `for_training`.
+
     Raises:
-      WorkdirError: the file is damaged or cannot be written, or is missing after its step.
+      WorkdirError: the file is damaged, of other photos or cannot be written, or is missing after
+        its step.
     """
-    path = check_there(config, workdir, step)
+    path = path_of(config, workdir, step)
     if path.exists():
-        return read(path, photos.num_different)
+        return for_training(config, *read(path, refiner.names))
     started = time.monotonic()
     later = step > 0
     start = start_points.own(config, photos, variables) if later else start_points.first(config)
     targets = refiner.run(start, schedule(config, later=later))
-    write(path, refiner, targets)
+    weights = merging_of(config, targets.points)
+    write(path, refiner, targets, weights)
     seconds = time.monotonic() - started
     _LOGGER.info("%s: targets of %d photos in %.0f s", path, len(targets.points), seconds)
-    return targets
+    return for_training(config, targets.points, weights)
 
 
-def check_there(config: ConfigDict, workdir: Path, step: int) -> Path:
+def path_of(config: ConfigDict, workdir: Path, step: int) -> Path:
     """The file of the targets of a step, which may be made only at the steps for that.
 
     Raises:
@@ -89,8 +95,15 @@ def check_there(config: ConfigDict, workdir: Path, step: int) -> Path:
     return path
 
 
-def for_training(config: ConfigDict, points: np.ndarray) -> np.ndarray:
-    """Merges points `[U, G, 2]` as configured, and adds those of the mirror images.
+def merging_of(config: ConfigDict, points: np.ndarray) -> np.ndarray:
+    """The weights `[K, G]` that merge points `[U, G, 2]`; the identity if they stay as they are."""
+    if not config.targets.merge:
+        return np.eye(points.shape[1])
+    return np.concatenate([merging(points, count) for count in config.targets.merge])
+
+
+def for_training(config: ConfigDict, points: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Merges points `[U, G, 2]` by weights `[K, G]`, and adds those of the mirror images.
 
     Returns:
       `[U, K, 2]` or, with `config.targets.mirror`, `[U, 2 K, 2]` float32, as the task draws them.
@@ -98,10 +111,7 @@ def for_training(config: ConfigDict, points: np.ndarray) -> np.ndarray:
     both = [points]
     if config.targets.mirror:
         both.append(points[:, mirrored_order(points.shape[1])])
-    if config.targets.merge:
-        weights = np.concatenate([merging(points, count) for count in config.targets.merge])
-        both = [np.einsum("kg,ugc->ukc", weights, part) for part in both]
-    return np.concatenate(both, 1).astype(np.float32)
+    return np.concatenate([(weights @ part).astype(np.float32) for part in both], 1)
 
 
 def schedule(config: ConfigDict, *, later: bool) -> list[tuple[float, float]]:
@@ -115,32 +125,32 @@ def next_step(config: ConfigDict, step: int) -> int | None:
     return next((at for at in config.targets.steps if at > step), None)
 
 
-def read(path: Path, count: int) -> Targets:
-    """Reads the targets of `count` photos.
+def read(path: Path, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Reads the points `[U, G, 2]` of the photos with these names, and the merging's weights.
 
     Raises:
-      WorkdirError: the file is damaged, or of another number of photos.
+      WorkdirError: the file is damaged, or of other photos.
     """
     try:
         # Opened here, because NumPy does not close the file of a damaged archive.
         with path.open("rb") as file, np.load(file) as arrays:
-            targets = Targets(arrays["points"], arrays["belief"])
+            points, weights, own = arrays["points"], arrays["merging"], list(arrays["names"])
     except _DAMAGE as error:
         raise WorkdirError(f"{path}: damaged ({reason(error)}); use another --workdir") from error
-    if len(targets.points) != count:
-        raise WorkdirError(f"{path}: has points of {len(targets.points)} photos, not of {count}")
-    return targets
+    if own != list(names) or points.shape != (len(own), weights.shape[-1], 2):
+        raise WorkdirError(f"{path}: is of other photos than this run; use another --workdir")
+    return points, weights
 
 
-def write(path: Path, refiner: Refiner, targets: Targets) -> None:
+def write(path: Path, refiner: Refiner, targets: Targets, weights: np.ndarray) -> None:
     """Writes targets to an `.npz` file, and a page of faces with them beside it."""
     count = len(targets.points)
     shown = np.linspace(0, count - 1, min(_SHOWN, count)).astype(int)
     points = refiner.frame.points_in_view(targets.points[shown])
-    captions = [f"{belief:.2f}" for belief in targets.belief[shown].mean(1)]
-    title = f"refined points of {len(shown)} of {count:,} photos, and their mean belief"
+    captions = [f"{confidence:.2f}" for confidence in targets.confidence[shown].mean(1)]
+    title = f"refined points of {len(shown)} of {count:,} photos, and their mean confidence"
     page = figures.landmark_page(refiner.views(shown), points, captions=captions, title=title)
     figures.save(page, path.with_suffix(".png"))
     buffer = io.BytesIO()
-    np.savez(buffer, names=np.array(refiner.names), **targets._asdict())
+    np.savez(buffer, names=np.array(refiner.names), merging=weights, **targets._asdict())
     files.write_file(path, buffer.getvalue(), WorkdirError)
