@@ -186,6 +186,13 @@ def _check_views(config: ConfigDict) -> None:
     valid = len(scales) == 2 and all(_is_number(scale, 0.1, 10) for scale in scales)
     if not valid or scales[0] > scales[1]:
         raise wrong_field(config, "views.scale_range", "two ascending factors from 0.1 to 10")
+    targets = task_of(config).MAKES_TARGETS
+    for name in ("bend_std",) if targets else ("color_std", "cutout"):
+        if views[name]:
+            rule = (
+                f"0 with config.objective.task = {config.objective.task!r}, which does not use it"
+            )
+            raise wrong_field(config, f"views.{name}", rule)
     in_box = config.data.crop == "box"
     for name, value in (_WITH_BOX if in_box else _WITHOUT_BOX).items():
         if views[name] != value:

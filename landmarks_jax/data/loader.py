@@ -1,6 +1,7 @@
 """Batches for training by step, from photos or from prepared canvases, identical either way.
 
-TensorFlow is imported only to decode photos during training.
+Only canvases that were prepared larger, and are shrunk, differ. TensorFlow is imported only to
+decode photos during training.
 """
 
 import abc
@@ -132,8 +133,9 @@ class PhotoLoader(Loader):
 class PreparedLoader(Loader):
     """Batches from prepared canvases, without TensorFlow.
 
-    From one folder they equal bit by bit what `PhotoLoader` reads from its photos. From several
-    folders an epoch has the photos of all, n times those of a folder that is listed n times.
+    From one folder they equal bit by bit what `PhotoLoader` reads from its photos, unless they are
+    shrunk. From several folders an epoch has the photos of all, n times those of a folder that is
+    listed n times.
 
     Attributes:
       folders: each folder once.

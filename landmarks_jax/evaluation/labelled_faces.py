@@ -147,7 +147,7 @@ def _open(path: str, crop: str, config: ConfigDict) -> LabelledSet:
     if not (Path(path) / MANIFEST).is_file():
         return _load(registry.open_labelled(path, config.eval.pts_points), name, framing)
     prepared = PreparedCanvases(path)
-    prepared.require(framing)
+    prepared.fit(framing)
     if prepared.num_points == 0:
         raise DataError(f"{path}: prepared without points; evaluation needs labelled faces")
     views = framing.central_view(prepared.canvases)

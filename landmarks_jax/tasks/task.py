@@ -66,7 +66,7 @@ class Task(Protocol):
 
     Attributes:
       NETWORKS: names of the networks that train, the keys of `params`.
-      NEEDS_POINTS: whether the loss compares with the points that come with the photos.
+      NEEDS_POINTS: whether steps use points of the photos: their own, or targets.
       MAKES_TARGETS: whether these points are made by `training.targets`.
       ON_JOINTS: whether the detector finds labelled joints, at the peaks of its maps, instead of
         landmarks by soft-argmax.

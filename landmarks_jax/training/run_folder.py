@@ -58,7 +58,7 @@ class Record:
 
     Attributes:
       data_digest: fingerprint of the list of photos, "" for imported networks.
-      weights_digest: fingerprint of the perceptual network, "" without one.
+      weights_digest: fingerprint of VGG's weights, "" without any.
       init: how the run began, as `init_from` writes it.
       notes: notes for every table of the run.
       hardware: what the run was trained on, without repetition.
@@ -196,8 +196,8 @@ def claim(workdir: Path, config: ConfigDict, record: Record) -> None:
     Adds the hardware to that of earlier sessions, and keeps their transfers unless given new ones.
 
     Raises:
-      WorkdirError: the folder holds a run of another configuration, of other photos or of another
-        perceptual network, or it cannot be written.
+      WorkdirError: the folder holds a run of another configuration, of other photos or of other
+        VGG weights, or it cannot be written.
     """
     check_config(workdir, config)
     if is_run(workdir):

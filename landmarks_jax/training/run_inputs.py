@@ -38,7 +38,7 @@ class Inputs(NamedTuple):
     Attributes:
       networks: the modules.
       frozen: the arrays that steps do not change, on the host.
-      weights: the perceptual network as read from its file, None without one.
+      weights: VGG as read from its file, of the perceptual loss or of refinement; None without.
       photos: the training photos.
       shapes: the shapes of the photos on the devices.
       mesh: the devices.
@@ -59,7 +59,7 @@ class Inputs(NamedTuple):
 
     @property
     def weights_digest(self) -> str:
-        """Fingerprint of the perceptual network, "" without one."""
+        """Fingerprint of VGG's weights, "" without any."""
         return self.weights.digest() if self.weights else ""
 
 
