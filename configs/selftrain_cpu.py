@@ -13,7 +13,10 @@ learns these. With LFW's photos under `data/lfw` and aligned ones of CelebA unde
     landmarks-jax eval --workdir runs/selftrain --landmarks 0:10
     landmarks-jax eval --workdir runs/selftrain --landmarks 10:50
 
-SELFTRAIN_TIME
+About 45 minutes of two cores with those of `selftrain_start_cpu`, features included, measured
+beside other work and with every third of these CelebA photos only. Forward error on AFLW-995 with
+all labels: 10 landmarks 7.4 % center, 6.2 % box; 40 landmarks 6.8 % and 5.7 % (mean shape 24.1 and
+14.7).
 """
 
 from ml_collections import ConfigDict

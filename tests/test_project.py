@@ -377,7 +377,9 @@ def test_functions_fit_on_a_screen():
     assert not {name: length for name, length in lengths.items() if length > 60}
 
 
-@pytest.mark.parametrize("run", ["quickstart", "synthetic", "faces_cpu", "best_cpu"])
+@pytest.mark.parametrize(
+    "run", ["quickstart", "synthetic", "faces_cpu", "best_cpu", "selftrain_10", "selftrain_40"]
+)
 def test_tables_in_documents_are_made_from_the_json(run):
     folder = ROOT / "docs" / "results" / run
     results = [json.loads(path.read_text()) for path in sorted(folder.glob("*-*.json"))]
