@@ -178,6 +178,7 @@ def min_compile_time(seconds):
 
 
 @linux
+@pytest.mark.slow
 def test_streamed_and_resident_sessions_are_one_run_of_constant_memory(
     folders, tmp_path, monkeypatch, caplog, default_fusion
 ):

@@ -32,6 +32,7 @@ def faces():
     return opened
 
 
+@pytest.mark.slow
 def test_a_run_is_scored_after_each_piece(tmp_path, faces):
     config = narrow(**TINY, train__steps=7)
     with shared_compilation():
@@ -207,6 +208,7 @@ def preset(folder):
     return path
 
 
+@pytest.mark.slow
 def test_the_command_trains_each_seed(tmp_path, monkeypatch, capsys):
     words = ["--config", str(preset(tmp_path)), "--config.model.num_landmarks=4", "--every", "2"]
     words += ["--workdir", str(tmp_path / "runs"), "--protocol", "synthetic", "--seeds", "3,4"]

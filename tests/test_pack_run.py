@@ -176,13 +176,18 @@ def test_a_packed_run_gives_the_points_of_the_run(find, packed, protocols, tmp_p
     assert detector.point_names[2] == "nose"
 
 
-def test_some_landmarks_are_packed_and_scored_as_in_the_whole(run, find, protocols):
+def test_some_landmarks_are_packed_as_in_the_whole(run, find, protocols):
     some = pack_run.pack_run(run[0], protocols[:1], kept=range(1, 3))
     views = protocols[0].score.views
     own = ViewDetector(some.config, some.variables)(views)
     np.testing.assert_allclose(own, find(views)[:, 1:3], atol=1e-6)
     assert some.config.model.num_landmarks == 2
     assert some.regressor.matrix.shape == (10, 4)
+
+
+@pytest.mark.slow
+def test_some_landmarks_are_scored_in_a_folder_of_their_own(run, protocols):
+    some = pack_run.pack_run(run[0], protocols[:1], kept=range(1, 3))
     run_evaluation.evaluate_run(run[0], protocol_names=["synthetic"], kept=range(1, 3))
     path = run[0] / "evaluation-1-3" / "synthetic-center.json"
     result = json.loads(path.read_text())
