@@ -43,6 +43,7 @@ def last_row(run):
     return {k: v for k, v in row.items() if k not in measured}
 
 
+@pytest.mark.slow
 def test_box_views_train_alike_from_photos_prepared_and_resident(
     table, tmp_path, caplog, monkeypatch, default_fusion
 ):
