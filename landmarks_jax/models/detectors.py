@@ -41,7 +41,7 @@ def module_named(name: str) -> DetectorModule:
       name: of a module of `landmarks_jax.models`, such as "hourglass", or of any importable one.
 
     Raises:
-      ConfigError: there is no such module, or it lacks a part of the interface.
+      ConfigError: there is no such module, or it does not define the whole interface.
     """
     field = f"config.model.detector = {name!r}"
     try:

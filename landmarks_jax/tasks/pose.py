@@ -14,10 +14,10 @@ from ml_collections import ConfigDict
 
 from landmarks_jax import geometry, keypoints, views
 from landmarks_jax.data.sources.mpii import FOUND_WITHIN, HEAD_SHARE, NUM_JOINTS, NUM_POINTS
-from landmarks_jax.models import adaptation, detectors
+from landmarks_jax.models import detectors
 from landmarks_jax.objective import Networks
 from landmarks_jax.system.errors import ConfigError, wrong_field
-from landmarks_jax.tasks.task import Frozen, Outcome, Panel, row_keys
+from landmarks_jax.tasks.task import Frozen, Outcome, Panel, row_keys, score_maps
 
 NETWORKS: tuple[str, ...] = ("detector",)
 NEEDS_POINTS = True
@@ -141,18 +141,11 @@ def loss(
     networks: Networks,
 ) -> tuple[jax.Array, Outcome]:
     """The heat map loss; see `Task.loss`. `made` holds the predicted joints, `[B, 16, 2]`."""
-    variables = {
-        "params": adaptation.fold(params["detector"], frozen.core),
-        "batch_stats": state.batch_stats["detector"],
-    }
-    detector: Any = networks.detector
-    scores, new = detector.apply(
-        variables, drawn.images, use_running_average=False, mutable=["batch_stats"]
-    )
+    scores, batch_stats = score_maps(params, state, drawn.images, frozen, networks=networks)
     value = heatmap_loss(scores, drawn.joints, config.model.sigma)
     predicted = keypoints.peaks(scores)
     metrics = {"loss": value, "pckh": pckh(predicted, drawn.joints, drawn.head_sizes)}
-    return value, Outcome(metrics, {"detector": new["batch_stats"]}, state.tap_means, predicted)
+    return value, Outcome(metrics, batch_stats, state.tap_means, predicted)
 
 
 def panels(drawn: Drawn, made: jax.Array) -> tuple[Panel, ...]:

@@ -14,11 +14,11 @@ from jax.typing import ArrayLike
 from ml_collections import ConfigDict
 
 from landmarks_jax import geometry, keypoints, views
-from landmarks_jax.models import adaptation, detectors, hog
+from landmarks_jax.models import detectors, hog
 from landmarks_jax.models.vgg import TAPS
 from landmarks_jax.objective import Networks
 from landmarks_jax.system.errors import wrong_field
-from landmarks_jax.tasks.task import Frozen, Outcome, Panel, row_keys
+from landmarks_jax.tasks.task import Frozen, Outcome, Panel, row_keys, score_maps
 
 # Why points have no known order in mirrored photos.
 NOT_MIRRORED = "False unless all points started from one square grid"
@@ -182,17 +182,9 @@ def loss(
     networks: Networks,
 ) -> tuple[jax.Array, Outcome]:
     """The distance to the targets; see `Task.loss`. `made` holds the landmarks `[B, K, 2]`."""
-    variables = {
-        "params": adaptation.fold(params["detector"], frozen.core),
-        "batch_stats": state.batch_stats["detector"],
-    }
-    detector: Any = networks.detector
-    scores, new = detector.apply(
-        variables, drawn.images, use_running_average=False, mutable=["batch_stats"]
-    )
+    scores, batch_stats = score_maps(params, state, drawn.images, frozen, networks=networks)
     landmarks = keypoints.soft_argmax(scores, config.model.beta)
     value = target_loss(landmarks, drawn.targets)
-    batch_stats = {"detector": new["batch_stats"]}
     return value, Outcome({"loss": value}, batch_stats, state.tap_means, landmarks)
 
 

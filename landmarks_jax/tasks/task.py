@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from ml_collections import ConfigDict
 
+from landmarks_jax.models import adaptation
 from landmarks_jax.objective import Networks
 
 
@@ -161,3 +162,29 @@ def row_keys(
     if microbatch is not None:
         rows = config.train.accumulate * rows + microbatch
     return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, step), rows)
+
+
+def score_maps(
+    params: Any, state: Any, images: jax.Array, frozen: Frozen, *, networks: Networks
+) -> tuple[jax.Array, dict[str, Any]]:
+    """The detector's score maps in training, of tasks that train it alone.
+
+    Args:
+      params: of the networks that train, by name.
+      state: the `TrainState` before the step; its `params` are not used.
+      images: `[B, S, S, 3]` in [0, 1].
+      frozen: with the core of an adapted detector.
+      networks: the modules.
+
+    Returns:
+      `[B, S / STRIDE, S / STRIDE, K]` score maps, and the new batch statistics by network.
+    """
+    variables = {
+        "params": adaptation.fold(params["detector"], frozen.core),
+        "batch_stats": state.batch_stats["detector"],
+    }
+    detector: Any = networks.detector
+    scores, new = detector.apply(
+        variables, images, use_running_average=False, mutable=["batch_stats"]
+    )
+    return scores, {"detector": new["batch_stats"]}
