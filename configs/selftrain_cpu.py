@@ -34,10 +34,11 @@ def get_config() -> ConfigDict:
     config.targets.grid = 0
     config.targets.detector = "start.safetensors"
     config.targets.merge = (10, 40)
-    config.targets.spreads = (0.1, 0.1, 0.1)
+    config.targets.spreads = (0.1, 0.1, 0.07)
     config.targets.temperatures = (0.1, 0.1, 0.1)
-    config.optimizer.cosine_steps = 9_000
+    config.targets.steps = (0, 6_000)
+    config.optimizer.cosine_steps = 16_000
     config.optimizer.ema_decay = 0.998
-    config.train.steps = 9_000
+    config.train.steps = 16_000
     config.train.picture_every = 1_000
     return config

@@ -26,8 +26,6 @@ from landmarks_jax.training.refiner import Refiner, Targets
 
 FOLDER = "targets"
 _LOGGER = logging.getLogger(__name__)
-# Iterations that refine a detector's own points: few, as they are near their places.
-_LATER = 3
 _SHOWN = 40
 # What NumPy raises for a damaged `.npz` file.
 _DAMAGE = (
@@ -115,9 +113,9 @@ def for_training(config: ConfigDict, points: np.ndarray, weights: np.ndarray) ->
 
 
 def schedule(config: ConfigDict, *, later: bool) -> list[tuple[float, float]]:
-    """Spread and temperature of each iteration; the last few where own points are refined later."""
+    """Spread and temperature of each iteration; only the last for own points, which are near."""
     pairs = list(zip(config.targets.spreads, config.targets.temperatures, strict=True))
-    return pairs[-_LATER:] if later else pairs
+    return pairs[-1:] if later else pairs
 
 
 def next_step(config: ConfigDict, step: int) -> int | None:
