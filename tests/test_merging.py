@@ -50,7 +50,7 @@ def test_as_many_groups_as_points_keep_them():
 def test_noise_is_what_a_ridge_regression_leaves():
     points, _, _ = groups_of_points(NOISE, 500)
     rows = (points - points.mean(0)).astype(float).transpose(0, 2, 1).reshape(-1, len(NOISE))
-    noise = merging._unexplained(rows)
+    noise = merging._unexplained(rows.T @ rows / len(rows))
     penalty = 1e-2 * (rows**2).mean() * len(rows)
     for k in (0, 5):
         others = np.delete(rows, k, 1)
@@ -70,7 +70,7 @@ def test_points_that_stand_still_are_merged_to_finite_weights():
 def test_targets_are_merged_in_photos_and_in_their_mirror_images():
     points = np.random.default_rng(1).uniform(-1, 1, (50, 9, 2)).astype(np.float32)
     config = narrow(targets__merge=(2, 4), targets__mirror=True)
-    made = for_training(config, points, merging_of(config, points))
+    made = for_training(points, merging_of(config, points, mirrored_order(9), later=False))
     assert made.shape == (50, 12, 2)
     weights = np.concatenate([merging.merging(points, 2), merging.merging(points, 4)])
     plain, mirrored = made[:, :6], made[:, 6:]
@@ -78,5 +78,43 @@ def test_targets_are_merged_in_photos_and_in_their_mirror_images():
     swapped = points[:, mirrored_order(9)]
     np.testing.assert_allclose(mirrored, np.einsum("kg,ngc->nkc", weights, swapped), atol=1e-6)
     unmerged = narrow(targets__mirror=False)
-    same = for_training(unmerged, points, merging_of(unmerged, points))
+    same = for_training(points, merging_of(unmerged, points, None, later=False))
     np.testing.assert_array_equal(same, points)
+
+
+def test_own_points_are_merged_already_and_their_second_half_is_of_the_mirror_images():
+    points = np.random.default_rng(1).uniform(-1, 1, (50, 12, 2)).astype(np.float32)
+    config = narrow(targets__merge=(2, 4), targets__mirror=True, model__num_landmarks=6)
+    mirrored = np.roll(np.arange(12), 6)
+    made = for_training(points, merging_of(config, points, mirrored, later=True))
+    np.testing.assert_array_equal(made, points)
+
+
+def left_by_ridge(rows, weights, noise):
+    """What a ridge regression of all points from merged ones leaves, with its penalty."""
+    merged = rows @ weights.T
+    penalty = 1e-2 * (merged**2).mean() * len(rows)
+    fitted = Ridge(alpha=penalty, fit_intercept=False).fit(merged, rows)
+    left = ((rows - fitted.predict(merged)) ** 2).sum(0) + penalty * (fitted.coef_**2).sum(1)
+    return (left / len(rows) / noise).mean()
+
+
+def test_no_single_point_belongs_better_to_another_group():
+    # Chains of points, of which each is like the next: many groupings are nearly as good.
+    rng = np.random.default_rng(5)
+    steps = rng.normal(0, 0.1, (300, 9, 2)) * rng.uniform(0.5, 2, 9)[:, None]
+    points = steps.cumsum(1) + rng.normal(0, 0.02, (300, 9, 2))
+    rows = (points - points.mean(0)).transpose(0, 2, 1).reshape(-1, 9)
+    noise = merging._unexplained(rows.T @ rows / len(rows))
+    owners = merging.merging(points, 3).argmax(0)
+    least = left_by_ridge(rows, merging.merging(points, 3), noise)
+    compared = 0
+    for point in range(9):
+        if (owners == owners[point]).sum() > 1:
+            for other in set(range(3)) - {owners[point]}:
+                moved = np.where(np.arange(9) == point, other, owners)
+                means = (moved == np.arange(3)[:, None]) / noise
+                means /= means.sum(1, keepdims=True)
+                assert left_by_ridge(rows, means, noise) > least - 2e-6
+                compared += 1
+    assert compared >= 8

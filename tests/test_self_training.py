@@ -32,6 +32,12 @@ def narrow(**fields):
     return running.narrow(**{**TINY, **own, **fields})
 
 
+def weights_of(config, points):
+    """How targets are made of the points of a grid."""
+    mirrored = self_training.mirrored_order(points.shape[1]) if config.targets.mirror else None
+    return merging_of(config, points, mirrored, later=False)
+
+
 @pytest.mark.parametrize("grid", [1, 2, 3, 8])
 def test_the_mirrored_order_takes_each_column_to_the_opposite_one(grid):
     order = self_training.mirrored_order(grid * grid)
@@ -75,7 +81,7 @@ def test_targets_follow_their_views(mirror):
     quadrants = np.array([[-1, -1], [1, -1], [-1, 1], [1, 1]]) * 0.25
     points = (quadrants + rng.uniform(-0.15, 0.15, (12, 4, 2))).astype(np.float32)
     draw = jax.jit(partial(self_training.draw, config=config))
-    targets = for_training(config, points, merging_of(config, points))
+    targets = for_training(points, weights_of(config, points))
     key, white = jax.random.key(3), [[1, 1, 1]]
     seen = []
     for k in range(4):
@@ -118,7 +124,7 @@ def test_steps_and_micro_batches_draw_by_the_row_of_the_global_batch(batch):
     config = narrow(train__accumulate=2, targets__mirror=True, views__color_std=0.2)
     draw = jax.jit(partial(self_training.draw, config=config))
     key, (canvases, points) = jax.random.key(1), batch
-    points = for_training(config, points, merging_of(config, points))
+    points = for_training(points, weights_of(config, points))
     whole = draw(key, 3, canvases, points)
     for number in range(2):
         rows = slice(number, None, 2)
@@ -161,10 +167,6 @@ def test_targets_outside_the_view_do_not_count():
         ({"targets__mirror": True, "targets__detector": "faces"}, "targets.mirror = True"),
         ({"targets__merge": (2, 0)}, "targets.merge = (2, 0): must be numbers of groups"),
         ({"targets__merge": (2, 1)}, "model.num_landmarks = 4: must be 3, the sum of"),
-        (
-            {"targets__merge": (4,), "targets__steps": (0, 2)},
-            "targets.steps = (0, 2): must be (0,) with config.targets.merge",
-        ),
         ({"model__num_landmarks": 5}, "model.num_landmarks = 5: must be 4, the points of"),
         ({"targets__weights": ""}, "targets.weights = '': must be VGG weights"),
         (

@@ -110,10 +110,12 @@ def test_each_round_writes_its_points_and_a_page(uncut):
         *("0.npz", "0.png", "2.npz", "2.png")
     ]
     assert [row["step"] for row in read_log(uncut)] == [1, 2, 3, 4]
-    for step in (0, 2):
+    # Of its own points the run has as many again in the mirror images.
+    for step, num in ((0, 4), (2, 8)):
         arrays = kept(uncut, step)
-        assert arrays["points"].shape == (COUNT, 4, 2)
-        assert arrays["confidence"].shape == (COUNT, 4)
+        assert arrays["points"].shape == (COUNT, num, 2)
+        assert arrays["confidence"].shape == (COUNT, num)
+        assert arrays["merging"].shape == (8, num)
         assert arrays["points"].dtype == arrays["confidence"].dtype == np.float32
         assert np.abs(arrays["points"]).max() < VIEW / CANVAS
         assert np.isfinite(arrays["confidence"]).all()
@@ -122,7 +124,18 @@ def test_each_round_writes_its_points_and_a_page(uncut):
             assert min(page.size) > 300
     first, second = (kept(uncut, step)["points"] for step in (0, 2))
     assert first.std(0).max() > 0.01  # no longer the same in all photos
-    assert np.abs(second - first).max() > 0.01
+    assert np.abs(second[:, :4] - first).max() > 0.01
+    assert np.abs(second[:, 4:] - first[:, [1, 0, 3, 2]]).max() > 0.01
+
+
+def test_merged_points_are_refined_later_but_not_merged_again(data, tmp_path):
+    assert train(narrow(data, targets__merge=(3, 1)), tmp_path) == 0
+    first, second = kept(tmp_path, 0), kept(tmp_path, 2)
+    assert first["merging"].shape == (8, 4)
+    np.testing.assert_allclose(first["merging"].sum(1), 1)
+    np.testing.assert_array_equal(first["merging"][4:], first["merging"][:4, [1, 0, 3, 2]])
+    assert second["points"].shape == (COUNT, 8, 2)
+    np.testing.assert_array_equal(second["merging"], np.eye(8))
 
 
 class _Cut(Exception):  # noqa: N818  (no error)
@@ -343,7 +356,7 @@ def test_points_start_from_a_grid_and_then_from_a_detector(
         data, targets__mirror=False, targets__detector=str(packed_path), model__num_landmarks=7
     )
     images = np.random.default_rng(1).integers(0, 256, (5, 16, 16, 3), np.uint8)
-    start = start_points.first(config)(np.arange(5), images)
+    start = start_points.first(config).points(np.arange(5), images)
     grid = [[-0.7, -0.7], [0.7, -0.7], [-0.7, 0.7], [0.7, 0.7]]
     np.testing.assert_allclose(start[:, :4], np.broadcast_to(grid, (5, 4, 2)), atol=1e-6)
     # Views of the detector's own size need no resizing.
@@ -352,13 +365,13 @@ def test_points_start_from_a_grid_and_then_from_a_detector(
     np.testing.assert_allclose(start[:, 4:], expected, atol=1e-4)
     config.targets.grid, config.model.num_landmarks = 0, 3
     np.testing.assert_allclose(
-        start_points.first(config)(np.arange(5), images), start[:, 4:], atol=1e-6
+        start_points.first(config).points(np.arange(5), images), start[:, 4:], atol=1e-6
     )
 
 
 def test_a_grid_of_one_point_starts_in_the_middle(data):
     config = narrow(data, targets__grid=1, model__num_landmarks=1)
-    start = start_points.first(config)(np.arange(2), np.zeros((2, 16, 16, 3), np.uint8))
+    start = start_points.first(config).points(np.arange(2), np.zeros((2, 16, 16, 3), np.uint8))
     np.testing.assert_array_equal(start, np.zeros((2, 1, 2)))
 
 
@@ -390,8 +403,15 @@ def test_own_points_are_averaged_over_views_and_brought_back(data, mirror, monke
     photos = SimpleNamespace(canvases=blobs(points, np.ones((4, 3))).__getitem__)
     start = start_points.own(config, photos, {})
     places = np.array([3, 0, 4])
+    expected = points[places]
+    if mirror:
+        # In the mirror image the blob on the right is in the quadrant of point 0, on the left.
+        expected = np.concatenate([expected, expected[:, [1, 0, 3, 2]]], 1)
+        np.testing.assert_array_equal(start.mirrored, [4, 5, 6, 7, 0, 1, 2, 3])
+    else:
+        assert start.mirrored is None
     # From the canvas's coordinates to those of the undistorted view.
-    np.testing.assert_allclose(start(places, None), points[places] * 80 / 64, atol=5e-3)
+    np.testing.assert_allclose(start.points(places, None), expected * 80 / 64, atol=5e-3)
 
 
 def opened(config):
@@ -435,7 +455,8 @@ def test_refinement_is_fitted_on_mirror_images_too(data, monkeypatch):
     monkeypatch.setattr(refinement, "fit", lambda *given: seen.append(given) or fit(*given))
     refining = refiner.Refiner(narrow(data, targets__weights=symmetric(data)))
     offsets = np.random.default_rng(3).uniform(-0.5, 0.5, (COUNT, 4, 2)).astype(np.float32)
-    refining.run(lambda places, _: offsets[places], [(0.2, 0.5)])
+    start = refiner.Start(lambda places, _: offsets[places], np.array([1, 0, 3, 2]))
+    refining.run(start, [(0.2, 0.5)])
     (maps, points, schedule), half = seen[0], 4
     assert schedule == [(0.2, 0.5)]
     assert maps.dtype == np.float16
@@ -526,12 +547,13 @@ def test_the_command_refines_the_points_of_a_run(data, uncut, tmp_path):
     config = narrow(data, targets__spreads=(0.1,), targets__temperatures=(0.0,))
     flags_of = ["--config=synthetic", *flags(config), f"--out={tmp_path}"]
     code, out, err = call("refine", *flags_of, f"--workdir={uncut}")
-    assert (code, out) == (0, f"{tmp_path}: 4 points of 12 photos\n"), err
+    assert (code, out) == (0, f"{tmp_path}: 8 points of 12 photos\n"), err
     config, photos = narrow(data), loader.open_loader(narrow(data))
     variables = states.trained_variables(checkpoints.restore(uncut, config).state)
-    own = start_points.own(config, photos, variables)(np.arange(COUNT), None)
+    own = start_points.own(config, photos, variables)
     with np.load(tmp_path / "points.npz") as arrays:
-        np.testing.assert_allclose(arrays["points"], own * VIEW / CANVAS, atol=0.01)
+        places = own.points(np.arange(COUNT), None)
+        np.testing.assert_allclose(arrays["points"], places * VIEW / CANVAS, atol=0.01)
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,16 @@ landmarks-jax refine --config selftrain_start_cpu --workdir runs/mine --out refi
 
 Points start from the grid and the detector of config.targets or, with --workdir, from the points of
 a run on its own photos; then only the section targets of the configuration is used, and the last
-three of its iterations. They move to where features look alike in all photos: those of VGG, or
+of its iterations. They move to where features look alike in all photos: those of VGG, or
 histograms of gradients (--config.targets.network=hog), which need no weights.
 
 Writes points.npz with `names` [N], `points` [N, G, 2], normalised to the canvas (with the center
 crop the whole photo: -1 is its left or upper edge, 1 the right or lower one), `confidence` [N, G],
-1 where a point looks as in all photos and 0 where it may as well be elsewhere, and `merging`
-[K, G], the weights of config.targets.merge. Then points.png, a page of faces to look at.
+1 where a point looks as in all photos and 0 where it may as well be elsewhere, and `merging`, by
+which landmarks [K, 2] of a photo are `merging @ points`: [K, G] or, with config.targets.mirror,
+[2 K, G], for the photo and then for its mirror image. A run with config.targets.mirror has 2 K
+points a photo: those it finds in the photo, then in its mirror image. Then points.png, a page of
+faces to look at.
 """
 
 from pathlib import Path
@@ -46,7 +49,7 @@ def _run(call: Call) -> None:
         refiner = Refiner(config)
         start, later = start_points.own(config, loader.open_loader(config), variables), True
     made = refiner.run(start, targets.schedule(config, later=later))
-    weights = targets.merging_of(config, made.points)
+    weights = targets.merging_of(config, made.points, start.mirrored, later=later)
     targets.write(out / "points.npz", refiner, made, weights)
     print(f"{out}: {made.points.shape[1]} points of {len(made.points):,} photos")
 

@@ -55,9 +55,6 @@ def check(config: ConfigDict) -> None:
         if sum(merged) != config.model.num_landmarks:
             rule = f"{sum(merged)}, the sum of config.targets.merge"
             raise wrong_field(config, "model.num_landmarks", rule)
-        if len(targets.steps) > 1:
-            rule = "(0,) with config.targets.merge: merged points are not merged again"
-            raise wrong_field(config, "targets.steps", rule)
     elif not targets.detector and config.model.num_landmarks != targets.grid**2:
         rule = f"{targets.grid**2}, the points of config.targets.grid"
         raise wrong_field(config, "model.num_landmarks", rule)
@@ -126,7 +123,7 @@ def build_networks(config: ConfigDict) -> Networks:
 
 
 def mirrored_order(num: int) -> np.ndarray:
-    """The number `[K]` that each point of a square grid, row by row, has in the mirrored photo."""
+    """`[K]` the point of a square grid, row by row, that is point k of the mirrored one."""
     side = math.isqrt(num)
     return np.arange(num).reshape(side, side)[:, ::-1].reshape(-1)
 

@@ -16,7 +16,6 @@ from landmarks_jax.models.vgg import Vgg
 from landmarks_jax.refinement import Projection, Stage
 from landmarks_jax.system import compiler, parallel
 from landmarks_jax.system.errors import ConfigError
-from landmarks_jax.tasks.self_training import mirrored_order
 from landmarks_jax.weights import vgg_weights
 
 # Photos that are computed at a time.
@@ -24,19 +23,30 @@ BATCH = 32
 # Photos whose cells the principal components are taken of.
 PCA_PHOTOS = 256
 
-# `(places [n], views [n, S, S, 3] uint8) -> [n, K, 2]`: where the points of some photos start, from
-# the photos' numbers and undistorted views; normalised to the view.
-Start = Callable[[np.ndarray, np.ndarray], np.ndarray]
 # At most `BATCH` views `[n, S, S, 3]` uint8 to the taps' activations `[n, h, w, C]`.
 Activate = Callable[[np.ndarray], dict[str, jax.Array]]
+
+
+class Start(NamedTuple):
+    """Where points start.
+
+    Attributes:
+      points: `(places [n], views [n, S, S, 3] uint8) -> [n, G, 2]`, from the photos' numbers and
+        undistorted views, normalised to the view.
+      mirrored: `[G]` the point of a photo that is point g of its mirror image; None where photos
+        are not mirrored.
+    """
+
+    points: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    mirrored: np.ndarray | None
 
 
 class Targets(NamedTuple):
     """Points of all different photos of a configuration.
 
     Attributes:
-      points: `[U, K, 2]` float32, normalised to the canvas.
-      confidence: `[U, K]` float32 see `refinement.refine`.
+      points: `[U, G, 2]` float32, normalised to the canvas.
+      confidence: `[U, G]` float32 see `refinement.refine`.
     """
 
     points: np.ndarray
@@ -130,15 +140,15 @@ class Refiner:
         targets = self._config.targets
         count = self._photos.num_different
         order = np.random.default_rng(self._config.seed).permutation(count)
-        chosen = order[: max(1, targets.num_fit // (2 if targets.mirror else 1))]
+        copies = 1 if start.mirrored is None else 2
+        chosen = order[: max(1, targets.num_fit // copies)]
         projections = self._projections(chosen[:PCA_PHOTOS])
-        copies = 2 if targets.mirror else 1
         # One array for all maps, as two would not fit where one just does.
         maps = np.zeros(0, np.float16)
         points: list[np.ndarray] = []
         for places, images in self._images(chosen, "features to fit on"):
             done = len(points) * BATCH
-            points.append(start(places, images))
+            points.append(start.points(places, images))
             for copy, views in enumerate((images, images[:, :, ::-1])[:copies]):
                 made = self._maps(views, projections)
                 if not maps.size:
@@ -146,9 +156,8 @@ class Refiner:
                 maps[copy, done : done + len(made)] = made
         begun = np.concatenate(points)
         starts = [begun]
-        if targets.mirror:
-            swapped = begun[:, mirrored_order(begun.shape[1])]
-            starts.append(swapped * np.array([-1, 1], np.float32))
+        if start.mirrored is not None:
+            starts.append(begun[:, start.mirrored] * np.array([-1, 1], np.float32))
         stages = refinement.fit(maps.reshape(-1, *maps.shape[2:]), np.concatenate(starts), schedule)
         return self._refine_all(start, _Fitted(chosen, maps[0], begun, projections, stages))
 
@@ -166,7 +175,7 @@ class Refiner:
             refine(fitted.places[part], fitted.maps[part], fitted.points[part])
         others = np.setdiff1d(np.arange(count), fitted.places)
         for places, images in self._images(others, "refining points"):
-            refine(places, self._maps(images, fitted.projections), start(places, images))
+            refine(places, self._maps(images, fitted.projections), start.points(places, images))
         share = np.array(self.frame.view_size / self.frame.canvas_size, np.float32)
         return targets._replace(points=targets.points * share)
 

@@ -41,7 +41,8 @@ def first(config: ConfigDict) -> Start:
     spaced = grid(targets.grid, targets.extent)
     detector = api.load_detector(targets.detector) if targets.detector else None
     count = len(spaced) + (detector.num_landmarks if detector else 0)
-    _check_symmetry(config, count)
+    if targets.mirror and math.isqrt(count) ** 2 != count:
+        raise wrong_field(config, "targets.mirror", NOT_MIRRORED)
     if targets.merge and (max(targets.merge) > count or count < 2):
         rule = f"at most the {count} points of config.targets.grid and config.targets.detector"
         raise wrong_field(config, "targets.merge", rule)
@@ -50,19 +51,13 @@ def first(config: ConfigDict) -> Start:
         rule = f"{count}, the points of config.targets.grid and config.targets.detector"
         raise wrong_field(config, "model.num_landmarks", rule)
 
-    def start(_: np.ndarray, images: np.ndarray) -> np.ndarray:
+    def find(_: np.ndarray, images: np.ndarray) -> np.ndarray:
         points = np.broadcast_to(spaced, (len(images), *spaced.shape))
         if detector is None:
             return points
         return np.concatenate([points, detected(detector, images)], 1)
 
-    return start
-
-
-def _check_symmetry(config: ConfigDict, count: int) -> None:
-    """Raises ConfigError if the points' order in mirrored photos is needed and unknown."""
-    if config.targets.mirror and math.isqrt(count) ** 2 != count:
-        raise wrong_field(config, "targets.mirror", NOT_MIRRORED)
+    return Start(find, mirrored_order(count) if targets.mirror else None)
 
 
 def grid(side: int, extent: float) -> np.ndarray:
@@ -82,45 +77,48 @@ def detected(detector: api.LandmarkDetector, images: np.ndarray) -> np.ndarray:
 def own(config: ConfigDict, photos: loader.Loader, variables: Any) -> Start:
     """The points of the detector in training, averaged over moved views of its canvases.
 
+    With `config.targets.mirror` there are 2 K of them: those that it finds in the photo, then those
+    that it finds in the mirror image, at their places in the photo.
+
     Args:
       config: the configuration.
       photos: the training photos.
       variables: the detector's `{"params", "batch_stats"}`.
     """
-    _check_symmetry(config, config.model.num_landmarks)
     average = _averager(config)
     ratio = np.array(config.data.canvas_size / config.views.size, np.float32)
 
-    def start(places: np.ndarray, _: np.ndarray) -> np.ndarray:
+    def find(places: np.ndarray, _: np.ndarray) -> np.ndarray:
         points = average(variables, photos.canvases(padded(places)))
         return np.asarray(points)[: len(places)] * ratio
 
-    return start
+    num = config.model.num_landmarks
+    return Start(find, np.roll(np.arange(2 * num), num) if config.targets.mirror else None)
 
 
 def _averager(config: ConfigDict) -> Any:
-    """`(variables, canvases [B, C, C, 3] uint8) -> [B, K, 2]`, normalised to the canvas.
+    """`(variables, canvases [B, C, C, 3] uint8) -> [B, K or 2 K, 2]`, normalised to the canvas.
 
-    The views of all photos move alike; half are mirrored where objects have that symmetry.
+    The views of all photos move alike; with `config.targets.mirror` once plain and once mirrored.
     """
     module = detectors.build_detector(config)
     count, mirror = config.targets.num_views, config.targets.mirror
     keys = jax.random.split(jax.random.key(config.seed), count)
     share = config.views.size / config.data.canvas_size
     maps = views.draw_maps(keys, ConfigDict(_AUGMENTATION), view=0, view_share=share)
-    flips = jnp.arange(count) % 2 == 1 if mirror else jnp.zeros(count, bool)
-    maps = views.mirror(maps, flips)
+    if mirror:
+        maps = jnp.concatenate(
+            [views.mirror(maps, jnp.full(count, flip)) for flip in (False, True)]
+        )
 
     def average(variables: Any, canvases: jax.Array) -> jax.Array:
-        def in_view(item: tuple[jax.Array, jax.Array]) -> jax.Array:
-            every = jnp.broadcast_to(item[0], (len(canvases), 2, 3))
+        def in_view(view: jax.Array) -> jax.Array:
+            every = jnp.broadcast_to(view, (len(canvases), 2, 3))
             images = views.warp(canvases, every, config.views.size) / 255.0
             found = detect(variables, images, module=module, beta=config.model.beta).landmarks
-            if mirror:
-                swapped = found[:, mirrored_order(config.model.num_landmarks)]
-                found = jnp.where(item[1], swapped, found)
             return geometry.apply(every, found)
 
-        return jax.lax.map(in_view, (maps, flips)).mean(0)
+        found = jax.lax.map(in_view, maps)
+        return jnp.concatenate([part.mean(0) for part in jnp.split(found, len(maps) // count)], 1)
 
     return jax.jit(average, compiler_options=compiler.compiler_options())

@@ -19,7 +19,6 @@ from ml_collections import ConfigDict
 from landmarks_jax.data import loader
 from landmarks_jax.system import figures, files
 from landmarks_jax.system.errors import WorkdirError, reason
-from landmarks_jax.tasks.self_training import mirrored_order
 from landmarks_jax.training import start_points
 from landmarks_jax.training.merging import merging
 from landmarks_jax.training.refiner import Refiner, Targets
@@ -68,16 +67,16 @@ def load_or_make(
     """
     path = path_of(config, workdir, step)
     if path.exists():
-        return for_training(config, *read(path, refiner.names))
+        return for_training(*read(path, refiner.names))
     started = time.monotonic()
     later = step > 0
     start = start_points.own(config, photos, variables) if later else start_points.first(config)
     targets = refiner.run(start, schedule(config, later=later))
-    weights = merging_of(config, targets.points)
+    weights = merging_of(config, targets.points, start.mirrored, later=later)
     write(path, refiner, targets, weights)
     seconds = time.monotonic() - started
     _LOGGER.info("%s: targets of %d photos in %.0f s", path, len(targets.points), seconds)
-    return for_training(config, targets.points, weights)
+    return for_training(targets.points, weights)
 
 
 def path_of(config: ConfigDict, workdir: Path, step: int) -> Path:
@@ -93,23 +92,38 @@ def path_of(config: ConfigDict, workdir: Path, step: int) -> Path:
     return path
 
 
-def merging_of(config: ConfigDict, points: np.ndarray) -> np.ndarray:
-    """The weights `[K, G]` that merge points `[U, G, 2]`; the identity if they stay as they are."""
-    if not config.targets.merge:
-        return np.eye(points.shape[1])
-    return np.concatenate([merging(points, count) for count in config.targets.merge])
+def merging_of(
+    config: ConfigDict, points: np.ndarray, mirrored: np.ndarray | None, *, later: bool
+) -> np.ndarray:
+    """The weights that make landmarks of refined points.
 
-
-def for_training(config: ConfigDict, points: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Merges points `[U, G, 2]` by weights `[K, G]`, and adds those of the mirror images.
+    Args:
+      config: the configuration.
+      points: `[U, G, 2]`.
+      mirrored: `[G]` their numbers in mirror images; see `refiner.Start`.
+      later: the points are the detector's own, so that they are merged already.
 
     Returns:
-      `[U, K, 2]` or, with `config.targets.mirror`, `[U, 2 K, 2]` float32, as the task draws them.
+      `[K, G]`; with `mirrored` `[2 K, G]`, those of the photos and then of their mirror images.
     """
-    both = [points]
-    if config.targets.mirror:
-        both.append(points[:, mirrored_order(points.shape[1])])
-    return np.concatenate([(weights @ part).astype(np.float32) for part in both], 1)
+    num = points.shape[1]
+    if later:
+        weights = np.eye(config.model.num_landmarks, num)
+    elif config.targets.merge:
+        weights = np.concatenate([merging(points, count) for count in config.targets.merge])
+    else:
+        weights = np.eye(num)
+    if mirrored is None:
+        return weights
+    swapped = np.zeros_like(weights)
+    swapped[:, mirrored] = weights
+    return np.concatenate([weights, swapped])
+
+
+def for_training(points: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Landmarks `[U, K or 2 K, 2]` float32 from points `[U, G, 2]` by `merging_of`'s weights."""
+    landmarks: np.ndarray = (weights @ points).astype(np.float32)
+    return landmarks
 
 
 def schedule(config: ConfigDict, *, later: bool) -> list[tuple[float, float]]:
@@ -124,7 +138,7 @@ def next_step(config: ConfigDict, step: int) -> int | None:
 
 
 def read(path: Path, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Reads the points `[U, G, 2]` of the photos with these names, and the merging's weights.
+    """Reads the points `[U, G, 2]` of the photos with these names, and the weights of `merging_of`.
 
     Raises:
       WorkdirError: the file is damaged, or of other photos.
