@@ -37,6 +37,7 @@ def get_config() -> ConfigDict:
     config.targets.spreads = (0.1, 0.1, 0.07)
     config.targets.temperatures = (0.1, 0.1, 0.1)
     config.targets.steps = (0, 6_000)
+    config.targets.num_views = 4
     config.optimizer.cosine_steps = 16_000
     config.optimizer.ema_decay = 0.998
     config.train.steps = 16_000
