@@ -81,9 +81,9 @@ def get_config() -> ConfigDict:
     targets.components = 128  # principal components of each tap
     targets.view_size = 128  # pixels a side of the views whose features are computed
     targets.num_fit = 2_000  # photos that the discriminants are fitted on
-    targets.spreads = (0.15,) * 6 + (0.1,) * 4  # s of each iteration; later rounds: the last three
+    targets.spreads = (0.15,) * 6 + (0.1,) * 4  # s of each iteration; later rounds: the last one
     targets.temperatures = (0.1,) * 6 + (0.2,) * 4  # t of each iteration
-    targets.num_views = 8  # views over which the detector's points are averaged
+    targets.num_views = 8  # views over which own points are averaged; mirrored as many again
 
     config.perceptual = perceptual = ConfigDict()
     perceptual.weights = ""  # .npz of the network; "" is the pixel loss alone (Table III, L_R only)
