@@ -74,14 +74,36 @@ OTHER_FIELDS = (
     "views.scale_range",
 )
 
-# Lowest and highest allowed values, both included; the first is for all weights of loss terms.
-WEIGHT_RANGE = (0, 1e6)
-RANGES: dict[str, tuple[float, float]] = {
+# Lowest and highest allowed values, both included: of whole numbers, of any numbers, and of all
+# weights of loss terms.
+COUNTS: dict[str, tuple[int, int]] = {
     "seed": (0, 2**31 - 1),
     "data.canvas_size": (8, 4096),
     "data.num_synthetic": (2, 10_000_000),
     "data.synthetic_seed": (0, 2**31 - 1),
     "views.size": (8, 4096),
+    "model.num_landmarks": (1, 1000),
+    "model.detector_channels": (8, 8192),
+    "model.hourglass_depth": (1, 10),
+    "model.generator_channels": (1, 4096),
+    "model.residual_blocks": (0, 100),
+    "targets.grid": (0, 30),
+    "targets.components": (1, 512),
+    "targets.view_size": (8, 1024),
+    "targets.num_fit": (2, 10**6),
+    "targets.num_views": (1, 1000),
+    "optimizer.warmup_steps": (0, 2**31 - 1),
+    "optimizer.cosine_steps": (0, 2**31 - 1),
+    "train.batch_size": (2, 2**20),
+    "train.accumulate": (1, 2**19),
+    "train.steps": (0, 2**31 - 1),
+    "train.log_every": (1, 2**31 - 1),
+    "train.checkpoint_every": (1, 2**31 - 1),
+    "train.picture_every": (0, 2**31 - 1),
+    "eval.num_fit": (2, 10**6),
+    "eval.num_score": (1, 10**6),
+}
+RANGES: dict[str, tuple[float, float]] = {
     "views.rotation_limit": (0, 180),
     "views.scale_std": (0, 0.3),
     "views.shift_std": (0, 1),
@@ -90,20 +112,10 @@ RANGES: dict[str, tuple[float, float]] = {
     "views.cutout": (0, 1),
     "views.margin": (0, 3),
     "views.margin_std": (0, 0.5),
-    "model.num_landmarks": (1, 1000),
     "model.beta": (1e-6, 1e6),
     "model.sigma": (1e-3, 1e3),
-    "model.detector_channels": (8, 8192),
-    "model.hourglass_depth": (1, 10),
-    "model.generator_channels": (1, 4096),
-    "model.residual_blocks": (0, 100),
     "objective.separation_sigma": (1e-6, 10),
-    "targets.grid": (0, 30),
     "targets.extent": (0, 1),
-    "targets.components": (1, 512),
-    "targets.view_size": (8, 1024),
-    "targets.num_fit": (2, 10**6),
-    "targets.num_views": (1, 1000),
     "perceptual.weight": (0, 1e6),
     "perceptual.balance_decay": (0, 0.999999),
     "optimizer.learning_rate": (1e-12, 10),
@@ -111,24 +123,20 @@ RANGES: dict[str, tuple[float, float]] = {
     "optimizer.beta2": (0, 0.9999999),
     "optimizer.weight_decay": (0, 1),
     "optimizer.clip_norm": (0, 1e9),
-    "optimizer.warmup_steps": (0, 2**31 - 1),
     "optimizer.drop_factor": (0, 1),
-    "optimizer.cosine_steps": (0, 2**31 - 1),
     "optimizer.ema_decay": (0, 0.999999),
-    "train.batch_size": (2, 2**20),
-    "train.accumulate": (1, 2**19),
-    "train.steps": (0, 2**31 - 1),
     "train.minutes": (0, 1e9),
-    "train.log_every": (1, 2**31 - 1),
-    "train.checkpoint_every": (1, 2**31 - 1),
-    "train.picture_every": (0, 2**31 - 1),
-    "eval.num_fit": (2, 10**6),
-    "eval.num_score": (1, 10**6),
 }
+WEIGHT_RANGE = (0, 1e6)
 
 
 def _is_number(value: Any, low: float, high: float) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value) and low <= value <= high
+    # A bool is an int to Python.
+    return type(value) in (int, float) and math.isfinite(value) and low <= value <= high
+
+
+def _is_count(value: Any, low: int, high: int) -> bool:
+    return type(value) is int and low <= value <= high
 
 
 def validate(config: ConfigDict) -> None:
@@ -137,21 +145,7 @@ def validate(config: ConfigDict) -> None:
     Raises:
       ConfigError: a value cannot work; the message names the field, its value and what is allowed.
     """
-    weights = dict.fromkeys(losses.weight_fields().values(), WEIGHT_RANGE)
-    fields = _flat(config.to_dict())
-    for field in (*CHOICES, *RANGES, *weights, *TEXTS, *OTHER_FIELDS):
-        if field not in fields:
-            raise ConfigError(f"config.{field}: is missing; start from configs/base.py")
-    for field, choices in CHOICES.items():
-        if fields[field] not in choices:
-            raise wrong_field(config, field, f"one of {', '.join(map(str, choices))}")
-    for field, (low, high) in (RANGES | weights).items():
-        if not _is_number(fields[field], low, high):
-            raise wrong_field(config, field, f"from {low} to {high}")
-    for field in TEXTS:
-        value = fields[field]
-        if not isinstance(value, tuple) or not all(isinstance(part, str) for part in value):
-            raise wrong_field(config, field, "a tuple of strings, such as ('one',)")
+    _check_fields(config)
     if config.compute_dtype == "float64" and not jax.config.read("jax_enable_x64"):
         rule = "float32 or bfloat16 unless JAX_ENABLE_X64=1 is set"
         raise wrong_field(config, "compute_dtype", rule)
@@ -166,8 +160,31 @@ def validate(config: ConfigDict) -> None:
         batch = f"config.train.batch_size = {config.train.batch_size}"
         rule = f"a divisor of {batch} that leaves micro-batches of 2 or more"
         raise wrong_field(config, "train.accumulate", rule)
-    if not all(_is_number(step, 1, 2**31 - 1) for step in config.optimizer.drop_steps):
-        raise wrong_field(config, "optimizer.drop_steps", "positive steps")
+    if not all(_is_count(step, 1, 2**31 - 1) for step in config.optimizer.drop_steps):
+        raise wrong_field(config, "optimizer.drop_steps", "positive steps, whole numbers")
+
+
+def _check_fields(config: ConfigDict) -> None:
+    """Checks that all fields are there, each by itself."""
+    weights = dict.fromkeys(losses.weight_fields().values(), WEIGHT_RANGE)
+    fields = _flat(config.to_dict())
+    for field in (*CHOICES, *COUNTS, *RANGES, *weights, *TEXTS, *OTHER_FIELDS):
+        if field not in fields:
+            raise ConfigError(f"config.{field}: is missing; start from configs/base.py")
+    for field, choices in CHOICES.items():
+        # By type too: 1 is True to Python.
+        if (type(fields[field]), fields[field]) not in [(type(c), c) for c in choices]:
+            raise wrong_field(config, field, f"one of {', '.join(map(str, choices))}")
+    for field, (fewest, most) in COUNTS.items():
+        if not _is_count(fields[field], fewest, most):
+            raise wrong_field(config, field, f"a whole number from {fewest} to {most}")
+    for field, (low, high) in (RANGES | weights).items():
+        if not _is_number(fields[field], low, high):
+            raise wrong_field(config, field, f"from {low} to {high}")
+    for field in TEXTS:
+        value = fields[field]
+        if not isinstance(value, tuple) or not all(isinstance(part, str) for part in value):
+            raise wrong_field(config, field, "a tuple of strings, such as ('one',)")
 
 
 def _check_views(config: ConfigDict) -> None:

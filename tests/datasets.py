@@ -97,12 +97,12 @@ def pts_text(points: np.ndarray, framed: bool = True) -> str:
     return "\n".join(lines) + "\n"
 
 
-def pts(root: Path, count: int = 4) -> np.ndarray:
+def pts(root: Path, count: int = 4, seed: int = 0) -> np.ndarray:
     """Photos with .pts files, every other one framed; returns the points `[N, 68, 2]` from 1."""
     points = np.random.default_rng(5).uniform(5, 45, (count, 68, 2)).round(3)
     for i in range(count):
         ending = "png" if i % 2 else "jpg"
-        save(root / "set" / f"image_{i:04d}.{ending}", (50, 48), i)
+        save(root / "set" / f"image_{i:04d}.{ending}", (50, 48), seed + i)
         text = pts_text(points[i], framed=i % 2 == 0)
         (root / "set" / f"image_{i:04d}.pts").write_text(text)
     return points

@@ -246,10 +246,10 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
-def write_photos(folder: Path, count: int, size: tuple[int, int] = (30, 36)) -> None:
+def write_photos(folder: Path, count: int, size: tuple[int, int] = (30, 36), seed: int = 0) -> None:
     """Makes `count` JPEG photos `000001.jpg` ... of noise."""
     folder.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     for i in range(1, count + 1):
         pixels = rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{i:06d}.jpg")

@@ -90,6 +90,7 @@ def points(value: float = np.nan) -> np.ndarray:
         (lambda r: mat(r, hw="size"), r"keypoints.mat: hw: is not numeric"),
         (lambda r: mat(r, gt=np.ones((6, 21, 3))), r"gt: is 6 x 21 x 3, must be N x 5 x 2"),
         (lambda r: mat(r, gt=points()), r"gt: row 5 has a number that is not finite"),
+        (lambda r: mat(r, gt=points(1e30)), r"gt, row 5: point 3 at \(1e\+30, 1\) is far outside"),
         (lambda r: mat(r, gt=np.ones((5, 5, 2))), r"gt has 5 faces, .*images.txt lists 6"),
         (lambda r: mat(r, hw=np.ones((7, 2))), r"hw has 7 faces, .*images.txt lists 6"),
         (

@@ -89,6 +89,7 @@ def test_missing_photos_of_the_list_are_counted(official, tmp_path):
         (celeba.PARTITION, "000001.jpg 3\n", r"partition.txt:1: must be a photo and 0, 1 or 2"),
         (celeba.PARTITION, "000001.jpg 0\n", r"partition.txt: does not name 19 photos: .*000002"),
         (celeba.LANDMARKS, "2\nh\n1.jpg 1 2 3 4 5 6 7 8 9 0\n", r"lists 1 photos, its first"),
+        (celeba.LANDMARKS, "\u00b2\nh\n", r"celeba.txt:1: the first line must be the number"),
         (
             celeba.LANDMARKS,
             "1\nh\n1.jpg 1 2 3 4 5 6 7 8 9 0\n",

@@ -66,9 +66,9 @@ def celeba(folder: Path, count: int = 12) -> Path:
     return folder
 
 
-def mtfl(folder: Path, count: int = 12) -> Path:
+def mtfl(folder: Path, count: int = 12, seed: int = 0) -> Path:
     """Labelled faces in MTFL's list form; returns the list."""
-    write_photos(folder / "AFLW", count, (40, 40))
+    write_photos(folder / "AFLW", count, (40, 40), seed)
     rng = np.random.default_rng(1)
     lines = []
     for i in range(1, count + 1):
@@ -180,7 +180,7 @@ def test_evaluation_writes_json_tables_curve_and_page(workdir, capsys):
 
 
 def test_evaluation_on_the_users_own_lists(workdir, tmp_path):
-    fit, score = mtfl(tmp_path / "fit", 14), mtfl(tmp_path / "score", 6)
+    fit, score = mtfl(tmp_path / "fit", 14), mtfl(tmp_path / "score", 6, seed=1)
     table = run_evaluation.evaluate_run(
         workdir, fit=str(fit), score=str(score), crops=("tight", "box")
     )
@@ -208,8 +208,10 @@ def test_evaluation_on_the_users_own_lists(workdir, tmp_path):
 
 def test_aflw_protocols_have_both_crops(workdir, tmp_path):
     folder = mtfl(tmp_path / "aflw", 12).parent
+    lines = (folder / "faces.txt").read_text().splitlines(keepends=True)
     for name in ("training", "testing", "dev_fit", "dev_score"):
-        (folder / f"{name}.txt").write_text((folder / "faces.txt").read_text())
+        half = slice(8) if name in ("training", "dev_fit") else slice(8, 12)
+        (folder / f"{name}.txt").write_text("".join(lines[half]))
     names = ["aflw-995", "aflw-dev"]
     table = run_evaluation.evaluate_run(workdir, protocol_names=names, aflw=str(folder))
     for protocol in names:
@@ -345,12 +347,14 @@ def test_a_command_fails_with_one_line_and_a_code(tmp_path):
 
 
 def test_evaluation_refuses_what_it_cannot_score(workdir, tmp_path):
+    faces = str(mtfl(tmp_path / "faces", 3))
     refusals = [
         ((tmp_path,), {}, WorkdirError, "config.json"),
         ((workdir,), {"protocol_names": ["aflw-1"]}, ConfigError, "aflw-995"),
         ((workdir,), {"protocol_names": ["aflw-995"], "aflw": "/no"}, DataError, "/no/training"),
         ((workdir,), {"fit": "a.csv"}, ConfigError, "--score"),
         ((workdir,), {"fit": "/no.csv", "score": "/no.csv"}, DataError, "/no.csv"),
+        ((workdir,), {"fit": faces, "score": faces}, DataError, "give --allow_duplicates"),
     ]
     for arguments, options, kind, part in refusals:
         with pytest.raises(kind, match=re.escape(part)):

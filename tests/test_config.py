@@ -1,6 +1,7 @@
 """Values that cannot work are refused by name; a configuration survives its file."""
 
 import importlib
+import json
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,8 @@ def test_views_show_the_part_of_an_image_that_the_readme_says(name, share):
         ("optimizer.learning_rate", NAN, "from 1e-12"),
         ("optimizer.beta1", 1.0, "from 0 to 0.999999"),
         ("optimizer.drop_steps", (100, 0), "positive steps"),
+        ("optimizer.drop_steps", (1.5,), "positive steps, whole numbers"),
+        ("optimizer.drop_steps", (True,), "positive steps, whole numbers"),
         ("optimizer.ema_decay", 1.0, "from 0"),
         ("views.rotation_std", (15.0,), "two angles"),
         ("views.rotation_std", (15.0, -1.0), "two angles"),
@@ -217,8 +220,19 @@ def test_differences_show_fields_that_one_side_lacks():
 
 def test_ranges_and_choices_name_real_fields():
     everything = set(flat(base.get_config()))
-    assert set(configuration.RANGES) <= everything
+    assert set(configuration.COUNTS | configuration.RANGES) <= everything
     assert set(configuration.CHOICES) <= everything
+
+
+@pytest.mark.parametrize("wrong", [float, bool, lambda count: count + 0.5, lambda _: NAN])
+def test_whole_numbers_are_neither_fractions_nor_booleans(wrong):
+    for field in configuration.COUNTS:
+        section, _, name = field.rpartition(".")
+        fields = json.loads(configuration.to_json(base.get_config()))
+        part = fields[section] if section else fields
+        part[name] = wrong(part[name])
+        with pytest.raises(ConfigError, match=rf"config\.{field} = .*a whole number from"):
+            configuration.validate(configuration.from_json(json.dumps(fields)))
 
 
 BOX = {"data__crop": "box", "views__scale_std": 0.0, "views__shift_std": 0.0}

@@ -72,6 +72,8 @@ def test_attributes_may_be_missing(listed):
         ([BOXED.rsplit(" ", 1)[0]], r"list.txt:1: 13 numbers after the photo, must be 10 or 14"),
         ([MTFL.rsplit(" ", 5)[0]], r"list.txt:1: 9 numbers"),
         ([MTFL, BOXED.replace("84", "x")], r"list.txt:2: 'x' is not a number"),
+        ([MTFL.replace("107.3", "10_7")], r"list.txt:1: '10_7' is not a number"),
+        ([MTFL, MTFL.replace("157.4", "1e30")], r"list.txt:2: point 4 at \(105.3, 1e\+30\) is far"),
         ([MTFL.replace("net_7876", "net")], r"list.txt:1: no such photo: .*net/a.jpg"),
         ([], r"list.txt: no face is listed"),
     ],
@@ -99,6 +101,16 @@ def test_pts_files_with_and_without_their_frame(tmp_path):
         # MATLAB's first pixel is 1, here it is 0.
         np.testing.assert_allclose(source.points(i), points[i] - 1, rtol=1e-5)
         assert source.points(i).dtype == np.float32
+
+
+def test_pts_files_may_have_comments_marks_and_other_line_ends(tmp_path):
+    points = datasets.pts(tmp_path)
+    path = tmp_path / "set" / "image_0000.pts"
+    lines = ["\ufeff# by hand", *path.read_text().splitlines(), "// the end"]
+    lines[5] += "  # the chin"
+    path.write_bytes("\r\n".join(lines).encode())
+    source = pts.PtsFaces([str(tmp_path)], num_points=68)
+    np.testing.assert_allclose(source.points(0), points[0] - 1, rtol=1e-5)
 
 
 def test_five_points_follow_from_68(tmp_path):
@@ -137,6 +149,11 @@ GOOD = datasets.pts_text(np.ones((68, 2)))
         (GOOD.replace("1.000000 1.0", "1.0 1.0 ", 1), r"pts:4: must be a point, two numbers"),
         (GOOD.replace("1.000000 1.0", "1.0x 1.0", 1), r"image_0001.pts:4: '1.0x' is not a number"),
         (GOOD.replace("1.000000 1.0", "nan 1.0", 1), r"image_0001.pts:4: 'nan' is not a number"),
+        (
+            GOOD.replace("1.000000 1.0", "1e9 1.0", 1),
+            r"image_0001.pts: point 1 at \(1e\+09, 0\) is",
+        ),
+        (GOOD.replace("}", ""), r"image_0001.pts: has no closing brace"),
         ("", r"image_0001.pts: 0 points"),
         ("\xff\xfe", r"image_0001.pts: the list is not UTF-8"),
     ],

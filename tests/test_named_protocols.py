@@ -72,7 +72,7 @@ def test_aflw_has_center_and_box_views(tmp_path):
 @pytest.mark.parametrize("num_points", [5, 68])
 def test_folders_with_pts_files_fit_and_score(num_points, tmp_path):
     points = datasets.pts(tmp_path / "fit", 5)
-    datasets.pts(tmp_path / "score", 3)
+    datasets.pts(tmp_path / "score", 3, seed=5)
     options = {"fit": str(tmp_path / "fit"), "score": str(tmp_path / "score")}
     (protocol,) = run_evaluation.open_faces(
         narrow(), **options, crops=("tight",), pts_points=num_points

@@ -68,8 +68,12 @@ def test_a_damaged_or_unwritable_cache_does_no_harm(tmp_path, monkeypatch, caplo
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     expected = photo_files.usable_files([root])
     (kept,) = (tmp_path / "cache" / "landmarks_jax").iterdir()
-    kept.write_text('{"version": 1')
-    assert photo_files.usable_files([root]) == expected
+    content = kept.read_text()
+    for damaged in (content[:20], content.replace("[12, 10]", "[12, 11]")):
+        assert damaged != content
+        kept.write_text(damaged)
+        assert photo_files.usable_files([root]) == expected
+        assert kept.read_text() == content
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with caplog.at_level(logging.WARNING):

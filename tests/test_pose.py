@@ -174,7 +174,7 @@ def people(tmp_path, narrow_config, monkeypatch):
     ]
     config = narrow_config(data__canvas_size=48, views__size=32, data__source="mpii")
     config.eval.mpii = str(datasets.mpii(tmp_path, images))
-    return scoring.open_people(config)
+    return scoring.open_people(config, ["mpii"])
 
 
 def test_scores_of_the_people_held_out(people):

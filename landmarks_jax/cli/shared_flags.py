@@ -37,6 +37,12 @@ LABELLED_FACES = (
         choices=CROPS,
         repeated=True,
     ),
+    Flag(
+        "allow_duplicates",
+        "Accept faces that are in both --fit and --score, or several times in one of them; the "
+        "tables say so.",
+        kind=bool,
+    ),
     *(Flag(name, f"{what}, if not the run's.") for name, what in _FOLDERS.items()),
     Flag(
         "mafl_as_released",

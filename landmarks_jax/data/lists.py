@@ -1,14 +1,19 @@
 """List files: photos to leave out, and photos with their annotated points."""
 
 import csv
-import math
 import os
+import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from landmarks_jax.data import photo_files
 from landmarks_jax.system.errors import DataError, reason
+
+# As other programs write them; Python's float would also take 1_00 for 100.
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+# A label may lie outside its photo by so many of the photo's longer side.
+_FAR = 2
 
 
 def read_lines(path: str) -> Iterator[tuple[str, str]]:
@@ -27,7 +32,7 @@ def read_lines(path: str) -> Iterator[tuple[str, str]]:
 def cells(line: str, place: str) -> list[str]:
     """The cells of a line of CSV; `place` is its `file:line` for the message."""
     try:
-        return [cell.strip() for cell in next(csv.reader([line]), [])]
+        return [cell.strip() for cell in next(csv.reader([line], strict=True), [])]
     except csv.Error as error:
         raise DataError(f"{place}: not a line of CSV ({error})") from error
 
@@ -66,27 +71,23 @@ def leave_out(
 def _without_points(line: str) -> str:
     """The name in a line: all of it, except at least ten numbers at its end."""
     name, *rest = line.split()
-    try:
-        annotated = len([float(cell) for cell in rest]) >= 10
-    except ValueError:
-        annotated = False
+    annotated = len(rest) >= 10 and all(map(_NUMBER.fullmatch, rest))
     return name if annotated else line
 
 
+def number(text: str, place: str) -> float:
+    """The finite number that a text is; `place` is its `file:line` for the message."""
+    if not _NUMBER.fullmatch(text.strip()):
+        raise DataError(f"{place}: {text!r} is not a number")
+    value = float(text)
+    if abs(value) > float(np.finfo(np.float32).max):
+        raise DataError(f"{place}: {text} is too large")
+    return value
+
+
 def numbers(texts: Sequence[str], place: str) -> np.ndarray:
-    """Finite numbers `[N]` float32 from text; `place` is their `file:line` for the message."""
-    values = []
-    for text in texts:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not math.isfinite(value):
-            raise DataError(f"{place}: {text!r} is not a number")
-        if abs(value) > float(np.finfo(np.float32).max):
-            raise DataError(f"{place}: {text} is too large")
-        values.append(value)
-    return np.array(values, np.float32)
+    """Finite numbers `[N]` float32 from texts of one line."""
+    return np.array([number(text, place) for text in texts], np.float32)
 
 
 def read_csv(path: str) -> tuple[list[tuple[str, str]], np.ndarray]:
@@ -139,12 +140,19 @@ def locate(entries: Sequence[tuple[str, str]], roots: Sequence[str]) -> list[pho
     return photos
 
 
-def check_labelled(photos: Sequence[photo_files.PhotoFile], root: str) -> None:
-    """Raises `DataError` unless every annotated photo can be read and is stored upright.
+def check_labelled(photos: Sequence[photo_files.PhotoFile], root: str) -> np.ndarray:
+    """Checks that every annotated photo can be read and is stored upright.
 
     If a viewer would rotate the photo, nobody can tell which way up it was annotated.
+
+    Returns:
+      The photos' sizes `[N, 2]`, width and height in pixels.
+
+    Raises:
+      DataError: a photo cannot be used; the message names it.
     """
-    for photo, verdict in zip(photos, photo_files.inspect(photos, root), strict=True):
+    verdicts = photo_files.inspect(photos, root)
+    for photo, verdict in zip(photos, verdicts, strict=True):
         if verdict.problem:
             raise DataError(
                 f"{photo.path}: {verdict.problem}; it is in the list of annotated photos"
@@ -154,3 +162,25 @@ def check_labelled(photos: Sequence[photo_files.PhotoFile], root: str) -> None:
                 f"{photo.path}: annotated, but its EXIF orientation is {verdict.orientation}: save "
                 "the photo upright without the tag, with points in its pixels"
             )
+    return np.array([verdict.size for verdict in verdicts]).reshape(-1, 2)
+
+
+def check_points(points: np.ndarray, sizes: np.ndarray, places: Sequence[str]) -> None:
+    """Checks that no point lies far outside its photo, where it can only be a mistake.
+
+    Args:
+      points: `[N, P, 2]` in pixels; NaN for a point without annotation.
+      sizes: `[N, 2]`, width and height of the photos.
+      places: where each photo's points are from, such as its `file:line`.
+
+    Raises:
+      DataError: a point lies outside by more than twice the photo's longer side.
+    """
+    most = _FAR * sizes.max(1)[:, None, None]
+    far = ((points < -most) | (points > sizes[:, None] + most)).any(2)
+    for row, point in np.argwhere(far)[:1]:
+        (x, y), (width, height) = points[row, point], sizes[row]
+        raise DataError(
+            f"{places[row]}: point {point + 1} at ({x:g}, {y:g}) is far outside its photo of "
+            f"{width} x {height} pixels; correct it or leave the photo out"
+        )

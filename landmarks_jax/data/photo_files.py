@@ -22,7 +22,7 @@ _ENDINGS = "bmp gif jfif jpe jpeg jpg pbm pgm png pnm ppm tga tif tiff webp"
 IMAGES = frozenset(f".{ending}" for ending in _ENDINGS.split())
 
 _LOGGER = logging.getLogger(__name__)
-_CACHE_VERSION = 1
+_CACHE_VERSION = 2
 _NAMED = 3  # examples in a message
 
 
@@ -36,10 +36,17 @@ class PhotoFile:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """The result of decoding a file: why it is unusable ("" if it is not), EXIF orientation."""
+    """The result of decoding a file.
+
+    Attributes:
+      problem: why it is unusable, "" if it is not.
+      orientation: its EXIF orientation, 1 if stored upright.
+      size: width and height in pixels, upright.
+    """
 
     problem: str
     orientation: int
+    size: tuple[int, int]
 
 
 def is_image(name: str) -> bool:
@@ -98,17 +105,23 @@ def _cache_path(root: str) -> Path:
 
 
 def _read_cache(path: Path) -> dict[str, list]:
-    """The cached verdicts `{file: [size, time, problem, orientation]}`; none if unreadable."""
+    """The cached `{file: [bytes, time, problem, orientation, size]}`; none if unreadable."""
     try:
         cache = json.loads(path.read_text())
-        return cache["files"] if cache["version"] == _CACHE_VERSION else {}
+        known = cache["version"] == _CACHE_VERSION and cache["digest"] == _digest(cache["files"])
+        return cache["files"] if known else {}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 
 
+def _digest(verdicts: dict[str, list]) -> str:
+    return hashlib.sha256(json.dumps(verdicts).encode()).hexdigest()
+
+
 def _write_cache(path: Path, verdicts: dict[str, list]) -> None:
+    cache = {"version": _CACHE_VERSION, "digest": _digest(verdicts), "files": verdicts}
     try:
-        files.write_file(path, json.dumps({"version": _CACHE_VERSION, "files": verdicts}))
+        files.write_file(path, json.dumps(cache))
     except DataError as error:
         _LOGGER.warning("the results of scanning the images are not cached: %s", error)
 
@@ -124,10 +137,10 @@ def stamp(path: str) -> list[int]:
 
 def _inspect(path: str) -> Verdict:
     try:
-        _, orientation = decoding.decode(path)
+        pixels, orientation = decoding.decode(path)
     except DataError as error:
-        return Verdict(str(error).removeprefix(f"{path}: "), 1)
-    return Verdict("", orientation)
+        return Verdict(str(error).removeprefix(f"{path}: "), 1, (0, 0))
+    return Verdict("", orientation, (pixels.shape[1], pixels.shape[0]))
 
 
 def inspect(photos: Sequence[PhotoFile], root: str) -> list[Verdict]:
@@ -145,7 +158,7 @@ def inspect(photos: Sequence[PhotoFile], root: str) -> list[Verdict]:
     paths = [photos[i].path for i in new.values()]
     verdicts = parallel.ordered_map(_inspect, paths, f"checking the images of {root}")
     for (key, i), verdict in zip(new.items(), verdicts, strict=True):
-        cache[key] = [*stamps[i], verdict.problem, verdict.orientation]
+        cache[key] = [*stamps[i], *dataclasses.astuple(verdict)]
     if new:
         _write_cache(cache_path, cache)
     return [Verdict(*cache[key][2:]) for key in keys]

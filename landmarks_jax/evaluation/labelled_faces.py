@@ -1,5 +1,6 @@
 """The labelled faces of each protocol, by name or from the user's own files."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,13 +14,15 @@ from landmarks_jax.data.sources.aflw import AflwFaces
 from landmarks_jax.data.sources.mafl import MaflFaces
 from landmarks_jax.data.sources.photos import Source
 from landmarks_jax.data.sources.synthetic import SyntheticFaces
-from landmarks_jax.evaluation import pckh
+from landmarks_jax.evaluation import duplicates, pckh
 from landmarks_jax.evaluation.breakdown import FIVE_POINTS
 from landmarks_jax.evaluation.metrics import FIRST_TWO, Eyes
 from landmarks_jax.evaluation.protocols import LabelledSet, Protocol
 from landmarks_jax.system.errors import ConfigError, DataError
 
 PROTOCOLS = ("synthetic", "mafl", "aflw", "aflw-995", "aflw-dev")
+# Scored as published, whatever faces they have twice: the tables note them.
+_PUBLISHED = ("mafl", "aflw")
 # Beyond the range of config.data.synthetic_seed: no training sees these faces.
 FIT_SEED, SCORE_SEED = 2**31, 2**31 + 1
 _AFLW_LISTS = {
@@ -131,6 +134,32 @@ def open_lists(fit: str, score: str, crops: Sequence[str], config: ConfigDict) -
     return opened
 
 
+def check_duplicates(protocol: Protocol, *, allowed: bool) -> Protocol:
+    """Finds faces that are in both sets of a protocol, or several times in one.
+
+    Args:
+      protocol: an opened protocol.
+      allowed: whether to accept them; those of published lists always are.
+
+    Returns:
+      The protocol, with notes on the duplicates.
+
+    Raises:
+      DataError: there are duplicates.
+    """
+    both = (protocol.fit, protocol.score)
+    fit, score = (faces.photos for faces in both)
+    if fit is None or score is None:  # prepared: compared by their views
+        fit, score = (duplicates.of_views(one.names, one.views, one.points) for one in both)
+    notes = duplicates.describe(fit, score, (protocol.fit.name, protocol.score.name))
+    if notes and not allowed and protocol.name not in _PUBLISHED:
+        raise DataError(
+            f"{'; '.join(notes)}: the errors would not be those of new faces; leave them out, or "
+            "give --allow_duplicates, which notes them under the tables"
+        )
+    return dataclasses.replace(protocol, notes=tuple(f"duplicate faces: {n}" for n in notes))
+
+
 def _is_pts(path: str) -> bool:
     folder = Path(path)
     return folder.is_dir() and not (folder / MANIFEST).is_file() and pts.has_points(path)
@@ -151,8 +180,11 @@ def _open(path: str, crop: str, config: ConfigDict) -> LabelledSet:
     if prepared.num_points == 0:
         raise DataError(f"{path}: prepared without points; evaluation needs labelled faces")
     views = framing.central_view(prepared.canvases)
-    return LabelledSet(views, framing.points_in_view(prepared.points), name)
+    return LabelledSet(views, framing.points_in_view(prepared.points), name, prepared.names())
 
 
 def _load(source: Source, name: str, framing: Framing) -> LabelledSet:
-    return LabelledSet(*cutting.load_views(source, framing), name)
+    hashed = duplicates.HashedPhotos(source)
+    views, points = cutting.load_views(hashed, framing)
+    faces = hashed.faces()
+    return LabelledSet(views, points, name, faces.names, faces)

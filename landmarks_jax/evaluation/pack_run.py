@@ -43,6 +43,7 @@ def pack_run(
     restored = checkpoints.restore(workdir, config)
     variables = run_evaluation.trained_variables(restored.state)
     notes = run_folder.read_record(workdir).all_notes()
+    notes += [note for protocol in protocols for note in protocol.notes]
     if kept is not None:
         notes.append(kept_note(config, kept))
         config, variables = keep_landmarks(config, variables, kept)

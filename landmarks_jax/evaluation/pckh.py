@@ -32,7 +32,7 @@ from landmarks_jax.data.framing import Framing
 from landmarks_jax.data.sources import mpii
 from landmarks_jax.evaluation import score_tables
 from landmarks_jax.evaluation.metrics import Detect
-from landmarks_jax.system.errors import DataError
+from landmarks_jax.system.errors import ConfigError, DataError
 from landmarks_jax.system.tables import DASH, Table
 from landmarks_jax.system.tables import to_csv as csv_of
 
@@ -79,12 +79,23 @@ class LabelledPeople:
     name: str
 
 
-def open_people(config: ConfigDict) -> LabelledPeople:
+def open_people(config: ConfigDict, names: Sequence[str] | None = None) -> LabelledPeople:
     """Reads the people held out for validation, and the mean pose of the others.
 
+    Args:
+      config: the configuration of a run on joints.
+      names: the protocol's name; None takes config.eval.protocols.
+
     Raises:
+      ConfigError: another protocol was named.
       DataError: the data is missing or malformed.
     """
+    names = names or config.eval.protocols
+    if set(names) != {PROTOCOL}:
+        raise ConfigError(
+            f"--protocol {', '.join(names) or '(none)'}: this is a run on joints, scored by "
+            f"{PROTOCOL} alone"
+        )
     side = config.data.canvas_size
     framing = Framing(side, config.views.size, config.data.crop)
     held_out = mpii.MpiiPeople(config.eval.mpii, "validation")

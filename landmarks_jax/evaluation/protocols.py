@@ -41,6 +41,7 @@ import numpy as np
 
 from landmarks_jax.data.framing import CROPS
 from landmarks_jax.evaluation import breakdown, consistency, metrics, regression, scores
+from landmarks_jax.evaluation.duplicates import Faces
 from landmarks_jax.evaluation.metrics import Detect
 from landmarks_jax.evaluation.regression import Split
 from landmarks_jax.evaluation.scores import Case
@@ -59,11 +60,15 @@ class LabelledSet:
       views: uint8 `[N, S, S, 3]`.
       points: `[N, P, 2]`, normalised to the view.
       name: name in tables and messages.
+      names: the photos' names.
+      photos: what their photos are compared by, None where they are not at hand.
     """
 
     views: np.ndarray
     points: np.ndarray
     name: str
+    names: Sequence[str] = ()
+    photos: Faces | None = None
 
     def __post_init__(self) -> None:
         faces = len(self.views)
@@ -88,6 +93,7 @@ class Protocol:
       score: the faces that errors are measured on.
       eyes: which labelled points are the eyes.
       point_names: P names of the labelled points; empty for their numbers.
+      notes: sentences about the faces, to print under every table.
     """
 
     name: str
@@ -96,6 +102,7 @@ class Protocol:
     score: LabelledSet
     eyes: metrics.Eyes = metrics.FIRST_TWO
     point_names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         num_points = self.fit.points.shape[1]
@@ -163,7 +170,7 @@ def evaluate(
         **_description(protocol, headline.source.fit.shape[1]),
         "draws": draws,
         "seed": seed,
-        "notes": list(notes),
+        "notes": [*notes, *protocol.notes],
         "angles": list(angles),
         "results": results,
         "frame": consistency.describe(control.frame, labels.score),

@@ -31,17 +31,16 @@ from landmarks_jax.training import checkpoints, run_folder, sharding
 from landmarks_jax.training import state as states
 from landmarks_jax.training.state import TrainState, trained_variables
 
+# Arguments of `open_faces` that do not go with a run on joints.
+_OWN_FACES = ("fit", "score", "crops", "allow_duplicates")
+
 
 def evaluate_run(
     workdir: Path,
     *,
-    protocol_names: Sequence[str] | None = None,
-    fit: str | None = None,
-    score: str | None = None,
-    crops: Sequence[str] = (),
     kept: range | None = None,
     command: Sequence[str] = (),
-    **places: Any,
+    **faces: Any,
 ) -> str:
     """Scores a run and writes `evaluation/` in its folder.
 
@@ -51,13 +50,9 @@ def evaluate_run(
 
     Args:
       workdir: the run's folder.
-      protocol_names: some of `labelled_faces.PROTOCOLS`; None takes config.eval.protocols.
-      fit: labelled faces that fit the regressor, instead of a named protocol.
-      score: labelled faces that are scored; goes with `fit`.
-      crops: crops for `fit` and `score`; empty takes the crop that the run was trained with.
       kept: the landmarks to score, A to B - 1, written to `evaluation-A-B/`; None scores all.
       command: the command line, recorded in the results.
-      **places: fields of `config.eval`, such as the folder `aflw`; None takes the run's.
+      **faces: arguments of `open_faces`.
 
     Returns:
       The tables, as Markdown.
@@ -67,10 +62,11 @@ def evaluate_run(
     """
     config = run_folder.read_config(workdir)
     if task_of(config).ON_JOINTS:
-        if fit or score or crops or kept is not None:
+        if kept is not None or any(faces.pop(name, None) for name in _OWN_FACES):
             raise ConfigError(f"{workdir}: a run on joints is scored by --protocol mpii alone")
-        return _evaluate_pose(workdir, _at(config, places), protocol_names, command)
-    opened = open_faces(config, protocol_names, fit=fit, score=score, crops=crops, **places)
+        names = faces.pop("protocol_names", None)
+        return _evaluate_pose(workdir, _at(config, faces), names, command)
+    opened = open_faces(config, **faces)
     return _evaluate_landmarks(workdir, config, opened, kept, command)
 
 
@@ -111,7 +107,7 @@ def _evaluate_landmarks(
 def _evaluate_pose(
     workdir: Path, config: ConfigDict, names: Sequence[str] | None, command: Sequence[str]
 ) -> str:
-    people = open_people(workdir, config, names)
+    people = pckh.open_people(config, names)
     restored = checkpoints.restore(workdir, config)
     detectors = {
         name: functools.partial(_joints, detector)
@@ -176,24 +172,6 @@ def need_landmarks(workdir: Path, config: ConfigDict, action: str) -> None:
         )
 
 
-def open_people(
-    workdir: Path, config: ConfigDict, names: Sequence[str] | None = None
-) -> pckh.LabelledPeople:
-    """Reads the people that a run on joints is scored on.
-
-    Raises:
-      ConfigError: another protocol was named.
-      DataError: the data is missing or malformed.
-    """
-    names = names or config.eval.protocols
-    if set(names) != {pckh.PROTOCOL}:
-        raise ConfigError(
-            f"--protocol {', '.join(names) or '(none)'}: {workdir} is a run on joints, scored by "
-            f"{pckh.PROTOCOL} alone"
-        )
-    return pckh.open_people(config)
-
-
 def _joints(detector: ViewDetector, views: np.ndarray) -> np.ndarray:
     """The peaks `[N, K, 2]` of the heat maps; the soft-argmax's softmax keeps their places."""
     size = 8 * STATISTICS_BATCH  # whole batches, whose statistics are then those of one call
@@ -218,28 +196,40 @@ def open_faces(
     fit: str | None = None,
     score: str | None = None,
     crops: Sequence[str] = (),
+    allow_duplicates: bool | None = None,
     **places: Any,
 ) -> list[Protocol]:
-    """Reads labelled faces; arguments as of `evaluate_run`.
+    """Reads labelled faces.
+
+    Args:
+      config: the run's configuration.
+      protocol_names: some of `labelled_faces.PROTOCOLS`; None takes config.eval.protocols.
+      fit: labelled faces that fit the regressor, instead of a named protocol.
+      score: labelled faces that are scored; goes with `fit`.
+      crops: crops for `fit` and `score`; empty takes the crop that the run was trained with.
+      allow_duplicates: whether faces may be in both, or several times in one.
+      **places: fields of `config.eval`, such as the folder `aflw`; None takes the run's.
 
     Raises:
       ConfigError: no faces are named, or the arguments do not go together.
-      DataError: faces are missing or malformed.
+      DataError: faces are missing, malformed or duplicates.
     """
     if (fit is None) != (score is None) or (fit is not None and protocol_names):
         raise ConfigError("--fit and --score go together, and without --protocol")
     if crops and fit is None:
         raise ConfigError("--crop goes with --fit and --score; a named protocol has its own crops")
     config = _at(config, places)
-    if fit is not None and score is not None:
-        return labelled_faces.open_lists(fit, score, crops or (config.data.crop,), config)
     names = protocol_names or config.eval.protocols
-    if not names:
+    if fit is not None and score is not None:
+        opened = labelled_faces.open_lists(fit, score, crops or (config.data.crop,), config)
+    elif names:
+        labelled_faces.check_names(names)
+        opened = [p for name in names for p in labelled_faces.open_protocols(name, config)]
+    else:
         raise ConfigError(
             "config.eval.protocols = (): name a --protocol, or your own --fit and --score faces"
         )
-    labelled_faces.check_names(names)
-    return [protocol for name in names for protocol in labelled_faces.open_protocols(name, config)]
+    return [labelled_faces.check_duplicates(p, allowed=bool(allow_duplicates)) for p in opened]
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -18,6 +18,7 @@ The figure and its table are made from plain JSON:
     notes, provenance   of the runs, and of this figure
 """
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -116,14 +117,15 @@ def _open_faces(config: ConfigDict, asked: Mapping[str, Any]) -> Protocol:
     """The labelled faces under one protocol and crop."""
     faces = dict(asked)
     if faces.get("score") is not None and faces.get("fit") is None:
-        faces["fit"] = faces["score"]  # nothing is fitted
+        faces |= {"fit": faces["score"], "allow_duplicates": True}  # nothing is fitted
     names = faces.get("protocol_names") or config.eval.protocols
     if len(names) > 1 and faces.get("fit") is None:
         raise ConfigError(f"a figure has one protocol; choose a --protocol: {', '.join(names)}")
     if len(faces.get("crops", ())) > 1:
         raise ConfigError("a figure has one crop; give --crop once")
     opened = run_evaluation.open_faces(config, **faces)
-    return next((p for p in opened if p.crop == config.data.crop), opened[0])
+    protocol = next((p for p in opened if p.crop == config.data.crop), opened[0])
+    return protocol if asked.get("fit") else dataclasses.replace(protocol, notes=())
 
 
 def measure(
@@ -138,7 +140,7 @@ def measure(
     frame = consistency.frames(labels, protocol.eyes)
     rows = np.linspace(0, len(labels) - 1, min(num_shown, len(labels))).round().astype(int)
     measured: list[dict[str, Any]] = []
-    notes: dict[str, None] = {}
+    notes = dict.fromkeys(protocol.notes)
     for folder, config in runs.items():
         run = _measure_run(folder, config, protocol, frame, rows)
         first = measured[0] if measured else run

@@ -17,7 +17,7 @@ from landmarks_jax import config as configuration
 from landmarks_jax.data import lists, loader, prepared, shrink
 from landmarks_jax.data.framing import CROPS
 from landmarks_jax.data.sources import registry
-from landmarks_jax.evaluation import run_evaluation
+from landmarks_jax.evaluation import pckh, run_evaluation
 from landmarks_jax.system import files
 from landmarks_jax.system.errors import ConfigError, WorkdirError
 from landmarks_jax.tasks import task_of
@@ -70,7 +70,7 @@ def run_session(
                 "config.data.roots"
             )
         config = on_canvases(config, photos, canvases)
-    _check_faces(config, workdir)
+    _check_faces(config)
     deadline = start + 60 * (minutes - reserve)
     code = loop.train(config, workdir, transfer_from=transfer_from, deadline=deadline)
     restored = checkpoints.restore(workdir, run_folder.read_config(workdir))
@@ -89,11 +89,11 @@ def run_session(
     return 0
 
 
-def _check_faces(config: ConfigDict, workdir: Path) -> None:
+def _check_faces(config: ConfigDict) -> None:
     """Opens labelled faces that are read from files, so that missing ones cost no training."""
     names = [name for name in config.eval.protocols if name != "synthetic"]
     if task_of(config).ON_JOINTS and config.eval.protocols:
-        run_evaluation.open_people(workdir, config)
+        pckh.open_people(config)
     elif names:
         run_evaluation.open_faces(config, names)
 

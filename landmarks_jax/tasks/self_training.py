@@ -50,7 +50,7 @@ def check(config: ConfigDict) -> None:
         raise wrong_field(config, "targets.grid", "above 0 where config.targets.detector is ''")
     merged = targets.merge
     if merged:
-        if not all(isinstance(count, int) and count > 0 for count in merged):
+        if not all(type(count) is int and count > 0 for count in merged):
             raise wrong_field(config, "targets.merge", "numbers of groups, or ()")
         if sum(merged) != config.model.num_landmarks:
             rule = f"{sum(merged)}, the sum of config.targets.merge"
@@ -59,7 +59,7 @@ def check(config: ConfigDict) -> None:
         rule = f"{targets.grid**2}, the points of config.targets.grid"
         raise wrong_field(config, "model.num_landmarks", rule)
     steps = targets.steps
-    whole = all(isinstance(step, int) for step in steps)
+    whole = all(type(step) is int for step in steps)
     if not steps or not whole or steps[0] != 0 or list(steps) != sorted(set(steps)):
         raise wrong_field(config, "targets.steps", "ascending steps, the first of them 0")
     check_targets(config)
@@ -82,9 +82,9 @@ def check_targets(config: ConfigDict) -> None:
     if not targets.taps or not set(targets.taps) <= set(known):
         raise wrong_field(config, "targets.taps", f"some of {', '.join(known)}")
     spreads, temperatures = targets.spreads, targets.temperatures
-    if not spreads or not all(isinstance(s, int | float) and 0 < s < math.inf for s in spreads):
+    if not spreads or not all(type(s) in (int, float) and 0 < s < math.inf for s in spreads):
         raise wrong_field(config, "targets.spreads", "one or more positive numbers")
-    valid = all(isinstance(t, int | float) and 0 <= t < math.inf for t in temperatures)
+    valid = all(type(t) in (int, float) and 0 <= t < math.inf for t in temperatures)
     if not valid or len(spreads) != len(temperatures):
         rule = "as many numbers from 0 as config.targets.spreads has"
         raise wrong_field(config, "targets.temperatures", rule)

@@ -9,12 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from landmarks_jax.data import lists, photo_files
 from landmarks_jax.data.sources import matlab, photos
-from landmarks_jax.system import parallel
-from landmarks_jax.system.errors import DataError, reason
+from landmarks_jax.system.errors import DataError
 
 ORIGIN = (
     "AFLW as the VGG group cut it (http://www.robots.ox.ac.uk/~vgg/research/unsupervised_landmarks/"
@@ -44,18 +42,20 @@ class AflwFaces(photos.PhotoFiles):
         chosen = photos.select_splits(split, SPLITS)
         photos.need_folder(os.path.join(root, FOLDER), ORIGIN)
         files: list[photo_files.PhotoFile] = []
-        points, sizes = [], []
+        places, points, sizes = [], [], []
         for name in chosen:
             entries, split_points, split_sizes = _read_split(root, name)
             files += lists.locate(entries, [os.path.join(root, FOLDER)])
+            places += [f"{_table(root, name)}: gt, row {i + 1}" for i in range(len(entries))]
             points.append(split_points)
             sizes.append(split_sizes)
         kept, excluded = lists.leave_out(files, exclude)
         remaining = [files[i] for i in kept]
-        lists.check_labelled(remaining, root)
+        stored = lists.check_labelled(remaining, root)
         scaled, note = _in_stored_pixels(
-            remaining, np.concatenate(points)[kept], np.concatenate(sizes)[kept]
+            np.concatenate(points)[kept], np.concatenate(sizes)[kept], stored
         )
+        lists.check_points(scaled, stored, [places[i] for i in kept])
         which = root if split == "all" else f"{root} ({split})"
         summary = photos.one_line(f"{len(kept):,} faces of {which}", excluded, note)
         super().__init__(remaining, scaled, summary)
@@ -67,10 +67,14 @@ def open_config(data: Any) -> AflwFaces:
     return AflwFaces(root, data.split, tuple(data.exclude))
 
 
+def _table(root: str, split: str) -> str:
+    return os.path.join(root, f"aflw_{split}_keypoints.mat")
+
+
 def _read_split(root: str, split: str) -> tuple[list[tuple[str, str]], np.ndarray, np.ndarray]:
     """A split's photos by place `list:line`, points `[N, 5, 2]` (x, y), sizes `[N, 2]` (w, h)."""
     listed = os.path.join(root, f"aflw_{split}_images.txt")
-    table = os.path.join(root, f"aflw_{split}_keypoints.mat")
+    table = _table(root, split)
     photos.need_file(listed, ORIGIN)
     photos.need_file(table, ORIGIN)
     entries = [(place, line.replace("\\", "/")) for place, line in lists.read_lines(listed)]
@@ -91,27 +95,17 @@ def _read_split(root: str, split: str) -> tuple[list[tuple[str, str]], np.ndarra
 
 
 def _in_stored_pixels(
-    files: Sequence[photo_files.PhotoFile], points: np.ndarray, sizes: np.ndarray
+    points: np.ndarray, sizes: np.ndarray, stored: np.ndarray
 ) -> tuple[np.ndarray, str]:
-    """Scales points from annotated sizes `[N, 2]` to the sizes of the stored photos.
+    """Scales points from annotated sizes `[N, 2]` to the sizes `[N, 2]` of the stored photos.
 
     Official photos have the annotated sizes, and their points stay as they are.
 
     Returns:
       The points `[N, 5, 2]` float32, and a note of how many photos were scaled ("" for none).
     """
-    stored = np.array(list(parallel.ordered_map(_size, files, "reading the photos' sizes")))
     factors = (stored / sizes)[:, None]
     scaled = np.where(factors == 1.0, points, (points + 0.5) * factors - 0.5)
     count = int((stored != sizes).any(1).sum())
     note = f"{count:,} photos of other sizes than annotated, points scaled" if count else ""
     return scaled.astype(np.float32), note
-
-
-def _size(photo: photo_files.PhotoFile) -> tuple[int, int]:
-    """`(width, height)` from the file's header."""
-    try:
-        with Image.open(photo.path) as image:
-            return image.size
-    except OSError as error:
-        raise DataError(f"{photo.path}: cannot be read as an image ({reason(error)})") from error

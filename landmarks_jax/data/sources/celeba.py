@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,13 @@ LANDMARKS = "list_landmarks_align_celeba.txt"
 PARTITION = "list_eval_partition.txt"
 SPLITS = ("train", "validation", "test")  # 0, 1 and 2 in the list
 NUM_POINTS = 5  # left eye, right eye, nose, left and right mouth corner, as seen
+
+
+class Label(NamedTuple):
+    """A line of the list of points: its `file:line`, and `[5, 2]` float32 in pixels."""
+
+    place: str
+    points: np.ndarray
 
 
 class CelebaPhotos(photos.PhotoFiles):
@@ -63,16 +70,16 @@ def open_config(data: Any) -> CelebaPhotos:
     return CelebaPhotos(root, tuple(data.exclude), data.split)
 
 
-def read_landmarks(path: str) -> dict[str, np.ndarray]:
+def read_landmarks(path: str) -> dict[str, Label]:
     """Reads the official list: a count, a header, then `000001.jpg x1 y1 ... x5 y5`.
 
     Returns:
-      For each photo's id its points `[5, 2]` float32 in pixels.
+      For each photo's id its points.
     """
-    table: dict[str, np.ndarray] = {}
+    table: dict[str, Label] = {}
     lines = lists.read_lines(path)
     place, count = next(lines, (path, ""))
-    if not count.isdigit():
+    if not count.isdecimal():
         raise DataError(f"{place}: the first line must be the number of photos")
     next(lines, None)  # the names of the ten columns
     for place, line in lines:
@@ -81,14 +88,14 @@ def read_landmarks(path: str) -> dict[str, np.ndarray]:
             raise DataError(f"{place}: {len(cells)} numbers after the file, not {2 * NUM_POINTS}")
         if (key := lists.photo_id(name)) in table:
             raise DataError(f"{place}: {name} is listed a second time")
-        table[key] = lists.numbers(cells, place).reshape(NUM_POINTS, 2)
+        table[key] = Label(place, lists.numbers(cells, place).reshape(NUM_POINTS, 2))
     if len(table) != int(count):
         raise DataError(f"{path}: lists {len(table):,} photos, its first line says {int(count):,}")
     return table
 
 
 def points_of(
-    files: Sequence[photo_files.PhotoFile], table: dict[str, np.ndarray], path: str
+    files: Sequence[photo_files.PhotoFile], table: dict[str, Label], path: str
 ) -> np.ndarray:
     """The points `[N, 5, 2]` of photos; `DataError` if the list at `path` lacks one."""
     missing = [photo.name for photo in files if lists.photo_id(photo.name) not in table]
@@ -96,8 +103,11 @@ def points_of(
         raise DataError(
             f"{path}: no points for {len(missing):,} photos: {photo_files.some(missing)}"
         )
-    lists.check_labelled(files, os.path.dirname(files[0].path))
-    return np.stack([table[lists.photo_id(photo.name)] for photo in files])
+    sizes = lists.check_labelled(files, os.path.dirname(files[0].path))
+    labels = [table[lists.photo_id(photo.name)] for photo in files]
+    points = np.stack([label.points for label in labels])
+    lists.check_points(points, sizes, [label.place for label in labels])
+    return points
 
 
 def read_partition(path: str) -> dict[str, str]:

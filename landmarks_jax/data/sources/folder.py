@@ -36,7 +36,8 @@ class FolderPhotos(photos.PhotoFiles):
             entries, points = lists.read_csv(landmarks)
             folders = [*roots, os.path.dirname(landmarks) or "."]
             files = lists.locate(entries, folders)
-            lists.check_labelled(files, folders[-1])
+            sizes = lists.check_labelled(files, folders[-1])
+            lists.check_points(points, sizes, [place for place, _ in entries])
         elif roots:
             files, note = photo_files.usable_files(roots)
         else:

@@ -70,7 +70,7 @@ def _read_list(path: str) -> list[tuple[str, str]]:
     entries: dict[str, str] = {}
     for place, line in lists.read_lines(path):
         key = lists.photo_id(line)
-        if not (key.isdigit() and len(key) == len("000001")):
+        if not (key.isdecimal() and len(key) == len("000001")):
             raise DataError(f"{place}: must be one photo of CelebA such as 000001.jpg")
         if key in entries:
             raise DataError(f"{place}: {line} is listed a second time")

@@ -123,7 +123,9 @@ class MpiiPeople(photos.PhotoFiles):
         self.people = [listed[i] for i in kept]
         entries = [(person.place, f"{FOLDER}/{person.image}") for person in self.people]
         files = lists.locate(entries, [root])
-        lists.check_labelled(files, root)
+        sizes = lists.check_labelled(files, root)
+        in_photo = np.stack([np.concatenate([p.joints, p.head]) for p in self.people])
+        lists.check_points(in_photo, sizes, [person.place for person in self.people])
         chosen = "" if split == "all" else f" ({split})"
         summary = photos.one_line(f"{len(files):,} people of {root}{chosen}", excluded, note)
         super().__init__(files, np.stack([person.points for person in self.people]), summary)
@@ -261,7 +263,9 @@ def _joints(points: Sequence[Any], place: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _number(value: Any, place: str) -> float:
-    try:  # some flags are strings
+    if isinstance(value, str):  # some flags are
+        return lists.number(str(value), place)
+    try:
         number = float(value)
     except (TypeError, ValueError):
         number = np.nan

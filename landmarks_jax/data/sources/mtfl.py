@@ -53,7 +53,8 @@ class MtflFaces(photos.PhotoFiles):
         files = lists.locate(entries, [folder])
         kept, excluded = lists.leave_out(files, exclude)
         remaining = [files[i] for i in kept]
-        lists.check_labelled(remaining, folder)
+        sizes = lists.check_labelled(remaining, folder)
+        lists.check_points(points[kept], sizes, [entries[i][0] for i in kept])
         note = photos.one_line(f"{len(kept):,} faces of {list_file}", excluded)
         super().__init__(remaining, points[kept], note)
 

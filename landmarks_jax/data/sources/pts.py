@@ -1,6 +1,7 @@
 """Photos with .pts files of the same name, as 300-W (Sagonas et al., ICCV Workshops 2013).
 
-A .pts file holds 68 lines `x y`, with or without the usual frame:
+A .pts file holds 68 lines `x y`, with or without the usual frame; what follows `#` or `//` on a
+line is a comment:
 
     version: 1
     n_points: 68
@@ -18,6 +19,7 @@ mouth (48, 54), left and right as seen in the image.
 """
 
 import os
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,6 +41,7 @@ EYES = {
     NUM_POINTS: (tuple(range(36, 42)), tuple(range(42, 48))),
     NUM_REDUCED: ((0,), (1,)),
 }
+_COMMENT = re.compile("(#|//).*")
 _NOSE_TIP, _MOUTH_CORNERS = 30, (48, 54)
 
 
@@ -63,18 +66,20 @@ class PtsFaces(photos.PhotoFiles):
         """
         if num_points not in EYES:
             raise ValueError(f"{num_points} points; must be {NUM_REDUCED} or {NUM_POINTS}")
-        files, annotations, bare = [], [], 0
+        files, annotations, folders, bare = [], [], [], 0
         for root in roots:
             paired, others = _pairs(root)
             files += [photo for photo, _ in paired]
             annotations += [path for _, path in paired]
+            folders += [root] * len(paired)
             bare += others
         kept, excluded = lists.leave_out(files, exclude)
         remaining = [files[i] for i in kept]
         points = np.stack([read(annotations[i]) for i in kept])
         for root in roots:
-            inside = [photo for photo in remaining if photo.path.startswith(os.path.join(root, ""))]
-            lists.check_labelled(inside, root)
+            inside = [i for i, j in enumerate(kept) if folders[j] == root]
+            sizes = lists.check_labelled([remaining[i] for i in inside], root)
+            lists.check_points(points[inside], sizes, [annotations[kept[i]] for i in inside])
         note = f"{bare:,} images without {ENDING} left out" if bare else ""
         summary = f"{len(kept):,} faces of {photo_files.some(roots)}, {num_points} points each"
         super().__init__(
@@ -129,9 +134,14 @@ def read(path: str) -> np.ndarray:
       DataError: a line is malformed, or there are not 68 points.
     """
     points: list[np.ndarray] = []
-    for place, line in lists.read_lines(path):
+    braces = ""
+    for place, written in lists.read_lines(path):
+        line = _COMMENT.sub("", written).strip()
         key, colon, value = line.partition(":")
-        if line in ("{", "}") or (colon and key.strip().lower() == "version"):
+        if line in ("{", "}"):
+            braces += line
+            continue
+        if not line or (colon and key.strip().lower() == "version"):
             continue
         if colon and key.strip().lower() == "n_points":
             if value.strip() != str(NUM_POINTS):
@@ -141,6 +151,8 @@ def read(path: str) -> np.ndarray:
         if len(cells) != 2:
             raise DataError(f"{place}: must be a point, two numbers x y")
         points.append(lists.numbers(cells, place))
+    if braces not in ("", "{}"):
+        raise DataError(f"{path}: has no closing brace, so it may be cut short")
     if len(points) != NUM_POINTS:
         raise DataError(f"{path}: {len(points)} points, not {NUM_POINTS}")
     return np.stack(points) - np.float32(1.0)

@@ -1,0 +1,136 @@
+"""Faces that a protocol has twice: in both of its sets, or several times in one.
+
+Photos are compared by their decoded pixels, so that copies under other names are found; faces of
+prepared folders, whose photos are not at hand, by the pixels of their views. Copies that were
+compressed again or resized are not found.
+
+Labels of one photo are of the same face if the middles of their points are at most half a face
+apart, a face being as large as the larger side of its points' box.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from landmarks_jax.data import photo_files
+from landmarks_jax.data.sources import photos
+from landmarks_jax.data.sources.photos import Source
+
+
+class Faces(NamedTuple):
+    """What faces are compared by.
+
+    Attributes:
+      names: names of the N photos.
+      digests: digest of each photo, or view.
+      points: `[N, P, 2]` labelled points in the photo, or view.
+    """
+
+    names: Sequence[str]
+    digests: Sequence[bytes]
+    points: np.ndarray
+
+
+class HashedPhotos:
+    """A source that keeps a digest of each photo when it is decoded; see `Source`."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self.num_points = source.num_points
+        self.summary = photos.summary(source)
+        self._digests = [b""] * len(source)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def photo(self, index: int) -> np.ndarray:
+        """One photo, `[H, W, 3]` uint8 RGB."""
+        pixels = self._source.photo(index)
+        self._digests[index] = _digest(pixels)
+        return pixels
+
+    def points(self, index: int) -> np.ndarray:
+        """Its points `[P, 2]` in pixels."""
+        return self._source.points(index)
+
+    def name(self, index: int) -> str:
+        """The photo's name."""
+        return self._source.name(index)
+
+    def faces(self) -> Faces:
+        """The faces, once all photos were decoded."""
+        indices = range(len(self))
+        points = np.stack([self.points(i) for i in indices])
+        return Faces([self.name(i) for i in indices], self._digests, points)
+
+
+def of_views(names: Sequence[str], views: np.ndarray, points: np.ndarray) -> Faces:
+    """Faces by their views `[N, S, S, 3]` and points `[N, P, 2]` in them."""
+    return Faces(names, [_digest(view) for view in views], points)
+
+
+def describe(fit: Faces, score: Faces, names: tuple[str, str]) -> list[str]:
+    """Sentences that count and name duplicate faces; none if there are none.
+
+    Args:
+      fit: the faces that fit the regressor.
+      score: the faces that are scored.
+      names: names of both.
+    """
+    sentences = []
+    fit_name, score_name = names
+    both = _twins(score, fit)
+    if both:
+        sentences.append(
+            f"{len(both):,} of the {len(score.names):,} faces scored ({score_name}) are also "
+            f"fitted on ({fit_name}): {_named(both)}"
+        )
+    for name, use, faces in ((fit_name, "fitted on", fit), (score_name, "scored", score)):
+        repeats = _twins(faces, None)
+        if repeats:
+            sentences.append(
+                f"{len(repeats):,} of the {len(faces.names):,} faces {use} ({name}) repeat "
+                f"others: {_named(repeats)}"
+            )
+    return sentences
+
+
+def _digest(pixels: np.ndarray) -> bytes:
+    shape = str(pixels.shape).encode()
+    return hashlib.sha256(shape + np.ascontiguousarray(pixels).tobytes()).digest()
+
+
+def _twins(faces: Faces, others: Faces | None) -> list[tuple[str, str]]:
+    """The names of faces and of their first twins among others, or earlier in the same set."""
+    return [
+        (faces.names[i], (faces if others is None else others).names[j])
+        for i, j in _pairs(faces, others)
+    ]
+
+
+def _pairs(faces: Faces, others: Faces | None) -> Iterator[tuple[int, int]]:
+    among = faces if others is None else others
+    rows_of: dict[bytes, list[int]] = {}
+    for row, digest in enumerate(among.digests):
+        rows_of.setdefault(digest, []).append(row)
+    (middles, sides), (other_middles, other_sides) = map(_place, (faces, among))
+    for i, digest in enumerate(faces.digests):
+        rows = np.array(rows_of.get(digest, ()), int)
+        if others is None:
+            rows = rows[rows < i]
+        distances = np.linalg.norm(other_middles[rows] - middles[i], axis=1)
+        same = distances <= np.maximum(other_sides[rows], sides[i]) / 2
+        if same.any():
+            yield i, int(rows[same.argmax()])
+
+
+def _place(faces: Faces) -> tuple[np.ndarray, np.ndarray]:
+    """Middles `[N, 2]` and larger sides `[N]` of the points."""
+    points = faces.points.astype(np.float64)
+    return points.mean(1), np.ptp(points, axis=1).max(1)
+
+
+def _named(pairs: Sequence[tuple[str, str]]) -> str:
+    return photo_files.some([a if a == b else f"{a} = {b}" for a, b in pairs])
