@@ -255,6 +255,17 @@ def test_boxes_are_rows_of_their_own(detect, detector, tmp_path, caplog):
     assert "outside its image, 60 x 50" in reasons[str(folder / "3.png")]
     # Files without a box are not failures.
     assert detect(folder / "0.png", folder / "1.png", boxes=table) == 0
+    # A box that does not fit takes no other of its image with it.
+    table.write_text("file,x0,y0,x1,y1\n2.png,70,0,80,9\n2.png,20,10,60,50\n2.png,0,0,999,9\n")
+    assert detect(folder / "2.png", boxes=table) == 1
+    (row,) = read_table(tmp_path / "out")
+    assert row["box"] == "1"
+    check_row(row, detector(noise(2, 60, 50), [20, 10, 60, 50]))
+    (reason,) = read_skipped(tmp_path / "out").values()
+    assert re.fullmatch(
+        r"box 0 is .* outside its image, 60 x 50; box 2 is .* over 4 times.*", reason
+    )
+    assert (tmp_path / "out" / "drawn" / "2.png").is_file()
 
 
 @pytest.mark.parametrize(

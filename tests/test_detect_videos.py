@@ -221,15 +221,19 @@ def test_boxes_of_a_video_are_the_same_in_all_frames(out, detector, tmp_path):
     path = write_video(tmp_path / "a.mkv", FRAMES[:3])
     write_video(tmp_path / "b.mkv", FRAMES[:3])
     table = tmp_path / "boxes.csv"
-    table.write_text("file,x0,y0,x1,y1\na.mkv,0,0,40,40\na.mkv,20,5,64,48\nb.mkv,90,0,99,9\n")
+    table.write_text(
+        "file,x0,y0,x1,y1\na.mkv,0,0,40,40\na.mkv,90,0,99,9\na.mkv,20,5,64,48\nb.mkv,90,0,99,9\n"
+    )
     assert run(out, path, tmp_path / "b.mkv", boxes=str(table), trails=2) == 1
     rows = read_table(out)
     places = [(row["frame"], row["box"]) for row in rows]
-    assert places == [(str(f), str(b)) for f in range(3) for b in range(2)]
+    assert places == [(str(f), str(b)) for f in range(3) for b in (0, 2)]
     pairs = [(frame, box) for frame in FRAMES[:3] for box in ([0, 0, 40, 40], [20, 5, 64, 48])]
     expected = detector([frame for frame, _ in pairs], [box for _, box in pairs])
     np.testing.assert_allclose([points(row) for row in rows], expected.landmarks, atol=1e-3)
-    assert "outside its image, 64 x 48" in read_skipped(out)[str(tmp_path / "b.mkv")]
+    reasons = read_skipped(out)
+    assert reasons[str(path)].startswith("box 1 is ")
+    assert "outside its image, 64 x 48" in reasons[str(tmp_path / "b.mkv")]
 
 
 def test_smoothed_points_stand_beside_the_raw_ones(out, detector, tmp_path):

@@ -136,13 +136,30 @@ def view_rectangles(
         rectangles = [frame.view_rectangle(image.shape[1::-1], no_points) for image in images]
     else:
         array = _as_boxes(boxes, len(images), single)
-        for i, (box, image) in enumerate(zip(array, images, strict=True)):
-            _check_box(box, image.shape[1::-1], f"box {i}")
-        rectangles = [(float(a), float(b), float(c), float(d)) for a, b, c, d in array]
+        pairs = enumerate(zip(array, images, strict=True))
+        rectangles = [box_rectangle(box, image, f"box {i}") for i, (box, image) in pairs]
     for i, (left, top, right, bottom) in enumerate(rectangles):
         name = "the image" if single else f"image {i}"
         _check_area(right - left, bottom - top, f"the viewed part of {name}")
     return rectangles
+
+
+def box_rectangle(box: np.ndarray, image: np.ndarray, name: str) -> Rectangle:
+    """The part of an image `[H, W, 3]` that a box `[4]` names.
+
+    Raises:
+      DataError: the box does not fit the image; the message begins with `name`.
+    """
+    (left, top, right, bottom), (height, width) = box.tolist(), image.shape[:2]
+    name = f"{name} is {box.tolist()}"
+    if not (np.isfinite(box).all() and right - left >= 1 and bottom - top >= 1):
+        raise DataError(f"{name}: must be x0 y0 x1 y1 with x1 - x0 and y1 - y0 at least 1 pixel")
+    if left >= width or top >= height or right <= 0 or bottom <= 0:
+        raise DataError(f"{name}: lies outside its image, {width} x {height}")
+    if max(right - left, bottom - top) > _MAX_BOX * max(width, height):
+        raise DataError(f"{name}: is over {_MAX_BOX} times its image, {width} x {height}")
+    _check_area(right - left, bottom - top, f"{name}: the viewed part")
+    return left, top, right, bottom
 
 
 def _as_boxes(boxes: Any, count: int, single: bool) -> np.ndarray:
@@ -156,17 +173,6 @@ def _as_boxes(boxes: Any, count: int, single: bool) -> np.ndarray:
     if array.shape != (count, 4):
         raise DataError(f"boxes have shape {list(array.shape)}: {shape}")
     return array
-
-
-def _check_box(box: np.ndarray, size: tuple[int, ...], name: str) -> None:
-    (left, top, right, bottom), (width, height) = box.tolist(), size
-    name = f"{name} is {box.tolist()}"
-    if not (np.isfinite(box).all() and right - left >= 1 and bottom - top >= 1):
-        raise DataError(f"{name}: must be x0 y0 x1 y1 with x1 - x0 and y1 - y0 at least 1 pixel")
-    if left >= width or top >= height or right <= 0 or bottom <= 0:
-        raise DataError(f"{name}: lies outside its image, {width} x {height}")
-    if max(right - left, bottom - top) > _MAX_BOX * max(width, height):
-        raise DataError(f"{name}: is over {_MAX_BOX} times its image, {width} x {height}")
 
 
 def to_views(

@@ -75,13 +75,18 @@ class Job:
         return None if self.boxes is None else self.boxes.of(path)
 
     def rows(
-        self, file: str, landmarks: Landmarks, frame: int | None = None, time: float | None = None
+        self,
+        file: str,
+        landmarks: Landmarks,
+        boxes: Sequence[int],
+        frame: int | None = None,
+        time: float | None = None,
     ) -> list[Row]:
-        """The result rows of one image or frame, one per view."""
+        """The result rows of one image or frame, one per view, whose boxes have these numbers."""
         rows = []
-        for index in range(len(landmarks.landmarks)):
+        for index, number in enumerate(boxes):
             points, confidence, labelled, _ = landmarks.select(index)
-            box = None if self.boxes is None else index
+            box = None if self.boxes is None else number
             rows.append(Row(file, frame, time, box, points, confidence, labelled, None))
         return rows
 
@@ -122,7 +127,7 @@ def detect_images(job: Job, items: Sequence[Input]) -> int:
     for cut, landmarks in parallel.with_progress(finished, len(items), "images", "image"):
         path = cut.source.path
         if landmarks is not None:
-            for row in job.rows(path, landmarks):
+            for row in job.rows(path, landmarks, cut.boxes):
                 job.results.add(row)
         if cut.problem:
             job.results.fail(path, cut.problem)
@@ -146,7 +151,7 @@ def _draw_image(job: Job, cut: Cut[Input], landmarks: Landmarks) -> Cut[Input]:
     item, path = cut.source, job.drawn / cut.source.drawn
     try:
         pixels = decoding.decode(item.path)[0] if cut.pixels is None else cut.pixels
-        rows = job.rows(item.path, landmarks)
+        rows = job.rows(item.path, landmarks, cut.boxes)
         marks = [job.marks(row, part) for row, part in zip(rows, cut.rectangles, strict=True)]
         image = draw(pixels, marks, numbers=job.options.numbers)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -156,7 +161,7 @@ def _draw_image(job: Job, cut: Cut[Input], landmarks: Landmarks) -> Cut[Input]:
             image.save(path, format="PNG", compress_level=3)
     except (DataError, MemoryError, OSError) as error:
         problem = f"landmarks detected but not drawn: {_problem(error, item.path)}"
-        return view_batches.without_views(job.detector, item, problem)
+        return dataclasses.replace(cut, problem="; ".join(filter(None, (cut.problem, problem))))
     return cut
 
 
@@ -201,7 +206,7 @@ def detect_video(
       The number of frames written.
 
     Raises:
-      DataError: a box does not fit the frames, or a file cannot be written.
+      DataError: no box fits the frames, or a file cannot be written.
     """
 
     def load(frame: Frame) -> Cut[Frame]:
@@ -225,6 +230,7 @@ def detect_video(
     located = view_batches.locate(job.detector, cuts, batch)
     finished = parallel.in_order(finish, _track(job, name, located), window)
     count = 0
+    problems: dict[str, None] = {}
     with contextlib.ExitStack() as stack:
         writer = stack.enter_context(videos.Writer(drawn, reader.rate))
         for cut, rows, image in parallel.with_progress(finished, reader.total, name, "frame"):
@@ -233,6 +239,9 @@ def detect_video(
             if image is not None:
                 writer.write(np.asarray(image), cut.source.time)
             count += 1
+            problems[cut.problem] = None
+    for problem in filter(None, problems):
+        job.results.fail(name, problem)
     return count
 
 
@@ -244,7 +253,7 @@ def _track(
     for cut, landmarks in pairs:
         if landmarks is None:
             continue
-        rows = job.rows(name, landmarks, cut.source.number, cut.source.time)
+        rows = job.rows(name, landmarks, cut.boxes, cut.source.number, cut.source.time)
         tracks = tracks or [_Track(part, job.options) for part in cut.rectangles]
         rows = [track.smooth(row) for track, row in zip(tracks, rows, strict=True)]
         marks = [

@@ -10,6 +10,7 @@ import numpy as np
 from landmarks_jax.data.framing import Rectangle
 from landmarks_jax.inference import images
 from landmarks_jax.inference.api import LandmarkDetector, Landmarks
+from landmarks_jax.system.errors import DataError
 
 T = TypeVar("T")
 
@@ -27,13 +28,15 @@ class Cut(Generic[T]):
       pixels: `[H, W, 3]` uint8, upright; None unless kept.
       views: `[n, S, S, 3]` uint8, one per box.
       rectangles: the part of the image that each view shows.
-      problem: why there are no views, or "".
+      boxes: the number of each view's box.
+      problem: why there are no views, or not of all boxes, or "".
     """
 
     source: T
     pixels: np.ndarray | None
     views: np.ndarray
     rectangles: list[Rectangle]
+    boxes: list[int]
     problem: str = ""
 
 
@@ -47,6 +50,8 @@ def cut(
 ) -> Cut[T]:
     """Cuts the views out of an image, as the detector itself would.
 
+    A box that does not fit the image has no view; it is named as a problem.
+
     Args:
       detector: determines the views.
       source: passed on.
@@ -55,18 +60,29 @@ def cut(
       keep: whether to keep the pixels.
 
     Raises:
-      DataError: a box does not fit the image.
+      DataError: no box fits the image.
     """
-    repeated = [pixels] * (1 if boxes is None else len(boxes))
-    rectangles = images.view_rectangles(repeated, boxes, False, detector.frame)
-    views = images.to_views(repeated, rectangles, detector.view_size)
-    return Cut(source, pixels if keep else None, views, rectangles)
+    numbers, rectangles, problems = [0], [], []
+    if boxes is None:
+        rectangles = images.view_rectangles([pixels], None, False, detector.frame)
+    else:
+        numbers = []
+        for number, box in enumerate(boxes):
+            try:
+                rectangles.append(images.box_rectangle(box, pixels, f"box {number}"))
+                numbers.append(number)
+            except DataError as error:
+                problems.append(str(error))
+    if not rectangles:
+        raise DataError("; ".join(problems))
+    views = images.to_views([pixels] * len(rectangles), rectangles, detector.view_size)
+    return Cut(source, pixels if keep else None, views, rectangles, numbers, "; ".join(problems))
 
 
 def without_views(detector: LandmarkDetector, source: T, problem: str) -> Cut[T]:
-    """An image that could not be read or drawn."""
+    """An image that could not be read."""
     size = detector.view_size
-    return Cut(source, None, np.zeros((0, size, size, 3), np.uint8), [], problem)
+    return Cut(source, None, np.zeros((0, size, size, 3), np.uint8), [], [], problem)
 
 
 def locate(
@@ -75,7 +91,7 @@ def locate(
     """Detects landmarks in order, in batches of at least `batch` views.
 
     Yields:
-      Each cut with its landmarks `[n, ...]`, or None if it has a problem.
+      Each cut with its landmarks `[n, ...]`, or None if it has no views.
     """
     waiting: list[Cut[T]] = []
     largest = count = 0
@@ -103,4 +119,4 @@ def _locate(
     start = 0
     for cut in cuts:
         rows = slice(start, start := start + len(cut.rectangles))
-        yield cut, None if batch is None or cut.problem else batch.select(rows)
+        yield cut, None if batch is None or not cut.rectangles else batch.select(rows)
