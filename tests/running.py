@@ -114,7 +114,7 @@ def _finished(text: str, step: int, _: bool) -> Path:
     run_folder.write_log(workdir, rows)
     mesh = sharding.make_mesh(jax.local_devices()[:1])
     state = _drawn(states.abstract_state(config, networks, mesh), step)
-    with checkpoints.Checkpoints(workdir) as saved:
+    with checkpoints.Checkpoints(workdir, config) as saved:
         saved.save(step, sharding.put_replicated(mesh, state), 0.5 * step)
     return workdir
 

@@ -39,7 +39,7 @@ def write_run(folder, seed, **fields):
 
     state = jax.tree_util.tree_map_with_path(draw, shapes)
     run_folder.claim(folder, config, run_folder.Record("", "", init={}, notes=["a note"]))
-    with checkpoints.Checkpoints(folder) as saved:
+    with checkpoints.Checkpoints(folder, config) as saved:
         saved.save(7, state, 90.0)
     return str(folder)
 
@@ -175,6 +175,7 @@ def test_the_command_makes_picture_table_and_json(runs, tmp_path):
     frame = consistency.frames(labels)
     eyes = np.linalg.norm(labels[:, 0] - labels[:, 1], axis=-1)
     for folder, run in zip(runs, figure["runs"], strict=True):
+        config = run_folder.read_config(tmp_path / folder)
         state = checkpoints.restore(tmp_path / folder, config).state
         actual = ViewDetector(config, run_evaluation.trained_variables(state))(protocol.score.views)
         expected = consistency.of_landmarks(actual, frame)

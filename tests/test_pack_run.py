@@ -44,7 +44,7 @@ def run(tmp_path_factory):
         config,
         run_folder.Record("a", "", {}, notes=["a note"], hardware=["2 processor cores"]),
     )
-    with checkpoints.Checkpoints(workdir) as saved:
+    with checkpoints.Checkpoints(workdir, config) as saved:
         saved.save(7, state, 90.0)
     return workdir, config, jax.device_get(state)
 

@@ -128,7 +128,7 @@ def test_the_papers_widths_take_a_few_files_of_15_mib():
     )
     arrays = {
         name: transfer_files.to_stored(np.ones(leaf.shape, leaf.dtype), name)
-        for name, leaf in transfer_files.by_name(transfer_files.networks_of(like)).items()
+        for name, leaf in states.by_name(transfer_files.networks_of(like)).items()
     }
     sizes = [len(safetensors.numpy.save(part)) for part in transfer_files.into_files(arrays)]
     assert len(sizes) <= 4

@@ -145,9 +145,9 @@ def _flags_of(command: Command) -> flags.FlagValues:
 
 
 def _set_up(call: Call) -> None:
-    """Keeps the libraries quiet."""
+    """Keeps the libraries quiet: what is an error to the user, they raise as well."""
     level = call.flags.verbosity
-    absl_logging.set_verbosity(absl_logging.ERROR if level is None else level)
+    absl_logging.set_verbosity(absl_logging.FATAL if level is None else level)
 
 
 @contextlib.contextmanager

@@ -61,10 +61,10 @@ def _run_of(workdir: Path, with_targets: ConfigDict) -> tuple[ConfigDict, dict]:
 
     config = run_folder.read_config(workdir)
     run_evaluation.need_landmarks(workdir, config, "refined")
+    state = checkpoints.restore(workdir, config).state
     config = config.copy_and_resolve_references()
     with config.unlocked():
         config.targets = with_targets.targets
-    state = checkpoints.restore(workdir, config).state
     return config, run_evaluation.trained_variables(state)
 
 

@@ -2,12 +2,15 @@
 
 import contextlib
 import hashlib
+import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+
+import numpy as np
 
 from landmarks_jax.system.errors import DataError, UserError, reason
 
@@ -69,6 +72,20 @@ def sha256_of(path: Path, error: type[UserError] = DataError) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as failure:
         raise error(f"{path}: cannot be read ({reason(failure)})") from failure
+
+
+def sha256_of_json(fields: Mapping[str, Any]) -> str:
+    """The SHA-256 of what JSON can hold, whatever the order of its fields."""
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+def sha256_of_arrays(arrays: Mapping[str, np.ndarray]) -> str:
+    """The SHA-256 of arrays with their names, types and shapes, whatever their order."""
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(json.dumps([name, array.dtype.str, array.shape]).encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 @contextlib.contextmanager

@@ -54,7 +54,7 @@ def import_run(
     )
     run_folder.claim(workdir, config, record)
     state = _state(config, {name: network.variables for name, network in read.items()})
-    with checkpoints.Checkpoints(workdir) as saved:
+    with checkpoints.Checkpoints(workdir, config) as saved:
         saved.save(0, state, 0.0)
     return config
 

@@ -7,8 +7,6 @@ run's checkpoints.
 """
 
 import dataclasses
-import hashlib
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,9 +21,10 @@ from ml_collections import ConfigDict
 
 from landmarks_jax.models import adaptation, detectors
 from landmarks_jax.system.errors import ConfigError, UserError, WorkdirError
+from landmarks_jax.system.files import sha256_of_arrays
 from landmarks_jax.tasks import task_of
 from landmarks_jax.training import checkpoints, run_folder, sharding
-from landmarks_jax.training.state import TrainState, trained_variables
+from landmarks_jax.training.state import TrainState, by_name, trained_variables
 from landmarks_jax.training.transfer_files import Bundle
 from landmarks_jax.weights import published_networks
 
@@ -145,13 +144,7 @@ def _check_sizes(config: ConfigDict, sizes: Mapping[str, Any]) -> None:
 
 
 def _digest(core: Core) -> str:
-    """SHA-256 over all arrays with their names."""
-    digest = hashlib.sha256()
-    for path, leaf in sorted(flax.traverse_util.flatten_dict(core.variables).items()):
-        array = np.ascontiguousarray(leaf)
-        digest.update(json.dumps([path, array.dtype.str, array.shape]).encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
+    return sha256_of_arrays(by_name(core.variables))
 
 
 def begin(start: Start, config: ConfigDict, state: TrainState, mesh: Mesh) -> TrainState:

@@ -72,7 +72,7 @@ def train(
     coordination.check_shared(workdir / run_folder.RECORD_FILE)
 
     with (
-        checkpoints.Checkpoints(workdir) as saved,
+        checkpoints.Checkpoints(workdir, config) as saved,
         distributed.watched(lambda: _advice(workdir)),
     ):
         if inputs.bundle is not None:
@@ -231,6 +231,7 @@ def run_steps(
 
     def report() -> None:
         """Reports the previous interval, so that the device never waits for the host."""
+        saved.check()
         if pending is not None:
             last = saved.last_step()
             reporter.metrics(pending, None if last is None else saved.path(last))

@@ -12,6 +12,7 @@ targets/               points that self-training learns, by the step they are ma
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -102,11 +103,33 @@ def is_run(workdir: Path) -> bool:
     return (workdir / CONFIG_FILE).is_file()
 
 
-def newest_step(workdir: Path) -> int | None:
-    """The step of a run's newest checkpoint, None without one."""
+def steps_saved(workdir: Path) -> list[int]:
+    """The steps of a run's complete checkpoints, in order."""
     # Orbax renames a checkpoint to its step once it is complete.
     names = [path.name for path in (workdir / CHECKPOINTS).glob("*")]
-    return max((int(name) for name in names if name.isdecimal()), default=None)
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
+def newest_step(workdir: Path) -> int | None:
+    """The step of a run's newest checkpoint, None without one."""
+    return max(steps_saved(workdir), default=None)
+
+
+def check_name(workdir: Path) -> None:
+    r"""Rejects a folder whose checkpoints could not be restored.
+
+    Orbax searches its folders with a pattern, `*?[` in their names included, and takes `gs:/` in
+    them for another storage; TensorStore takes `\` for `/`, and only UTF-8.
+
+    Raises:
+      WorkdirError: naming what the path must not hold.
+    """
+    found = re.search(r"[*?\[\\\ud800-\udfff]|gs:/", f"{workdir.absolute()}/")
+    if found:
+        raise WorkdirError(
+            f"{workdir}: checkpoints cannot be kept in a folder with {found.group()!a} in its "
+            "path; use another name"
+        )
 
 
 def read_config(workdir: Path) -> ConfigDict:
@@ -129,12 +152,19 @@ def read_config(workdir: Path) -> ConfigDict:
 
 
 def check_config(workdir: Path, config: ConfigDict) -> None:
-    """Rejects a folder that holds a run of another configuration; accepts an empty one.
+    """Rejects a folder that holds a run of another configuration, or that can hold none.
 
     Raises:
-      WorkdirError: naming the field and both values.
+      WorkdirError: naming the field and both values; or the path cannot hold checkpoints, or there
+        are checkpoints without a configuration.
     """
+    check_name(workdir)
     if not is_run(workdir):
+        if newest_step(workdir) is not None:
+            raise WorkdirError(
+                f"{workdir / CONFIG_FILE}: missing, but there are checkpoints; copy it back into "
+                "the folder, or use another --workdir"
+            )
         return
     for field, before, now in configuration.differences(read_config(workdir), config):
         raise WorkdirError(

@@ -41,6 +41,12 @@ class TrainState:
     core: Any = flax.struct.field(default_factory=dict)
 
 
+def by_name(tree: Any) -> dict[str, Any]:
+    """The leaves of a tree by their paths, such as `params/detector/conv/kernel`."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
 def trained_variables(state: TrainState) -> dict[str, Any]:
     """The plain detector's `{"params", "batch_stats"}`, averaged parameters if there are any."""
     params = (state.averaged or state.params)["detector"]

@@ -88,7 +88,7 @@ def write(restored: checkpoints.Restored, workdir: Path, out: Path) -> list[Path
     """
     arrays = {
         name: to_stored(np.asarray(leaf), name)
-        for name, leaf in by_name(jax.device_get(networks_of(restored.state))).items()
+        for name, leaf in states.by_name(jax.device_get(networks_of(restored.state))).items()
     }
     log = "".join(json.dumps(r) + "\n" for r in run_folder.read_log(workdir, restored.step))
     data = [("networks", ".safetensors", safetensors.numpy.save(p)) for p in into_files(arrays)]
@@ -110,7 +110,7 @@ def write(restored: checkpoints.Restored, workdir: Path, out: Path) -> list[Path
     }
     manifest = out / MANIFEST
     earlier = _files_of(manifest)
-    text = json.dumps({**fields, "sha256": _digest(fields)}, indent=1) + "\n"
+    text = json.dumps({**fields, "sha256": files.sha256_of_json(fields)}, indent=1) + "\n"
     files.write_file(manifest, text, WorkdirError)
     for name in earlier - digests.keys():
         (out / name).unlink(missing_ok=True)
@@ -126,12 +126,6 @@ def _files_of(manifest: Path) -> set[str]:
 def networks_of(state: TrainState) -> dict[str, Any]:
     """The fields of a state that are transferred."""
     return {part: getattr(state, part) for part in _PARTS}
-
-
-def by_name(tree: Any) -> dict[str, Any]:
-    """The leaves of a tree by their paths, such as `params/detector/conv/kernel`."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 def to_stored(array: np.ndarray, name: str) -> np.ndarray:
@@ -164,10 +158,6 @@ def into_files(arrays: Mapping[str, np.ndarray]) -> Iterator[dict[str, np.ndarra
     yield current
 
 
-def _digest(fields: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
-
-
 def read(path: Path) -> Bundle:
     """Reads transfer files and verifies every one.
 
@@ -184,7 +174,7 @@ def read(path: Path) -> Bundle:
                 f"{manifest}: not transfer files of version {VERSION}; write them again with this "
                 "version of landmarks_jax"
             )
-        if fields.pop("sha256") != _digest(fields):
+        if fields.pop("sha256") != files.sha256_of_json(fields):
             raise WorkdirError(f"{manifest}: damaged, its checksum differs; write it again")
         arrays: dict[str, np.ndarray] = {}
         log: list[dict[str, Any]] = []
@@ -255,7 +245,9 @@ def check(bundle: Bundle, config: ConfigDict, networks: Networks, weights_digest
             f"{manifest}: the run used other VGG weights than those that "
             "config.perceptual.weights or config.targets.weights names; use its own weights"
         )
-    expected = by_name(networks_of(states.abstract_state(config, networks, sharding.make_mesh())))
+    expected = states.by_name(
+        networks_of(states.abstract_state(config, networks, sharding.make_mesh()))
+    )
     for name, leaf in expected.items():
         if name not in bundle.arrays:
             raise WorkdirError(f"{manifest}: {name} is missing")
@@ -288,7 +280,9 @@ def begin(
     _LOGGER.info("from the transfer files %s: %s", bundle.path, transfer.note())
     mesh = sharding.make_mesh()
     like = networks_of(states.abstract_state(config, networks, mesh))
-    leaves = [np.asarray(bundle.arrays[name], leaf.dtype) for name, leaf in by_name(like).items()]
+    leaves = [
+        np.asarray(bundle.arrays[name], leaf.dtype) for name, leaf in states.by_name(like).items()
+    ]
     trees = jax.tree.unflatten(jax.tree.structure(like), leaves)
     if distributed.is_first():
         row = {"step": bundle.step, "seconds": round(bundle.seconds, 3)}
