@@ -138,6 +138,16 @@ def test_scores_by_their_definition(find, packed, protocols):
         control = np.linalg.norm(middle - labels, axis=-1).mean(1) / eyes
         assert scores["mean_shape"] == pytest.approx(100 * control.mean(), abs=2e-3)
 
+        # The faces by size, in thirds; all groups of a grouping together have the mean error.
+        sizes = [group for group in scores["groups"] if group["name"].startswith("size: ")]
+        assert [group["faces"] for group in sizes] == ([3] * 3 if len(labels) == 9 else [1] * 3)
+        eyes = np.linalg.norm(labels[:, 0] - labels[:, 1], axis=-1)
+        small = np.argsort(eyes)[: sizes[0]["faces"]]
+        assert sizes[0]["forward"] == pytest.approx(np.mean(np.array(errors)[small]), abs=2e-3)
+        for row in ("forward", "mean_shape"):
+            total = sum(group["faces"] * group[row] for group in sizes)
+            assert total / len(labels) == pytest.approx(scores[row], abs=2e-3)
+
         # Faces by mean confidence, in at most five parts of equal size.
         confidence = output["confidence"].mean(1)
         order = sorted(range(len(labels)), key=lambda face: confidence[face])

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from landmarks_jax.evaluation import metrics, regression, run_evaluation
+from landmarks_jax.evaluation import metrics, regression, run_evaluation, score_tables
+from landmarks_jax.evaluation.breakdown import breakdown
 from landmarks_jax.evaluation.protocols import Protocol
 from landmarks_jax.inference import packed_file
 from landmarks_jax.inference.detector import ViewDetector
@@ -96,14 +97,25 @@ def _score(protocol: Protocol, detector: ViewDetector) -> tuple[LinearMap, dict[
         return metrics.point_errors(points, score.points, eye_distance)
 
     forward = errors(regressor(output["landmarks"])).mean(1)
-    mean_shape = regression.fit_mean(fit.points, fit.points)(score.points)
+    mean_shape = errors(regression.fit_mean(fit.points, fit.points)(score.points)).mean(1)
+    rows = {"forward": forward, "mean_shape": mean_shape}
     return regressor, {
         "protocol": protocol.name,
         "crop": protocol.crop,
         "fit": {"name": fit.name, "faces": len(fit.views)},
         "score": {"name": score.name, "faces": len(score.views)},
         "forward": round(float(forward.mean()), 3),
-        "mean_shape": round(float(errors(mean_shape).mean()), 3),
+        "mean_shape": round(float(mean_shape.mean()), 3),
+        "groups": [
+            {
+                "faces": group["faces"],
+                "name": f"{grouping['by']}: {group['name']}",
+                "limits": score_tables.limits_text(group, grouping["unit"]),
+                **group["forward"],
+            }
+            for grouping in breakdown(score.points, eye_distance, protocol.point_names, rows)
+            for group in grouping["groups"]
+        ],
         "confidence": _errors_by_confidence(output["confidence"].mean(1), forward),
     }
 

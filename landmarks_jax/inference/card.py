@@ -17,7 +17,7 @@ _LIMITS = (
     "right.",
     "Discovered points have no names, and left and right can swap on symmetric objects.",
     "It expects images like those of its training, with the object where and as large as views "
-    "show it. Rotated, truncated and occluded objects were not scored separately.",
+    "show it. Truncated and occluded objects were not scored separately.",
     "Errors are means over all scored images. Photo collections are uneven in age, skin, sex and "
     "country; how the error differs between people was not measured.",
 )
@@ -132,6 +132,20 @@ def _scores(scores: list[Mapping[str, Any]], *, fitted: bool) -> list[str]:
         for score in scores
         for part in score["confidence"]
     ]
+    groups = [
+        (
+            score["protocol"],
+            score["crop"],
+            group["name"],
+            group["limits"],
+            f"{group['faces']:,}",
+            f"{group['forward']:.1f}",
+            f"{group['mean_shape']:.1f}",
+        )
+        for score in scores
+        for group in score["groups"]
+        if group["faces"]
+    ]
     which = "The linear map in the file is that of the first row. " if fitted else ""
     return [
         _paragraph(
@@ -145,6 +159,16 @@ def _scores(scores: list[Mapping[str, Any]], *, fitted: bool) -> list[str]:
             ("Protocol", "Crop", "Fitted on", "Scored on", "Forward error", "Mean shape"), errors
         ),
         _paragraph(f"{which}Scores are of the weights before any rounding to float16."),
+        "### By pose and size",
+        _paragraph(
+            "Yaw of the head is the nose's offset from the line between the middles of the eyes "
+            "and of the mouth, roll the angle of the line through the eyes, size the distance "
+            "between the eyes. The smaller that distance, in the image or because of yaw, the "
+            "larger is an error in per cent of it: compare with the mean shape."
+        ),
+        _table(
+            ("Protocol", "Crop", "Faces", "Limits", "Number", "Forward error", "Mean shape"), groups
+        ),
         "### Confidence against error",
         _paragraph(
             "The confidence of a point is the weight of its heatmap within 1.5 cells of it. The "
