@@ -2,7 +2,7 @@ r"""Self-training on face photos, without labels, on two CPU cores: ours, not in
 
 The second of two steps. The detector of `selftrain_start_cpu` finds its 64 points on more photos;
 they are refined by VGG-19's features and merged to 10 and to 40, and a detector of the same size
-learns these. With LFW's photos under `data/lfw` and aligned ones of CelebA under `data/celeba`:
+learns these, then its own points, refined once more. With LFW's photos under `data/lfw` and aligned ones of CelebA under `data/celeba`:
 
     landmarks-jax export --workdir runs/start --noregressor --out start.safetensors
     landmarks-jax prepare --config faces --out prepared/lfw-160 \
@@ -13,10 +13,9 @@ learns these. With LFW's photos under `data/lfw` and aligned ones of CelebA unde
     landmarks-jax eval --workdir runs/selftrain --landmarks 0:10
     landmarks-jax eval --workdir runs/selftrain --landmarks 10:50
 
-About 45 minutes of two cores with those of `selftrain_start_cpu`, features included, measured
-beside other work and with every third of these CelebA photos only. Forward error on AFLW-995 with
-all labels: 10 landmarks 7.4 % center, 6.2 % box; 40 landmarks 6.8 % and 5.7 % (mean shape 24.1 and
-14.7).
+About 80 minutes of two cores with those of `selftrain_start_cpu`, features included: 165
+core-minutes of processor time, beside other work. Forward error on AFLW-995 with all labels: 10
+landmarks 6.8 % center, 5.7 % box; 40 landmarks 6.6 % and 5.4 % (mean shape 24.1 and 14.7).
 """
 
 from ml_collections import ConfigDict
