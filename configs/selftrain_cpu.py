@@ -2,7 +2,8 @@ r"""Self-training on face photos, without labels, on two CPU cores: ours, not in
 
 The second of two steps. The detector of `selftrain_start_cpu` finds its 64 points on more photos;
 they are refined by VGG-19's features and merged to 10 and to 40, and a detector of the same size
-learns these, then its own points, refined once more. With LFW's photos under `data/lfw` and aligned ones of CelebA under `data/celeba`:
+learns these, then its own points, refined once more. With LFW's photos under `data/lfw` and aligned
+ones of CelebA under `data/celeba`:
 
     landmarks-jax export --workdir runs/start --noregressor --out start.safetensors
     landmarks-jax prepare --config faces --out prepared/lfw-160 \

@@ -107,7 +107,7 @@ def _training(summary: Mapping[str, Any]) -> str:
 
 
 def _scores(scores: list[Mapping[str, Any]], *, fitted: bool) -> list[str]:
-    """Errors by protocol beside those of the mean shape, and errors by confidence."""
+    """Errors by protocol beside those of the mean shape, by pose and by confidence."""
     if not scores:
         return ["Not scored: it was packed without labelled faces."]
     errors = [
@@ -120,31 +120,6 @@ def _scores(scores: list[Mapping[str, Any]], *, fitted: bool) -> list[str]:
             f"{score['mean_shape']:.1f}",
         )
         for score in scores
-    ]
-    by_confidence = [
-        (
-            score["protocol"],
-            score["crop"],
-            f"{part['faces']:,}",
-            f"{part['lowest']:.3f} to {part['highest']:.3f}",
-            f"{part['forward']:.1f}",
-        )
-        for score in scores
-        for part in score["confidence"]
-    ]
-    groups = [
-        (
-            score["protocol"],
-            score["crop"],
-            group["name"],
-            group["limits"],
-            f"{group['faces']:,}",
-            f"{group['forward']:.1f}",
-            f"{group['mean_shape']:.1f}",
-        )
-        for score in scores
-        for group in score["groups"]
-        if group["faces"]
     ]
     which = "The linear map in the file is that of the first row. " if fitted else ""
     return [
@@ -159,6 +134,27 @@ def _scores(scores: list[Mapping[str, Any]], *, fitted: bool) -> list[str]:
             ("Protocol", "Crop", "Fitted on", "Scored on", "Forward error", "Mean shape"), errors
         ),
         _paragraph(f"{which}Scores are of the weights before any rounding to float16."),
+        *_scores_by_pose(scores),
+        *_scores_by_confidence(scores),
+    ]
+
+
+def _scores_by_pose(scores: list[Mapping[str, Any]]) -> list[str]:
+    groups = [
+        (
+            score["protocol"],
+            score["crop"],
+            group["name"],
+            group["limits"],
+            f"{group['faces']:,}",
+            f"{group['forward']:.1f}",
+            f"{group['mean_shape']:.1f}",
+        )
+        for score in scores
+        for group in score["groups"]
+        if group["faces"]
+    ]
+    return [
         "### By pose and size",
         _paragraph(
             "Yaw of the head is the nose's offset from the line between the middles of the eyes "
@@ -169,6 +165,22 @@ def _scores(scores: list[Mapping[str, Any]], *, fitted: bool) -> list[str]:
         _table(
             ("Protocol", "Crop", "Faces", "Limits", "Number", "Forward error", "Mean shape"), groups
         ),
+    ]
+
+
+def _scores_by_confidence(scores: list[Mapping[str, Any]]) -> list[str]:
+    by_confidence = [
+        (
+            score["protocol"],
+            score["crop"],
+            f"{part['faces']:,}",
+            f"{part['lowest']:.3f} to {part['highest']:.3f}",
+            f"{part['forward']:.1f}",
+        )
+        for score in scores
+        for part in score["confidence"]
+    ]
+    return [
         "### Confidence against error",
         _paragraph(
             "The confidence of a point is the weight of its heatmap within 1.5 cells of it. The "

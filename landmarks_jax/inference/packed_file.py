@@ -64,7 +64,7 @@ class PackedDetector:
 def inference_config(config: ConfigDict) -> ConfigDict:
     """The part of a run's config that inference needs. float64 becomes float32."""
     model, dtype = config["model"], config["compute_dtype"]
-    name = model.get("detector", detectors.DEFAULT)  # the shipped file names none
+    name = model["detector"]
     fields = ("num_landmarks", "beta", *detectors.module_named(name).SIZES)
     subset = {
         "compute_dtype": "float32" if dtype == "float64" else dtype,
@@ -164,7 +164,7 @@ def read(path: str | os.PathLike[str]) -> PackedDetector:
 
 def _unpack(texts: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> PackedDetector:
     config = json.loads(texts["config"])
-    module = dict(config["model"]).get("detector", detectors.DEFAULT)
+    module = config["model"]["detector"]
     if not detectors.is_trusted(module):
         raise ValueError(f"its detector is in the module {module!r}; import that first")
     weights, regressor = {}, {}
