@@ -1,7 +1,10 @@
 """Images and result files for the tests of `landmarks-jax detect`."""
 
+import contextlib
 import csv
 import json
+import os
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,24 @@ def noise(seed: int, width: int = 30, height: int = 40) -> np.ndarray:
     """An image `[H, W, 3]` uint8 of coarse noise, which views do not average away."""
     coarse = np.random.default_rng(seed).integers(0, 256, (6, 5, 3), np.uint8)
     return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def make_odd(folder: Path) -> dict[str, str]:
+    """Files that cannot be opened, or would wait for ever, and why they are left out."""
+    os.mkfifo(folder / "pipe.jpg")
+    with socket.socket(socket.AF_UNIX) as server, contextlib.chdir(folder):
+        server.bind("socket.png")
+    (folder / "endless.jpg").symlink_to("/dev/zero")
+    (folder / "loop.jpg").symlink_to("loop.jpg")
+    (folder / "gone.jpg").symlink_to("nowhere.jpg")
+    (folder / "up").symlink_to(folder)
+    return {
+        "pipe.jpg": "a named pipe, not a regular file",
+        "socket.png": "a socket, not a regular file",
+        "endless.jpg": "a device, not a regular file",
+        "loop.jpg": "Too many levels of symbolic links",
+        "gone.jpg": "a link to a missing file",
+    }
 
 
 def load(path: Path) -> np.ndarray:

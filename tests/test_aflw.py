@@ -99,7 +99,7 @@ def points(value: float = np.nan) -> np.ndarray:
         ),
         (
             lambda r: (r / "output/train/1/image00003_103.jpg").unlink(),
-            r"aflw_train_images.txt:4: no such photo: .*image00003_103.jpg",
+            r"aflw_train_images.txt:4: no such file: .*image00003_103.jpg",
         ),
         (lambda r: (r / "aflw_train_images.txt").write_text("\n"), r"images.txt: no photo is list"),
         (

@@ -176,7 +176,7 @@ def test_three_photos_are_left_out_as_the_released_code_does(official, tmp_path)
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("000001.jpg\n000021.jpg\n", r"training.txt:2: no such photo: .*/000021.jpg"),
+        ("000001.jpg\n000021.jpg\n", r"training.txt:2: no such file: .*/000021.jpg"),
         ("000001.jpg 5\n", r"training.txt:1: must be one photo of CelebA such as 000001.jpg"),
         ("1.jpg\n", r"training.txt:1: must be one photo of CelebA"),
         ("000001.jpg\n\n000001.jpg\n", r"training.txt:3: 000001.jpg is listed a second time"),

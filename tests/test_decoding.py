@@ -76,5 +76,5 @@ def test_truncated_and_float_images_are_errors(tmp_path):
     Image.new("F", (2, 2), 0.5).save(tmp_path / "f.tif")
     with pytest.raises(DataError, match="no agreed white"):
         decoding.decode(tmp_path / "f.tif")
-    with pytest.raises(DataError, match="No such file"):
+    with pytest.raises(DataError, match="no such file"):
         decoding.decode(tmp_path / "none.png")

@@ -157,7 +157,7 @@ def test_unreadable_files_are_listed_and_the_others_detected(detect, detector, t
         "d.png": "cannot identify",
         "empty.jpg": "cannot identify",
         "huge.png": "400000000 pixels. exceeds limit",
-        "link.png": "No such file",
+        "link.png": "a link to a missing file",
     }
     assert reasons.keys() == {str(folder / name) for name in expected}
     for name, reason in expected.items():
@@ -278,7 +278,7 @@ def test_boxes_are_rows_of_their_own(detect, detector, tmp_path, caplog):
         (["file,x0,y0,x1,y1", "0.png,1,2,1e300,4"], r":2: 1e300 is too large"),
         (["file,x0,y0,x1,y1", f"0.png,1,2,3,{'4' * 200_000}"], r":2: not a line of CSV"),
         (["file,x0,y0,x1,y1", "0.png,3,2,3,4"], r":2: the box must have x0 < x1"),
-        (["file,x0,y0,x1,y1", "9.png,1,2,3,4"], r":2: no such file .*9\.png"),
+        (["file,x0,y0,x1,y1", "9.png,1,2,3,4"], r":2: no such file: .*9\.png"),
         (["file,x0,y0,x1,y1"], r"no box is listed"),
         ([], r"the header must be"),
         (["file,x0,y0,x1,y1", "1.png,1,2,3,4"], r"no box for any of the 1 inputs"),
@@ -318,7 +318,7 @@ def test_a_folder_that_cannot_be_written_is_an_error(detect, tmp_path):
     assert detect(photo, save(tmp_path / "b.png", noise(1))) == 1
     assert len(read_table(tmp_path / "out")) == 2
     assert (
-        "landmarks detected but not drawn: Is a directory"
+        "a.png: cannot be written (a folder, not a regular file)"
         in read_skipped(tmp_path / "out")[str(photo)]
     )
 

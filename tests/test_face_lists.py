@@ -51,7 +51,7 @@ def test_paths_may_be_relative_to_a_root(listed, tmp_path):
     moved.parent.mkdir()
     moved.write_text(MTFL)
     assert len(mtfl.MtflFaces(str(moved), str(tmp_path))) == 1
-    with pytest.raises(DataError, match=r"list.txt:1: no such photo: .*lists/net_7876/a.jpg"):
+    with pytest.raises(DataError, match=r"list.txt:1: no such file: .*lists/net_7876/a.jpg"):
         mtfl.MtflFaces(str(moved))
 
 
@@ -74,7 +74,7 @@ def test_attributes_may_be_missing(listed):
         ([MTFL, BOXED.replace("84", "x")], r"list.txt:2: 'x' is not a number"),
         ([MTFL.replace("107.3", "10_7")], r"list.txt:1: '10_7' is not a number"),
         ([MTFL, MTFL.replace("157.4", "1e30")], r"list.txt:2: point 4 at \(105.3, 1e\+30\) is far"),
-        ([MTFL.replace("net_7876", "net")], r"list.txt:1: no such photo: .*net/a.jpg"),
+        ([MTFL.replace("net_7876", "net")], r"list.txt:1: no such file: .*net/a.jpg"),
         ([], r"list.txt: no face is listed"),
     ],
 )

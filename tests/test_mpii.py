@@ -143,7 +143,7 @@ def test_photos_to_leave_out_need_not_be_there(tmp_path):
     root = datasets.mpii(tmp_path, IMAGES)
     (root / "images" / "000001.jpg").unlink()
     with pytest.raises(
-        DataError, match=r"annolist\(1\).annorect\(1\): no such photo: .*images/000001.jpg"
+        DataError, match=r"annolist\(1\).annorect\(1\): no such file: .*images/000001.jpg"
     ):
         mpii.MpiiPeople(str(root))
     (tmp_path / "skip.txt").write_text("000001.jpg\n")

@@ -6,8 +6,9 @@ import pytest
 from PIL import Image
 
 from landmarks_jax.data import decoding, lists, photo_files
-from landmarks_jax.data.sources import folder
+from landmarks_jax.data.sources import folder, photos, registry
 from landmarks_jax.system.errors import ConfigError, DataError
+from tests.detecting import make_odd
 
 
 @pytest.fixture(autouse=True)
@@ -78,6 +79,40 @@ def test_a_damaged_or_unwritable_cache_does_no_harm(tmp_path, monkeypatch, caplo
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with caplog.at_level(logging.WARNING):
         assert photo_files.usable_files([root]) == expected
+
+
+def test_what_is_no_regular_file_is_listed_and_left_out(tmp_path):
+    root = make_folder(tmp_path / "pets")
+    (root / "gone.jpg").unlink()
+    expected = make_odd(root)
+    found, note = photo_files.usable_files([str(root)])
+    assert [file.name for file in found] == ["pets/b.jpg", "pets/sub/a.PNG"]
+    assert f"{len(expected) + 1} unreadable images left out" in note  # and corrupt.jpg
+    listed, _ = photo_files.list_images(str(root))
+    verdicts = photo_files.inspect(listed, str(root))
+    problems = {file.name: verdict.problem for file, verdict in zip(listed, verdicts, strict=True)}
+    for name, problem in expected.items():
+        assert problem in problems[f"pets/{name}"]
+    # Named in a list it is an error; so is a list that is none.
+    table = tmp_path / "points.csv"
+    table.write_text("file,x1,y1\npets/pipe.jpg,1,2\n")
+    with pytest.raises(DataError, match=r"points\.csv:2: a named pipe, not a regular file: .*pipe"):
+        folder.FolderPhotos((), landmarks=str(table))
+    with pytest.raises(DataError, match=r"pipe\.jpg: the list cannot be read \(a named pipe"):
+        folder.FolderPhotos([str(root)], [str(root / "pipe.jpg")])
+    with pytest.raises(DataError, match=r"pipe\.jpg: no list of annotated photos \(a named pipe"):
+        registry.open_labelled(str(root / "pipe.jpg"))
+    with pytest.raises(DataError, match=r"pipe\.jpg: a named pipe, not a regular file\. Needed: x"):
+        photos.need_file(str(root / "pipe.jpg"), "x")
+
+
+def test_folders_keep_their_names_whatever_links_lead_to_them(tmp_path):
+    save(tmp_path / "p" / "real" / "a.png")
+    (tmp_path / "p" / "also").symlink_to("real")
+    (tmp_path / "p" / "real" / "up").symlink_to("..")
+    assert [photo.name for photo in photo_files.list_images(str(tmp_path / "p"))[0]] == [
+        "p/real/a.png"
+    ]
 
 
 def test_files_of_overlapping_roots_and_links_are_used_once(tmp_path):

@@ -62,7 +62,7 @@ def test_a_landmarks_table_gives_its_photos_in_its_order(tmp_path):
         ("file,x1,y1\na.jpg,-25,1\n", r"points.csv:2: point 1 at \(-25, 1\) is far outside"),
         ('file,x1,y1\n"a.jpg,1,1\n', r"points.csv:2: not a line of CSV"),
         ("file,x1,y1,\na.jpg,1,1,\n", r"points.csv:1: the header must be file,x1,y1"),
-        ("file,x1,y1\n\nnone.jpg,1,2\n", r"points.csv:3: no such photo: .*none.jpg"),
+        ("file,x1,y1\n\nnone.jpg,1,2\n", r"points.csv:3: no such file: .*none.jpg"),
         ("file,x,y\na.jpg,1,2\n", r"points.csv:1: the header must be file,x1,y1"),
         ("a.jpg,1,2\n", r"points.csv:1: the header must be"),
         ("file,x1,y1\n", r"points.csv: no photo is listed"),
@@ -149,7 +149,7 @@ def test_a_source_is_added_by_one_entry(monkeypatch):
 
 
 def test_open_labelled_needs_a_list(tmp_path):
-    with pytest.raises(DataError, match="no such list"):
+    with pytest.raises(DataError, match="no list of annotated photos"):
         registry.open_labelled(str(tmp_path))
     (tmp_path / "a.mat").write_text("")
     with pytest.raises(DataError, match=r"a .csv table or a .txt list"):

@@ -49,8 +49,18 @@ def test_places_that_cannot_be_written_raise_the_given_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(WeightsError, match=r"file/a: cannot be written \(\w"):
         files.write_file(tmp_path / "file" / "a", "", WeightsError)
-    with pytest.raises(DataError, match=r"cannot be written \(not a regular file"):
+    with pytest.raises(DataError, match=r"cannot be written \(a folder, not a regular file"):
         files.write_file(tmp_path, "")
+
+
+def test_a_temporary_path_ends_as_its_file_does(tmp_path):
+    path = tmp_path / ("ü" * 120 + ".mp4")  # of 244 bytes; most systems allow 255
+    with files.new_path(path) as temporary:
+        assert temporary.name.startswith(".")
+        assert temporary.suffix == ".mp4"
+        temporary.write_text("1")
+        assert not path.exists()
+    assert names(tmp_path) == [path.name]
 
 
 def test_sha256_of_a_file(tmp_path):

@@ -12,7 +12,9 @@ in DIR are replaced. Points are in pixels of the upright image, rotated as its E
 the video says; the centre of the first pixel is 0, 0. Landmarks count from 1, frames and boxes
 from 0. c1, c2, ... are confidences in [0, 1].
 
-The exit code is 1 if a file could not be read or broke off, 2 if nothing could be started.
+Rows are written whole, as they are made. Named pipes and the like are skipped, folders entered once
+whatever links lead to them. The exit code is 1 if a file could not be read or broke off, or results
+can no longer be written, such as on a full disk; 2 if nothing could be started.
 """
 
 from pathlib import Path

@@ -2,10 +2,12 @@
 
 import io
 import os
+from typing import IO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
+from landmarks_jax.system import files
 from landmarks_jax.system.errors import DataError, reason
 
 _ORIENTATION = 0x0112  # the EXIF tag
@@ -55,7 +57,15 @@ def decode(path: str | os.PathLike[str], upright: bool = True) -> tuple[np.ndarr
     Raises:
       DataError: the file is missing, not an image, or damaged, such as truncated.
     """
-    return _decode(path, str(path), upright)
+    if problem := files.not_regular(path):
+        raise _unreadable(str(path), problem)
+    try:
+        # Given the name, Pillow would map some formats into memory: the process would die of a file
+        # that is cut off while it is read.
+        with open(path, "rb") as file:
+            return _decode(file, str(path), upright)
+    except OSError as error:
+        raise _unreadable(str(path), reason(error)) from error
 
 
 def decode_bytes(data: bytes, name: str, upright: bool = True) -> tuple[np.ndarray, int]:
@@ -63,9 +73,7 @@ def decode_bytes(data: bytes, name: str, upright: bool = True) -> tuple[np.ndarr
     return _decode(io.BytesIO(data), name, upright)
 
 
-def _decode(
-    file: str | os.PathLike[str] | io.BytesIO, name: str, upright: bool
-) -> tuple[np.ndarray, int]:
+def _decode(file: IO[bytes], name: str, upright: bool) -> tuple[np.ndarray, int]:
     try:
         with Image.open(file) as image:
             orientation = int(image.getexif().get(_ORIENTATION, _UPRIGHT))
@@ -75,7 +83,12 @@ def _decode(
         if upright and orientation != _UPRIGHT:
             rgb = rgb.transpose(_ROTATIONS[orientation])
         return np.asarray(rgb), orientation
+    except UnidentifiedImageError as error:  # whose text names the Python object
+        raise _unreadable(name, "cannot identify its format") from error
     # Pillow's readers raise many kinds: OSError, SyntaxError, struct.error
     except Exception as error:
-        why = " ".join(reason(error).replace(name, "").split())
-        raise DataError(f"{name}: cannot be read as an image ({why})") from error
+        raise _unreadable(name, reason(error)) from error
+
+
+def _unreadable(name: str, why: str) -> DataError:
+    return DataError(f"{name}: cannot be read as an image ({why})")

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from landmarks_jax.data import photo_files
+from landmarks_jax.system import files
 from landmarks_jax.system.errors import DataError, reason
 
 # As other programs write them; Python's float would also take 1_00 for 100.
@@ -19,6 +20,8 @@ _FAR = 2
 def read_lines(path: str) -> Iterator[tuple[str, str]]:
     """The lines of a text file that are not blank, as pairs `(path:line, text)`."""
     try:
+        if problem := files.not_regular(path):
+            raise OSError(problem)
         with open(path, encoding="utf-8-sig") as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
@@ -135,7 +138,8 @@ def locate(entries: Sequence[tuple[str, str]], roots: Sequence[str]) -> list[pho
         paths = [os.path.join(root, name) for root in roots]
         path = next((path for path in paths if os.path.isfile(path)), None)
         if path is None:
-            raise DataError(f"{place}: no such photo: {paths[0]}")
+            path = next(filter(os.path.lexists, paths), paths[0])
+            raise DataError(f"{place}: {files.not_regular(path)}: {path}")
         photos.append(photo_files.PhotoFile(path, name))
     return photos
 

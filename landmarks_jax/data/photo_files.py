@@ -5,12 +5,13 @@ in `$XDG_CACHE_HOME/landmarks_jax` (`~/.cache/landmarks_jax`), so that a later s
 what is new or changed.
 """
 
+import collections
 import dataclasses
 import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from landmarks_jax.data import decoding
@@ -60,20 +61,47 @@ def some(names: Sequence[str]) -> str:
     return ", ".join(names[:_NAMED]) + more
 
 
-def _walk(folder: str, seen: set[str]) -> Iterable[os.DirEntry[str]]:
-    """All files below a folder but hidden ones; links are followed, folders entered once."""
-    real = os.path.realpath(folder)
-    if real in seen:
-        return
-    seen.add(real)
-    with os.scandir(folder) as entries:
+def walk(top: str) -> Iterator[tuple[str, list[str]]]:
+    """A folder and those below it, each with the names of its files.
+
+    Hidden names are skipped; links are followed, after all that is no link, and folders are entered
+    once: so a folder keeps its name whatever links lead to it.
+
+    Raises:
+      DataError: a folder cannot be searched.
+    """
+    seen: set[str] = set()
+    waiting = collections.deque([top])
+    while waiting:
+        folder = waiting.popleft()
+        real = os.path.realpath(folder)
+        if real in seen:
+            continue
+        seen.add(real)
+        try:
+            with os.scandir(folder or ".") as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+        except OSError as error:
+            raise DataError(f"{folder}: cannot be searched ({reason(error)})") from error
+        names = []
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir():
-                yield from _walk(entry.path, seen)
-            else:  # broken links too, which count as unreadable
-                yield entry
+            if not _is_folder(entry):
+                names.append(entry.name)
+            elif entry.is_symlink():
+                waiting.append(os.path.join(folder, entry.name))
+            else:
+                waiting.appendleft(os.path.join(folder, entry.name))
+        yield folder, names
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """False for links that lead nowhere, such as to themselves: they count as unreadable files."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def list_images(root: str) -> tuple[list[PhotoFile], list[str]]:
@@ -86,21 +114,17 @@ def list_images(root: str) -> tuple[list[PhotoFile], list[str]]:
         raise DataError(f"{root}: no such folder of images")
     title = os.path.basename(os.path.realpath(root))
     images, others = [], []
-    try:
-        entries = list(_walk(root, set()))
-    except OSError as error:
-        raise DataError(f"{root}: cannot be searched ({reason(error)})") from error
-    for entry in entries:
-        relative = Path(os.path.relpath(entry.path, root)).as_posix()
-        if is_image(entry.name):
-            images.append(PhotoFile(entry.path, f"{title}/{relative}"))
+    for path in (os.path.join(folder, name) for folder, names in walk(root) for name in names):
+        relative = Path(os.path.relpath(path, root)).as_posix()
+        if is_image(path):
+            images.append(PhotoFile(path, f"{title}/{relative}"))
         else:
             others.append(relative)
     return sorted(images, key=lambda file: file.name), sorted(others)
 
 
 def _cache_path(root: str) -> Path:
-    digest = hashlib.sha256(os.path.realpath(root).encode()).hexdigest()[:24]
+    digest = hashlib.sha256(os.fsencode(os.path.realpath(root))).hexdigest()[:24]
     return caches.folder() / f"scan-{digest}.json"
 
 

@@ -4,8 +4,9 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -20,9 +21,36 @@ except ImportError:  # not POSIX
     fcntl = None  # type: ignore[assignment]
 
 
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def not_regular(path: str | os.PathLike[str]) -> str:
+    """Why a path does not lead to a regular file, in words; "" if it does.
+
+    Ask before opening what a folder holds: opening a named pipe can wait for ever.
+    """
+    try:
+        kind = stat.S_IFMT(os.stat(path).st_mode)
+    except FileNotFoundError:
+        return "a link to a missing file" if os.path.islink(path) else "no such file"
+    except (OSError, ValueError) as error:  # such as a link to itself, or a byte 0 in the name
+        return reason(error)
+    if kind == stat.S_IFREG:
+        return ""
+    return f"{_KINDS.get(kind, 'a special file')}, not a regular file"
+
+
 @contextlib.contextmanager
-def new_file(path: Path, error: type[UserError] = DataError) -> Iterator[IO[bytes]]:
-    """Opens a temporary file that replaces `path` if the block succeeds.
+def new_path(path: Path, error: type[UserError] = DataError) -> Iterator[Path]:
+    """Yields the path of a temporary file, of the same ending, that replaces `path` at the end.
+
+    If the block fails, the file is removed. May be called in threads.
 
     Args:
       path: the file to create or replace; its folder is created.
@@ -32,16 +60,12 @@ def new_file(path: Path, error: type[UserError] = DataError) -> Iterator[IO[byte
       UserError: of the kind `error`, if the file cannot be written.
     """
     if os.path.exists(path) and not os.path.isfile(path):  # /dev/null would be replaced
-        raise error(f"{path}: cannot be written (not a regular file)")
+        raise error(f"{path}: cannot be written ({not_regular(path)})")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        temporary = _beside(path)
         try:
-            with os.fdopen(handle, "wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes it private
+            yield temporary
             os.replace(temporary, path)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -49,6 +73,32 @@ def new_file(path: Path, error: type[UserError] = DataError) -> Iterator[IO[byte
             raise
     except OSError as failure:
         raise error(f"{path}: cannot be written ({reason(failure)})") from failure
+
+
+@contextlib.contextmanager
+def new_file(
+    path: Path, error: type[UserError] = DataError, *, sync: bool = True
+) -> Iterator[IO[bytes]]:
+    """Opens a temporary file that replaces `path` if the block succeeds.
+
+    Args:
+      path: the file to create or replace; its folder is created.
+      error: the exception to raise.
+      sync: wait until the data is on the disk, so that not even a power failure leaves half a file.
+
+    Raises:
+      UserError: of the kind `error`, if the file cannot be written.
+    """
+    with new_path(path, error) as temporary, temporary.open("xb") as file:
+        yield file
+        file.flush()
+        if sync:
+            os.fsync(file.fileno())
+
+
+def _beside(path: Path) -> Path:
+    """A new hidden name beside a path; as short as names of 255 bytes need."""
+    return path.with_name(f".{secrets.token_hex(8)}{path.name[-32:]}")
 
 
 def write_file(path: Path, data: bytes | str, error: type[UserError] = DataError) -> None:
@@ -98,10 +148,10 @@ def new_folder(target: Path) -> Iterator[Path]:
     _refuse_existing(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        folder = _beside(target)
+        folder.mkdir()
         try:
             yield folder
-            folder.chmod(0o777 & ~_umask())  # mkdtemp makes it private
             folder.rename(target)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -196,9 +246,3 @@ def _sync(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
-
-
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask

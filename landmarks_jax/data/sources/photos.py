@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from landmarks_jax.data import decoding, photo_files
+from landmarks_jax.system import files
 from landmarks_jax.system.errors import ConfigError, DataError
 
 
@@ -136,8 +137,8 @@ def roots_of(data: Any, *folders: str) -> tuple[str, ...]:
 
 def need_file(path: str, origin: str) -> None:
     """Raises `DataError` unless the file exists; `origin` says where to get it."""
-    if not os.path.isfile(path):
-        raise DataError(f"{path}: no such file. Needed: {origin}. See docs/datasets.md")
+    if problem := files.not_regular(path):
+        raise DataError(f"{path}: {problem}. Needed: {origin}. See docs/datasets.md")
 
 
 def need_folder(path: str, origin: str) -> None:

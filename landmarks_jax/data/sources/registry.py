@@ -17,6 +17,7 @@ from landmarks_jax.data.sources import (
     synthetic,
 )
 from landmarks_jax.data.sources.photos import Source
+from landmarks_jax.system import files
 from landmarks_jax.system.errors import ConfigError, DataError
 
 
@@ -76,8 +77,8 @@ def open_labelled(path: str, num_points: int = pts.NUM_REDUCED) -> Source:
     """
     if os.path.isdir(path) and pts.has_points(path):
         return pts.PtsFaces([path], num_points=num_points)
-    if not os.path.isfile(path):
-        raise DataError(f"{path}: no such list of annotated photos")
+    if problem := files.not_regular(path):
+        raise DataError(f"{path}: no list of annotated photos ({problem})")
     ending = os.path.splitext(path)[1].lower()
     if ending == ".csv":
         return folder.FolderPhotos((), landmarks=path)

@@ -1,8 +1,8 @@
 """Detection in images and videos: cut views, detect in batches, draw, write the results."""
 
 import collections
-import contextlib
 import dataclasses
+import io
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,7 +21,7 @@ from landmarks_jax.inference.media.result_files import Results, Row
 from landmarks_jax.inference.media.smoothing import OneEuro
 from landmarks_jax.inference.media.videos import Frame
 from landmarks_jax.inference.media.view_batches import Cut
-from landmarks_jax.system import parallel
+from landmarks_jax.system import files, parallel
 from landmarks_jax.system.errors import DataError, reason
 
 # Images up to this size wait in memory to be drawn; larger ones are read again, so that memory
@@ -29,6 +29,7 @@ from landmarks_jax.system.errors import DataError, reason
 _KEPT_BYTES = 1 << 20
 # Video frames in flight: a second of a small video, a few frames of a large one.
 _FRAME_BYTES = 1 << 27
+_NOT_DRAWN = "landmarks detected but not drawn"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,14 +105,14 @@ def _side(rectangle: Rectangle) -> float:
     return math.sqrt((right - left) * (bottom - top))
 
 
-def detect_images(job: Job, items: Sequence[Input]) -> int:
-    """Detects landmarks in images, writes them, and draws them if requested.
+def detect_images(job: Job, items: Sequence[Input]) -> None:
+    """Detects landmarks in images, writes them, and draws them if requested, until `job.stop`.
 
     Decoding and drawing run in threads over a window of images, so that memory does not grow with
     their number.
 
-    Returns:
-      The number of images processed before `job.stop`, including unreadable ones.
+    Raises:
+      UnwritableError: the results cannot be written any more.
     """
 
     def finish(pair: tuple[Cut[Input], Landmarks | None]) -> tuple[Cut[Input], Landmarks | None]:
@@ -123,7 +124,6 @@ def detect_images(job: Job, items: Sequence[Input]) -> int:
     cuts = parallel.in_order(lambda item: _load_image(job, item), items)
     located = view_batches.locate(job.detector, cuts, view_batches.batch_size())
     finished = parallel.in_order(finish, located)
-    done = 0
     for cut, landmarks in parallel.with_progress(finished, len(items), "images", "image"):
         path = cut.source.path
         if landmarks is not None:
@@ -131,10 +131,9 @@ def detect_images(job: Job, items: Sequence[Input]) -> int:
                 job.results.add(row)
         if cut.problem:
             job.results.fail(path, cut.problem)
-        done += 1
+        job.results.complete += 1
         if job.stop():
             break
-    return done
 
 
 def _load_image(job: Job, item: Input) -> Cut[Input]:
@@ -154,13 +153,15 @@ def _draw_image(job: Job, cut: Cut[Input], landmarks: Landmarks) -> Cut[Input]:
         rows = job.rows(item.path, landmarks, cut.boxes)
         marks = [job.marks(row, part) for row, part in zip(rows, cut.rectangles, strict=True)]
         image = draw(pixels, marks, numbers=job.options.numbers)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        encoded = io.BytesIO()  # into a file Pillow would write less on a full disk, and not say so
         if is_jpeg(path):
-            image.save(path, format="JPEG", quality=90, subsampling=0)  # keeps colours sharp
+            image.save(encoded, format="JPEG", quality=90, subsampling=0)  # keeps colours sharp
         else:
-            image.save(path, format="PNG", compress_level=3)
+            image.save(encoded, format="PNG", compress_level=3)
+        with files.new_file(path, sync=False) as file:
+            file.write(encoded.getbuffer())
     except (DataError, MemoryError, OSError) as error:
-        problem = f"landmarks detected but not drawn: {_problem(error, item.path)}"
+        problem = f"{_NOT_DRAWN}: {_problem(error, item.path)}"
         return dataclasses.replace(cut, problem="; ".join(filter(None, (cut.problem, problem))))
     return cut
 
@@ -177,9 +178,14 @@ def detect_video_file(job: Job, path: str, drawn: Path) -> int:
 
     Returns:
       The number of frames written.
+
+    Raises:
+      UnwritableError: the results cannot be written any more.
     """
     count, absolute = 0, os.path.abspath(path)  # in a relative name a colon would end a protocol
     try:
+        if problem := videos.INSTALL if videos.is_missing() else files.not_regular(absolute):
+            raise DataError(problem)
         with videos.Reader(absolute) as reader:
             count = detect_video(job, reader, path, drawn, job.boxes_of(path))
         problem = reader.problem
@@ -187,6 +193,7 @@ def detect_video_file(job: Job, path: str, drawn: Path) -> int:
         problem = _problem(error, absolute)
     if problem:
         job.results.fail(path, problem)
+    job.results.complete += 1
     return count
 
 
@@ -206,7 +213,8 @@ def detect_video(
       The number of frames written.
 
     Raises:
-      DataError: no box fits the frames, or a file cannot be written.
+      DataError: no box fits the frames.
+      UnwritableError: the results cannot be written any more.
     """
 
     def load(frame: Frame) -> Cut[Frame]:
@@ -231,8 +239,7 @@ def detect_video(
     finished = parallel.in_order(finish, _track(job, name, located), window)
     count = 0
     problems: dict[str, None] = {}
-    with contextlib.ExitStack() as stack:
-        writer = stack.enter_context(videos.Writer(drawn, reader.rate))
+    with videos.Writer(drawn, reader.rate) as writer:
         for cut, rows, image in parallel.with_progress(finished, reader.total, name, "frame"):
             for row in rows:
                 job.results.add(row)
@@ -240,6 +247,8 @@ def detect_video(
                 writer.write(np.asarray(image), cut.source.time)
             count += 1
             problems[cut.problem] = None
+    if writer.problem:
+        problems[f"{_NOT_DRAWN}: {writer.problem}"] = None
     for problem in filter(None, problems):
         job.results.fail(name, problem)
     return count

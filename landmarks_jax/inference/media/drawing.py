@@ -122,18 +122,17 @@ def _draw_numbers(
         text, reach = str(index + 1), 1.3 * radius
         places = [((x + right * reach, y + down * reach), at) for right, down, at in _SIDES]
         boxes = [pen.textbbox(place, text, font, at, stroke_width=stroke) for place, at in places]
-        others = [*dots[:i], *dots[i + 1 :], *drawn]
-        best = int(np.argmin([sum(_overlap(box, other) for other in others) for box in boxes]))
+        others = np.array([*dots[:i], *dots[i + 1 :], *drawn]).reshape(-1, 4)
+        best = int(np.argmin([_overlap(np.array(box), others) for box in boxes]))
         place, at = places[best]
         pen.text(place, text, "white", font, at, stroke_width=stroke, stroke_fill=_BLACK)
         drawn.append(boxes[best])
 
 
-def _overlap(one: Sequence[float], other: Sequence[float]) -> float:
-    """Area of the intersection of two boxes `x0, y0, x1, y1`."""
-    width = min(one[2], other[2]) - max(one[0], other[0])
-    height = min(one[3], other[3]) - max(one[1], other[1])
-    return max(width, 0.0) * max(height, 0.0)
+def _overlap(box: np.ndarray, others: np.ndarray) -> float:
+    """Areas of the intersections of a box `x0, y0, x1, y1` with others `[N, 4]`, their sum."""
+    sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
+    return float(sides.clip(0).prod(1).sum())
 
 
 @functools.cache

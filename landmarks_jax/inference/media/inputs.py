@@ -3,12 +3,14 @@
 import dataclasses
 import glob
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePath
 
 import numpy as np
 
 from landmarks_jax.data import lists, photo_files
+from landmarks_jax.system import files
 from landmarks_jax.system.errors import DataError
 
 _ENDINGS = "3gp avi flv m2ts m4v mkv mov mp4 mpeg mpg mts ogv ts webm wmv"
@@ -44,8 +46,8 @@ def find_inputs(arguments: Sequence[str], drawn: Path) -> tuple[list[Input], str
     """Lists the images and videos that arguments name.
 
     Folders are searched recursively for files with the extension of an image or video; hidden files
-    are skipped. A file that is named, or matched by a glob, is taken whatever its extension, as an
-    image unless it has the extension of a video.
+    are skipped, links are followed, folders entered once. A file that is named, or matched by a
+    glob, is taken whatever its extension, as an image unless it has the extension of a video.
 
     Args:
       arguments: files, folders and globs (`**` matches any number of folders).
@@ -56,7 +58,8 @@ def find_inputs(arguments: Sequence[str], drawn: Path) -> tuple[list[Input], str
       what was skipped, "" if nothing was.
 
     Raises:
-      DataError: an argument matches nothing, or there is no image and no video at all.
+      DataError: an argument matches nothing or is no regular file, or there is no image and no
+        video at all.
     """
     paths: list[str] = []
     folders: list[str] = []
@@ -85,11 +88,29 @@ def find_inputs(arguments: Sequence[str], drawn: Path) -> tuple[list[Input], str
 
 def _expand(argument: str) -> list[str]:
     if os.path.lexists(argument):  # also a name with a bracket in it
+        if not os.path.isdir(argument) and (problem := files.not_regular(argument)):
+            raise DataError(f"{argument}: {problem}")
         return [argument]
-    matches = sorted(glob.glob(argument, recursive=True))
+    matches = _glob(argument)
     if not matches:
         raise DataError(f"{argument}: no such file or folder, and no match as a glob")
     return matches
+
+
+def _glob(pattern: str) -> list[str]:
+    """The sorted matches of a pattern; `**` enters every folder once, whatever links lead to it."""
+    stars = re.search(r"(?:^|/)\*\*(?:/|$)", pattern)
+    if stars is None:
+        return sorted(glob.glob(pattern))
+    head, tail = pattern[: stars.start()], pattern[stars.end() :]
+    if stars[0].startswith("/"):
+        head += "/"
+    matches: set[str] = set()
+    for top in glob.glob(head) if head else [""]:
+        for folder, names in photo_files.walk(top):
+            inside = os.path.join(glob.escape(folder), tail)
+            matches.update(_glob(inside) if tail else [os.path.join(folder, n) for n in names])
+    return sorted(matches)
 
 
 def _search(folder: str) -> tuple[list[str], int]:
@@ -169,7 +190,7 @@ class Boxes:
             relative = os.path.join(os.path.dirname(path), name)
             file = next(filter(os.path.isfile, (relative, name)), None)
             if file is None:
-                raise DataError(f"{place}: no such file {relative}")
+                raise DataError(f"{place}: {files.not_regular(relative)}: {relative}")
             self._boxes.setdefault(os.path.realpath(file), []).append(box)
         if not self._boxes:
             raise DataError(f"{path}: no box is listed")

@@ -2,17 +2,27 @@
 
 import contextlib
 import csv
+import io
 import json
 import math
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from types import TracebackType
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from landmarks_jax.system.errors import DataError, reason
+from landmarks_jax.system import files
+from landmarks_jax.system.errors import DataError, UserError, reason
 
 TABLE, LINES, SKIPPED = "landmarks.csv", "landmarks.jsonl", "skipped.csv"
+
+
+class UnwritableError(UserError):
+    """Results cannot be written any more, such as on a full disk; those so far are complete."""
+
+    exit_code = 1
 
 
 class Row(NamedTuple):
@@ -39,11 +49,42 @@ class Row(NamedTuple):
     smooth: np.ndarray | None
 
 
+class _Lines:
+    """A text file to which lines are appended: each is written at once, or not at all."""
+
+    def __init__(self, path: Path) -> None:
+        if os.path.exists(path) and (problem := files.not_regular(path)):
+            raise OSError(problem)
+        self._file = path.open("wb", buffering=0)
+        self._size = self._before = 0
+
+    def append(self, line: str) -> None:
+        # File names need not be UTF-8: their bytes are written unchanged.
+        rest = memoryview(line.encode("utf-8", "surrogateescape"))
+        self._before, self._size = self._size, self._size + len(rest)
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except BaseException:
+            self.drop_last()
+            raise
+
+    def drop_last(self) -> None:
+        self._size = self._before
+        self._file.truncate(self._size)
+        self._file.seek(self._size)
+
+    def close(self) -> None:
+        with self._file:
+            os.fsync(self._file.fileno())  # some file systems report a full disk only now
+
+
 class Results:
     """The result files of a folder, replacing those of an earlier run.
 
     Attributes:
       rows: number of rows written.
+      complete: number of inputs whose results are all written, or listed as failed.
       failed: the files that could not be read or written completely, each with the reason.
     """
 
@@ -59,39 +100,51 @@ class Results:
           smooth: whether there are columns of smoothed points.
 
         Raises:
-          DataError: the folder cannot be written.
+          DataError: the folder cannot be written, or another process is writing to it.
         """
         self._folder = folder
         self._num_landmarks, self._labelled, self._smooth = num_landmarks, tuple(labelled), smooth
-        self._stack = contextlib.ExitStack()
-        self.rows = 0
+        self.rows = self.complete = 0
         self.failed: list[str] = []
-        with self._writing():
-            folder.mkdir(parents=True, exist_ok=True)
-            self._table = csv.writer(self._open(TABLE), lineterminator="\n")
-            self._lines = self._open(LINES)
-            self._skipped = csv.writer(self._open(SKIPPED), lineterminator="\n")
-            self._table.writerow(self._header())
-            self._skipped.writerow(("file", "reason"))
-
-    def _open(self, name: str) -> TextIO:
-        # File names need not be UTF-8: their bytes are written unchanged.
-        path = self._folder / name
-        return self._stack.enter_context(path.open("w", encoding="utf-8", errors="surrogateescape"))
+        try:
+            with contextlib.ExitStack() as stack:
+                folder.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(files.lock(folder))
+                self._table, self._lines, self._skipped = (
+                    stack.enter_context(contextlib.closing(_Lines(folder / name)))
+                    for name in (TABLE, LINES, SKIPPED)
+                )
+                self._table.append(_csv_line(self._header()))
+                self._skipped.append(_csv_line(("file", "reason")))
+                self._stack = stack.pop_all()
+        except OSError as error:
+            raise DataError(f"--out {folder}: cannot be written ({reason(error)})") from error
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            raise DataError(f"--out {self._folder}: cannot be written ({reason(error)})") from error
+            raise UnwritableError(
+                f"--out {self._folder}: cannot be written ({reason(error)}); {TABLE} holds "
+                f"{self.rows:,} complete rows"
+            ) from error
 
     def __enter__(self) -> "Results":
         return self
 
-    def __exit__(self, *error: object) -> None:
-        with self._writing():
-            self._stack.close()
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            with self._writing():
+                self._stack.close()
+        except UnwritableError:
+            if error is None:  # else that says more
+                raise
 
     def _header(self) -> list[str]:
         numbers = range(1, self._num_landmarks + 1)
@@ -127,8 +180,12 @@ class Results:
             line["smooth_landmarks"] = points[: self._num_landmarks]
             line["smooth_labelled"] = dict(zip(self._labelled, smooth_labelled, strict=True))
         with self._writing():
-            self._table.writerow([row.file, *cells])
-            self._lines.write(json.dumps(line, allow_nan=False) + "\n")
+            self._table.append(_csv_line([row.file, *cells]))
+            try:
+                self._lines.append(json.dumps(line, allow_nan=False) + "\n")
+            except BaseException:
+                self._table.drop_last()  # both have the same rows
+                raise
         self.rows += 1
 
     def fail(self, file: str, problem: str) -> None:
@@ -139,7 +196,13 @@ class Results:
     def skip(self, file: str, why: str) -> None:
         """Lists a file that was skipped on purpose."""
         with self._writing():
-            self._skipped.writerow((file, why))
+            self._skipped.append(_csv_line((file, why)))
+
+
+def _csv_line(cells: Sequence[str]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue()
 
 
 def _cell(value: float | None) -> str:

@@ -21,7 +21,12 @@ from landmarks_jax.inference.media.detection import (
     detect_video_file,
 )
 from landmarks_jax.inference.media.inputs import Boxes, Input, find_inputs
-from landmarks_jax.inference.media.result_files import SKIPPED, TABLE, Results
+from landmarks_jax.inference.media.result_files import (
+    SKIPPED,
+    TABLE,
+    Results,
+    UnwritableError,
+)
 from landmarks_jax.system.errors import DataError
 from landmarks_jax.system.signals import Interrupt
 
@@ -146,18 +151,20 @@ def _labelled_names(detector: LandmarkDetector) -> tuple[str, ...]:
 def _detect(job: Job, items: Sequence[Input], interrupt: Interrupt) -> int:
     """Runs on all images, then on all videos. Returns the exit code."""
     start = time.monotonic()
+    items = sorted(items, key=lambda item: item.is_video)
     images = [item for item in items if not item.is_video]
-    done = detect_images(job, images) if images else 0
     frames = 0
-    for item in (item for item in items if item.is_video):
-        if job.stop():
-            break
-        if videos.is_missing():
-            job.results.fail(item.path, videos.INSTALL)
-        else:
+    try:
+        if images:
+            detect_images(job, images)
+        for item in items[len(images) :]:
+            if job.stop():
+                break
             frames += detect_video_file(job, item.path, job.drawn / item.drawn)
-        done += 1
-    seconds = time.monotonic() - start
+    except UnwritableError as error:
+        missing = photo_files.some([item.path for item in items[job.results.complete :]])
+        raise UnwritableError(f"{error}; missing: {missing}") from error
+    seconds, done = time.monotonic() - start, job.results.complete
     count = f"{done:,} of {len(items):,} files" if job.stop() else f"{done:,} files"
     rate = (len(images) + frames) / max(seconds, 1e-9)
     _report(job, f"{count}, {frames:,} video frames, {seconds:.1f} s, {rate:.0f} per second")

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from landmarks_jax.system import files
 from landmarks_jax.system.errors import DataError, reason
 
 INSTALL = "videos and cameras need PyAV: install the extra `video`, or `pip install av`"
@@ -209,7 +210,11 @@ def open_camera(camera: str, device: str | None = None, seconds: float | None = 
 
 
 class Writer:
-    """A video file without sound: H.264 if this PyAV can encode it, else MPEG-4."""
+    """A video file without sound: H.264 if this PyAV can encode it, else MPEG-4.
+
+    The file appears at the end of the block, if all was well. A file that cannot be written ends
+    nothing: see `problem`.
+    """
 
     def __init__(self, path: Path, rate: Fraction) -> None:
         """Sets the path; the file is created with the first frame."""
@@ -217,6 +222,16 @@ class Writer:
         self._container: Any = None
         self._stream: Any = None
         self._last = -1
+        self._files = contextlib.ExitStack()
+        self._failure: Exception | None = None
+
+    @property
+    def problem(self) -> str:
+        """Why the file could not be written, or ""."""
+        failure = self._failure
+        if failure is None or isinstance(failure, DataError):
+            return str(failure or "")
+        return f"{self._path}: cannot be written ({reason(failure)})"
 
     def __enter__(self) -> "Writer":
         return self
@@ -227,35 +242,37 @@ class Writer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._container is not None:
-            with self._writing(), self._container:
+        if self._container is not None and self._failure is None and error is None:
+            with self._noting():
                 self._container.mux(self._stream.encode())
+        with self._noting():
+            error = error or self._failure  # which removes the file
+            self._files.__exit__(type(error) if error else None, error, traceback)
 
     @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _noting(self) -> Iterator[None]:
         import av  # noqa: PLC0415  (of the video extra)
 
         try:
             yield
-        except (av.FFmpegError, OSError) as error:
-            raise DataError(f"{self._path}: cannot be written ({reason(error)})") from error
+        except (av.FFmpegError, OSError, DataError) as failure:
+            self._failure = self._failure or failure
 
     def write(self, pixels: np.ndarray, time: float) -> None:
-        """Appends a frame.
+        """Appends a frame, unless there is a problem.
 
         Args:
           pixels: `[H, W, 3]` uint8.
           time: seconds since the first frame, rounded to the next free point of the rate's grid.
-
-        Raises:
-          DataError: it cannot be written.
         """
+        if self._failure is not None:
+            return
         import av  # noqa: PLC0415  (of the video extra)
 
         frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
         self._last = max(self._last + 1, round(time * self._rate))
         frame.pts, frame.time_base = self._last, 1 / self._rate
-        with self._writing():
+        with self._noting():
             if self._container is None:
                 self._create(pixels.shape[1], pixels.shape[0])
             self._container.mux(self._stream.encode(frame))
@@ -264,8 +281,8 @@ class Writer:
         import av  # noqa: PLC0415  (of the video extra)
 
         h264 = "libx264" in av.codecs_available
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._container = av.open(str(self._path.absolute()), "w")
+        temporary = self._files.enter_context(files.new_path(self._path))
+        self._container = self._files.enter_context(av.open(str(temporary.absolute()), "w"))
         # The fastest preset without visible loss: encoding must not take longer than detection.
         options = {"preset": "veryfast", "crf": "20"} if h264 else {}
         name = "libx264" if h264 else "mpeg4"
