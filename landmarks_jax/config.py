@@ -77,14 +77,10 @@ OTHER_FIELDS = (
 # Lowest and highest allowed values, both included: of whole numbers, of any numbers, and of all
 # weights of loss terms.
 COUNTS: dict[str, tuple[int, int]] = {
+    **detectors.COUNTS,
     "seed": (0, 2**31 - 1),
-    "data.canvas_size": (8, 4096),
     "data.num_synthetic": (2, 10_000_000),
     "data.synthetic_seed": (0, 2**31 - 1),
-    "views.size": (8, 4096),
-    "model.num_landmarks": (1, 1000),
-    "model.detector_channels": (8, 8192),
-    "model.hourglass_depth": (1, 10),
     "model.generator_channels": (1, 4096),
     "model.residual_blocks": (0, 100),
     "targets.grid": (0, 30),
@@ -104,6 +100,7 @@ COUNTS: dict[str, tuple[int, int]] = {
     "eval.num_score": (1, 10**6),
 }
 RANGES: dict[str, tuple[float, float]] = {
+    **detectors.RANGES,
     "views.rotation_limit": (0, 180),
     "views.scale_std": (0, 0.3),
     "views.shift_std": (0, 1),
@@ -112,7 +109,6 @@ RANGES: dict[str, tuple[float, float]] = {
     "views.cutout": (0, 1),
     "views.margin": (0, 3),
     "views.margin_std": (0, 0.5),
-    "model.beta": (1e-6, 1e6),
     "model.sigma": (1e-3, 1e3),
     "objective.separation_sigma": (1e-6, 10),
     "targets.extent": (0, 1),

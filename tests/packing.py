@@ -8,6 +8,19 @@ from landmarks_jax.models.detectors import build_detector
 
 NUM_LANDMARKS = 3
 POINT_NAMES = ("left eye", "right eye")
+SCORE = {
+    "protocol": "mine",
+    "crop": "center",
+    "fit": {"name": "fit.csv", "faces": 90},
+    "score": {"name": "score.csv", "faces": 50},
+    "forward": 12.5,
+    "mean_shape": 20.0,
+    "groups": [
+        {"name": "yaw: all", "limits": "", "faces": 50, "forward": 12.5, "mean_shape": 20.0},
+        {"name": "yaw: none", "limits": "", "faces": 0, "forward": None, "mean_shape": None},
+    ],
+    "confidence": [{"faces": 50, "lowest": 0.1, "highest": 0.9, "forward": 12.5}],
+}
 
 
 def make(narrow_config, filled, **changes) -> packed_file.PackedDetector:
@@ -22,7 +35,7 @@ def make(narrow_config, filled, **changes) -> packed_file.PackedDetector:
     inputs, outputs = 2 * NUM_LANDMARKS, 2 * len(POINT_NAMES)
     matrix = rng.normal(size=(inputs, outputs)).T  # in Fortran order, as the regression gives it
     regressor = LinearMap(matrix, rng.normal(size=inputs), rng.normal(size=outputs))
-    summary = {"point_names": list(POINT_NAMES), "scores": [{"forward": 12.5}]}
+    summary = {"point_names": list(POINT_NAMES), "scores": [SCORE]}
     return packed_file.PackedDetector(
         packed_file.inference_config(config), variables, regressor, summary
     )

@@ -50,7 +50,7 @@ def test_attributes_of_a_loaded_detector(packed_path):
     assert (detector.num_landmarks, detector.view_size) == (3, 16)
     assert detector.frame == Framing(20, 16, "center")
     assert detector.point_names == ("left eye", "right eye")
-    assert detector.summary["scores"] == [{"forward": 12.5}]
+    assert detector.summary["scores"] == [packing.SCORE]
 
 
 def test_a_single_image_has_no_leading_axis(detector, alone):

@@ -21,7 +21,7 @@ from landmarks_jax.inference.linear_map import LinearMap
 from landmarks_jax.models.detectors import build_detector
 from landmarks_jax.system import palette
 from landmarks_jax.system.errors import WeightsError
-from tests import browsing
+from tests import browsing, packing
 from tests.browsing import Page
 from tests.running import call, command
 
@@ -51,8 +51,7 @@ def detector_file(tmp_path_factory, narrow_config, filled):
     matrix = np.random.default_rng(0).uniform(-0.5, 0.5, (4, 6))
     regressor = LinearMap(matrix, np.zeros(6), np.array([-0.3, 0.1, 0.3, 0.1]))
     path = tmp_path_factory.mktemp("packed") / "random.safetensors"
-    score = {"protocol": "mine", "crop": "center", "forward": 12.34, "mean_shape": 20.0}
-    summary = {"point_names": list(NAMES), "scores": [{**score, "score": {"faces": 50}}]}
+    summary = {"point_names": list(NAMES), "scores": [{**packing.SCORE, "forward": 12.34}]}
     packed = packed_file.PackedDetector(
         packed_file.inference_config(config), variables, regressor, summary
     )

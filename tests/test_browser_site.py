@@ -17,6 +17,7 @@ import pytest
 from landmarks_jax.inference import graph_export
 from landmarks_jax.inference.browser import server, site, vendor
 from landmarks_jax.system.errors import ConfigError, WeightsError, WorkdirError
+from tests.packing import SCORE
 from tests.running import call, command, finish
 
 
@@ -150,7 +151,7 @@ def test_the_folder_is_complete(detector_file, tmp_path):
         "colors": ["#ff0000", "#1f5bff", "#00e600"],
         "num_labelled": 2,
         "point_names": ["left eye", "right eye"],
-        "score": {"forward": 12.5},
+        "score": SCORE,
     }
     assert (folder / "model.onnx").read_text() == "ONNX of float16"
     assert "Microsoft" in (folder / "runtime" / "LICENSE.onnxruntime.txt").read_text()

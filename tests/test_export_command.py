@@ -145,7 +145,7 @@ def test_a_file_is_written_atomically(detector_file, tmp_path, monkeypatch):
     def breaks(*_):
         raise KeyboardInterrupt
 
-    for name in ("os.replace", "os.fdopen"):
+    for name in ("os.replace", "os.fsync"):
         with monkeypatch.context() as patch:
             patch.setattr(name, breaks)
             patch.setattr(graph_export, "to_stablehlo", lambda *_: b"after")

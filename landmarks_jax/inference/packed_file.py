@@ -16,6 +16,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,9 @@ import safetensors.numpy
 from ml_collections import ConfigDict
 
 from landmarks_jax.data.framing import Framing
+from landmarks_jax.inference import packed_checks
 from landmarks_jax.inference.linear_map import LinearMap
+from landmarks_jax.inference.packed_checks import REGRESSOR
 from landmarks_jax.inference.precision import PRECISIONS, cast_array
 from landmarks_jax.models import detectors
 from landmarks_jax.system import files
@@ -36,7 +39,8 @@ from landmarks_jax.system.errors import WeightsError, reason
 
 FORMAT = "landmarks_jax.detector"
 VERSION = 1
-_REGRESSOR = "regressor/"
+_TEXTS = {"format", "version", "config", "summary", "sha256"}
+_Y_ORIGIN = f"{REGRESSOR}y_origin"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +89,7 @@ def write(path: str | os.PathLike[str], packed: PackedDetector, precision: str =
         file; biases, batch norm and the regressor keep their precision.
 
     Raises:
-      WeightsError: `packed` is inconsistent or not finite, or the file cannot be written.
+      WeightsError: `packed` is not what it may be, or the file cannot be written.
     """
     files.write_file(Path(path), to_bytes(packed, precision, str(path)), WeightsError)
 
@@ -94,10 +98,16 @@ def to_bytes(
     packed: PackedDetector, precision: str = "float32", name: str = "the detector"
 ) -> bytes:
     """The content of a packed file; `name` starts the message of a `WeightsError`."""
-    _validate(packed, name)
+    weights, regressor = _flat(packed.variables), _regressor_arrays(packed)
+    try:
+        packed_checks.check_config(packed.config.to_dict())
+        packed_checks.check_summary(packed.summary)
+        _check_arrays(packed.config, packed.summary, weights | regressor)
+    except ValueError as error:
+        raise WeightsError(f"{name}: {reason(error)}") from error
     arrays = cast_weights(packed, precision, name)
-    for key, array in _regressor_arrays(packed).items():
-        arrays[key] = np.ascontiguousarray(array)  # safetensors ignores strides
+    for key, array in regressor.items():
+        arrays[key] = np.ascontiguousarray(array, np.float64)  # safetensors ignores strides
     texts = {
         "format": FORMAT,
         "version": str(VERSION),
@@ -129,89 +139,103 @@ def read(path: str | os.PathLike[str]) -> PackedDetector:
     """Reads a packed file.
 
     Raises:
-      WeightsError: the file is missing, damaged, of another format, or of a newer version.
+      WeightsError: the file is missing, damaged, of another format, or of a newer version, or its
+        content is not what it may be.
     """
     path = Path(path)
     if os.path.isdir(path):  # unlike Path.is_dir, no error for a name that is too long
         raise WeightsError(
             f"{path}: is a folder; give a packed file, as `landmarks-jax export` writes it"
         )
-    if not os.path.isfile(path):
-        raise WeightsError(f"{path}: no such file; `landmarks-jax export` writes packed files")
+    if problem := files.not_regular(path):
+        raise WeightsError(f"{path}: {problem}; `landmarks-jax export` writes packed files")
     try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            texts = dict(file.metadata() or {})
-            if texts.get("format") != FORMAT:
-                raise WeightsError(
-                    f"{path}: not a packed detector; make one with `landmarks-jax export`"
-                )
-            if int(texts["version"]) > VERSION:
-                raise WeightsError(
-                    f"{path}: has version {texts['version']}, and this landmarks_jax reads up to "
-                    f"{VERSION}; update landmarks_jax"
-                )
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        texts, arrays = _open(path)
         if texts["sha256"] != _digest(texts, arrays):
             raise WeightsError(f"{path}: damaged (wrong checksum); download or export it again")
-        packed = _unpack(texts, arrays)
+        return _unpack(texts, arrays)
     except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(
             f"{path}: cannot be read as a packed detector ({reason(error)})"
         ) from error
-    _validate(packed, str(path))
-    return packed
+    except RecursionError as error:
+        raise WeightsError(
+            f"{path}: cannot be read as a packed detector (JSON of too many levels)"
+        ) from error
+
+
+def _open(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    """The texts and arrays of a file of this format and version."""
+    with safetensors.safe_open(path, framework="numpy") as file:
+        texts = dict(file.metadata() or {})
+        if texts.get("format") != FORMAT:
+            raise WeightsError(
+                f"{path}: not a packed detector; make one with `landmarks-jax export`"
+            )
+        if texts.keys() != _TEXTS:
+            raise ValueError(f"its texts must be {', '.join(sorted(_TEXTS))}")
+        version = texts["version"]
+        if not re.fullmatch("[1-9][0-9]{0,8}", version, re.ASCII):
+            raise ValueError(f"version {version[:20]!r} is none")
+        if int(version) > VERSION:
+            raise WeightsError(
+                f"{path}: has version {version}, and this landmarks_jax reads up to {VERSION}; "
+                "update landmarks_jax"
+            )
+        return texts, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
 def _unpack(texts: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> PackedDetector:
-    config = json.loads(texts["config"])
-    module = config["model"]["detector"]
-    if not detectors.is_trusted(module):
-        raise ValueError(f"its detector is in the module {module!r}; import that first")
-    weights, regressor = {}, {}
-    for name, array in arrays.items():
-        if name.startswith(_REGRESSOR):
-            regressor[name.removeprefix(_REGRESSOR)] = array
-        else:
-            weights[name] = np.asarray(array, np.float32)
+    fields, summary = json.loads(texts["config"]), json.loads(texts["summary"])
+    packed_checks.check_config(fields)
+    packed_checks.check_summary(summary)
+    packed_checks.check_types(arrays)
+    config = inference_config(ConfigDict(fields))
+    _check_arrays(config, summary, arrays)
+    regressor = {
+        name.removeprefix(REGRESSOR): array
+        for name, array in arrays.items()
+        if name.startswith(REGRESSOR)
+    }
+    weights = {
+        name: np.asarray(array, np.float32)
+        for name, array in arrays.items()
+        if not name.startswith(REGRESSOR)
+    }
     return PackedDetector(
-        inference_config(ConfigDict(config)),
+        config,
         flax.traverse_util.unflatten_dict(weights, sep="/"),
         LinearMap(**regressor) if regressor else None,
-        dict(json.loads(texts["summary"])),
+        summary,
     )
 
 
-def _validate(packed: PackedDetector, name: str) -> None:
-    """Checks that the arrays are finite and are those of the config's detector."""
+def _check_arrays(
+    config: ConfigDict, summary: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+) -> None:
+    """Checks that the arrays are those of the config's detector and a regressor to named points."""
     try:
-        expected = _expected_shapes(packed.config)
+        expected = _expected_shapes(config)
     except Exception as error:  # Flax and JAX raise anything for impossible sizes
-        raise WeightsError(f"{name}: its config cannot work ({reason(error)})") from error
-    if packed.regressor is not None:
-        points = len(packed.summary.get("point_names") or ()) or packed.num_labelled
-        coordinates = 2 * packed.config.model.num_landmarks
+        raise ValueError(f"its config cannot work: {reason(error)}") from error
+    names = summary.get("point_names")
+    if any(name.startswith(REGRESSOR) for name in arrays):
+        points = len(names or ()) or max(1, arrays.get(_Y_ORIGIN, np.zeros(0)).size // 2)
+        coordinates = 2 * config.model.num_landmarks
         expected |= {
-            _REGRESSOR + "matrix": (2 * points, coordinates),
-            _REGRESSOR + "x_origin": (coordinates,),
-            _REGRESSOR + "y_origin": (2 * points,),
+            REGRESSOR + "matrix": (2 * points, coordinates),
+            REGRESSOR + "x_origin": (coordinates,),
+            _Y_ORIGIN: (2 * points,),
         }
-    arrays = _flat(packed.variables) | _regressor_arrays(packed)
-    if missing := sorted(expected.keys() - arrays.keys()):
-        raise WeightsError(f"{name}: {missing[0]} is missing")
-    if unknown := sorted(arrays.keys() - expected.keys()):
-        raise WeightsError(f"{name}: {unknown[0]} is not part of its detector")
-    for key, shape in expected.items():
-        if arrays[key].shape != shape:
-            raise WeightsError(
-                f"{name}: {key} has shape {arrays[key].shape}, its detector needs {shape}"
-            )
-        if not np.isfinite(arrays[key]).all():
-            raise WeightsError(f"{name}: {key} is not finite; did the training diverge?")
+    elif names:
+        raise ValueError("summary.point_names without a regressor")
+    packed_checks.check_arrays(arrays, expected)
 
 
 def _expected_shapes(config: ConfigDict) -> dict[str, tuple[int, ...]]:
     size = config.views.size
     Framing(config.data.canvas_size, size, config.data.crop)  # raises for impossible values
+    detectors.module_of(config).check(config)
     init = functools.partial(detectors.build_detector(config).init, use_running_average=True)
     view = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)
     variables = jax.eval_shape(lambda view: init(jax.random.key(0), view), view)
@@ -225,7 +249,7 @@ def _flat(variables: Mapping[str, Any]) -> dict[str, Any]:
 def _regressor_arrays(packed: PackedDetector) -> dict[str, np.ndarray]:
     if packed.regressor is None:
         return {}
-    return {_REGRESSOR + name: array for name, array in vars(packed.regressor).items()}
+    return {REGRESSOR + name: array for name, array in vars(packed.regressor).items()}
 
 
 def _digest(texts: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> str:

@@ -24,6 +24,17 @@ from landmarks_jax.system.errors import ConfigError
 
 DEFAULT = "hourglass"
 
+# Lowest and highest allowed values, both included, of what a detector depends on: of whole numbers,
+# and of any numbers.
+COUNTS: dict[str, tuple[int, int]] = {
+    "data.canvas_size": (8, 4096),
+    "views.size": (8, 4096),
+    "model.num_landmarks": (1, 1000),
+    "model.detector_channels": (8, 8192),
+    "model.hourglass_depth": (1, 10),
+}
+RANGES: dict[str, tuple[float, float]] = {"model.beta": (1e-6, 1e6)}
+
 
 class DetectorModule(Protocol):
     """The interface of a detector's module."""
