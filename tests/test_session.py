@@ -29,13 +29,13 @@ def own_cache(tmp_path, monkeypatch):
 
 
 def faces(folder: Path) -> Path:
-    """Labelled faces in MTFL's form, as both lists of aflw-dev."""
-    write_photos(folder / "AFLW", 9, (40, 40))
+    """Labelled faces in MTFL's form, nine in each list of aflw-dev."""
+    write_photos(folder / "AFLW", 18, (40, 40))
     rng = np.random.default_rng(1)
-    points = np.array([12, 28, 20, 14, 26, 14, 14, 20, 27, 27]) + rng.normal(0, 1, (9, 10))
+    points = np.array([12, 28, 20, 14, 26, 14, 14, 20, 27, 27]) + rng.normal(0, 1, (18, 10))
     lines = [f"AFLW/{i:06d}.jpg {' '.join(f'{v:.2f}' for v in p)}" for i, p in enumerate(points, 1)]
-    for name in ("dev_fit", "dev_score"):
-        (folder / f"{name}.txt").write_text("\n".join(lines) + "\n")
+    for name, part in (("dev_fit", lines[:9]), ("dev_score", lines[9:])):
+        (folder / f"{name}.txt").write_text("\n".join(part) + "\n")
     return folder
 
 
