@@ -14,6 +14,7 @@ import safetensors.numpy
 
 from configs import faces
 from landmarks_jax.system.errors import WorkdirError
+from landmarks_jax.system.files import sha256_of_json
 from landmarks_jax.tasks import task_of
 from landmarks_jax.training import checkpoints, limits, loop, run_folder, sharding, transfer_files
 from landmarks_jax.training import state as states
@@ -142,6 +143,14 @@ def edit(folder: Path, **fields) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
 
+def sign(folder: Path, **fields) -> None:
+    """Edits the manifest, with the right checksum."""
+    path = folder / transfer_files.MANIFEST
+    edited = json.loads(path.read_text()) | fields
+    del edited["sha256"]
+    path.write_text(json.dumps({**edited, "sha256": sha256_of_json(edited)}))
+
+
 def flip(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
@@ -159,6 +168,14 @@ def flip(path: Path) -> None:
         (lambda d: edit(d, format="other"), r"transfer\.json: not transfer files"),
         (lambda d: edit(d, version=2), r"transfer\.json: not transfer files of version 1"),
         (lambda d: (d / "transfer.json").unlink(), r"no transfer files here"),
+        (
+            lambda d: sign(d, step=-1),
+            r"cannot be read \(step = -1, seconds = 1.5: must be",
+        ),
+        (lambda d: sign(d, step=True), r"cannot be read \(step = True, seconds = "),
+        (lambda d: sign(d, seconds=float("nan")), r"cannot be read \(step = 3, seconds = nan: m"),
+        (lambda d: sign(d, files=[]), r"cannot be read \(files = \[\]: must be"),
+        (lambda d: sign(d, files={"../x": "0"}), r"cannot be read \(files = .*: must be"),
     ],
 )
 def test_damage_is_refused_in_one_line_before_anything_is_made(
@@ -199,6 +216,12 @@ def test_another_run_is_refused_by_name(trained, written, bundle, tmp_path):
     arrays[name] = np.zeros(99, np.float32)
     with pytest.raises(WorkdirError, match=rf"{name} has shape \(99,\), expected"):
         transfer_files.check(dataclasses.replace(bundle, arrays=arrays), config, networks, digest)
+    for odd in (bundle.arrays[name].astype(np.int8), np.full_like(bundle.arrays[name], np.nan)):
+        arrays[name] = odd
+        with pytest.raises(WorkdirError, match=f"{name} is not of finite floating-point numbers"):
+            transfer_files.check(
+                dataclasses.replace(bundle, arrays=arrays), config, networks, digest
+            )
 
 
 def test_writing_again_replaces_and_an_interrupted_write_leaves_the_earlier_files(

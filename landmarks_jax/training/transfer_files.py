@@ -38,7 +38,7 @@ from landmarks_jax.system.errors import WorkdirError, reason
 from landmarks_jax.training import checkpoints, distributed, run_folder, sharding
 from landmarks_jax.training import state as states
 from landmarks_jax.training.run_folder import Record, Transfer
-from landmarks_jax.training.state import TrainState
+from landmarks_jax.training.state import TrainState, by_name
 
 FORMAT, VERSION = "landmarks_jax.transfer", 1
 MANIFEST = "transfer.json"
@@ -88,7 +88,7 @@ def write(restored: checkpoints.Restored, workdir: Path, out: Path) -> list[Path
     """
     arrays = {
         name: to_stored(np.asarray(leaf), name)
-        for name, leaf in states.by_name(jax.device_get(networks_of(restored.state))).items()
+        for name, leaf in by_name(jax.device_get(networks_of(restored.state))).items()
     }
     log = "".join(json.dumps(r) + "\n" for r in run_folder.read_log(workdir, restored.step))
     data = [("networks", ".safetensors", safetensors.numpy.save(p)) for p in into_files(arrays)]
@@ -176,6 +176,7 @@ def read(path: Path) -> Bundle:
             )
         if fields.pop("sha256") != files.sha256_of_json(fields):
             raise WorkdirError(f"{manifest}: damaged, its checksum differs; write it again")
+        _check_fields(fields)
         arrays: dict[str, np.ndarray] = {}
         log: list[dict[str, Any]] = []
         for name, digest in fields["files"].items():
@@ -195,6 +196,15 @@ def read(path: Path) -> Bundle:
         )
     except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
         raise WorkdirError(f"{manifest}: cannot be read ({reason(error)})") from error
+
+
+def _check_fields(fields: Mapping[str, Any]) -> None:
+    """ValueError for what no run has, in a manifest with the right checksum."""
+    step, seconds, names = fields["step"], fields["seconds"], fields["files"]
+    if type(step) is not int or not 0 <= step < 2**31 or not 0 <= float(seconds) < 1e12:
+        raise ValueError(f"step = {step!r}, seconds = {seconds!r}: must be numbers from 0")
+    if not isinstance(names, dict) or any(Path(name).name != name for name in names):
+        raise ValueError(f"files = {names!r}: must be checksums by names of files in this folder")
 
 
 def _read_file(path: Path, digest: str) -> bytes:
@@ -245,15 +255,15 @@ def check(bundle: Bundle, config: ConfigDict, networks: Networks, weights_digest
             f"{manifest}: the run used other VGG weights than those that "
             "config.perceptual.weights or config.targets.weights names; use its own weights"
         )
-    expected = states.by_name(
-        networks_of(states.abstract_state(config, networks, sharding.make_mesh()))
-    )
+    expected = by_name(networks_of(states.abstract_state(config, networks, sharding.make_mesh())))
     for name, leaf in expected.items():
         if name not in bundle.arrays:
             raise WorkdirError(f"{manifest}: {name} is missing")
-        shape = bundle.arrays[name].shape
-        if shape != leaf.shape:
-            raise WorkdirError(f"{manifest}: {name} has shape {shape}, expected {leaf.shape}")
+        array = bundle.arrays[name]
+        if array.shape != leaf.shape:
+            raise WorkdirError(f"{manifest}: {name} has shape {array.shape}, expected {leaf.shape}")
+        if array.dtype.kind != "f" or not np.isfinite(array).all():
+            raise WorkdirError(f"{manifest}: {name} is not of finite floating-point numbers")
 
 
 def transfers_of(bundle: Bundle, config: ConfigDict, data_digest: str) -> list[Transfer]:
@@ -280,9 +290,7 @@ def begin(
     _LOGGER.info("from the transfer files %s: %s", bundle.path, transfer.note())
     mesh = sharding.make_mesh()
     like = networks_of(states.abstract_state(config, networks, mesh))
-    leaves = [
-        np.asarray(bundle.arrays[name], leaf.dtype) for name, leaf in states.by_name(like).items()
-    ]
+    leaves = [np.asarray(bundle.arrays[name], leaf.dtype) for name, leaf in by_name(like).items()]
     trees = jax.tree.unflatten(jax.tree.structure(like), leaves)
     if distributed.is_first():
         row = {"step": bundle.step, "seconds": round(bundle.seconds, 3)}
