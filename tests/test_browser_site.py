@@ -2,9 +2,11 @@
 
 import base64
 import hashlib
+import http.client
 import http.server
 import io
 import json
+import os
 import signal
 import socket
 import tarfile
@@ -30,6 +32,13 @@ def package(names=tuple(vendor.FILES)) -> bytes:
             member.size = len(name)
             archive.addfile(member, io.BytesIO(name.encode()))
     return stream.getvalue()
+
+
+# The files of that package.
+CONTENTS = {
+    name: file._replace(sha256=hashlib.sha256(name.encode()).hexdigest())
+    for name, file in vendor.FILES.items()
+}
 
 
 def integrity(data: bytes) -> str:
@@ -61,6 +70,7 @@ def registry(monkeypatch):
             vendor, "URL", f"http://127.0.0.1:{answering.server_port}/onnxruntime-web-1.tgz"
         )
         monkeypatch.setattr(vendor, "INTEGRITY", integrity(Registry.data))
+        monkeypatch.setattr(vendor, "FILES", CONTENTS)
         yield Registry
         answering.shutdown()
 
@@ -70,13 +80,27 @@ def names_in(folder: Path) -> list[str]:
 
 
 def test_the_runtime_is_downloaded_once_and_unpacked_as_needed(registry, tmp_path):
-    folder = vendor.runtime(tmp_path / "cache")
-    assert {path.name: path.read_text() for path in folder.iterdir()} == {
-        target: name for name, target in vendor.FILES.items()
-    }
-    assert vendor.runtime(tmp_path / "cache") == folder
+    runtime = vendor.runtime(tmp_path / "cache")
+    assert runtime == {file.name: name.encode() for name, file in vendor.FILES.items()}
+    assert vendor.runtime(tmp_path / "cache") == runtime
     assert registry.asked == 1
     assert len(names_in(tmp_path)) == 2 + len(vendor.FILES)  # nothing else, and nothing outside
+
+
+@pytest.mark.parametrize("damage", ["changed", "missing", "a pipe"])
+def test_a_runtime_that_was_changed_is_refused(damage, registry, tmp_path):
+    vendor.runtime(tmp_path)
+    (folder,) = tmp_path.iterdir()
+    file = folder / "ort-wasm.wasm"
+    file.unlink()
+    if damage == "changed":
+        file.write_bytes(b"steal()")
+    elif damage == "a pipe":
+        os.mkfifo(file)
+    with pytest.raises(
+        WeightsError, match=f"^{file}: missing, damaged or changed; remove {folder}"
+    ):
+        vendor.runtime(tmp_path)
 
 
 def test_another_package_is_refused(registry, tmp_path):
@@ -92,7 +116,7 @@ def test_an_interrupted_download_leaves_nothing(registry, tmp_path):
         vendor.runtime(tmp_path)
     assert not names_in(tmp_path)
     registry.sent = slice(None)
-    assert vendor.runtime(tmp_path).is_dir()
+    assert len(vendor.runtime(tmp_path)) == len(vendor.FILES)
 
 
 def test_a_package_without_the_files_is_refused(registry, tmp_path, monkeypatch):
@@ -118,7 +142,8 @@ def test_without_network_the_error_says_which_file_to_put_where(tmp_path, monkey
             vendor.runtime(tmp_path)
         place.write_bytes(package())
         monkeypatch.setattr(vendor, "INTEGRITY", integrity(package()))
-        assert vendor.runtime(tmp_path).is_dir()
+        monkeypatch.setattr(vendor, "FILES", CONTENTS)
+        assert len(vendor.runtime(tmp_path)) == len(CONTENTS)
 
 
 @pytest.fixture
@@ -126,10 +151,7 @@ def detector_file(packed_path, tmp_path, monkeypatch):
     """A packed detector; neither the converter nor the runtime is needed."""
     path = tmp_path / "mine.safetensors"
     path.write_bytes(packed_path.read_bytes())
-    runtime = tmp_path / "runtime"
-    runtime.mkdir()
-    (runtime / "ort.js").write_text("// runtime")
-    monkeypatch.setattr(vendor, "runtime", lambda: runtime)
+    monkeypatch.setattr(vendor, "runtime", lambda: {"ort.js": b"// runtime"})
     monkeypatch.setattr(
         graph_export, "to_onnx", lambda packed, precision: f"ONNX of {precision}".encode()
     )
@@ -180,11 +202,56 @@ def test_an_earlier_page_is_replaced_and_other_files_are_kept(detector_file, tmp
     with pytest.raises(WorkdirError, match="photos: holds other files"):
         site.build(detector_file, other)
     assert names_in(other) == ["model.json"]
-    with pytest.raises(WorkdirError, match=r"mine\.safetensors: holds other files"):
+    with pytest.raises(WorkdirError, match=r"mine\.safetensors: cannot be written \(Not a dir"):
         site.build(detector_file, detector_file)
+    (other / "model.json").unlink()
+    os.mkfifo(other / "model.json")
+    with pytest.raises(WorkdirError, match="photos: holds other files"):
+        site.build(detector_file, other)
+    # Through a link the folder that it names is built.
+    (tmp_path / "host").mkdir()
+    (tmp_path / "link").symlink_to("host")
+    site.build(detector_file, tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "host" / "index.html").is_file()
     (tmp_path / "file").touch()
     with pytest.raises(WorkdirError, match="cannot be written"):
         site.build(detector_file, tmp_path / "file" / "page")
+
+
+@pytest.mark.parametrize(
+    ("hosts", "code"),
+    [
+        (["127.0.0.1:{port}"], 200),
+        (["localhost:{port}"], 200),
+        (["LOCALHOST"], 200),
+        (["[::1]:1"], 200),
+        (["attacker.example"], 403),
+        (["attacker.example:{port}"], 403),
+        (["localhost.attacker.example:{port}"], 403),
+        (["127.0.0.1.attacker.example"], 403),
+        (["127.0.0.2:{port}"], 403),
+        (["attacker@127.0.0.1"], 403),
+        (["127.0.0.1", "attacker.example"], 403),
+        ([""], 403),
+        ([], 403),
+    ],
+)
+def test_requests_by_the_name_of_another_site_are_refused(hosts, code, tmp_path):
+    (tmp_path / "index.html").write_text("the page")
+    with server.Server(tmp_path, 0) as serving:
+        threading.Thread(target=serving.serve_forever, args=(0.02,), daemon=True).start()
+        for method in ("GET", "HEAD"):
+            connection = http.client.HTTPConnection("127.0.0.1", serving.server_port, timeout=10)
+            connection.putrequest(method, "/", skip_host=True)
+            for host in hosts:
+                connection.putheader("Host", host.format(port=serving.server_port))
+            connection.endheaders()
+            answer = connection.getresponse()
+            assert answer.status == code
+            assert (b"the page" in answer.read()) == (code == 200 and method == "GET")
+            connection.close()
+        serving.shutdown()
 
 
 def test_the_server_names_types_and_isolates_the_page(tmp_path):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from landmarks_jax.inference.media import videos
+from landmarks_jax.inference.media import detection, videos, view_batches
 from landmarks_jax.inference.media.inputs import find_inputs
 from landmarks_jax.inference.media.result_files import Results, Row, UnwritableError
 from landmarks_jax.system.errors import DataError
@@ -101,6 +101,29 @@ def test_a_drawing_that_does_not_fit_is_left_out_whole(packed_path, tmp_path):
     )
     assert (tmp_path / "out" / "drawn" / "a.png").read_bytes() == drawn  # of the run before
     assert len(os.listdir(tmp_path / "out" / "drawn")) == 1
+
+
+def test_an_image_that_changes_before_it_is_drawn_is_listed(packed_path, tmp_path, monkeypatch):
+    monkeypatch.setattr(detection, "_KEPT_BYTES", 0)  # images are read again to be drawn
+    for name in ("changed.png", "vanished.png"):
+        Image.fromarray(noise(0)).save(tmp_path / name)
+    locate = view_batches.locate
+
+    def locate_and_change(*arguments):
+        for pair in locate(*arguments):
+            Image.fromarray(noise(1, 20, 20)).save(tmp_path / "changed.png")
+            (tmp_path / "vanished.png").unlink(missing_ok=True)
+            yield pair
+
+    monkeypatch.setattr(view_batches, "locate", locate_and_change)
+    out = tmp_path / "out"
+    assert call("detect", str(packed_path), str(tmp_path), f"--out={out}")[0] == 1
+    assert len(read_table(out)) == 2
+    problem = "landmarks detected but not drawn: "
+    assert read_skipped(out) == {
+        str(tmp_path / "changed.png"): f"{problem}it has changed meanwhile",
+        str(tmp_path / "vanished.png"): f"{problem}cannot be read as an image (no such file)",
+    }
 
 
 def test_a_video_that_cannot_be_written_does_not_end_detection(packed_path, tmp_path):

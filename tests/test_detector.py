@@ -1,5 +1,6 @@
 """The jitted detector: any batch, bytes or floats, under JAX's transforms."""
 
+import os
 from functools import partial
 
 import jax
@@ -10,6 +11,8 @@ import pytest
 from landmarks_jax import keypoints
 from landmarks_jax.inference import detector
 from landmarks_jax.models.detectors import build_detector
+from landmarks_jax.system.errors import UserError
+from tests.running import command, finish
 
 VIEWS = np.random.default_rng(0).integers(0, 256, (7, 16, 16, 3), np.uint8)
 
@@ -47,6 +50,38 @@ def one_by_one(detect, variables):
 @pytest.fixture(scope="module")
 def find(config, variables):
     return detector.ViewDetector(config, variables)
+
+
+def test_a_fork_is_told_to_spawn(config, variables, find, monkeypatch):
+    process = os.getpid()
+    monkeypatch.setattr(os, "getpid", lambda: process + 1)
+    with pytest.raises(UserError, match=r"before this process was forked.*get_context\('spawn'\)"):
+        find(VIEWS)
+    with pytest.raises(UserError, match="before this process was forked"):
+        detector.ViewDetector(config, variables)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes that fork")
+def test_a_real_fork_ends(packed_path):
+    code = """
+import os, sys, warnings
+import numpy as np
+from landmarks_jax import load_detector
+detect, image = load_detector(sys.argv[1]), np.zeros((20, 20, 3), np.uint8)
+detect(image)
+warnings.simplefilter("ignore")  # JAX's own, of the fork
+for use in (lambda: detect(image), lambda: load_detector(sys.argv[1])):
+    child = os.fork()
+    if not child:
+        try:
+            use()
+        except Exception as error:
+            print(type(error).__name__, flush=True)
+        os._exit(0)
+    os.waitpid(child, 0)
+"""
+    assert finish(command(str(packed_path), code=code)) == (0, "UserError\nUserError\n", "")
 
 
 def test_build_detector_follows_the_config(config):

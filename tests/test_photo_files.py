@@ -106,6 +106,19 @@ def test_what_is_no_regular_file_is_listed_and_left_out(tmp_path):
         photos.need_file(str(root / "pipe.jpg"), "x")
 
 
+def test_a_photo_that_changes_or_vanishes_is_named(tmp_path):
+    for name in "abc":
+        save(tmp_path / "p" / f"{name}.png")
+    source = folder.FolderPhotos([str(tmp_path / "p")])
+    save(tmp_path / "p" / "a.png", size=(13, 10))
+    (tmp_path / "p" / "b.png").unlink()
+    with pytest.raises(DataError, match=r"a\.png: has changed since this program started$"):
+        source.photo(0)
+    with pytest.raises(DataError, match=r"b\.png: cannot be read as an image \(no such file\)$"):
+        source.photo(1)
+    assert source.photo(2).shape == (10, 12, 3)
+
+
 def test_folders_keep_their_names_whatever_links_lead_to_them(tmp_path):
     save(tmp_path / "p" / "real" / "a.png")
     (tmp_path / "p" / "also").symlink_to("real")

@@ -125,11 +125,14 @@ class LandmarkDetector:
 def load_detector(path: str | os.PathLike[str] = "faces") -> LandmarkDetector:
     """Loads a packed detector.
 
+    Forks of this process cannot use it: start worker processes by `spawn`, and load it there.
+
     Args:
       path: a packed file, or the name of a detector that ships with this package.
 
     Raises:
       WeightsError: the file is missing, damaged, of another format, or of a newer version.
+      UserError: in a fork of a process that has loaded a detector.
     """
     return LandmarkDetector(packed_file.read(find_packed(path)))
 

@@ -1,6 +1,7 @@
 """The jitted detector: views in, landmarks in the view's frame out."""
 
 import functools
+import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from landmarks_jax import keypoints
 from landmarks_jax.models.detectors import build_detector
 from landmarks_jax.models.layers import at_least_float32
 from landmarks_jax.system import compiler
+from landmarks_jax.system.errors import UserError
 
 MAX_BATCH = 256  # views per call with running statistics
 STATISTICS_BATCH = 30  # views per call with batch statistics, as in the released code
@@ -92,7 +94,11 @@ class ViewDetector:
           variables: `{"params", "batch_stats"}` of the detector.
           use_running_average: False normalises by batch statistics instead, in consecutive batches
             of `STATISTICS_BATCH` views; the last one may be smaller.
+
+        Raises:
+          UserError: in a fork of a process that has built a detector.
         """
+        _refuse_fork()
         self.view_size: int = config.views.size
         self.num_landmarks: int = config.model.num_landmarks
         self.variables = jax.device_put(dict(variables))
@@ -123,7 +129,9 @@ class ViewDetector:
         Raises:
           ValueError: `views` has another shape.
           TypeError: `views` has another type.
+          UserError: in a fork of the process that built the detector.
         """
+        _refuse_fork()
         size = self.view_size
         if views.ndim != 4 or views.shape[1:] != (size, size, 3):
             raise ValueError(f"views of shape {views.shape}: must be [N, {size}, {size}, 3]")
@@ -140,6 +148,21 @@ class ViewDetector:
             output = self._detect(self.variables, batch)
             batches.append({name: np.asarray(getattr(output, name))[:count] for name in fields})
         return {name: np.concatenate([batch[name] for batch in batches]) for name in fields}
+
+
+@functools.cache
+def _first_process() -> int:
+    """The process that built the first detector; its forks know it too."""
+    return os.getpid()
+
+
+def _refuse_fork() -> None:
+    """Raises UserError in a fork, which lacks JAX's threads and would wait for them for ever."""
+    if os.getpid() != _first_process():
+        raise UserError(
+            "a detector was loaded before this process was forked, and JAX does not survive that; "
+            "start processes by multiprocessing.get_context('spawn') and load the detector there"
+        )
 
 
 @functools.lru_cache(maxsize=16)

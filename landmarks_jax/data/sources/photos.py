@@ -53,8 +53,13 @@ class PhotoFiles:
     def __init__(
         self, photos: Sequence[photo_files.PhotoFile], points: np.ndarray | None, summary: str
     ) -> None:
-        """Takes readable files and their points `[N, P, 2]` in pixels, if any."""
+        """Takes readable files and their points `[N, P, 2]` in pixels, if any.
+
+        From now on the files must stay as they are: `photo` refuses one that has changed, as its
+        points and its place in the run may be wrong.
+        """
         self._photos = list(photos)
+        self._stamps = [photo_files.stamp(photo.path) for photo in self._photos]
         self._points = np.zeros((len(photos), 0, 2), np.float32) if points is None else points
         if len(self._points) != len(self._photos):
             raise ValueError(f"points of {len(self._points)} photos, {len(self._photos)} photos")
@@ -65,8 +70,16 @@ class PhotoFiles:
         return len(self._photos)
 
     def photo(self, index: int) -> np.ndarray:
-        """One photo, `[H, W, 3]` uint8 RGB; without points, rotated as its EXIF tag says."""
-        return decoding.decode(self._photos[index].path, upright=self.num_points == 0)[0]
+        """One photo, `[H, W, 3]` uint8 RGB; without points, rotated as its EXIF tag says.
+
+        Raises:
+          DataError: it cannot be read any more, or has changed.
+        """
+        path = self._photos[index].path
+        pixels, _ = decoding.decode(path, upright=self.num_points == 0)
+        if photo_files.stamp(path) != self._stamps[index]:
+            raise DataError(f"{path}: has changed since this program started")
+        return pixels
 
     def points(self, index: int) -> np.ndarray:
         """Its points `[P, 2]` float32 `(x, y)` in pixels; the first pixel's centre is (0, 0)."""
@@ -74,7 +87,7 @@ class PhotoFiles:
 
     def stamp(self, index: int) -> list[int]:
         """Size and modification time of the photo's file."""
-        return photo_files.stamp(self._photos[index].path)
+        return self._stamps[index]
 
     def name(self, index: int) -> str:
         """The photo's name, independent of where its folder lies."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import http.server
+import re
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from landmarks_jax.inference.browser import site
 from landmarks_jax.system.errors import ConfigError, reason
 
 HOST = "127.0.0.1"
+# What a browser on this machine may call it; requests name the port too.
+_OWN_NAMES = re.compile(rf"(localhost|{re.escape(HOST)}|\[::1\])(:\d+)?", re.IGNORECASE)
 # The first two make the page "cross-origin isolated", without which it may not use threads.
 HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -34,6 +37,18 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
         ".wasm": "application/wasm",
         "": "application/octet-stream",
     }
+
+    def send_head(self) -> Any:
+        """Answers only requests to this machine by one of its own names.
+
+        Any other site could give its name this machine's address, and its pages would then be of
+        the same origin as these (DNS rebinding).
+        """
+        hosts = self.headers.get_all("Host", [])
+        if len(hosts) != 1 or not _OWN_NAMES.fullmatch(hosts[0].strip()):
+            self.send_error(http.HTTPStatus.FORBIDDEN, f"this server is {self.server.url}")  # type: ignore[attr-defined]
+            return None
+        return super().send_head()
 
     def end_headers(self) -> None:
         for name, value in HEADERS.items():

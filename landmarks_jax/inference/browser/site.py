@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import shutil
 import tempfile
 from importlib import resources
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 from landmarks_jax.inference import api, graph_export, packed_file
 from landmarks_jax.inference.browser import vendor
 from landmarks_jax.inference.packed_file import PackedDetector
-from landmarks_jax.system import palette
+from landmarks_jax.system import files, palette
 from landmarks_jax.system.errors import WorkdirError, reason
 
 _LOGGER = logging.getLogger(__name__)
@@ -36,6 +35,7 @@ def build(detector: str | os.PathLike[str], folder: Path) -> None:
       WeightsError: the detector cannot be read, or the runtime cannot be downloaded.
       WorkdirError: the folder holds other files, or cannot be written.
     """
+    folder = Path(os.path.realpath(folder))  # else a link would be replaced, not what it names
     _check(folder)
     path = api.find_packed(detector)
     packed = packed_file.read(path)
@@ -46,7 +46,9 @@ def build(detector: str | os.PathLike[str], folder: Path) -> None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
             new = Path(scratch) / "page"
-            shutil.copytree(runtime, new / "runtime")
+            (new / "runtime").mkdir(parents=True)
+            for name, data in runtime.items():
+                (new / "runtime" / name).write_bytes(data)
             for file in _PAGE.iterdir():
                 target = new / ("runtime" if file.name == "LICENSE.onnxruntime.txt" else "")
                 (target / file.name).write_bytes(file.read_bytes())
@@ -81,6 +83,13 @@ def describe(packed: PackedDetector, name: str) -> dict[str, Any]:
     }
 
 
+def _format_of(description: Path) -> Any:
+    try:
+        return json.loads(description.read_text())["format"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+
+
 def _check(folder: Path) -> None:
     """Refuses a folder that holds anything but an earlier page, such as a web host's own files."""
     if not os.path.lexists(folder):
@@ -90,12 +99,13 @@ def _check(folder: Path) -> None:
         names = {file.name for file in folder.iterdir()}
         if not names:
             return
-        if json.loads((folder / DESCRIPTION).read_text())["format"] == FORMAT:
+        described = folder / DESCRIPTION
+        if not files.not_regular(described) and _format_of(described) == FORMAT:
             page = {file.name for file in _PAGE.iterdir()} | {"runtime", MODEL, DESCRIPTION}
             others = sorted(names - page)
             if not others:
                 return
-    except (OSError, ValueError, TypeError, KeyError):
-        pass
+    except OSError as error:
+        raise WorkdirError(f"{folder}: cannot be written ({reason(error)})") from error
     examples = f" ({', '.join(others[:3])})" if others else ""
     raise WorkdirError(f"{folder}: holds other files{examples}; name a new folder, or empty it")

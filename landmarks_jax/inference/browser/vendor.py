@@ -8,6 +8,7 @@ import logging
 import tarfile
 import urllib.request
 from pathlib import Path
+from typing import NamedTuple
 
 from landmarks_jax.system import cache, files
 from landmarks_jax.system.errors import DataError, WeightsError, reason
@@ -20,39 +21,63 @@ INTEGRITY = (
     "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8p"
     "ZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
 )
-# Names in the package to names on the page. Not `.mjs`: some web hosts do not serve that as
-# JavaScript, and browsers refuse modules of another type.
+
+
+class File(NamedTuple):
+    """A file of the runtime: its name on the page, and its SHA-256 in hexadecimal.
+
+    Not `.mjs`: some web hosts do not serve that as JavaScript, and browsers refuse modules of
+    another type.
+    """
+
+    name: str
+    sha256: str
+
+
+# By their names in the package.
 FILES = {
-    "package/dist/ort.wasm.min.mjs": "ort.js",
-    "package/dist/ort-wasm-simd-threaded.mjs": "ort-wasm.js",
-    "package/dist/ort-wasm-simd-threaded.wasm": "ort-wasm.wasm",
+    "package/dist/ort.wasm.min.mjs": File(
+        "ort.js", "219e6a1fc8a9938268d18efca3c91d310bd2f4a59bbd13744df5b2b7fc6cee3b"
+    ),
+    "package/dist/ort-wasm-simd-threaded.mjs": File(
+        "ort-wasm.js", "e13f7f94fc51b4ca72b12faeb1ee95f4ace6dfbc8939bc718aabdc0a27c4299b"
+    ),
+    "package/dist/ort-wasm-simd-threaded.wasm": File(
+        "ort-wasm.wasm", "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2"
+    ),
 }
 _TIMEOUT = 30  # seconds without a byte
 
 
-def runtime(folder: Path | None = None) -> Path:
-    """The folder of the runtime's files, which are downloaded on the first call.
+def runtime(folder: Path | None = None) -> dict[str, bytes]:
+    """The runtime's files by name, which are downloaded on the first call.
 
     Args:
-      folder: where to keep it; by default `cache.folder()`.
-
-    Returns:
-      A folder that holds the values of `FILES`.
+      folder: where to keep them; by default `cache.folder()`.
 
     Raises:
-      UserError: the package cannot be downloaded or stored, or has the wrong checksum.
+      UserError: the package cannot be downloaded or stored, or a checksum is wrong.
     """
     folder = folder or cache.folder()
     target = folder / f"onnxruntime-web-{VERSION}"
-    if target.is_dir():
-        return target
-    try:
-        with files.new_folder(target) as unpacked:
-            _unpack(_package(folder / URL.rpartition("/")[2]), unpacked)
-    except DataError:
-        if not target.is_dir():  # else another process was faster
-            raise
-    return target
+    if not target.is_dir():
+        try:
+            with files.new_folder(target) as unpacked:
+                _unpack(_package(folder / URL.rpartition("/")[2]), unpacked)
+        except DataError:
+            if not target.is_dir():  # else another process was faster
+                raise
+    return {file.name: _checked(target / file.name, file.sha256) for file in FILES.values()}
+
+
+def _checked(path: Path, sha256: str) -> bytes:
+    """The content of a stored file, which may have been damaged or changed since."""
+    data = b"" if files.not_regular(path) else path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise WeightsError(
+            f"{path}: missing, damaged or changed; remove {path.parent} to download it again"
+        )
+    return data
 
 
 def _package(provided: Path) -> bytes:
@@ -91,6 +116,6 @@ def _unpack(package: bytes, folder: Path) -> None:
                 member = archive.extractfile(name)
                 if member is None:
                     raise KeyError(f"{name} is not a file")
-                (folder / target).write_bytes(member.read())
+                (folder / target.name).write_bytes(member.read())
     except (tarfile.TarError, KeyError) as error:
         raise WeightsError(f"{URL}: lacks a file that the page needs ({reason(error)})") from error

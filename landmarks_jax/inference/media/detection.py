@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from landmarks_jax.data import decoding
+from landmarks_jax.data import decoding, photo_files
 from landmarks_jax.data.framing import Rectangle
 from landmarks_jax.inference.api import LandmarkDetector, Landmarks
 from landmarks_jax.inference.media import videos, view_batches
@@ -138,9 +138,11 @@ def detect_images(job: Job, items: Sequence[Input]) -> None:
 
 def _load_image(job: Job, item: Input) -> Cut[Input]:
     try:
+        stamp = photo_files.stamp(item.path)
         pixels, _ = decoding.decode(item.path)
         keep = job.options.draw and pixels.nbytes <= _KEPT_BYTES
-        return view_batches.cut(job.detector, item, pixels, job.boxes_of(item.path), keep)
+        cut = view_batches.cut(job.detector, item, pixels, job.boxes_of(item.path), keep)
+        return dataclasses.replace(cut, stamp=stamp)
     except (DataError, MemoryError) as error:
         return view_batches.without_views(job.detector, item, _problem(error, item.path))
 
@@ -150,6 +152,8 @@ def _draw_image(job: Job, cut: Cut[Input], landmarks: Landmarks) -> Cut[Input]:
     item, path = cut.source, job.drawn / cut.source.drawn
     try:
         pixels = decoding.decode(item.path)[0] if cut.pixels is None else cut.pixels
+        if cut.pixels is None and photo_files.stamp(item.path) != cut.stamp:
+            raise DataError("it has changed meanwhile")
         rows = job.rows(item.path, landmarks, cut.boxes)
         marks = [job.marks(row, part) for row, part in zip(rows, cut.rectangles, strict=True)]
         image = draw(pixels, marks, numbers=job.options.numbers)

@@ -1,7 +1,7 @@
 """Views cut from images, and the views of several images detected in one batch."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 import jax
@@ -30,6 +30,7 @@ class Cut(Generic[T]):
       rectangles: the part of the image that each view shows.
       boxes: the number of each view's box.
       problem: why there are no views, or not of all boxes, or "".
+      stamp: of an image's file when it was read, see `photo_files.stamp`.
     """
 
     source: T
@@ -38,6 +39,7 @@ class Cut(Generic[T]):
     rectangles: list[Rectangle]
     boxes: list[int]
     problem: str = ""
+    stamp: Sequence[int] = ()
 
 
 def batch_size() -> int:
