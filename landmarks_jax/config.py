@@ -1,7 +1,6 @@
 """Validates configurations, compares them, and converts them to and from JSON."""
 
 import json
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +8,7 @@ import jax
 from ml_collections import ConfigDict
 
 from landmarks_jax import geometry, losses
+from landmarks_jax.configs import base
 from landmarks_jax.data.framing import BOX_MARGIN, BOX_MARGIN_STD, CROPS
 from landmarks_jax.data.sources.pts import NUM_POINTS, NUM_REDUCED
 from landmarks_jax.data.sources.registry import SOURCES, SPLITS
@@ -58,21 +58,13 @@ _WITHOUT_BOX = {"margin": BOX_MARGIN, "margin_std": BOX_MARGIN_STD}
 # Fields that are tuples of strings.
 TEXTS = ("data.roots", "data.exclude", "perceptual.taps", "targets.taps", "eval.protocols")
 
-# Fields that the functions below check.
-OTHER_FIELDS = (
-    "init.core",
-    "model.detector",
-    "optimizer.drop_steps",
-    "perceptual.weights",
-    "targets.detector",
-    "targets.merge",
-    "targets.spreads",
-    "targets.steps",
-    "targets.temperatures",
-    "targets.weights",
-    "views.rotation_std",
-    "views.scale_range",
-)
+_KINDS = {
+    bool: "True or False",
+    float: "a number",
+    int: "a whole number",
+    str: "a text",
+    tuple: "a tuple",
+}
 
 # Lowest and highest allowed values, both included: of whole numbers, of any numbers, and of all
 # weights of loss terms.
@@ -128,7 +120,7 @@ WEIGHT_RANGE = (0, 1e6)
 
 def _is_number(value: Any, low: float, high: float) -> bool:
     # A bool is an int to Python.
-    return type(value) in (int, float) and math.isfinite(value) and low <= value <= high
+    return type(value) in (int, float) and low <= value <= high
 
 
 def _is_count(value: Any, low: int, high: int) -> bool:
@@ -164,7 +156,8 @@ def _check_fields(config: ConfigDict) -> None:
     """Checks that all fields are there, each by itself."""
     weights = dict.fromkeys(losses.weight_fields().values(), WEIGHT_RANGE)
     fields = _flat(config.to_dict())
-    for field in (*CHOICES, *COUNTS, *RANGES, *weights, *TEXTS, *OTHER_FIELDS):
+    examples = _flat(base.get_config().to_dict())
+    for field in examples:
         if field not in fields:
             raise ConfigError(f"config.{field}: is missing; start from configs/base.py")
     for field, choices in CHOICES.items():
@@ -177,10 +170,14 @@ def _check_fields(config: ConfigDict) -> None:
     for field, (low, high) in (RANGES | weights).items():
         if not _is_number(fields[field], low, high):
             raise wrong_field(config, field, f"from {low} to {high}")
+    for field, example in examples.items():
+        kinds = (int, float) if isinstance(example, float) else (type(example),)
+        if type(fields[field]) not in kinds:
+            raise wrong_field(config, field, _KINDS[type(example)])
     for field in TEXTS:
-        value = fields[field]
-        if not isinstance(value, tuple) or not all(isinstance(part, str) for part in value):
-            raise wrong_field(config, field, "a tuple of strings, such as ('one',)")
+        # An empty one would be the current folder.
+        if not all(isinstance(part, str) and part.strip() for part in fields[field]):
+            raise wrong_field(config, field, "a tuple of strings that are not empty, as ('one',)")
 
 
 def _check_views(config: ConfigDict) -> None:

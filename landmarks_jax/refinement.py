@@ -14,7 +14,7 @@ iteration's discriminants as stages, which `refine` applies to any number of pho
 """
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -221,7 +221,7 @@ def moments_of(maps: np.ndarray) -> Moments:
 def fit(
     maps: np.ndarray,
     points: np.ndarray,
-    schedule: Sequence[tuple[float, float]],
+    schedule: Iterable[tuple[float, float]],
     sums: Moments | None = None,
 ) -> Stage:
     """Iterates on photos whose feature maps fit in memory.

@@ -71,7 +71,7 @@ def test_a_reader_may_close_the_help_early():
         "import os, sys; read, write = os.pipe(); os.close(read); os.dup2(write, 1);"
         "from landmarks_jax.cli.main import main; sys.exit(main(['train', '--help']))"
     )
-    assert finish(command(code=code)) == (1, "", "")
+    assert finish(command(code=code)) == (141, "", "")
 
 
 def test_listing_and_help_load_nothing_heavy():
@@ -205,12 +205,32 @@ def test_an_error_gives_its_own_code(fake):
     assert call("fake") == (75, "", "error: two lines\n")
 
 
-def test_a_reader_that_has_enough_is_no_error(fake):
-    process = command("reproduce", "table", "--table=1", "--runs=/nowhere")
-    process.stdout.close()  # as `head` does
-    err = process.stderr.read()
-    process.stderr.close()
-    assert (process.wait(timeout=240), err) == (1, "")
+@pytest.mark.parametrize("words", [("--flag=",), ("--flag", " "), ("--many=a", "--many="), ("",)])
+def test_an_empty_path_is_not_the_current_folder(words, fake):
+    fake(pytest.fail, flags=(Flag("flag", "A."), Flag("many", "B.", repeated=True)), arguments="A")
+    code, out, err = call("fake", *words)
+    assert (code, out) == (2, "")
+    assert re.fullmatch("error: .* is empty; give .* leave (the flag|it) out.*\n", err)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (FileNotFoundError(2, "No such file", "a.jpg"), 1, "error: a.jpg: No such file\n"),
+        (OSError(36, "File name too long", "x" * 300), 1, f"error: {'x' * 300}: File name too lo"),
+        (OSError(28, "No space left on device"), 1, "error: No space left on device\n"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_what_the_system_refuses_is_one_line(error, code, message, fake):
+    def run(call):
+        raise error
+
+    fake(run)
+    actual, out, err = call("fake")
+    assert (actual, out) == (code, "")
+    assert err.startswith(message)
+    assert len(err.splitlines()) == bool(message)
 
 
 @pytest.mark.parametrize(

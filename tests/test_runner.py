@@ -134,7 +134,7 @@ def test_a_folder_in_use_is_waited_for(tmp_path, capsys):
     folder = tmp_path / "cell-seed0"
     folder.mkdir()
     with contextlib.ExitStack() as other:
-        other.enter_context(files.lock(folder))
+        other.enter_context(files.lock(folder / runner._LOCK))
         threading.Timer(0.6, other.close).start()
         assert runner.run_all([job_of(folder, "print('trains', flush=True)")]) == 1
     lines = capsys.readouterr().out.splitlines()
@@ -148,10 +148,10 @@ def test_a_process_that_outlives_the_runner_keeps_the_folder_locked(tmp_path):
     code = f"import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', {waits!r}]"
     folder = tmp_path / "cell-seed0"
     runner.run_all([job_of(folder, code + ", close_fds=False)")])
-    with pytest.raises(DataError, match="another process"), files.lock(folder):
+    with pytest.raises(DataError, match="is working on it"), files.lock(folder / runner._LOCK):
         pass
     end.touch()
-    with files.lock(folder, wait=lambda: time.sleep(0.05) or True):
+    with files.lock(folder / runner._LOCK, wait=lambda: time.sleep(0.05) or True):
         pass
 
 
@@ -220,4 +220,4 @@ def test_a_reader_that_has_enough_leaves_no_trace():
     process.stdout.close()  # as `head` does
     err = process.stderr.read()
     process.stderr.close()
-    assert (process.wait(timeout=240), err) == (1, "")
+    assert (process.wait(timeout=240), err) == (141, "")

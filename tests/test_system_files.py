@@ -2,6 +2,8 @@
 
 import errno
 import os
+import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -104,7 +106,7 @@ def test_a_resumable_folder_keeps_files_but_no_temporary_ones(tmp_path):
         killed()
     assert names(tmp_path) == [".out.partial"]
     with files.resumable_folder(target) as folder:
-        assert names(folder) == ["a"]
+        assert names(folder) == [".lock", "a"]
         (folder / "b").write_text("2")
     assert names(tmp_path) == ["out"]
     assert names(target) == ["a", "b"]
@@ -113,28 +115,27 @@ def test_a_resumable_folder_keeps_files_but_no_temporary_ones(tmp_path):
 
 
 def test_a_locked_folder_is_refused_or_waited_for(tmp_path):
-    attempts = []
-    with files.lock(tmp_path) as handle:
-        with (
-            pytest.raises(WeightsError, match="another process"),
-            files.lock(tmp_path, WeightsError),
-        ):
+    attempts, path = [], tmp_path / files.LOCK
+    with files.lock(path) as handle:
+        with pytest.raises(WeightsError) as refused, files.lock(path, WeightsError):
             pass
         with (
             pytest.raises(DataError),
-            files.lock(tmp_path, wait=lambda: attempts.append(1) or len(attempts) < 3),
+            files.lock(path, wait=lambda: attempts.append(1) or len(attempts) < 3),
         ):
             pass
         inherited = os.dup(handle)  # as a child process holds it
     assert len(attempts) == 3
-    with pytest.raises(DataError), files.lock(tmp_path):
+    who = rf"process {os.getpid()} on {re.escape(socket.gethostname())}, since 20.* UTC, is working"
+    assert re.match(rf"{re.escape(str(tmp_path))}: {who} on it", str(refused.value))
+    with pytest.raises(DataError), files.lock(path):
         pass
 
     def release() -> bool:
         os.close(inherited)
         return True
 
-    with files.lock(tmp_path, wait=release):
+    with files.lock(path, wait=release):
         pass
 
 
@@ -145,22 +146,45 @@ def test_a_lock_ends_with_its_process(tmp_path):
         "with files.lock(pathlib.Path(sys.argv[1])):\n"
         "    os.kill(os.getpid(), 9)\n"
     )
-    assert subprocess.run([sys.executable, "-c", code, tmp_path], check=False).returncode == -9
-    with files.lock(tmp_path):
+    path = tmp_path / files.LOCK
+    assert subprocess.run([sys.executable, "-c", code, path], check=False).returncode == -9
+    assert path.read_text().startswith("process ")  # it says who it was, and locks nothing
+    with files.lock(path):
         pass
 
 
-def test_without_locks_nothing_is_locked(tmp_path, monkeypatch):
+def test_a_lock_whose_file_was_removed_locks_nothing(tmp_path, monkeypatch):
+    path, flock = tmp_path / files.LOCK, files.fcntl.flock
+
+    def removed(handle, how):
+        path.unlink()  # by its last holder, between the opening and the lock
+        return flock(handle, how)
+
+    monkeypatch.setattr(files.fcntl, "flock", removed)
+    with pytest.raises(DataError, match="another process is working on it"), files.lock(path):
+        pass
+
+
+def test_without_locks_nothing_is_locked(tmp_path, monkeypatch, caplog):
     def flock(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    with files.lock(tmp_path):
+    path = tmp_path / files.LOCK
+    with files.lock(path):
         monkeypatch.setattr(files.fcntl, "flock", flock)
-        with files.lock(tmp_path) as handle:
+        with files.lock(path) as handle:
             assert handle >= 0
+        assert f"{tmp_path}: cannot be locked (No locks available)" in caplog.text
         monkeypatch.setattr(files, "fcntl", None)
-        with files.lock(tmp_path) as handle:
+        with files.lock(path) as handle:
             assert handle == -1
+
+
+def test_a_place_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
+    files.check_writable(tmp_path / "a" / "b")
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)  # root may do anything
+    with pytest.raises(WeightsError, match=r"a/b: cannot be written \(.* read-only file system"):
+        files.check_writable(tmp_path / "a" / "b", WeightsError)
 
 
 @pytest.mark.parametrize(

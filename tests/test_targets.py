@@ -1,7 +1,9 @@
 """The targets of self-training end to end: made, kept, resumed, refused; where points start."""
 
 import itertools
+import os
 import shutil
+import signal
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -184,10 +186,59 @@ def test_a_run_cut_and_resumed_equals_one_uncut(step, data, uncut, tmp_path):
 
 def test_a_run_of_a_step_a_session_equals_one_uncut(data, uncut, tmp_path):
     config = narrow(data)
+    shutil.copytree(uncut / "targets", tmp_path / "targets")  # time that is up makes none
     for step in range(1, 5):
         assert train(config, tmp_path, deadline=time.monotonic()) == 0
         assert newest_step(tmp_path) == step
     assert_same_run(tmp_path, uncut, config)
+
+
+# Where a training is while it makes targets, and how often it has been there before.
+PLACES = [("views", 0), ("views", 2), ("fit", 0), ("refine", 0), ("write", 0)]
+
+
+@pytest.mark.parametrize("where", PLACES)
+def test_a_signal_ends_the_making_of_targets(where, data, tmp_path, monkeypatch, caplog):
+    place, times = where
+    owner = {"views": refiner.Refiner, "write": targets}.get(place, refinement)
+    done, real = [], getattr(owner, place)
+
+    def signalled(*arguments):
+        if len(done) == times:
+            os.kill(os.getpid(), signal.SIGTERM)
+        done.append(1)
+        return real(*arguments)
+
+    monkeypatch.setattr(refiner, "BATCH", 4)  # several batches
+    monkeypatch.setattr(owner, place, signalled)
+    config, before = narrow(data), signal.getsignal(signal.SIGTERM)
+    assert train(config, tmp_path) == 128 + signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert newest_step(tmp_path) is None
+    # All of it, or nothing.
+    made = ["0.npz", "0.png"] if place == "write" else []
+    folder = tmp_path / "targets"
+    assert sorted(os.listdir(folder) if folder.exists() else []) == made
+    assert ("targets/0.npz: stopped after" in caplog.text) == (not made)
+
+
+def test_time_that_is_up_ends_the_making_of_targets(data, tmp_path, caplog, monkeypatch):
+    config = narrow(data)
+    assert train(config, tmp_path, deadline=time.monotonic()) == 0
+    assert "targets/0.npz: stopped after 0 s, which do not count" in caplog.text
+    assert newest_step(tmp_path) is None
+    # Once they are made, a step follows, so that their time counts.
+    write = targets.write
+    end = [time.monotonic() + 100]
+
+    def late(*arguments):
+        write(*arguments)
+        monkeypatch.setattr(time, "monotonic", lambda start=time.monotonic: start() + 200)
+
+    monkeypatch.setattr(targets, "write", late)
+    assert train(config, tmp_path, deadline=end[0]) == 0
+    assert newest_step(tmp_path) == 1
+    assert read_log(tmp_path)[0]["seconds"] > 200
 
 
 @pytest.fixture(scope="module", name="half_way")
@@ -452,7 +503,12 @@ def test_points_of_a_mirrored_photo_are_mirrored(data, tmp_path):
 def test_refinement_is_fitted_on_mirror_images_too(data, monkeypatch):
     seen = []
     fit = refinement.fit
-    monkeypatch.setattr(refinement, "fit", lambda *given: seen.append(given) or fit(*given))
+
+    def seen_fit(maps, points, schedule):
+        seen.append((maps, points, [*schedule]))
+        return fit(*seen[-1])
+
+    monkeypatch.setattr(refinement, "fit", seen_fit)
     refining = refiner.Refiner(narrow(data, targets__weights=symmetric(data)))
     offsets = np.random.default_rng(3).uniform(-0.5, 0.5, (COUNT, 4, 2)).astype(np.float32)
     start = refiner.Start(lambda places, _: offsets[places], np.array([1, 0, 3, 2]))

@@ -1,14 +1,23 @@
 """Runs end to end: cut and resumed, stopped, diverged; what the loop reads, sends and compiles."""
 
+import errno
+import io
 import json
 import os
+import re
 import signal
+import socket
+import sys
+import time
 
 import jax
 import numpy as np
 import pytest
 
+from landmarks_jax.cli.main import main
+from landmarks_jax.system import streams
 from landmarks_jax.system.errors import ConfigError, WorkdirError
+from landmarks_jax.system.signals import Interrupt
 from landmarks_jax.training import loop, reports, run_inputs
 from landmarks_jax.training.checkpoints import Checkpoints
 from landmarks_jax.training.run_folder import newest_step, read_log
@@ -115,23 +124,97 @@ def test_a_killed_run_resumes_bit_for_bit(whole_method, uncut, tmp_path, when):
     assert_same_run(tmp_path, uncut, whole_method)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_before_the_end(number, tmp_path, monkeypatch):
+def at_step(number, monkeypatch, do):
+    """Does something after a step."""
     step_done = reports.Reporter.step_done
     done = []
 
-    def signalled(self):
+    def counted(self):
         step_done(self)
         done.append(1)
-        if len(done) == 3:
-            os.kill(os.getpid(), number)
+        if len(done) == number:
+            do()
 
-    monkeypatch.setattr(reports.Reporter, "step_done", signalled)
+    monkeypatch.setattr(reports.Reporter, "step_done", counted)
+
+
+# A closed terminal sends SIGHUP twice, then often a SIGTERM comes.
+@pytest.mark.parametrize(
+    "numbers",
+    [(signal.SIGTERM,), (signal.SIGINT,), (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM)],
+)
+def test_a_signal_saves_before_the_end(numbers, tmp_path, monkeypatch):
+    at_step(3, monkeypatch, lambda: [os.kill(os.getpid(), number) for number in numbers])
     config = narrow(train__steps=10**6, train__checkpoint_every=10**6)
-    before = signal.getsignal(number)
-    assert train(config, tmp_path) == 128 + number
-    assert signal.getsignal(number) is before
+    before = signal.getsignal(numbers[0])
+    assert train(config, tmp_path) == 128 + numbers[-1]
+    assert signal.getsignal(numbers[0]) is before
     assert newest_step(tmp_path) == read_log(tmp_path)[-1]["step"] == 3
+
+
+def test_a_second_signal_ends_at_once_but_no_second_hangup():
+    with Interrupt() as interrupt:
+        for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGINT, signal.SIGHUP):
+            os.kill(os.getpid(), number)
+        assert interrupt.exit_code == 130
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_hangup_stays_ignored_under_nohup():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interrupt() as interrupt:
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert interrupt.exit_code == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("broken", ["stdout", "both"])
+def test_output_that_breaks_never_ends_a_training(broken, tmp_path, monkeypatch):
+    with open("/dev/full", "w") as out, open("/dev/full", "w") as err:
+        for name, stream in {"stdout": out, "stderr": err}.items():
+            kept = broken not in ("both", name)
+            monkeypatch.setattr(sys, name, io.StringIO() if kept else stream)
+        with shared_compilation():
+            code = main(["train", "--config=base", *flags(narrow()), f"--workdir={tmp_path}"])
+        said = "".join(s.getvalue() for s in (sys.stdout, sys.stderr) if hasattr(s, "getvalue"))
+    assert code == 1
+    assert said.count("cannot be written (No space left on device); going on") == (broken != "both")
+    assert newest_step(tmp_path) == 4
+    assert [row["step"] for row in read_log(tmp_path)] == [1, 2, 3, 4]
+
+
+def test_a_log_that_cannot_be_written_never_ends_a_training(tmp_path, monkeypatch, caplog):
+    """As if log, curves and previews had a disk of their own, full from the second step on."""
+    (tmp_path / "pictures").write_text("in the way of a folder")
+
+    class Full(io.FileIO):
+        def write(self, data):
+            if full[0]:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(data)
+
+    full = [False]
+    (tmp_path / "tensorboard").mkdir()
+    monkeypatch.setattr(streams.Appender, "_open", lambda self: Full(self._path, "ab"))
+    at_step(2, monkeypatch, lambda: full.__setitem__(0, True))
+    assert train(narrow(train__picture_every=2), tmp_path) == 0
+    assert newest_step(tmp_path) == 4
+    for name in ("metrics.jsonl", f"events.out.*{socket.gethostname()}"):
+        assert len(re.findall(rf"{name}: cannot be written \(No space left", caplog.text)) == 1
+        assert len(re.findall(rf"{name}: its end is missing", caplog.text)) == 1
+    assert caplog.text.count("step-000002.png: cannot be written (") == 1
+
+
+def test_a_clock_that_goes_back_changes_no_seconds(tmp_path, monkeypatch):
+    clock = iter(range(10**9, 0, -3600))
+    monkeypatch.setattr(time, "time", lambda: float(next(clock)))
+    assert train(narrow(), tmp_path) == 0
+    seconds = [0.0, *(row["seconds"] for row in read_log(tmp_path))]
+    assert seconds == sorted(seconds)
+    assert newest_step(tmp_path) == 4
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(whole_method, tmp_path, monkeypatch):

@@ -7,6 +7,15 @@ from typing import Any
 from absl import flags
 
 
+class _TextParser(flags.ArgumentParser):
+    """Any text but an empty one, which a path would take for the current folder."""
+
+    def parse(self, argument: str) -> str:
+        if not argument.strip():
+            raise ValueError("is empty; give a value, or leave the flag out")
+        return argument
+
+
 @dataclass(frozen=True)
 class Flag:
     """A flag of a subcommand.
@@ -40,7 +49,7 @@ class Flag:
         if self.kind is bool:
             flags.DEFINE_boolean(**named)
             return
-        parser: flags.ArgumentParser = flags.ArgumentParser()
+        parser: flags.ArgumentParser = _TextParser()
         if self.choices:
             parser = flags.EnumParser(list(self.choices))
         elif self.kind is list:

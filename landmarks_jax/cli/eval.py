@@ -10,6 +10,8 @@ from pathlib import Path
 
 from landmarks_jax.cli import shared_flags
 from landmarks_jax.cli.command import Call, Command, Flag
+from landmarks_jax.system import files
+from landmarks_jax.system.errors import WorkdirError
 
 _FLAGS = (
     Flag("workdir", "The run's folder.", "runs/quickstart"),
@@ -23,6 +25,7 @@ def _run(call: Call) -> None:
 
     faces = shared_flags.labelled_faces(call.flags)
     workdir = Path(call.flags.workdir)
+    files.check_writable(workdir, WorkdirError)
     kept = shared_flags.landmarks(call.flags)
     print(run_evaluation.evaluate_run(workdir, **faces, kept=kept, command=call.command_line))
 

@@ -1,9 +1,10 @@
 """`landmarks-jax COMMAND`: parses the command line, runs the command, reports errors in a line."""
 
 import contextlib
+import errno
 import importlib
 import logging
-import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 
@@ -12,8 +13,8 @@ from absl import logging as absl_logging
 
 from landmarks_jax.cli import presets
 from landmarks_jax.cli.command import Call, Command, Flag
-from landmarks_jax.system import cache
-from landmarks_jax.system.errors import ConfigError, UserError, print_error
+from landmarks_jax.system import cache, streams
+from landmarks_jax.system.errors import ConfigError, UserError, print_error, reason
 
 # Each is a module of this package with a `COMMAND`, imported only when it is called.
 COMMANDS = {
@@ -34,31 +35,38 @@ COMMANDS = {
 _VERBOSITY = Flag("verbosity", "Level of the libraries' own log: -1 warnings, 0 notes.", kind=int)
 _HELP = ("--help", "-help", "-h", "--helpfull", "--helpshort")
 _WIDTH = 100
+_FULL = (errno.ENOSPC, errno.EDQUOT)  # a full disk: errors that name no file
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; may be called any number of times in a process.
 
-    A `UserError` becomes one line on standard error.
+    A `UserError`, or a file that the system refuses, becomes one line on standard error. A command
+    goes on if what it prints cannot be written; the exit code says so at its end.
 
     Args:
       argv: the command and its arguments; None for the process's own.
 
     Returns:
-      The exit code: 0, 2 for a wrong command line, or the error's or the command's own.
+      The exit code: 0, 2 for a wrong command line, the error's or the command's own, 128 plus the
+      number of a signal, 141 if the reader of the output went away, or 1.
     """
     name, *arguments = [*(sys.argv[1:] if argv is None else argv)] or ["--help"]
-    try:
-        code = _run(name, arguments)
-        sys.stdout.flush()
-    except UserError as error:
-        print_error(str(error))
-        return error.exit_code
-    except BrokenPipeError:
-        # Whoever read the output, such as `head`, closed it. Python would write again at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    return code
+    with streams.guarded() as output:
+        try:
+            code = _run(name, arguments)
+        except UserError as error:
+            print_error(str(error))
+            code = error.exit_code
+        except KeyboardInterrupt:
+            code = 128 + signal.SIGINT
+        except OSError as error:
+            if error.filename is None and error.errno not in _FULL:
+                raise
+            where = "" if error.filename is None else f"{error.filename}: "
+            print_error(where + reason(error))
+            code = 1
+        return output.exit_code(code)
 
 
 def _run(name: str, arguments: Sequence[str]) -> int:
@@ -113,6 +121,10 @@ def parse(name: str, command: Command, arguments: Sequence[str]) -> Call:
     if rest and not command.arguments:
         raise ConfigError(
             f"unknown argument {rest[0]!r}; every argument is a --flag; --help lists the flags"
+        )
+    if not all(word.strip() for word in rest):
+        raise ConfigError(
+            "an argument is empty; give the name of a file or folder, or leave it out"
         )
     return Call(values, rest, ["landmarks-jax", name, *arguments], file or "")
 

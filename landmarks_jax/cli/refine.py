@@ -33,12 +33,14 @@ _FLAGS = (
 def _run(call: Call) -> None:
     from landmarks_jax import config as configuration  # noqa: PLC0415
     from landmarks_jax.data import loader  # noqa: PLC0415
+    from landmarks_jax.system import files  # noqa: PLC0415
     from landmarks_jax.tasks import self_training  # noqa: PLC0415
     from landmarks_jax.training import start_points, targets  # noqa: PLC0415
     from landmarks_jax.training.refiner import Refiner  # noqa: PLC0415
 
     config, out = call.flags.config, Path(call.flags.out)
     configuration.validate(config)
+    files.check_writable(out)
     if call.flags.workdir is None:
         self_training.check_targets(config)
         start, later = start_points.first(config), False

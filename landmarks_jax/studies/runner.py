@@ -23,6 +23,8 @@ from landmarks_jax.system.errors import ConfigError, UserError, WorkdirError, re
 from landmarks_jax.system.signals import Interrupt
 
 PROGRAM = ("-m", "landmarks_jax")
+# Not the lock of a training, which the process of a job takes itself.
+_LOCK = ".reproduce.lock"
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,7 @@ def _run(job: Job, interrupt: Interrupt) -> str:
 
     try:
         job.folder.mkdir(parents=True, exist_ok=True)
-        with files.lock(job.folder, WorkdirError, wait) as handle:
+        with files.lock(job.folder / _LOCK, WorkdirError, wait) as handle:
             return _run_locked(job, handle, interrupt)
     except OSError as error:
         raise WorkdirError(f"{job.folder}: cannot be made ({reason(error)})") from error

@@ -62,7 +62,7 @@ def run_session(
     Raises:
       UserError: something a user can act on.
     """
-    configuration.validate(config)
+    _check_start(config, workdir, out)
     if photos:
         if task_of(config).ON_JOINTS:
             raise ConfigError(
@@ -87,6 +87,14 @@ def run_session(
     spent = (time.monotonic() - start) / 60
     print(f"{out / RESULTS}: after {spent:.1f} of {minutes:g} minutes")
     return 0
+
+
+def _check_start(config: ConfigDict, workdir: Path, out: Path) -> None:
+    """Refuses what would end the session only after its photos are prepared, or at its end."""
+    configuration.validate(config)
+    files.check_writable(out, WorkdirError)
+    with run_folder.locked(workdir):
+        pass  # the training locks it again
 
 
 def _check_faces(config: ConfigDict) -> None:

@@ -1,11 +1,14 @@
 """Files and folders written atomically, locks, digests."""
 
 import contextlib
+import datetime
 import hashlib
 import json
+import logging
 import os
 import secrets
 import shutil
+import socket
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -19,6 +22,9 @@ try:
     import fcntl
 except ImportError:  # not POSIX
     fcntl = None  # type: ignore[assignment]
+
+LOCK = ".lock"
+_LOGGER = logging.getLogger(__name__)
 
 
 _KINDS = {
@@ -111,6 +117,17 @@ def write_file(path: Path, data: bytes | str, error: type[UserError] = DataError
         file.write(data.encode() if isinstance(data, str) else data)
 
 
+def check_writable(path: Path, error: type[UserError] = DataError) -> None:
+    """Refuses a place that cannot be written, before the work whose result belongs there.
+
+    Raises:
+      UserError: of the kind `error`; naming `path`.
+    """
+    existing = next(place for place in (path, *path.absolute().parents) if os.path.exists(place))
+    if not os.access(existing, os.W_OK):
+        raise error(f"{path}: cannot be written (no permission, or a read-only file system)")
+
+
 def sha256_of(path: Path, error: type[UserError] = DataError) -> str:
     """The SHA-256 of a file, in hexadecimal.
 
@@ -173,13 +190,15 @@ def resumable_folder(target: Path) -> Iterator[Path]:
     folder = target.with_name(f".{target.name}.partial")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with lock(folder):
+        with lock(folder / LOCK):
             _refuse_existing(target)  # another process may have finished just now
             for left_over in folder.glob(".*"):  # temporary files of a process that was killed
-                left_over.unlink()
+                if left_over.name != LOCK:
+                    left_over.unlink()
             yield folder
             _sync(folder)
             folder.rename(target)
+            (target / LOCK).unlink(missing_ok=True)  # there is none without POSIX
             _sync(target.parent)
     except OSError as error:
         raise DataError(f"{target}: cannot be written ({reason(error)})") from error
@@ -187,17 +206,18 @@ def resumable_folder(target: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def lock(
-    folder: Path,
+    path: Path,
     error: type[UserError] = DataError,
     wait: Callable[[], bool] = lambda: False,
 ) -> Iterator[int]:
-    """Locks an existing folder against other processes that lock it.
+    """Locks the folder of a file against other processes that lock the same file.
 
     The lock ends with the block, or when the process and all children that inherited the yielded
-    file descriptor have ended. Without POSIX, or on a file system without locks, nothing is locked.
+    file descriptor have ended. The file stays; in it the holder says who it is. On NFS the lock
+    holds on all machines. Without POSIX, or on a file system without locks, nothing is locked.
 
     Args:
-      folder: the folder.
+      path: the file, created if missing, in an existing folder.
       error: the exception to raise.
       wait: called again and again while another process holds the lock; returns whether to try
         once more. By default the first attempt is the only one.
@@ -207,30 +227,49 @@ def lock(
 
     Raises:
       UserError: of the kind `error`, if another process holds the lock.
-      OSError: the folder cannot be opened.
+      OSError: the file cannot be opened.
     """
     if fcntl is None:
         yield -1
         return
-    handle = os.open(folder, os.O_RDONLY)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)  # NFS locks no file open for reading only
     try:
-        while not _try_lock(handle):
+        while not _try_lock(handle, path):
             if not wait():
-                raise error(f"{folder}: another process is working on it; wait until it ends")
+                holder = os.pread(handle, 200, 0).decode(errors="replace").strip()
+                raise error(
+                    f"{path.parent}: {holder or 'another process'} is working on it; wait until it "
+                    "ends"
+                )
+        _sign(handle)
         yield handle
     finally:
         os.close(handle)
 
 
-def _try_lock(handle: int) -> bool:
+def _try_lock(handle: int, path: Path) -> bool:
     """Whether the lock is held now, or there are no locks."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:  # a file system without locks
+    except OSError as failure:
+        _LOGGER.warning(
+            "%s: cannot be locked (%s); let no second process work on it",
+            path.parent,
+            reason(failure),
+        )
         return True
-    return True
+    return os.fstat(handle).st_nlink > 0  # a file that its last holder removed locks nothing
+
+
+def _sign(handle: int) -> None:
+    """Says in a lock's file who holds it, for the message to others."""
+    now = datetime.datetime.now(datetime.UTC)
+    text = f"process {os.getpid()} on {socket.gethostname()}, since {now:%Y-%m-%d %H:%M:%S} UTC,"
+    with contextlib.suppress(OSError):  # a full disk
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, text.encode(), 0)
 
 
 def _refuse_existing(target: Path) -> None:

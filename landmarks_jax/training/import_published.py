@@ -52,10 +52,11 @@ def import_run(
     record = run_folder.Record(
         "", "", init={"mode": "converted"}, notes=_notes(detector, generator, core)
     )
-    run_folder.claim(workdir, config, record)
-    state = _state(config, {name: network.variables for name, network in read.items()})
-    with checkpoints.Checkpoints(workdir, config) as saved:
-        saved.save(0, state, 0.0)
+    with run_folder.locked(workdir):
+        run_folder.claim(workdir, config, record)
+        state = _state(config, {name: network.variables for name, network in read.items()})
+        with checkpoints.Checkpoints(workdir, config) as saved:
+            saved.save(0, state, 0.0)
     return config
 
 

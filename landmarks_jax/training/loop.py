@@ -1,5 +1,6 @@
 """The training loop: wiring only. `step` computes, `reports` prints and writes."""
 
+import contextlib
 import dataclasses
 import logging
 import time
@@ -28,8 +29,8 @@ from landmarks_jax.training import (
 from landmarks_jax.training import state as states
 from landmarks_jax.training.batches import Batch, Resident
 from landmarks_jax.training.program import Program, compile_program
+from landmarks_jax.training.record import Record
 from landmarks_jax.training.reports import Interval, Reporter
-from landmarks_jax.training.run_folder import Record
 from landmarks_jax.training.run_inputs import Inputs, read_inputs
 
 _LOGGER = logging.getLogger(__name__)
@@ -37,7 +38,8 @@ _LOGGER = logging.getLogger(__name__)
 # Steps that the host may be ahead of the device.
 IN_FLIGHT = 2
 
-# A request to stop because time is up; other requests are signal numbers, which are larger.
+# A request to stop because time is up; other requests are the exit codes of signals, which are
+# larger.
 _TIME_IS_UP = 1
 
 
@@ -55,7 +57,7 @@ def train(
       workdir: the run's folder, created if needed.
       transfer_from: a folder of transfer files to begin from if there is no checkpoint.
       deadline: on the clock of `time.monotonic()`; training stops then, but after at least one
-        step.
+        step, or while it makes the targets of self-training.
 
     Returns:
       0, or 128 plus the number of the signal that stopped it (after saving).
@@ -63,6 +65,16 @@ def train(
     Raises:
       UserError: before anything slow starts, or with a message that names the last checkpoint.
     """
+    with contextlib.ExitStack() as stack:
+        with coordination.together():
+            if distributed.is_first():
+                stack.enter_context(run_folder.locked(workdir))
+        return _train_locked(config, workdir, transfer_from, deadline)
+
+
+def _train_locked(
+    config: ConfigDict, workdir: Path, transfer_from: Path | None, deadline: float | None
+) -> int:
     with coordination.together():
         inputs = read_inputs(config, workdir, transfer_from)
     _agree(config, inputs)
@@ -89,8 +101,7 @@ def train(
             if distributed.is_first():
                 print(f"{workdir}: already trained for {restored.step} steps")
             return 0
-        stopped_by = _train_rounds(config, workdir, inputs, restored, saved, deadline=deadline)
-    return 128 + stopped_by if stopped_by else 0
+        return _train_rounds(config, workdir, inputs, restored, saved, deadline=deadline)
 
 
 def _train_rounds(
@@ -108,14 +119,18 @@ def _train_rounds(
     like = states.abstract_state(config, inputs.networks, inputs.mesh)
     while True:
         started = time.monotonic()
-        inputs.photos.targets = targets.load_or_make(
-            config,
-            inputs.refiner,
-            inputs.photos,
-            workdir,
-            step=restored.step,
-            variables=states.trained_variables(restored.state),
-        )
+        try:
+            inputs.photos.targets = targets.load_or_make(
+                config,
+                inputs.refiner,
+                inputs.photos,
+                workdir,
+                step=restored.step,
+                variables=states.trained_variables(restored.state),
+                deadline=deadline,
+            )
+        except targets.StoppedError as stopped:
+            return stopped.exit_code
         restored = restored._replace(seconds=restored.seconds + time.monotonic() - started)
         part = config.copy_and_resolve_references()
         if (end := targets.next_step(config, restored.step)) is not None:
@@ -162,7 +177,7 @@ def _train(
     *,
     deadline: float | None,
 ) -> int:
-    """Compiles the step and runs the loop; returns the number of the signal that ended it, or 0."""
+    """Compiles the step and runs the loop; returns a signal's exit code if one ended it, or 0."""
     networks, mesh = inputs.networks, inputs.mesh
     frozen = sharding.put_replicated(mesh, inputs.frozen)._replace(core=restored.state.core)
     restored = restored._replace(state=dataclasses.replace(restored.state, core={}))
@@ -203,7 +218,7 @@ def _train(
             interrupt=interrupt,
             stopping=coordination.Stopping(mesh, IN_FLIGHT),
         )
-        return stopped_by or interrupt.signal or 0
+        return stopped_by or interrupt.exit_code
 
 
 def run_steps(
@@ -221,7 +236,7 @@ def run_steps(
     """Steps until the run is done or interrupted; always saves the last state.
 
     Returns:
-      The number of the signal that ended it, in any of the processes; 0 without one.
+      128 plus the number of the signal that ended it, in any of the processes; 0 without one.
     """
     state, step = restored.state, restored.step
     totals = program.fresh_totals()
@@ -248,7 +263,7 @@ def run_steps(
 
         # The clock is that of the process that writes the log.
         time_is_up = distributed.is_first() and limits.out_of_time(config, reporter.seconds())
-        stop = stopping.decide(interrupt.signal or (_TIME_IS_UP if time_is_up else 0))
+        stop = stopping.decide(interrupt.exit_code or (_TIME_IS_UP if time_is_up else 0))
         done = limits.out_of_steps(config, step) or stop != 0
 
         checkpoint = done or step % config.train.checkpoint_every == 0

@@ -1,7 +1,7 @@
 """Refines the points of the photos of a configuration by their features, see `refinement`."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,8 @@ from landmarks_jax.refinement import Projection, Stage
 from landmarks_jax.system import compiler, parallel
 from landmarks_jax.system.errors import ConfigError
 from landmarks_jax.weights import vgg_weights
+
+T = TypeVar("T")
 
 # Photos that are computed at a time.
 BATCH = 32
@@ -127,7 +129,12 @@ class Refiner:
         """The undistorted views `[n, S, S, 3]` uint8 of some of the photos, by number."""
         return self.frame.central_view(self._photos.canvases(places))
 
-    def run(self, start: Start, schedule: Sequence[tuple[float, float]]) -> Targets:
+    def run(
+        self,
+        start: Start,
+        schedule: Sequence[tuple[float, float]],
+        check: Callable[[], None] = lambda: None,
+    ) -> Targets:
         """Refines the points of all photos.
 
         The discriminants are fitted on `config.targets.num_fit` of them, or on half as many and
@@ -136,7 +143,9 @@ class Refiner:
         Args:
           start: where points start.
           schedule: s and t of each iteration.
+          check: called before each batch and iteration; what it raises ends the work.
         """
+        self._check = check
         targets = self._config.targets
         count = self._photos.num_different
         order = np.random.default_rng(self._config.seed).permutation(count)
@@ -158,7 +167,9 @@ class Refiner:
         starts = [begun]
         if start.mirrored is not None:
             starts.append(begun[:, start.mirrored] * np.array([-1, 1], np.float32))
-        stages = refinement.fit(maps.reshape(-1, *maps.shape[2:]), np.concatenate(starts), schedule)
+        stages = refinement.fit(
+            maps.reshape(-1, *maps.shape[2:]), np.concatenate(starts), self._checked(schedule)
+        )
         return self._refine_all(start, _Fitted(chosen, maps[0], begun, projections, stages))
 
     def _refine_all(self, start: Start, fitted: _Fitted) -> Targets:
@@ -170,7 +181,7 @@ class Refiner:
             refined, confidence = refinement.refine(maps, points, fitted.stages)
             targets.points[places], targets.confidence[places] = refined, confidence
 
-        for first in range(0, len(fitted.places), BATCH):
+        for first in self._checked(range(0, len(fitted.places), BATCH)):
             part = slice(first, first + BATCH)
             refine(fitted.places[part], fitted.maps[part], fitted.points[part])
         others = np.setdiff1d(np.arange(count), fitted.places)
@@ -182,8 +193,13 @@ class Refiner:
     def _images(self, places: np.ndarray, what: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Some photos in batches: their numbers and their views, with a progress report."""
         batches = [places[i : i + BATCH] for i in range(0, len(places), BATCH)]
-        read = ((part, self.views(part)) for part in batches)
+        read = ((part, self.views(part)) for part in self._checked(batches))
         return parallel.with_progress(read, len(batches), what, unit="batch")
+
+    def _checked(self, items: Iterable[T]) -> Iterator[T]:
+        for item in items:
+            self._check()
+            yield item
 
     def _projections(self, places: np.ndarray) -> dict[str, Projection]:
         batches = (images for _, images in self._images(places, "principal components"))

@@ -1,22 +1,21 @@
 """The output of a training run: log, TensorBoard curves, previews.
 
-Only `fetch` reads from the device while training.
+Only `fetch` reads from the device while training. What cannot be written ends no training.
 """
 
 import contextlib
-import io
 import json
+import logging
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from landmarks_jax import losses
@@ -25,7 +24,10 @@ from landmarks_jax.system.errors import UserError
 from landmarks_jax.system.palette import crowding, landmark_colors
 from landmarks_jax.tasks.task import Panel
 from landmarks_jax.training import memory, run_folder
+from landmarks_jax.training.curves import Curves
 from landmarks_jax.training.step import Totals
+
+_LOGGER = logging.getLogger(__name__)
 
 
 class NotFiniteError(UserError):
@@ -59,7 +61,7 @@ class Reporter:
     def __init__(
         self, workdir: Path, limits: ConfigDict, *, start: int, seconds: float, writes: bool = True
     ) -> None:
-        """Opens the files; drops the rows of steps after `start`, which will be repeated.
+        """Opens the files; drops what they have of steps after `start`, which will be repeated.
 
         Args:
           workdir: the run's folder.
@@ -70,13 +72,10 @@ class Reporter:
         """
         self._pictures = workdir / run_folder.PICTURES
         self._writes = writes
-        self._log: TextIO = io.StringIO()
+        self._picture_failed = False
         if writes:
-            run_folder.write_log(workdir, run_folder.read_log(workdir, start))
-            self._log = (workdir / run_folder.METRICS_FILE).open("a")
-        self._board = SummaryWriter(
-            str(workdir / run_folder.TENSORBOARD), purge_step=start + 1, write_to_disk=writes
-        )
+            self._log = run_folder.continue_log(workdir, start)
+            self._curves = Curves(workdir / run_folder.TENSORBOARD, start)
         self._limits = limits
         self._seconds_before = seconds
         self._started = time.monotonic()
@@ -95,8 +94,9 @@ class Reporter:
 
     def __exit__(self, *_: object) -> None:
         self._bar.close()
-        self._log.close()
-        self._board.close()
+        if self._writes:
+            self._log.close()
+            self._curves.close()
 
     def seconds(self) -> float:
         """Time trained, over all sessions."""
@@ -152,10 +152,8 @@ class Reporter:
         row = {"step": step, "seconds": round(interval.seconds, 3)}
         row |= {name: round(value, 2) for name, value in speed.items()}
         row |= {name: float(f"{value:.9g}") for name, value in means.items()}
-        self._log.write(json.dumps(row) + "\n")
-        self._log.flush()
-        for name, value in (means | speed).items():
-            self._board.add_scalar(name, value, step)
+        self._log.write(f"{json.dumps(row)}\n".encode())
+        self._curves.scalars(means | speed, step)
         self._print(step, means | speed, interval.seconds)
 
     def _print(self, step: int, means: Mapping[str, float], seconds: float) -> None:
@@ -181,8 +179,13 @@ class Reporter:
         if not self._writes:
             return
         figure = preview_figure(fetch(panels), title=f"step {step}")
-        figures.save(figure, self._pictures / f"step-{step:06d}.png")
-        self._board.add_image("preview", figures.to_array(figure), step, dataformats="HWC")
+        self._curves.image("preview", figures.to_array(figure), step)
+        try:
+            figures.save(figure, self._pictures / f"step-{step:06d}.png")
+        except UserError as error:
+            if not self._picture_failed:
+                self._picture_failed = True
+                _LOGGER.warning("%s", error)
 
 
 def _peaks() -> dict[str, float]:

@@ -1,106 +1,70 @@
 """The folder of a run: names and contents of its files. Does not import Orbax.
 
 config.json            the configuration
-run.json               the record, see `Record`
+run.json               the record, see `record`
 metrics.jsonl          the log: an object a line, every `config.train.log_every` steps
+metrics.damaged.jsonl  damaged lines that were removed from it, if there were any
+.lock                  locked while a training works in the folder
 checkpoints/           a folder for each checkpoint, named by its step
 pictures/, tensorboard/   previews and curves
-targets/               of self-training: refined points by the step they were made at
 evaluation/            results of evaluations; of some landmarks in evaluation-A-B/
 targets/               points that self-training learns, by the step they are made at
 """
 
+import contextlib
 import dataclasses
 import json
+import logging
+import math
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from landmarks_jax import config as configuration
-from landmarks_jax.system import files
+from landmarks_jax.system import files, streams
 from landmarks_jax.system.errors import ConfigError, WorkdirError, reason
+from landmarks_jax.training.record import Record
 
 CONFIG_FILE, RECORD_FILE, METRICS_FILE = "config.json", "run.json", "metrics.jsonl"
+DAMAGED_FILE = "metrics.damaged.jsonl"
 CHECKPOINTS, EVALUATION = "checkpoints", "evaluation"
 PICTURES, TENSORBOARD = "pictures", "tensorboard"
-
-
-class Transfer(NamedTuple):
-    """A point where a run continued from transfer files, without its optimiser.
-
-    Attributes:
-      step: steps done before.
-      seconds: time trained before, over all sessions.
-      warmup_steps: steps over which the learning rate rose again.
-      other_photos: whether the list of photos changed.
-    """
-
-    step: int
-    seconds: float
-    warmup_steps: int
-    other_photos: bool
-
-    def note(self) -> str:
-        """The note for the run's tables."""
-        photos = "; the photos were renamed or replaced" if self.other_photos else ""
-        return (
-            f"transferred, not resumed, at step {self.step:,} after {self.seconds / 60:.1f} "
-            "minutes: networks rounded to float16, a fresh optimiser, the learning rate rising "
-            f"again over {self.warmup_steps:,} steps{photos}"
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class Record:
-    """Facts about a run besides its configuration.
-
-    Attributes:
-      data_digest: fingerprint of the list of photos, "" for imported networks.
-      weights_digest: fingerprint of VGG's weights, "" without any.
-      init: how the run began, as `init_from` writes it.
-      notes: notes for every table of the run.
-      hardware: what the run was trained on, without repetition.
-      transfers: where it continued from transfer files, in order.
-    """
-
-    data_digest: str
-    weights_digest: str
-    init: Mapping[str, str]
-    notes: Sequence[str] = ()
-    hardware: Sequence[str] = ()
-    transfers: Sequence[Transfer] = ()
-
-    def all_notes(self) -> list[str]:
-        """The notes for tables, including those of the transfers."""
-        return [*self.notes, *(transfer.note() for transfer in self.transfers)]
-
-    def to_json(self) -> dict[str, Any]:
-        """Converts the record to plain JSON."""
-        return {
-            **{field.name: getattr(self, field.name) for field in dataclasses.fields(self)},
-            "transfers": [transfer._asdict() for transfer in self.transfers],
-        }
-
-    @classmethod
-    def from_json(cls, fields: Any, path: Path) -> "Record":
-        """Parses the output of `to_json`.
-
-        Raises:
-          WorkdirError: naming `path`, the file it was read from.
-        """
-        try:
-            transfers = [Transfer(**transfer) for transfer in fields.get("transfers", ())]
-            return cls(**{**fields, "transfers": transfers})
-        except (AttributeError, TypeError) as error:
-            raise WorkdirError(f"{path}: not the record of a run ({reason(error)})") from error
+_LOGGER = logging.getLogger(__name__)
 
 
 def is_run(workdir: Path) -> bool:
     """Whether a folder holds a run, trained or not."""
-    return (workdir / CONFIG_FILE).is_file()
+    return os.path.isfile(workdir / CONFIG_FILE)  # unlike pathlib's, never an error
+
+
+@contextlib.contextmanager
+def locked(workdir: Path) -> Iterator[None]:
+    """Keeps other trainings out of a run's folder, which is created if needed.
+
+    Others may read the run meanwhile, and write evaluations: each of those files is whole. A folder
+    that was created and got nothing is removed.
+
+    Raises:
+      WorkdirError: another process trains in the folder, or it cannot be written.
+    """
+    created, lock = not os.path.lexists(workdir), workdir / files.LOCK
+    with contextlib.ExitStack() as stack:
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(files.lock(lock, WorkdirError))
+        except OSError as error:
+            raise WorkdirError(f"{workdir}: cannot be written ({reason(error)})") from error
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                if created and os.listdir(workdir) == [lock.name]:
+                    lock.unlink()
+                    workdir.rmdir()
 
 
 def steps_saved(workdir: Path) -> list[int]:
@@ -147,7 +111,7 @@ def read_config(workdir: Path) -> ConfigDict:
         raise WorkdirError(f"{path}: {error}") from error
     except FileNotFoundError:
         raise WorkdirError(f"{path}: no such file; {workdir} is not the folder of a run") from None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise WorkdirError(f"{path}: not a configuration ({reason(error)})") from error
 
 
@@ -182,12 +146,12 @@ def read_record(workdir: Path) -> Record:
     path = workdir / RECORD_FILE
     try:
         return Record.from_json(json.loads(path.read_text()), path)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise WorkdirError(f"{path}: cannot be read ({reason(error)})") from error
 
 
 def read_log(workdir: Path, last_step: int | None = None) -> list[dict[str, Any]]:
-    """Reads the log of a run; a line that a kill cut short is skipped.
+    """Reads the log of a run; skips damaged lines with a warning, and a last one cut by a kill.
 
     Args:
       workdir: the run's folder.
@@ -197,21 +161,57 @@ def read_log(workdir: Path, last_step: int | None = None) -> list[dict[str, Any]
       A row `{"step", "seconds", metrics ...}` for each line; none without a log.
 
     Raises:
-      WorkdirError: a line is damaged.
+      WorkdirError: the file cannot be read.
+    """
+    rows, damaged = _parse_log(workdir / METRICS_FILE)
+    if damaged:
+        _LOGGER.warning("%s; skipped", _damage(workdir, damaged))
+    return [row for row in rows if last_step is None or row["step"] <= last_step]
+
+
+def continue_log(workdir: Path, last_step: int) -> streams.Appender:
+    """Opens the log of a run for the rows after a step, and drops those that it has.
+
+    Damaged lines are moved to `metrics.damaged.jsonl`.
+
+    Raises:
+      WorkdirError: the file cannot be read or written.
     """
     path = workdir / METRICS_FILE
-    if not path.is_file():
-        return []
-    rows = []
+    rows, damaged = _parse_log(path)
+    if damaged:
+        aside = streams.Appender(workdir / DAMAGED_FILE)
+        aside.write(b"".join(line + b"\n" for line in damaged.values()))
+        aside.close()
+        _LOGGER.warning("%s; moved to %s", _damage(workdir, damaged), DAMAGED_FILE)
+    write_log(workdir, [row for row in rows if row["step"] <= last_step])
+    return streams.Appender(path)
+
+
+def _parse_log(path: Path) -> tuple[list[dict[str, Any]], dict[int, bytes]]:
+    """The rows of a log, and its damaged lines by their numbers from 1."""
     try:
-        for line in path.read_text().splitlines(keepends=True):
-            if line.endswith("}\n"):
-                rows.append(json.loads(line))
-        return [row for row in rows if last_step is None or row["step"] <= last_step]
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise WorkdirError(
-            f"{path}: line {len(rows) + 1} is damaged ({reason(error)}); remove it"
-        ) from error
+        *lines, _ = path.read_bytes().split(b"\n")  # the last one is empty, or was cut by a kill
+    except FileNotFoundError:
+        return [], {}
+    except OSError as error:
+        raise WorkdirError(f"{path}: cannot be read ({reason(error)})") from error
+    rows, damaged = [], {}
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line.decode())
+            if type(row["step"]) is not int or not 0 <= row["seconds"] < math.inf:
+                raise ValueError
+            rows.append(row)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            damaged[number] = line
+    return rows, damaged
+
+
+def _damage(workdir: Path, damaged: Mapping[int, bytes]) -> str:
+    numbers = [str(number) for number in damaged]
+    more = f" and {len(numbers) - 3} more" if len(numbers) > 3 else ""
+    return f"{workdir / METRICS_FILE}: damaged at line {', '.join(numbers[:3])}{more}"
 
 
 def write_log(workdir: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 from landmarks_jax.data import loader
 from landmarks_jax.system import figures, files
 from landmarks_jax.system.errors import WorkdirError, reason
+from landmarks_jax.system.signals import Interrupt
 from landmarks_jax.training import start_points
 from landmarks_jax.training.merging import merging
 from landmarks_jax.training.refiner import Refiner, Targets
@@ -39,6 +40,18 @@ _DAMAGE = (
 )
 
 
+class StoppedError(Exception):
+    """Targets were not made, or not used, because the training ends.
+
+    Attributes:
+      exit_code: 128 plus the number of a signal, or 0 where time was up.
+    """
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__(exit_code)
+        self.exit_code = exit_code
+
+
 def load_or_make(
     config: ConfigDict,
     refiner: Refiner,
@@ -47,6 +60,7 @@ def load_or_make(
     *,
     step: int,
     variables: Any,
+    deadline: float | None,
 ) -> np.ndarray:
     """The targets of a step: read from the run's folder, or made and written there.
 
@@ -57,6 +71,7 @@ def load_or_make(
       workdir: the run's folder.
       step: steps done.
       variables: the detector's `{"params", "batch_stats"}` at this step.
+      deadline: on the clock of `time.monotonic()`.
 
     Returns:
       The result of `for_training`.
@@ -64,6 +79,7 @@ def load_or_make(
     Raises:
       WorkdirError: the file is damaged, of other photos or cannot be written, or is missing after
         its step.
+      StoppedError: a signal came or the deadline passed while they were made.
     """
     path = path_of(config, workdir, step)
     if path.exists():
@@ -71,11 +87,22 @@ def load_or_make(
     started = time.monotonic()
     later = step > 0
     start = start_points.own(config, photos, variables) if later else start_points.first(config)
-    targets = refiner.run(start, schedule(config, later=later))
-    weights = merging_of(config, targets.points, start.mirrored, later=later)
-    write(path, refiner, targets, weights)
-    seconds = time.monotonic() - started
-    _LOGGER.info("%s: targets of %d photos in %.0f s", path, len(targets.points), seconds)
+
+    def check() -> None:
+        late = deadline is not None and time.monotonic() >= deadline
+        if late or interrupt.signal is not None:
+            seconds = time.monotonic() - started
+            _LOGGER.warning("%s: stopped after %.0f s, which do not count", path, seconds)
+            raise StoppedError(interrupt.exit_code)
+
+    with Interrupt() as interrupt:
+        targets = refiner.run(start, schedule(config, later=later), check)
+        weights = merging_of(config, targets.points, start.mirrored, later=later)
+        write(path, refiner, targets, weights)
+        seconds = time.monotonic() - started
+        _LOGGER.info("%s: targets of %d photos in %.0f s", path, len(targets.points), seconds)
+        if interrupt.signal is not None:
+            raise StoppedError(interrupt.exit_code)
     return for_training(targets.points, weights)
 
 

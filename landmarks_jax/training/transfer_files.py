@@ -37,7 +37,7 @@ from landmarks_jax.system import files
 from landmarks_jax.system.errors import WorkdirError, reason
 from landmarks_jax.training import checkpoints, distributed, run_folder, sharding
 from landmarks_jax.training import state as states
-from landmarks_jax.training.run_folder import Record, Transfer
+from landmarks_jax.training.record import Record, Transfer
 from landmarks_jax.training.state import TrainState, by_name
 
 FORMAT, VERSION = "landmarks_jax.transfer", 1
