@@ -123,6 +123,7 @@ def test_without_drawing_there_is_no_drawn_folder(detect, tmp_path):
     save(tmp_path / "a.jpg", noise(0))
     assert detect(tmp_path / "a.jpg", draw=False) == 0
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        ".lock",
         "landmarks.csv",
         "landmarks.jsonl",
         "skipped.csv",

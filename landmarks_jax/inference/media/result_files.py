@@ -109,7 +109,7 @@ class Results:
         try:
             with contextlib.ExitStack() as stack:
                 folder.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(files.lock(folder))
+                stack.enter_context(files.lock(folder / files.LOCK))
                 self._table, self._lines, self._skipped = (
                     stack.enter_context(contextlib.closing(_Lines(folder / name)))
                     for name in (TABLE, LINES, SKIPPED)
