@@ -67,12 +67,20 @@ def test_exif_orientation_is_applied_unless_points_are_in_stored_pixels(tag, red
     assert stored.shape == (2, 3, 3)
 
 
-def test_truncated_and_float_images_are_errors(tmp_path):
+def test_truncated_damaged_and_float_images_are_errors(tmp_path):
     path = tmp_path / "a.jpg"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(path)
     path.write_bytes(path.read_bytes()[:1500])
     with pytest.raises(DataError, match=r"a.jpg: cannot be read as an image \(.*truncated"):
         decoding.decode(path)
+    # An end of zeros, as a crash leaves it: Pillow alone decodes it to black, or to other pixels.
+    path = tmp_path / "a.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 9, 3), np.uint8)).save(path)
+    data = path.read_bytes()
+    for damaged in (data[:200] + bytes(len(data) - 200), data[:150] + b"x" + data[151:]):
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match=r"a.png: cannot be read as an image \(.*broken"):
+            decoding.decode(path)
     Image.new("F", (2, 2), 0.5).save(tmp_path / "f.tif")
     with pytest.raises(DataError, match="no agreed white"):
         decoding.decode(tmp_path / "f.tif")

@@ -12,6 +12,7 @@ from landmarks_jax.system.errors import DataError, reason
 
 _ORIENTATION = 0x0112  # the EXIF tag
 _UPRIGHT = 1
+_PNG = b"\x89PNG\r\n\x1a\n"
 _ROTATIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -75,6 +76,7 @@ def decode_bytes(data: bytes, name: str, upright: bool = True) -> tuple[np.ndarr
 
 def _decode(file: IO[bytes], name: str, upright: bool) -> tuple[np.ndarray, int]:
     try:
+        _check_png(file)
         with Image.open(file) as image:
             orientation = int(image.getexif().get(_ORIENTATION, _UPRIGHT))
             if orientation not in _ROTATIONS:  # some cameras write 0
@@ -88,6 +90,15 @@ def _decode(file: IO[bytes], name: str, upright: bool) -> tuple[np.ndarray, int]
     # Pillow's readers raise many kinds: OSError, SyntaxError, struct.error
     except Exception as error:
         raise _unreadable(name, reason(error)) from error
+
+
+def _check_png(file: IO[bytes]) -> None:
+    """Compares the checksums of a PNG: Pillow decodes damaged pixels without an error."""
+    if file.read(len(_PNG)) == _PNG:
+        file.seek(0)
+        with Image.open(file) as image:
+            image.verify()
+    file.seek(0)
 
 
 def _unreadable(name: str, why: str) -> DataError:
