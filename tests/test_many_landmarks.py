@@ -222,7 +222,7 @@ def test_results_have_columns_of_every_landmark(k, tmp_path):
         np.testing.assert_allclose(smoothed, smooth[i], atol=1e-4)
 
 
-@pytest.mark.parametrize("k", [1, 50, 1000])
+@pytest.mark.parametrize("k", [50, *(pytest.param(k, marks=pytest.mark.slow) for k in (1, 1000))])
 def test_packed_exported_and_shown_on_the_page(k, narrow_config, filled, tmp_path):
     content = packing.make(narrow_config, filled, model__num_landmarks=k)
     rng = np.random.default_rng(k)

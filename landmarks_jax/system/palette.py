@@ -17,7 +17,10 @@ _SMALLEST_SCALE = 0.6
 
 @functools.cache
 def _palette(count: int) -> np.ndarray:
-    """The first colours, then repeatedly the one farthest in CIELAB from all before it."""
+    """The first colours, then repeatedly the one farthest in CIELAB from all before it.
+
+    When all are taken (about 480), they come again in the same order.
+    """
     levels = np.linspace(0.0, 1.0, 9)
     rgb = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), -1).reshape(-1, 3)
     lab = _to_lab(rgb)
@@ -25,10 +28,12 @@ def _palette(count: int) -> np.ndarray:
     vivid = (lab[:, 0] > 40) & (lab[:, 0] < 93) & (np.hypot(lab[:, 1], lab[:, 2]) > 30)
     rgb, lab = rgb[vivid], lab[vivid]
     chosen = [np.array(ImageColor.getrgb(color)) / 255 for color in _FIRST_COLORS]
-    while len(chosen) < count:
-        gaps = np.linalg.norm(lab[:, None] - _to_lab(np.array(chosen)), axis=-1)
-        chosen.append(rgb[np.argmax(gaps.min(1))])
-    return np.array(chosen)
+    gaps = np.linalg.norm(lab[:, None] - _to_lab(np.array(chosen)), axis=-1).min(1)
+    while len(chosen) < count and gaps.max() > 0:
+        farthest = np.argmax(gaps)
+        chosen.append(rgb[farthest])
+        gaps = np.minimum(gaps, np.linalg.norm(lab - lab[farthest], axis=-1))
+    return np.resize(chosen, (max(count, len(chosen)), 3))
 
 
 def landmark_colors(count: int) -> np.ndarray:
