@@ -2,7 +2,9 @@
 
 import contextlib
 import dataclasses
+import errno
 import logging
+import re
 import resource
 import shlex
 import subprocess
@@ -220,6 +222,23 @@ def test_a_failed_save_leaves_the_last_good_checkpoint(tmp_path):
     restored_step(tmp_path, 2)
     restored_step(save(tmp_path, 6), 6)
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["2", "6"]
+
+
+def test_a_disk_that_is_full_at_the_end_hides_no_error(tmp_path):
+    def close():
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    message = "a checkpoint cannot be written (No space left on device); once it can, rerun"
+    for error, said in ((WorkdirError("the first error"), "the first error"), (None, message)):
+        saved = Checkpoints(tmp_path, CONFIG)
+        saved._manager.close = close
+        with pytest.raises(WorkdirError, match=re.escape(said)), saved:
+            _raise(error)
+
+
+def _raise(error):
+    if error is not None:
+        raise error
 
 
 @pytest.mark.slow

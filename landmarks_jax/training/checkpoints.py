@@ -89,8 +89,13 @@ class Checkpoints:
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, LostError):
             return  # a save in progress would wait for the process that is gone
-        self.wait()
-        self._manager.close()
+        try:
+            with self._writing():
+                self._manager.wait_until_finished()
+                self._manager.close()
+        except WorkdirError:
+            if error is None:  # else it has said why
+                raise
 
     def last_step(self) -> int | None:
         """The step of the newest checkpoint, None without one."""

@@ -49,8 +49,10 @@ def locked(workdir: Path) -> Iterator[None]:
     that was created and got nothing is removed.
 
     Raises:
-      WorkdirError: another process trains in the folder, or it cannot be written.
+      WorkdirError: another process trains in the folder, or it cannot be written, or could not be
+        restored from; see `check_name`.
     """
+    check_name(workdir)
     created, lock = not os.path.lexists(workdir), workdir / files.LOCK
     with contextlib.ExitStack() as stack:
         try:
@@ -116,13 +118,12 @@ def read_config(workdir: Path) -> ConfigDict:
 
 
 def check_config(workdir: Path, config: ConfigDict) -> None:
-    """Rejects a folder that holds a run of another configuration, or that can hold none.
+    """Rejects a folder that holds a run of another configuration.
 
     Raises:
-      WorkdirError: naming the field and both values; or the path cannot hold checkpoints, or there
-        are checkpoints without a configuration.
+      WorkdirError: naming the field and both values; or there are checkpoints without a
+        configuration.
     """
-    check_name(workdir)
     if not is_run(workdir):
         if newest_step(workdir) is not None:
             raise WorkdirError(
