@@ -79,10 +79,11 @@ def test_a_batch_may_hold_more_rows_than_there_are_photos():
     assert_batch(next(PhotoLoader(Photos(), FRAME).batches(seed=3, batch_size=30)), expected(0, 30))
 
 
-def test_a_worker_s_exception_reaches_the_caller():
+def test_a_worker_s_exception_reaches_the_caller_without_a_trace(capfd):
     batches = PhotoLoader(Photos(bad=7), FRAME).batches(seed=3, batch_size=11)
     with pytest.raises(DataError, match=r"^photos/7.jpg: cannot be read as an image \(gone\)$"):
         next(batches)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_what_cannot_work_is_refused_before_the_first_batch():

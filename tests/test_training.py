@@ -16,9 +16,9 @@ import pytest
 
 from landmarks_jax.cli.main import main
 from landmarks_jax.system import streams
-from landmarks_jax.system.errors import ConfigError, WorkdirError
+from landmarks_jax.system.errors import ConfigError, DataError, WorkdirError
 from landmarks_jax.system.signals import Interrupt
-from landmarks_jax.training import loop, reports, run_inputs
+from landmarks_jax.training import batches, loop, reports, run_inputs
 from landmarks_jax.training.checkpoints import Checkpoints
 from landmarks_jax.training.run_folder import newest_step, read_log
 from tests import running
@@ -265,6 +265,31 @@ def test_minutes_end_a_run_over_all_sessions(tmp_path):
     assert 1.2 <= first["seconds"] < 20
     assert train(config, tmp_path) == 0  # spent already
     assert read_log(tmp_path)[-1] == first
+
+
+@pytest.mark.parametrize("log_every", [1, 2])
+def test_a_photo_that_vanishes_loses_no_step(log_every, uncut, whole_method, tmp_path, monkeypatch):
+    """Whether the steps since the checkpoint were reported or not."""
+    config = whole_method.copy_and_resolve_references()
+    config.train.log_every, config.train.checkpoint_every = log_every, 10
+    real = batches.batches
+
+    def vanishing(*arguments):
+        for _, batch in zip(range(3), real(*arguments), strict=False):
+            yield batch
+        raise DataError("photos/7.jpg: cannot be read as an image (no such file)")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(batches, "batches", vanishing)
+        with pytest.raises(
+            DataError, match=r"^photos/7\.jpg: .*; put it right, then rerun .* step 3$"
+        ):
+            train(config, tmp_path)
+    assert newest_step(tmp_path) == 3
+    assert train(config, tmp_path) == 0
+    leaves, expected = leaves_of(tmp_path, config), leaves_of(uncut, whole_method)
+    for name, leaf in expected.items():
+        np.testing.assert_array_equal(leaves[name], leaf, err_msg=name)
 
 
 def test_the_loop_compiles_once_sends_explicitly_and_reads_only_in_reports(tmp_path, monkeypatch):

@@ -77,14 +77,19 @@ def batches(
 def _cutter(
     source: Source, frame: Frame, failures: list[DataError]
 ) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
-    """The graph from a photo's index to its canvas; errors are appended to `failures`."""
+    """The graph from a photo's index to its canvas.
+
+    Errors are appended to `failures`, and the canvas is black: of one that is raised, TensorFlow
+    would print the trace and keep the text alone.
+    """
 
     def cut(row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         try:
             return cutting.cut_photo(source, frame, int(row))
         except DataError as error:
-            failures.append(error)  # TensorFlow keeps only an exception's text
-            raise
+            failures.append(error)
+            shape = frame.canvas_size, frame.canvas_size, 3
+            return np.zeros(shape, np.uint8), np.zeros((source.num_points, 2), np.float32)
 
     def load(row: tf.Tensor) -> dict[str, tf.Tensor]:
         canvas, points = tf.numpy_function(cut, [row], [tf.uint8, tf.float32])
@@ -107,14 +112,13 @@ def _options() -> tf.data.Options:
 def _iterate(
     dataset: tf.data.Dataset, failures: list[DataError]
 ) -> Generator[dict[str, np.ndarray], None, None]:
-    """The batches as NumPy arrays; raises a worker's own exception instead of TensorFlow's."""
+    """The batches as NumPy arrays; raises the first failure before the batch that it is in."""
     iterator = dataset.as_numpy_iterator()
     try:
-        yield from iterator
-    except tf.errors.OpError as error:
-        if failures:
-            raise failures[0] from error
-        raise
+        for batch in iterator:
+            if failures:
+                raise failures[0]
+            yield batch
     finally:
         del iterator  # ends its threads
 

@@ -12,6 +12,7 @@ import jax
 from ml_collections import ConfigDict
 
 from landmarks_jax import config as configuration
+from landmarks_jax.system.errors import DataError
 from landmarks_jax.system.signals import Interrupt
 from landmarks_jax.tasks.task import Frozen
 from landmarks_jax.training import (
@@ -28,9 +29,10 @@ from landmarks_jax.training import (
 )
 from landmarks_jax.training import state as states
 from landmarks_jax.training.batches import Batch, Resident
+from landmarks_jax.training.intervals import Intervals
 from landmarks_jax.training.program import Program, compile_program
 from landmarks_jax.training.record import Record
-from landmarks_jax.training.reports import Interval, Reporter
+from landmarks_jax.training.reports import Reporter
 from landmarks_jax.training.run_inputs import Inputs, read_inputs
 
 _LOGGER = logging.getLogger(__name__)
@@ -237,23 +239,24 @@ def run_steps(
 
     Returns:
       128 plus the number of the signal that ended it, in any of the processes; 0 without one.
+
+    Raises:
+      DataError: a photo cannot be read any more; a single process has saved the last state.
     """
     state, step = restored.state, restored.step
     totals = program.fresh_totals()
-    pending: Interval | None = None
+    intervals = Intervals(step, frozen.core, saved, reporter)
     in_flight: deque[jax.Array] = deque()
     done = False
-
-    def report() -> None:
-        """Reports the previous interval, so that the device never waits for the host."""
-        saved.check()
-        if pending is not None:
-            last = saved.last_step()
-            reporter.metrics(pending, None if last is None else saved.path(last))
-
     while not done:
-        with reporter.waiting():
-            batch = next(photos)
+        try:
+            with reporter.waiting():
+                batch = next(photos)
+        except DataError as error:  # such as a photo that has vanished
+            if not distributed.is_one_of_several():  # others would wait for this process
+                intervals.rescue(step, state, totals)
+            advice = f"then rerun the command to continue from step {intervals.kept}"
+            raise DataError(f"{error}; put it right, {advice}") from error
         state, totals = program.step(state, totals, batch, frozen)
         step += 1
         reporter.step_done()
@@ -268,14 +271,10 @@ def run_steps(
 
         checkpoint = done or step % config.train.checkpoint_every == 0
         if checkpoint or step % config.train.log_every == 0:
-            report()
-            pending = reporter.interval(step, totals)
+            intervals.end(step, totals)
             totals = program.fresh_totals()
         if checkpoint:
-            # A state is saved only once every loss that led to it is known to be finite.
-            report()
-            pending = None
-            saved.save(step, dataclasses.replace(state, core=frozen.core), reporter.seconds())
+            intervals.save(step, state)
         if config.train.picture_every and step % config.train.picture_every == 0:
             reporter.picture(step, program.preview(state, batch, frozen))
     saved.wait()  # while signals are still held back
