@@ -1,5 +1,6 @@
 """The folder of a run: one training at a time, its log repaired, odd files named in one line."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -192,6 +193,26 @@ def test_a_record_of_other_types_is_refused_in_one_line(tmp_path):
     (tmp_path / "run.json").write_text(json.dumps(record.to_json() | {"more": 1}))
     with pytest.raises(WorkdirError, match=r"not the record of a run \(more is unknown\)"):
         run_folder.read_record(tmp_path)
+
+
+def test_no_flipped_bit_of_a_record_passes_unseen(tmp_path):
+    record = Record("a", "", {"mode": "scratch"}, ["n"], ["h"], [Transfer(1, 2.0, 3, False)])
+    run_folder.claim(tmp_path, narrow(), record)
+    path = tmp_path / "run.json"
+    whole = path.read_bytes()
+    for place in range(0, 8 * len(whole), 13):
+        data = bytearray(whole)
+        data[place // 8] ^= 1 << place % 8
+        path.write_bytes(data)
+        with contextlib.suppress(WorkdirError):
+            assert run_folder.read_record(tmp_path) == record
+    edited = json.loads(whole) | {"notes": ["other"]}
+    path.write_text(json.dumps(edited))
+    with pytest.raises(WorkdirError, match=r"run\.json: damaged, its SHA-256 differs"):
+        run_folder.read_record(tmp_path)
+    del edited["sha256"]
+    path.write_text(json.dumps(edited))
+    assert run_folder.read_record(tmp_path).notes == ["other"]
 
 
 @pytest.mark.parametrize(

@@ -139,16 +139,24 @@ def check_config(workdir: Path, config: ConfigDict) -> None:
 
 
 def read_record(workdir: Path) -> Record:
-    """Reads the record of a run.
+    """Reads the record of a run; without a SHA-256 if it was edited by hand.
 
     Raises:
-      WorkdirError: there is none, or it cannot be read.
+      WorkdirError: there is none, it cannot be read, or its SHA-256 differs.
     """
     path = workdir / RECORD_FILE
     try:
-        return Record.from_json(json.loads(path.read_text()), path)
+        fields = json.loads(path.read_text())
+        digest = fields.pop("sha256", None) if isinstance(fields, dict) else None
+        record = Record.from_json(fields, path)
     except (ValueError, OSError, RecursionError) as error:
         raise WorkdirError(f"{path}: cannot be read ({reason(error)})") from error
+    if digest not in (None, files.sha256_of_json(fields)):
+        raise WorkdirError(
+            f"{path}: damaged, its SHA-256 differs; copy it again, or correct it and leave out "
+            "the field sha256"
+        )
+    return record
 
 
 def read_log(workdir: Path, last_step: int | None = None) -> list[dict[str, Any]]:
@@ -248,6 +256,7 @@ def claim(workdir: Path, config: ConfigDict, record: Record) -> None:
             hardware=list(dict.fromkeys([*before.hardware, *record.hardware])),
             transfers=record.transfers or before.transfers,
         )
-    text = json.dumps(record.to_json(), indent=2) + "\n"
+    fields = record.to_json()
+    text = json.dumps({**fields, "sha256": files.sha256_of_json(fields)}, indent=2) + "\n"
     files.write_file(workdir / RECORD_FILE, text, WorkdirError)
     files.write_file(workdir / CONFIG_FILE, configuration.to_json(config), WorkdirError)
