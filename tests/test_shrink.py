@@ -107,6 +107,7 @@ def test_the_folder_is_complete_or_missing(tmp_path):
         shrink.shrink(source, tmp_path / "deep" / "out", 16)
     assert list((tmp_path / "deep").iterdir()) == []
     write_photos(tmp_path / "photos", 5)
+    source = FolderPhotos([str(tmp_path / "photos")])
     shrink.shrink(source, tmp_path / "deep" / "out", 16)
     with pytest.raises(DataError, match="exists already"):
         shrink.shrink(source, tmp_path / "deep" / "out", 16)

@@ -196,8 +196,9 @@ def test_other_files_are_refused(tmp_path, content):
 
 
 def test_missing_files_and_folders(tmp_path):
-    for path in (tmp_path / "none.pth", tmp_path):
-        with pytest.raises(WeightsError, match="no such file"):
+    problems = {tmp_path / "none.pth": "no such file", tmp_path: "a folder, not a regular file"}
+    for path, problem in problems.items():
+        with pytest.raises(WeightsError, match=problem):
             read_state_dict(path)
 
 

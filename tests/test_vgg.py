@@ -113,6 +113,11 @@ def of_fourth_layers(path, layers):
     return save(path / "fourth.npz", {**layers, "block3_conv4_kernel": np.zeros(3)})
 
 
+def pipe(path, layers):
+    os.mkfifo(path / "pipe.npz")
+    return path / "pipe.npz"
+
+
 def not_finite(path, layers):
     name = "block1_conv1_bias"
     return save(path / "nan.npz", {**layers, name: np.full_like(layers[name], np.nan)})
@@ -124,7 +129,8 @@ def not_finite(path, layers):
         (lambda path, layers: path / "none.npz", "no such file"),
         (damaged, "not a readable .npz"),
         (text, "not a readable .npz"),
-        (lambda path, layers: path, "not a readable .npz"),
+        (lambda path, layers: path, "a folder, not a regular file"),
+        (pipe, "a named pipe, not a regular file"),
         (other_shape, r"block1_conv1_kernel has shape \(3, 3, 1, 64\)"),
         (not_finite, "block1_conv1_bias has values that are not finite"),
         (lambda p, _: save(p / "c.npz", {}, convention="tensorflow"), "convention 'tensorflow'"),
@@ -134,8 +140,8 @@ def not_finite(path, layers):
         (of_fourth_layers, "has VGG-19"),
     ],
     ids=[
-        *("missing", "cut short", "text", "a folder", "shape", "nan", "convention", "scale"),
-        *("checksum", "network", "network not stated"),
+        *("missing", "cut short", "text", "a folder", "pipe", "shape", "nan"),
+        *("convention", "scale", "checksum", "network", "network not stated"),
     ],
 )
 def test_unusable_files_are_refused_in_one_line(tmp_path, layers, make, message):

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from landmarks_jax.system import files
 from landmarks_jax.system.errors import WeightsError, reason
 
 _MAGIC = 0x1950A86A20F9469CFC6C
@@ -164,8 +165,8 @@ def read_state_dict(path: str | os.PathLike[str], prefix: str = "") -> dict[str,
       WeightsError: the file is missing or damaged, has no state dict, or would call a function.
     """
     path = Path(path)
-    if not os.path.isfile(path):
-        raise WeightsError(f"{path}: no such file")
+    if problem := files.not_regular(path):
+        raise WeightsError(f"{path}: {problem}")
     try:
         with path.open("rb") as file:
             first = file.peek(4)[:4]

@@ -5,7 +5,6 @@ torchvision's `.pth` names convolutions by their index in the network, `features
 `[3, 3, in, out]`, for BGR images in [0, 255]. Dense layers are left out.
 """
 
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,8 +34,8 @@ def convert(path: Path, out: Path) -> str:
     Raises:
       WeightsError: the file is missing, damaged or has another network, or `out` cannot be written.
     """
-    if not os.path.isfile(path):
-        raise WeightsError(f"{path}: no such file")
+    if problem := files.not_regular(path):
+        raise WeightsError(f"{path}: {problem}")
     with path.open("rb") as file:
         keras = file.read(len(_HDF5)) == _HDF5
     layers = read_keras(path) if keras else read_torch(path)

@@ -24,6 +24,7 @@ from typing import NamedTuple
 import numpy as np
 
 from landmarks_jax.models.vgg import LAYERS, parameter_shapes
+from landmarks_jax.system import files
 from landmarks_jax.system.errors import WeightsError, reason
 
 # Of ImageNet's photos, RGB in [0, 1].
@@ -122,16 +123,16 @@ def load_vgg(
 
 
 def _read(path: str, section: str) -> dict[str, np.ndarray]:
+    if problem := files.not_regular(path):
+        without = ", or '' for the pixel loss alone" if section == "perceptual" else ""
+        raise WeightsError(
+            f"{path}: {problem}; config.{section}.weights needs VGG weights (.npz), made by "
+            f"landmarks-jax convert vgg{without}"
+        )
     try:
         # Opened here, because NumPy does not close the file of a damaged archive.
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except FileNotFoundError:
-        without = ", or '' for the pixel loss alone" if section == "perceptual" else ""
-        raise WeightsError(
-            f"{path}: no such file; config.{section}.weights needs VGG weights (.npz), made by "
-            f"landmarks-jax convert vgg{without}"
-        ) from None
     except (
         OSError,
         ValueError,
