@@ -16,8 +16,7 @@ SCORE = {
     "forward": 12.5,
     "mean_shape": 20.0,
     "groups": [
-        {"name": "yaw: all", "limits": "", "faces": 50, "forward": 12.5, "mean_shape": 20.0},
-        {"name": "yaw: none", "limits": "", "faces": 0, "forward": None, "mean_shape": None},
+        {"name": "yaw: all", "limits": "", "faces": 50, "forward": 12.5, "mean_shape": 20.0}
     ],
     "confidence": [{"faces": 50, "lowest": 0.1, "highest": 0.9, "forward": 12.5}],
 }

@@ -141,7 +141,7 @@ def test_configs_that_cannot_be(field, value, problem, good, tmp_path):
         ("scores", [{**SCORE, "forward": "1"}], "summary.scores[0].forward must be a number"),
         (
             "scores",
-            [{**SCORE, "groups": [{**SCORE["groups"][1], "faces": 3}]}],
+            [{**SCORE, "groups": [{**SCORE["groups"][0], "forward": None}]}],
             "summary.scores[0].groups[0].forward must be a number",
         ),
     ],

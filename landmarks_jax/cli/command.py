@@ -8,7 +8,7 @@ from absl import flags
 
 
 class _TextParser(flags.ArgumentParser):
-    """Any text but an empty one, which a path would take for the current folder."""
+    """Rejects an empty text, which as a path would be the current folder."""
 
     def parse(self, argument: str) -> str:
         if not argument.strip():

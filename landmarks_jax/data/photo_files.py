@@ -64,8 +64,8 @@ def some(names: Sequence[str]) -> str:
 def walk(top: str) -> Iterator[tuple[str, list[str]]]:
     """A folder and those below it, each with the names of its files.
 
-    Hidden names are skipped; links are followed, after all that is no link, and folders are entered
-    once: so a folder keeps its name whatever links lead to it.
+    Hidden names are skipped. Links are followed, but only after all folders that are not links, and
+    each folder is entered once: it is found by its own name rather than by a link's.
 
     Raises:
       DataError: a folder cannot be searched.

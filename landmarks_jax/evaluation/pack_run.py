@@ -115,6 +115,7 @@ def _score(protocol: Protocol, detector: ViewDetector) -> tuple[LinearMap, dict[
             }
             for grouping in breakdown(score.points, eye_distance, protocol.point_names, rows)
             for group in grouping["groups"]
+            if group["faces"]
         ],
         "confidence": _errors_by_confidence(output["confidence"].mean(1), forward),
     }

@@ -152,7 +152,6 @@ def _scores_by_pose(scores: list[Mapping[str, Any]]) -> list[str]:
         )
         for score in scores
         for group in score["groups"]
-        if group["faces"]
     ]
     return [
         "### By pose and size",

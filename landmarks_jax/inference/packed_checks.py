@@ -25,7 +25,7 @@ _SCORE = {
     "score": _FACES,
     "forward": float,
     "mean_shape": float,
-    "groups": [(_GROUP, {**_GROUP, "faces": 0, "forward": None, "mean_shape": None})],
+    "groups": [_GROUP],
     "confidence": [{"faces": int, "lowest": float, "highest": float, "forward": float}],
 }
 _VERSIONS = dict.fromkeys(("landmarks_jax", "jax", "flax", "device", "machine"), str)
@@ -104,19 +104,12 @@ def _check_plain(value: Any, place: str, depth: int) -> None:
 def _check_form(value: Any, form: Any, place: str) -> None:
     """Checks that a value is of a form.
 
-    A form is a type; an object or a list of forms, where an object may have further fields; a tuple
-    of forms, one of which the value must have; or a constant.
+    A form is a type, or an object or a list of forms; an object may have further fields.
     """
-    if isinstance(form, tuple):
-        for other in form[1:]:
-            if _has_form(value, other):
-                return
-        _check_form(value, form[0], place)
-        return
     kind = form if isinstance(form, type) else type(form)
     accepted: Any = (int, float) if kind is float else kind
     if not isinstance(value, accepted) or isinstance(value, bool):
-        raise ValueError(f"{place} must be {_KINDS.get(kind, form)}")
+        raise ValueError(f"{place} must be {_KINDS[kind]}")
     if isinstance(form, dict):
         _check_names(value.keys(), form.keys() | value.keys(), f"{place}.")
         for name, part in form.items():
@@ -124,16 +117,6 @@ def _check_form(value: Any, form: Any, place: str) -> None:
     elif isinstance(form, list):
         for i, part in enumerate(value):
             _check_form(part, form[0], f"{place}[{i}]")
-    elif form is not kind and value != form:
-        raise ValueError(f"{place} must be {form}")
-
-
-def _has_form(value: Any, form: Any) -> bool:
-    try:
-        _check_form(value, form, "")
-    except ValueError:
-        return False
-    return True
 
 
 def check_arrays(arrays: Mapping[str, np.ndarray], expected: Mapping[str, tuple[int, ...]]) -> None:

@@ -1,4 +1,4 @@
-"""Output and logs that never fail: no command ends because what it says cannot be written."""
+"""Output and logs whose failures do not end a command."""
 
 import contextlib
 import errno
@@ -94,7 +94,7 @@ class Output:
         return len(text)
 
     def flush(self) -> None:
-        """Flushes; says on the other stream, once, that this one cannot be written."""
+        """Flushes; reports on the other stream, once, that this one cannot be written."""
         self._flush()
         if self.failure is not None and not self._told and self.other is not None:
             self._told = True
@@ -104,7 +104,7 @@ class Output:
     def exit_code(self, code: int) -> int:
         """The exit code of a command that returned `code`, now that all is written.
 
-        A reader that went away, such as `head`, is no news; anything else is said.
+        Reports why the stream failed, except when its reader closed it, as `head` does.
         """
         self._flush()
         if self.failure is None:

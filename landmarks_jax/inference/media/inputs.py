@@ -58,8 +58,8 @@ def find_inputs(arguments: Sequence[str], drawn: Path) -> tuple[list[Input], str
       what was skipped, "" if nothing was.
 
     Raises:
-      DataError: an argument matches nothing or is no regular file, or there is no image and no
-        video at all.
+      DataError: an argument matches nothing or is not a regular file, or no image or video is
+        found.
     """
     paths: list[str] = []
     folders: list[str] = []
