@@ -206,6 +206,23 @@ def test_evaluation_on_the_users_own_lists(workdir, tmp_path):
     np.testing.assert_allclose(first, second, rtol=0.05)
 
 
+def test_an_evaluation_stopped_while_it_replaces_another_leaves_no_json(
+    workdir, tmp_path, monkeypatch
+):
+    faces = {"fit": str(mtfl(tmp_path / "fit", 6)), "score": str(mtfl(tmp_path / "score", 3, 1))}
+    run_evaluation.evaluate_run(workdir, **faces, crops=("center",))
+    path = workdir / "evaluation" / "faces-to-faces-center.json"
+    assert json.loads(path.read_text())["crop"] == "center"
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_evaluation.figures, "save", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run_evaluation.evaluate_run(workdir, **faces, crops=("center",))
+    assert not path.exists()
+
+
 def test_aflw_protocols_have_both_crops(workdir, tmp_path):
     folder = mtfl(tmp_path / "aflw", 12).parent
     lines = (folder / "faces.txt").read_text().splitlines(keepends=True)

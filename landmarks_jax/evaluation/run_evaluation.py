@@ -25,7 +25,7 @@ from landmarks_jax.evaluation.protocols import Protocol
 from landmarks_jax.inference.detector import STATISTICS_BATCH, ViewDetector
 from landmarks_jax.models.detectors import keep_landmarks, kept_note
 from landmarks_jax.system import figures, files
-from landmarks_jax.system.errors import ConfigError, WorkdirError
+from landmarks_jax.system.errors import ConfigError, WorkdirError, reason
 from landmarks_jax.tasks import task_of
 from landmarks_jax.training import checkpoints, run_folder, sharding
 from landmarks_jax.training import state as states
@@ -91,6 +91,7 @@ def _evaluate_landmarks(
     if kept is not None:
         out = out.with_name(f"{out.name}-{kept.start}-{kept.stop}")
     names = [f"{protocol.name}-{protocol.crop}".replace(" ", "-") for protocol in opened]
+    _remove_results(out, names)
     for name, protocol, result in zip(names, opened, results, strict=True):
         _write_text(out / f"{name}.csv", score_tables.to_csv(result))
         figures.save(plots.error_curves(result), out / f"{name}-curve.png")
@@ -98,7 +99,6 @@ def _evaluate_landmarks(
         figures.save(_page(protocol, result["examples"], title), out / f"{name}-faces.png")
         figures.save(_worst_page(protocol, result, title), out / f"{name}-worst.png")
     _write_text(out / "table.md", markdown)
-    # Last: where the JSON is, everything is.
     for name, result in zip(names, results, strict=True):
         _write_text(out / f"{name}.json", json.dumps(result, allow_nan=False) + "\n")
     return markdown
@@ -123,6 +123,7 @@ def _evaluate_pose(
         labels=np.array(shown["joints"], float),
         title=f"{people.name}: joints found, and labelled",
     )
+    _remove_results(out, [name])
     _write_text(out / f"{name}.csv", pckh.to_csv(result))
     _write_text(out / "table.md", markdown)
     figures.save(page, out / f"{name}-people.png")
@@ -230,6 +231,17 @@ def open_faces(
             "config.eval.protocols = (): name a --protocol, or your own --fit and --score faces"
         )
     return [labelled_faces.check_duplicates(p, allowed=bool(allow_duplicates)) for p in opened]
+
+
+def _remove_results(out: Path, names: Sequence[str]) -> None:
+    """Removes the JSON of earlier results; it is written last, so where it is, everything is."""
+    for name in names:
+        try:
+            (out / f"{name}.json").unlink(missing_ok=True)
+        except OSError as error:
+            raise WorkdirError(
+                f"{out / name}.json: cannot be replaced ({reason(error)})"
+            ) from error
 
 
 def _write_text(path: Path, text: str) -> None:
