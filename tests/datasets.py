@@ -9,6 +9,7 @@ from PIL import Image
 from scipy import io
 
 from landmarks_jax.data import cutting
+from tests.running import write_photos
 
 COLUMNS = "lefteye_x lefteye_y righteye_x righteye_y nose_x nose_y leftmouth_x leftmouth_y "
 COLUMNS += "rightmouth_x rightmouth_y"
@@ -67,6 +68,20 @@ def mafl(folder: Path, training: Sequence[int], testing: Sequence[int]) -> Path:
         text = "".join(f"{number:06d}.jpg\n" for number in numbers)
         (folder / f"{name}.txt").write_text(text)
     return folder
+
+
+def mtfl(folder: Path, count: int = 12, seed: int = 0) -> Path:
+    """Labelled faces in MTFL's list form; returns the list."""
+    write_photos(folder / "AFLW", count, (40, 40), seed)
+    rng = np.random.default_rng(1)
+    lines = []
+    for i in range(1, count + 1):
+        x = np.array([12, 28, 20, 14, 26]) + rng.normal(0, 1, 5)
+        y = np.array([14, 14, 20, 27, 27]) + rng.normal(0, 1, 5)
+        lines.append(f"AFLW/{i:06d}.jpg " + " ".join(f"{v:.2f}" for v in (*x, *y)))
+    path = folder / "faces.txt"
+    path.write_text("\n".join(lines) + "\n")
+    return path
 
 
 def aflw(root: Path, train: int = 6, test: int = 4) -> Path:

@@ -99,7 +99,7 @@ def test_a_card_names_the_viewed_part(packed, crop, words):
 def test_a_card_names_what_is_unknown(packed):
     text = card.to_markdown(dataclasses.replace(packed, regressor=None, summary={}), "shoes")
     assert "- The file does not name the photos.\n" in text
-    assert "Not scored: it was packed without labelled faces." in text
+    assert "Not scored: it was packed without labelled faces to score." in text
     assert "linear map also" not in text
     scored = card.to_markdown(dataclasses.replace(packed, regressor=None), "shoes")
     assert "linear map in the file" not in scored

@@ -25,6 +25,7 @@ from landmarks_jax.system.errors import (
 )
 from landmarks_jax.training import loop, program, sharding
 from landmarks_jax.training import state as states
+from tests import datasets
 from tests.running import (
     ROOT,
     TINY,
@@ -64,20 +65,6 @@ def celeba(folder: Path, count: int = 12) -> Path:
     lines += [f"{i:06d}.jpg {points}" for i in range(1, count + 1)]
     (folder / "list_landmarks_align_celeba.txt").write_text("\n".join(lines) + "\n")
     return folder
-
-
-def mtfl(folder: Path, count: int = 12, seed: int = 0) -> Path:
-    """Labelled faces in MTFL's list form; returns the list."""
-    write_photos(folder / "AFLW", count, (40, 40), seed)
-    rng = np.random.default_rng(1)
-    lines = []
-    for i in range(1, count + 1):
-        x = np.array([12, 28, 20, 14, 26]) + rng.normal(0, 1, 5)
-        y = np.array([14, 14, 20, 27, 27]) + rng.normal(0, 1, 5)
-        lines.append(f"AFLW/{i:06d}.jpg " + " ".join(f"{v:.2f}" for v in (*x, *y)))
-    path = folder / "faces.txt"
-    path.write_text("\n".join(lines) + "\n")
-    return path
 
 
 class TracedError(Exception):
@@ -180,7 +167,7 @@ def test_evaluation_writes_json_tables_curve_and_page(workdir, capsys):
 
 
 def test_evaluation_on_the_users_own_lists(workdir, tmp_path):
-    fit, score = mtfl(tmp_path / "fit", 14), mtfl(tmp_path / "score", 6, seed=1)
+    fit, score = datasets.mtfl(tmp_path / "fit", 14), datasets.mtfl(tmp_path / "score", 6, seed=1)
     table = run_evaluation.evaluate_run(
         workdir, fit=str(fit), score=str(score), crops=("tight", "box")
     )
@@ -209,7 +196,10 @@ def test_evaluation_on_the_users_own_lists(workdir, tmp_path):
 def test_an_evaluation_stopped_while_it_replaces_another_leaves_no_json(
     workdir, tmp_path, monkeypatch
 ):
-    faces = {"fit": str(mtfl(tmp_path / "fit", 6)), "score": str(mtfl(tmp_path / "score", 3, 1))}
+    faces = {
+        "fit": str(datasets.mtfl(tmp_path / "fit", 6)),
+        "score": str(datasets.mtfl(tmp_path / "score", 3, 1)),
+    }
     run_evaluation.evaluate_run(workdir, **faces, crops=("center",))
     path = workdir / "evaluation" / "faces-to-faces-center.json"
     assert json.loads(path.read_text())["crop"] == "center"
@@ -224,7 +214,7 @@ def test_an_evaluation_stopped_while_it_replaces_another_leaves_no_json(
 
 
 def test_aflw_protocols_have_both_crops(workdir, tmp_path):
-    folder = mtfl(tmp_path / "aflw", 12).parent
+    folder = datasets.mtfl(tmp_path / "aflw", 12).parent
     lines = (folder / "faces.txt").read_text().splitlines(keepends=True)
     for name in ("training", "testing", "dev_fit", "dev_score"):
         half = slice(8) if name in ("training", "dev_fit") else slice(8, 12)
@@ -279,7 +269,7 @@ def bad_inputs(folder: Path):
     table.write_text("file,x1,y1\nphotos/000001.jpg,3,4\nphotos/000099.jpg,3,4\n")
     broken = folder / "broken.csv"
     broken.write_text("file,x1,y1\nphotos/000001.jpg,3,4\nphotos/000002.jpg,3\n")
-    short = mtfl(folder / "mtfl")
+    short = datasets.mtfl(folder / "mtfl")
     short.write_text(short.read_text() + "AFLW/000001.jpg 1 2 3\n")
     write_vgg(folder / "partial.npz", blocks=1)
     np.savez(folder / "shape.npz", block1_conv1_kernel=np.zeros((3, 3, 3, 65), np.float32))
@@ -364,7 +354,7 @@ def test_a_command_fails_with_one_line_and_a_code(tmp_path):
 
 
 def test_evaluation_refuses_what_it_cannot_score(workdir, tmp_path):
-    faces = str(mtfl(tmp_path / "faces", 3))
+    faces = str(datasets.mtfl(tmp_path / "faces", 3))
     refusals = [
         ((tmp_path,), {}, WorkdirError, "config.json"),
         ((workdir,), {"protocol_names": ["aflw-1"]}, ConfigError, "aflw-995"),

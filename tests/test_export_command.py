@@ -113,9 +113,11 @@ def test_wrong_command_lines_are_refused_with_one_line(run, detector_file, tmp_p
     cases = {
         (): "exactly one of --workdir",
         (workdir, detector): "exactly one of --workdir",
-        (detector, "--protocol=synthetic"): "go with --workdir",
+        (detector, "--noregressor", "--protocol=synthetic"): "that --noregressor leaves out",
         (workdir, "--noregressor", "--protocol=synthetic"): "--noregressor",
-        (workdir, "--fit=a.csv"): "--score",
+        (workdir, "--score=a.csv"): "--fit and --score",
+        (workdir, "--fit=a.csv"): "a.csv: no list of annotated photos",
+        (detector, "--fit=a.csv"): "a.csv: no list of annotated photos",
         (detector, f"--card={tmp_path}/./out"): "also the file of --out",
         (detector, "--format=tflite"): "packed|stablehlo|onnx",
         (detector, "--precision=int8"): "float32|float16",

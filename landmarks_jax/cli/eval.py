@@ -1,9 +1,11 @@
-"""Score a trained run; tables, curves and images go into its folder.
+"""Score a trained run, or a packed detector, on labelled faces: tables, curves and images.
 
 landmarks-jax eval --workdir DIR [--protocol NAME ...]
 landmarks-jax eval --workdir runs/mine --fit some.csv --score others.csv --crop center --crop box
+landmarks-jax eval --detector faces --fit some.csv --score others.csv --out scores
 
-Without arguments it scores the quickstart.
+Those of a run go into its folder. Without arguments it scores the quickstart. The linear map is
+fitted on the labelled faces, also for a packed detector, which may have one of its own.
 """
 
 from pathlib import Path
@@ -11,23 +13,40 @@ from pathlib import Path
 from landmarks_jax.cli import shared_flags
 from landmarks_jax.cli.command import Call, Command, Flag
 from landmarks_jax.system import files
-from landmarks_jax.system.errors import WorkdirError
+from landmarks_jax.system.errors import ConfigError, WorkdirError
 
+_QUICKSTART = "runs/quickstart"
 _FLAGS = (
-    Flag("workdir", "The run's folder.", "runs/quickstart"),
+    Flag("workdir", f"The run's folder. Default: {_QUICKSTART}."),
+    Flag("detector", "Or a packed file, or a shipped detector's name."),
+    Flag("out", "With --detector: the folder of its tables, curves and images."),
     shared_flags.LANDMARKS,
     *shared_flags.LABELLED_FACES,
 )
 
 
 def _run(call: Call) -> None:
-    from landmarks_jax.evaluation import run_evaluation  # noqa: PLC0415
+    values = call.flags
+    if values.detector is not None and (values.out is None or values.workdir is not None):
+        raise ConfigError("--detector: goes with --out, the folder to write, instead of --workdir")
+    if values.detector is None and values.out is not None:
+        raise ConfigError("--out: goes with --detector; a run's tables go into its own folder")
+    faces = shared_flags.labelled_faces(values)
+    kept = shared_flags.landmarks(values)
+    options = {**faces, "kept": kept, "command": call.command_line}
+    folder = Path(values.out or values.workdir or _QUICKSTART)
+    files.check_writable(folder, WorkdirError)
+    if values.detector is None:
+        from landmarks_jax.evaluation import run_evaluation  # noqa: PLC0415
 
-    faces = shared_flags.labelled_faces(call.flags)
-    workdir = Path(call.flags.workdir)
-    files.check_writable(workdir, WorkdirError)
-    kept = shared_flags.landmarks(call.flags)
-    print(run_evaluation.evaluate_run(workdir, **faces, kept=kept, command=call.command_line))
+        print(run_evaluation.evaluate_run(folder, **options))
+        return
+    from landmarks_jax.evaluation import packed_evaluation  # noqa: PLC0415
+    from landmarks_jax.inference import api, packed_file  # noqa: PLC0415
+
+    path = api.find_packed(values.detector)
+    packed = packed_file.read(path)
+    print(packed_evaluation.evaluate_packed(packed, path.stem, folder, **options))
 
 
 COMMAND = Command(_run, _FLAGS)

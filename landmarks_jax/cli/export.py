@@ -3,9 +3,11 @@
 landmarks-jax export --workdir DIR --out FILE [--format FORMAT]
 landmarks-jax export --workdir runs/mine --noregressor --out mine.safetensors --card mine.md
 landmarks-jax export --detector mine.safetensors --format onnx --precision float16 --out mine.onnx
+landmarks-jax export --detector faces --fit mine.csv --out fitted.safetensors
 
 A run is packed with the linear map to the labelled faces of its config.eval.protocols, or of those
-given by the flags of `landmarks-jax eval`; --noregressor needs no labelled faces.
+given by the flags of `landmarks-jax eval`; --noregressor needs no labelled faces. Those flags fit a
+new linear map for a packed detector too. --fit may be alone: then nothing is scored.
 """
 
 import dataclasses
@@ -66,10 +68,10 @@ def _run(call: Call) -> None:
 def _check(values: flags.FlagValues, faces: dict[str, Any]) -> None:
     if (values.workdir is None) == (values.detector is None):
         raise ConfigError("give exactly one of --workdir, a run, and --detector, a packed file")
-    if faces and (values.detector is not None or not values.regressor):
+    if faces and not values.regressor:
         raise ConfigError(
-            "labelled faces (--protocol, --aflw, --fit, --score, --crop) go with --workdir, and "
-            "without --noregressor"
+            "labelled faces (--protocol, --aflw, --fit, --score, --crop) fit the linear map that "
+            "--noregressor leaves out"
         )
     if values.landmarks is not None and values.detector is not None:
         raise ConfigError("--landmarks: goes with --workdir")
@@ -91,6 +93,10 @@ def _content(
     from landmarks_jax.inference import api, packed_file  # noqa: PLC0415
 
     content = packed_file.read(api.find_packed(values.detector))
+    if faces:
+        from landmarks_jax.evaluation import pack_run  # noqa: PLC0415
+
+        return pack_run.refit(content, faces, command_line)
     if values.regressor:
         return content
     # The scores in its summary stay: they are of the discovered points.

@@ -21,6 +21,7 @@ from landmarks_jax.evaluation.protocols import LabelledSet, Protocol
 from landmarks_jax.system.errors import ConfigError, DataError
 
 PROTOCOLS = ("synthetic", "mafl", "aflw", "aflw-995", "aflw-dev")
+DUPLICATES = "duplicate faces"  # how the notes on them start
 # Scored as published, whatever faces they have twice: the tables note them.
 _PUBLISHED = ("mafl", "aflw")
 # Beyond the range of config.data.synthetic_seed: no training sees these faces.
@@ -109,14 +110,16 @@ def _sources_of(name: str, config: ConfigDict) -> tuple[_Named, _Named]:
     )
 
 
-def open_lists(fit: str, score: str, crops: Sequence[str], config: ConfigDict) -> list[Protocol]:
+def open_lists(
+    fit: str, score: str | None, crops: Sequence[str], config: ConfigDict
+) -> list[Protocol]:
     """Reads the user's own labelled faces, once for each crop.
 
     Args:
       fit: labelled faces that fit the regressor: a `.csv` table, a `.txt` list in MTFL's format, a
         prepared folder (of the crop asked for), or a folder of photos with `.pts` files, of which
         `config.eval.pts_points` points are used.
-      score: labelled faces that are scored, in any of these forms.
+      score: labelled faces that are scored, in any of these forms; None takes those of `fit`.
       crops: some of center, tight and box.
       config: the run's configuration.
 
@@ -128,7 +131,8 @@ def open_lists(fit: str, score: str, crops: Sequence[str], config: ConfigDict) -
         raise ConfigError(f"--pts_points {config.eval.pts_points}: must be 5 or 68")
     opened = []
     for crop in crops:
-        fit_faces, score_faces = _open(fit, crop, config), _open(score, crop, config)
+        fit_faces = _open(fit, crop, config)
+        score_faces = fit_faces if score is None else _open(score, crop, config)
         name = f"{fit_faces.name} to {score_faces.name}"
         opened.append(Protocol(name, crop, fit_faces, score_faces, _eyes(fit, config)))
     return opened
@@ -157,7 +161,7 @@ def check_duplicates(protocol: Protocol, *, allowed: bool) -> Protocol:
             f"{'; '.join(notes)}: the errors would not be those of new faces; leave them out, or "
             "give --allow_duplicates, which notes them under the tables"
         )
-    return dataclasses.replace(protocol, notes=tuple(f"duplicate faces: {n}" for n in notes))
+    return dataclasses.replace(protocol, notes=tuple(f"{DUPLICATES}: {n}" for n in notes))
 
 
 def _is_pts(path: str) -> bool:

@@ -1,13 +1,25 @@
-"""Packs a run: its newest checkpoint, a regressor to labelled points, and its scores."""
+"""Packs a run: its newest checkpoint, a regressor to labelled points, and its scores.
 
+Or fits a new regressor for a packed detector.
+"""
+
+import dataclasses
 import datetime
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
-from landmarks_jax.evaluation import metrics, regression, run_evaluation, score_tables
+from landmarks_jax.evaluation import (
+    labelled_faces,
+    metrics,
+    packed_evaluation,
+    regression,
+    run_evaluation,
+    score_tables,
+)
 from landmarks_jax.evaluation.breakdown import breakdown
 from landmarks_jax.evaluation.protocols import Protocol
 from landmarks_jax.inference import packed_file
@@ -18,6 +30,7 @@ from landmarks_jax.system.errors import UserError
 from landmarks_jax.training import checkpoints, run_folder
 
 _CONFIDENCE_BINS = 5
+_REFITTED = "the linear map is fitted anew"
 
 
 def pack_run(
@@ -48,20 +61,46 @@ def pack_run(
     if kept is not None:
         notes.append(kept_note(config, kept))
         config, variables = keep_landmarks(config, variables, kept)
-    detector = ViewDetector(config, variables)
-    scored = [_score(protocol, detector) for protocol in protocols]
+    regressor, measured = _fit(ViewDetector(config, variables), protocols)
     summary = {
         "trained_on": {"source": config.data.source, "crop": config.data.crop},
         "notes": notes,
         "provenance": run_evaluation.provenance(restored, command),
-        "packed_on": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "scores": [scores for _, scores in scored],
-        "point_names": list(protocols[0].point_names) if protocols else [],
+        **measured,
     }
-    regressor = scored[0][0] if scored else None
     return packed_file.PackedDetector(
         packed_file.inference_config(config), variables, regressor, summary
     )
+
+
+def refit(
+    packed: packed_file.PackedDetector, faces: Mapping[str, Any], command: Sequence[str] = ()
+) -> packed_file.PackedDetector:
+    """Fits a new regressor for a packed detector, whose scores are then those of `faces` alone.
+
+    Args:
+      packed: the detector, which stays as it is.
+      faces: keyword arguments of `run_evaluation.open_faces`.
+      command: the command line, recorded in the summary.
+
+    Raises:
+      UserError: the labelled faces cannot be used.
+    """
+    config = packed_evaluation.config_of(packed)
+    protocols = _open(config, faces)
+    regressor, measured = _fit(ViewDetector(packed.config, packed.variables), protocols)
+    first = protocols[0]
+    earlier = (_REFITTED, labelled_faces.DUPLICATES)
+    notes = [note for note in packed.summary.get("notes", []) if not note.startswith(earlier)]
+    notes += [
+        f"{_REFITTED} on {len(first.fit.views):,} faces of {first.fit.name}, {first.crop} crop"
+    ]
+    notes += [note for protocol in protocols for note in protocol.notes]
+    summary = {**packed.summary, "notes": notes, **measured}
+    if "provenance" in summary:
+        environment = run_evaluation.environment(command)
+        summary["provenance"] = {**summary["provenance"], **environment}
+    return dataclasses.replace(packed, regressor=regressor, summary=summary)
 
 
 def open_faces(workdir: Path, faces: Mapping[str, Any]) -> list[Protocol]:
@@ -80,16 +119,35 @@ def open_faces(workdir: Path, faces: Mapping[str, Any]) -> list[Protocol]:
     config = run_folder.read_config(workdir)
     run_evaluation.need_landmarks(workdir, config, "packed")
     try:
-        protocols = run_evaluation.open_faces(config, **faces)
+        return _open(config, faces)
     except UserError as error:
         raise type(error)(f"{error}; --noregressor packs without labelled faces") from error
+
+
+def _open(config: ConfigDict, faces: Mapping[str, Any]) -> list[Protocol]:
+    protocols = run_evaluation.open_faces(config, **faces, fit_alone=True)
     return sorted(protocols, key=lambda protocol: protocol.crop != config.data.crop)
 
 
-def _score(protocol: Protocol, detector: ViewDetector) -> tuple[LinearMap, dict[str, Any]]:
-    """The regressor fitted under a protocol, and its scores."""
+def _fit(
+    detector: ViewDetector, protocols: Sequence[Protocol]
+) -> tuple[LinearMap | None, dict[str, Any]]:
+    """The regressor fitted under the first protocol, and the fields of the summary on all."""
+    regressors, scores = [], []
+    for protocol in protocols:
+        regressors.append(regression.fit(detector(protocol.fit.views), protocol.fit.points))
+        if protocol.score is not protocol.fit:
+            scores.append(_score(protocol, detector, regressors[-1]))
+    return regressors[0] if regressors else None, {
+        "packed_on": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "scores": scores,
+        "point_names": list(protocols[0].point_names) if protocols else [],
+    }
+
+
+def _score(protocol: Protocol, detector: ViewDetector, regressor: LinearMap) -> dict[str, Any]:
+    """The scores of a regressor under its protocol."""
     fit, score = protocol.fit, protocol.score
-    regressor = regression.fit(detector(fit.views), fit.points)
     output = detector.find(score.views, ("landmarks", "confidence"))
     eye_distance = metrics.inter_ocular(score.points, protocol.eyes)
 
@@ -99,7 +157,7 @@ def _score(protocol: Protocol, detector: ViewDetector) -> tuple[LinearMap, dict[
     forward = errors(regressor(output["landmarks"])).mean(1)
     mean_shape = errors(regression.fit_mean(fit.points, fit.points)(score.points)).mean(1)
     rows = {"forward": forward, "mean_shape": mean_shape}
-    return regressor, {
+    return {
         "protocol": protocol.name,
         "crop": protocol.crop,
         "fit": {"name": fit.name, "faces": len(fit.views)},

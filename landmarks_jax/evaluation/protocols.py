@@ -90,7 +90,7 @@ class Protocol:
       name: "aflw-995", for instance.
       crop: "center", "tight" or "box"; scores under different crops are not comparable.
       fit: the faces whose labels fit the regressor.
-      score: the faces that errors are measured on.
+      score: the faces that errors are measured on; `fit` itself where nothing is to be scored.
       eyes: which labelled points are the eyes.
       point_names: P names of the labelled points; empty for their numbers.
       notes: sentences about the faces, to print under every table.

@@ -20,12 +20,12 @@ from ml_collections import ConfigDict
 
 import landmarks_jax
 from landmarks_jax import keypoints
-from landmarks_jax.evaluation import labelled_faces, pckh, plots, protocols, score_tables
+from landmarks_jax.evaluation import labelled_faces, pckh, protocols, score_files
 from landmarks_jax.evaluation.protocols import Protocol
 from landmarks_jax.inference.detector import STATISTICS_BATCH, ViewDetector
 from landmarks_jax.models.detectors import keep_landmarks, kept_note
-from landmarks_jax.system import figures, files
-from landmarks_jax.system.errors import ConfigError, WorkdirError, reason
+from landmarks_jax.system import figures
+from landmarks_jax.system.errors import ConfigError, WorkdirError
 from landmarks_jax.tasks import task_of
 from landmarks_jax.training import checkpoints, run_folder, sharding
 from landmarks_jax.training import state as states
@@ -86,22 +86,10 @@ def _evaluate_landmarks(
     for protocol in opened:
         result = protocols.evaluate(protocol, detectors, notes=notes)
         results.append(result | {"provenance": _provenance_of(workdir, restored, command)})
-    markdown = score_tables.to_markdown(results)
     out = workdir / run_folder.EVALUATION
     if kept is not None:
         out = out.with_name(f"{out.name}-{kept.start}-{kept.stop}")
-    names = [f"{protocol.name}-{protocol.crop}".replace(" ", "-") for protocol in opened]
-    _remove_results(out, names)
-    for name, protocol, result in zip(names, opened, results, strict=True):
-        _write_text(out / f"{name}.csv", score_tables.to_csv(result))
-        figures.save(plots.error_curves(result), out / f"{name}-curve.png")
-        title = score_tables.describe(result)
-        figures.save(_page(protocol, result["examples"], title), out / f"{name}-faces.png")
-        figures.save(_worst_page(protocol, result, title), out / f"{name}-worst.png")
-    _write_text(out / "table.md", markdown)
-    for name, result in zip(names, results, strict=True):
-        _write_text(out / f"{name}.json", json.dumps(result, allow_nan=False) + "\n")
-    return markdown
+    return score_files.write(out, opened, results)
 
 
 def _evaluate_pose(
@@ -123,30 +111,38 @@ def _evaluate_pose(
         labels=np.array(shown["joints"], float),
         title=f"{people.name}: joints found, and labelled",
     )
-    _remove_results(out, [name])
-    _write_text(out / f"{name}.csv", pckh.to_csv(result))
-    _write_text(out / "table.md", markdown)
+    score_files.remove(out, [name])
+    score_files.write_text(out / f"{name}.csv", pckh.to_csv(result))
+    score_files.write_text(out / "table.md", markdown)
     figures.save(page, out / f"{name}-people.png")
-    _write_text(out / f"{name}.json", json.dumps(result, allow_nan=False) + "\n")
+    score_files.write_text(out / f"{name}.json", json.dumps(result, allow_nan=False) + "\n")
     return markdown
 
 
 def detectors_of(
     config: ConfigDict, state: TrainState, kept: range | None = None
 ) -> dict[str, ViewDetector]:
-    """The run's detector under both kinds of batch norm, and an untrained one of its shape.
-
-    With `kept` they find these landmarks only.
-    """
-    trained = trained_variables(state)
+    """The detectors of a run's tables, see `detector_rows`; `kept` are the landmarks to find."""
     mesh = sharding.make_mesh(jax.local_devices()[:1])
     # Without the core that the run may have started from.
-    untrained = trained_variables(
-        states.start_state(config, task_of(config).build_networks(config), mesh)
-    )
+    start = states.start_state(config, task_of(config).build_networks(config), mesh)
+    trained, untrained = trained_variables(state), trained_variables(start)
     if kept is not None:
         _, untrained = keep_landmarks(config, untrained, kept)
         config, trained = keep_landmarks(config, trained, kept)
+    return detector_rows(config, trained, untrained)
+
+
+def detector_rows(
+    config: ConfigDict, trained: Mapping[str, Any], untrained: Mapping[str, Any]
+) -> dict[str, ViewDetector]:
+    """A detector under both kinds of batch norm, and an untrained one of its shape.
+
+    Args:
+      config: its configuration.
+      trained: its `{"params", "batch_stats"}`.
+      untrained: the same of a detector just initialised.
+    """
     return {
         "running": ViewDetector(config, trained),
         "batch": ViewDetector(config, trained, use_running_average=False),
@@ -198,77 +194,44 @@ def open_faces(
     score: str | None = None,
     crops: Sequence[str] = (),
     allow_duplicates: bool | None = None,
+    fit_alone: bool = False,
     **places: Any,
 ) -> list[Protocol]:
     """Reads labelled faces.
 
     Args:
-      config: the run's configuration.
+      config: the detector's configuration.
       protocol_names: some of `labelled_faces.PROTOCOLS`; None takes config.eval.protocols.
       fit: labelled faces that fit the regressor, instead of a named protocol.
       score: labelled faces that are scored; goes with `fit`.
-      crops: crops for `fit` and `score`; empty takes the crop that the run was trained with.
+      crops: crops for `fit` and `score`; empty takes the crop that the detector was trained with.
       allow_duplicates: whether faces may be in both, or several times in one.
-      **places: fields of `config.eval`, such as the folder `aflw`; None takes the run's.
+      fit_alone: whether `fit` may be without `score`; the protocol's are then the same faces.
+      **places: fields of `config.eval`, such as the folder `aflw`; None takes the configuration's.
 
     Raises:
       ConfigError: no faces are named, or the arguments do not go together.
       DataError: faces are missing, malformed or duplicates.
     """
-    if (fit is None) != (score is None) or (fit is not None and protocol_names):
+    alone = fit_alone and fit is not None and score is None
+    if ((fit is None) != (score is None) and not alone) or (fit is not None and protocol_names):
         raise ConfigError("--fit and --score go together, and without --protocol")
     if crops and fit is None:
         raise ConfigError("--crop goes with --fit and --score; a named protocol has its own crops")
     config = _at(config, places)
     names = protocol_names or config.eval.protocols
-    if fit is not None and score is not None:
+    if fit is not None:
         opened = labelled_faces.open_lists(fit, score, crops or (config.data.crop,), config)
     elif names:
         labelled_faces.check_names(names)
         opened = [p for name in names for p in labelled_faces.open_protocols(name, config)]
     else:
         raise ConfigError(
-            "config.eval.protocols = (): name a --protocol, or your own --fit and --score faces"
+            "no labelled faces are named: give a --protocol, or your own faces by --fit and --score"
         )
+    if alone:
+        return opened
     return [labelled_faces.check_duplicates(p, allowed=bool(allow_duplicates)) for p in opened]
-
-
-def _remove_results(out: Path, names: Sequence[str]) -> None:
-    """Removes the JSON of earlier results; it is written last, so where it is, everything is."""
-    for name in names:
-        try:
-            (out / f"{name}.json").unlink(missing_ok=True)
-        except OSError as error:
-            raise WorkdirError(
-                f"{out / name}.json: cannot be replaced ({reason(error)})"
-            ) from error
-
-
-def _write_text(path: Path, text: str) -> None:
-    files.write_file(path, text, WorkdirError)
-
-
-def _page(
-    protocol: Protocol, shown: dict[str, Any], title: str, captions: Sequence[str] = ()
-) -> figures.Figure:
-    return figures.landmark_page(
-        protocol.score.views[shown["rows"]],
-        np.array(shown["landmarks"]),
-        predicted=np.array(shown["predicted"]),
-        labels=np.array(shown["labels"]),
-        captions=captions,
-        title=title,
-    )
-
-
-def _worst_page(protocol: Protocol, result: dict[str, Any], title: str) -> figures.Figure:
-    worst = result["worst"]
-    errors = next(iter(result["results"].values()))["per_photo"]
-    title += (
-        f": the {len(worst['rows'])} of {len(errors)} faces with the largest forward error, % of "
-        "the eye distance"
-    )
-    return _page(protocol, worst, title, [f"{errors[row]:.1f}" for row in worst["rows"]])
 
 
 def _provenance_of(

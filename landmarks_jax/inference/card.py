@@ -109,7 +109,7 @@ def _training(summary: Mapping[str, Any]) -> str:
 def _scores(scores: list[Mapping[str, Any]], *, fitted: bool) -> list[str]:
     """Errors by protocol beside those of the mean shape, by pose and by confidence."""
     if not scores:
-        return ["Not scored: it was packed without labelled faces."]
+        return ["Not scored: it was packed without labelled faces to score."]
     errors = [
         (
             score["protocol"],

@@ -1,0 +1,80 @@
+"""Evaluates a packed detector: the tables and figures of a run, in a folder of the user's."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from landmarks_jax.configs import base
+from landmarks_jax.evaluation import protocols, run_evaluation, score_files
+from landmarks_jax.inference.packed_file import PackedDetector
+from landmarks_jax.models.detectors import build_detector, keep_landmarks, kept_note
+
+
+def evaluate_packed(
+    packed: PackedDetector,
+    name: str,
+    out: Path,
+    *,
+    kept: range | None = None,
+    command: Sequence[str] = (),
+    **faces: Any,
+) -> str:
+    """Scores a packed detector and writes the files of `score_files` to a folder.
+
+    Its points are scored by a linear map fitted on the labelled faces, as those of a run; the map
+    in the file is not used.
+
+    Args:
+      packed: the detector.
+      name: its name in the tables.
+      out: the folder.
+      kept: the landmarks to score; None scores all.
+      command: the command line, recorded in the results.
+      **faces: arguments of `run_evaluation.open_faces`.
+
+    Returns:
+      The tables, as Markdown.
+
+    Raises:
+      UserError: the labelled faces cannot be used, or a file cannot be written.
+    """
+    config, variables = config_of(packed), packed.variables
+    notes = [f"packed detector {name}", *packed.summary.get("notes", [])]
+    if kept is not None:
+        notes.append(kept_note(config, kept))
+        config, variables = keep_landmarks(config, variables, kept)
+    opened = run_evaluation.open_faces(config, **faces)
+    detectors = run_evaluation.detector_rows(config, variables, _untrained(config))
+    trained = packed.summary.get("provenance", {})
+    provenance = {
+        **{field: trained[field] for field in ("steps", "training_minutes") if field in trained},
+        **run_evaluation.environment(command),
+        "training_crop": config.data.crop,
+    }
+    results = [
+        protocols.evaluate(protocol, detectors, notes=notes) | {"provenance": provenance}
+        for protocol in opened
+    ]
+    return score_files.write(out, opened, results)
+
+
+def config_of(packed: PackedDetector) -> ConfigDict:
+    """Its configuration, with the base's places of labelled faces and without a protocol."""
+    config = packed.config.copy_and_resolve_references()
+    with config.unlocked():
+        config.eval = base.get_config().eval
+        config.eval.protocols = ()
+    return config
+
+
+def _untrained(config: ConfigDict) -> dict[str, Any]:
+    """The variables of the detector, just initialised."""
+    module = build_detector(config)
+    size = config.views.size
+    view = jnp.zeros((1, size, size, 3))
+    init = jax.jit(lambda key: module.init(key, view, use_running_average=True))
+    return dict(init(jax.random.key(0)))
