@@ -151,7 +151,11 @@ GOOD = datasets.pts_text(np.ones((68, 2)))
         (GOOD.replace("1.000000 1.0", "nan 1.0", 1), r"image_0001.pts:4: 'nan' is not a number"),
         (
             GOOD.replace("1.000000 1.0", "1e9 1.0", 1),
-            r"image_0001.pts: point 1 at \(1e\+09, 0\) is",
+            r"image_0001.pts: point 1 at \(1e\+09, 1\) is",
+        ),
+        (
+            GOOD.replace("1.000000 1.000000", "0 0", 1),
+            r"image_0001.pts: point 1 at \(0, 0\) stands for a missing point",
         ),
         (GOOD.replace("}", ""), r"image_0001.pts: has no closing brace"),
         ("", r"image_0001.pts: 0 points"),
@@ -163,6 +167,25 @@ def test_mistakes_in_pts_files_are_named(text, message, tmp_path):
     (tmp_path / "set" / "image_0001.pts").write_bytes(text.encode("latin-1"))
     with pytest.raises(DataError, match=message):
         pts.PtsFaces([str(tmp_path)])
+
+
+def test_pts_files_may_end_in_capitals(tmp_path):
+    points = datasets.pts(tmp_path)
+    for i in (1, 2, 3, 0):
+        path = tmp_path / "set" / f"image_{i:04d}.pts"
+        path.rename(path.with_suffix(".PTS"))
+        source = registry.open_labelled(str(tmp_path), 68)
+        assert len(source) == 4
+        np.testing.assert_allclose(source.points(2), points[2] - 1, rtol=1e-5)
+    (tmp_path / "set" / "image_0000.pts").write_text(GOOD)
+    with pytest.raises(DataError, match=r"image_0000.pts: .*image_0000.PTS has the points of the"):
+        registry.open_labelled(str(tmp_path))
+
+
+def test_a_folder_without_points_is_no_missing_list(tmp_path):
+    datasets.save(tmp_path / "bare.jpg", (30, 30))
+    with pytest.raises(DataError, match=r"a folder without .pts files; give a .csv"):
+        registry.open_labelled(str(tmp_path))
 
 
 def test_pts_files_need_one_photo_each(tmp_path):

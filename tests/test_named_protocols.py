@@ -86,6 +86,34 @@ def test_folders_with_pts_files_fit_and_score(num_points, tmp_path):
     np.testing.assert_allclose(actual, by_hand, rtol=1e-4)
 
 
+def test_the_box_of_68_points_is_that_of_the_five(tmp_path):
+    datasets.pts(tmp_path / "fit", 5)
+    datasets.pts(tmp_path / "score", 3, seed=5)
+    options = {"fit": str(tmp_path / "fit"), "score": str(tmp_path / "score"), "crops": ("box",)}
+    five, all_points = (
+        run_evaluation.open_faces(narrow(), **options, pts_points=count)[0] for count in (5, 68)
+    )
+    np.testing.assert_array_equal(all_points.fit.views, five.fit.views)
+    assert all_points.fit.points.shape == (5, 68, 2)
+    np.testing.assert_allclose(pts.five_points(all_points.fit.points), five.fit.points, atol=1e-5)
+
+
+@pytest.mark.parametrize(("side", "count"), [(0.099, 1), (0.101, 0)])
+def test_faces_of_under_a_tenth_of_the_view_are_noted(side, count, tmp_path, caplog):
+    """In the central 80 of 100 pixels, a face is as large as the larger side of its points' box."""
+    lines = ["file,x1,y1,x2,y2"]
+    for name, width in (("a", 20), ("b", 80 * side)):
+        datasets.save(tmp_path / f"{name}.png", (100, 100), ord(name))
+        lines.append(f"{name}.png,40,50,{40 + width},51")
+    (tmp_path / "two.csv").write_text("\n".join(lines))
+    (protocol,) = run_evaluation.open_faces(
+        narrow(), fit=str(tmp_path / "two.csv"), crops=("center",), fit_alone=True
+    )
+    note = "small faces: 1 of the 2 of two are under a tenth of the view (center crop)"
+    assert sum(text.startswith(note) for text in protocol.notes) == count
+    assert caplog.text.count(note) == count
+
+
 def test_what_cannot_be_opened_is_named(tmp_path):
     datasets.pts(tmp_path)
     folder = str(tmp_path)

@@ -116,6 +116,10 @@ def test_a_packed_detector_gets_a_new_linear_map(packed_path, lists, by_hand, tm
 def test_what_does_not_go_together_is_refused_in_a_line(packed_path, lists, tmp_path):
     detector, out = f"--detector={packed_path}", f"--out={tmp_path / 'scores'}"
     fit = f"--fit={lists[0]}"
+    rows = [line.split() for line in lists[1].read_text().splitlines()]
+    rows[2][2], rows[2][7] = f"{float(rows[2][1]) + 0.01:.2f}", rows[2][6]
+    together = lists[1].with_name("together.txt")
+    together.write_text("\n".join(map(" ".join, rows)))
     cases = {
         (detector,): "--detector: goes with --out",
         (detector, out, "--workdir=runs/a"): "instead of --workdir",
@@ -123,6 +127,9 @@ def test_what_does_not_go_together_is_refused_in_a_line(packed_path, lists, tmp_
         (detector, out): "no labelled faces are named: give a --protocol, or your own faces",
         (detector, out, fit): "--fit and --score go together",
         (detector, out, fit, f"--score={lists[0]}"): "are also fitted on",
+        (detector, out, fit, f"--score={together}"): (
+            "together: AFLW/000003.jpg: both eyes are labelled at one place; correct the label"
+        ),
         ("--detector=none", out, fit): "none: no such file",
         (detector, out, "--protocol=mpii"): "for runs on joints",
         (detector, out, "--protocol=synthetic", "--landmarks=0:9"): "landmarks 0:9: must be",

@@ -41,7 +41,8 @@ def test_a_landmarks_table_gives_its_photos_in_its_order(tmp_path):
     assert source.num_points == 2
     assert source.points(0).tolist() == [[1, 2], [3.5, 4]]
     assert source.points(0).dtype == np.float32
-    (tmp_path / "skip.txt").write_text("b\n")
+    (tmp_path / "skip.txt").write_text("b\n")  # and its label is no longer looked at
+    table.write_text("file,x1,y1,x2,y2\nsub/b.jpg,0,0,-1,-1\na.jpg,5,6,7,8\n")
     other = folder.FolderPhotos([str(tmp_path)], [str(tmp_path / "skip.txt")], str(table))
     assert other.points(0).tolist() == [[5, 6], [7, 8]]
 
@@ -60,6 +61,12 @@ def test_a_landmarks_table_gives_its_photos_in_its_order(tmp_path):
             r"points.csv:3: point 1 at \(1e\+38, 1\) is far outside its photo of 12 x 10 pixels",
         ),
         ("file,x1,y1\na.jpg,-25,1\n", r"points.csv:2: point 1 at \(-25, 1\) is far outside"),
+        ("file,x1,y1\na.jpg,5000,5000\n", r"points.csv:2: point 1 at \(5000, 5000\) is far"),
+        ("file,x1,y1\na.jpg,-1,-1\n", r"points.csv:2: point 1 at \(-1, -1\) stands for a missing"),
+        (
+            "file,x1,y1,x2,y2\na.jpg,0,1,1,0\na.jpg,3,4,0,0.0\n",
+            r"points.csv:3: point 2 at \(0, 0\) stands for a missing point; label it or leave",
+        ),
         ('file,x1,y1\n"a.jpg,1,1\n', r"points.csv:2: not a line of CSV"),
         ("file,x1,y1,\na.jpg,1,1,\n", r"points.csv:1: the header must be file,x1,y1"),
         ("file,x1,y1\n\nnone.jpg,1,2\n", r"points.csv:3: no such file: .*none.jpg"),
@@ -149,7 +156,7 @@ def test_a_source_is_added_by_one_entry(monkeypatch):
 
 
 def test_open_labelled_needs_a_list(tmp_path):
-    with pytest.raises(DataError, match="no list of annotated photos"):
+    with pytest.raises(DataError, match=r"a folder without .pts files"):
         registry.open_labelled(str(tmp_path))
     (tmp_path / "a.mat").write_text("")
     with pytest.raises(DataError, match=r"a .csv table or a .txt list"):

@@ -104,8 +104,10 @@ class BoxCanvas:
         x, y = (low + high) / 2.0 + 0.5
         return float(x - half), float(y - half), float(x + half), float(y + half)
 
-    def cut(self, photo: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Cuts the canvas out of a photo, as `Framing.cut` does."""
+    def cut(
+        self, photo: np.ndarray, points: np.ndarray, box_points: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Cuts the canvas out of a photo, as `Framing.cut` does; views are cut around `points`."""
         height, width = photo.shape[:2]
         rectangle = self.canvas_rectangle(points)
         across, down = np.ptp(points, axis=0).tolist()

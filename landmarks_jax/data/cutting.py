@@ -4,7 +4,7 @@ import numpy as np
 
 from landmarks_jax.data.box_canvas import BoxCanvas, Frame
 from landmarks_jax.data.framing import Framing
-from landmarks_jax.data.sources.photos import Source, summary
+from landmarks_jax.data.sources.photos import Source, box_points, summary
 from landmarks_jax.system import parallel
 from landmarks_jax.system.errors import DataError, reason
 
@@ -37,7 +37,7 @@ def check(source: Source, frame: Frame) -> None:
 def cut_photo(source: Source, frame: Frame, index: int) -> tuple[np.ndarray, np.ndarray]:
     """One canvas `[C, C, 3]` uint8 and its points `[P, 2]` float32 in the canvas frame."""
     try:
-        return frame.cut(source.photo(index), source.points(index))
+        return frame.cut(source.photo(index), source.points(index), box_points(source, index))
     except DataError as error:
         name = source.name(index)
         raise error if name in str(error) else DataError(f"{name}: {error}") from error

@@ -193,18 +193,22 @@ class Framing:
             return 0.0, 0.0, float(size[0]), float(size[1])
         return _enlarge(self.view_rectangle(size, points), self.canvas_size / self.view_size)
 
-    def cut(self, photo: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def cut(
+        self, photo: np.ndarray, points: np.ndarray, box_points: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Cuts the canvas out of a photo.
 
         Args:
           photo: `[H, W, 3]` uint8.
           points: `[P, 2]` in pixels of the photo, pixel centres at integers.
+          box_points: `[Q, 2]`, what the box crop is cut around; None takes `points`.
 
         Returns:
           The canvas `[C, C, 3]` uint8, and the points `[P, 2]` float32, normalised to the canvas.
         """
         height, width = photo.shape[:2]
-        rectangle = self.canvas_rectangle((width, height), points)
+        around = points if box_points is None else box_points
+        rectangle = self.canvas_rectangle((width, height), around)
         return cut_canvas(photo, points, rectangle, self.canvas_size)
 
     def central_view(self, canvases: np.ndarray) -> np.ndarray:

@@ -15,6 +15,8 @@ from landmarks_jax.system.errors import DataError, reason
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 # A label may lie outside its photo by so many of the photo's longer side.
 _FAR = 2
+# A label whose x and y both are one of these, as written, stands for a point that is not there.
+MISSING = (0.0, -1.0)
 
 
 def read_lines(path: str) -> Iterator[tuple[str, str]]:
@@ -169,22 +171,35 @@ def check_labelled(photos: Sequence[photo_files.PhotoFile], root: str) -> np.nda
     return np.array([verdict.size for verdict in verdicts]).reshape(-1, 2)
 
 
-def check_points(points: np.ndarray, sizes: np.ndarray, places: Sequence[str]) -> None:
-    """Checks that no point lies far outside its photo, where it can only be a mistake.
+def check_points(
+    points: np.ndarray,
+    sizes: np.ndarray,
+    places: Sequence[str],
+    *,
+    origin: float = 0.0,
+    missing: Sequence[float] = MISSING,
+) -> None:
+    """Checks that no point is missing, or lies so far outside its photo that it is a mistake.
 
     Args:
       points: `[N, P, 2]` in pixels; NaN for a point without annotation.
       sizes: `[N, 2]`, width and height of the photos.
       places: where each photo's points are from, such as its `file:line`.
+      origin: what the file calls the centre of the first pixel, 0 or 1.
+      missing: coordinates of missing points, as written; empty for files that have none.
 
     Raises:
-      DataError: a point lies outside by more than twice the photo's longer side.
+      DataError: a point lies outside by more than twice the photo's longer side, or is missing.
     """
     most = _FAR * sizes.max(1)[:, None, None]
     far = ((points < -most) | (points > sizes[:, None] + most)).any(2)
-    for row, point in np.argwhere(far)[:1]:
-        (x, y), (width, height) = points[row, point], sizes[row]
+    written = points + origin
+    absent = np.isin(written[..., 0], missing) & (written[..., 0] == written[..., 1])
+    for row, point in np.argwhere(far | absent)[:1]:
+        (x, y), (width, height) = written[row, point], sizes[row]
+        what = f"is far outside its photo of {width} x {height} pixels; correct it"
+        if absent[row, point]:
+            what = "stands for a missing point; label it"
         raise DataError(
-            f"{places[row]}: point {point + 1} at ({x:g}, {y:g}) is far outside its photo of "
-            f"{width} x {height} pixels; correct it or leave the photo out"
+            f"{places[row]}: point {point + 1} at ({x:g}, {y:g}) {what} or leave the photo out"
         )

@@ -55,6 +55,10 @@ class HashedPhotos:
         """Its points `[P, 2]` in pixels."""
         return self._source.points(index)
 
+    def box_points(self, index: int) -> np.ndarray:
+        """The points `[Q, 2]` that the box crop is cut around."""
+        return photos.box_points(self._source, index)
+
     def name(self, index: int) -> str:
         """The photo's name."""
         return self._source.name(index)

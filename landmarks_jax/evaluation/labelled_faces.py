@@ -1,9 +1,11 @@
 """The labelled faces of each protocol, by name or from the user's own files."""
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from landmarks_jax.data import cutting
@@ -20,8 +22,11 @@ from landmarks_jax.evaluation.metrics import FIRST_TWO, Eyes
 from landmarks_jax.evaluation.protocols import LabelledSet, Protocol
 from landmarks_jax.system.errors import ConfigError, DataError
 
+_LOGGER = logging.getLogger(__name__)
+
 PROTOCOLS = ("synthetic", "mafl", "aflw", "aflw-995", "aflw-dev")
-DUPLICATES = "duplicate faces"  # how the notes on them start
+DUPLICATES, SMALL = "duplicate faces", "small faces"  # how notes on faces start
+_SMALL = 0.1  # of the view's side, the larger side of the box of a face's points
 # Scored as published, whatever faces they have twice: the tables note them.
 _PUBLISHED = ("mafl", "aflw")
 # Beyond the range of config.data.synthetic_seed: no training sees these faces.
@@ -162,6 +167,30 @@ def check_duplicates(protocol: Protocol, *, allowed: bool) -> Protocol:
             "give --allow_duplicates, which notes them under the tables"
         )
     return dataclasses.replace(protocol, notes=tuple(f"{DUPLICATES}: {n}" for n in notes))
+
+
+def check_sizes(protocol: Protocol) -> Protocol:
+    """Finds faces that are smaller than a tenth of the view, such as in photos of scenes.
+
+    A few pixels are then a large share of the eye distance.
+
+    Returns:
+      The protocol, with notes on them, which are logged too.
+    """
+    parts = [protocol.fit]
+    if protocol.score is not protocol.fit:
+        parts.append(protocol.score)
+    notes = []
+    for faces in parts:
+        sides = np.ptp(faces.points, axis=1).max(1) / 2  # the view is 2 units wide
+        if faces.points.shape[1] > 1 and (count := int((sides < _SMALL).sum())):
+            notes.append(
+                f"{SMALL}: {count:,} of the {len(sides):,} of {faces.name} are under a tenth of "
+                f"the view ({protocol.crop} crop); cut the photos to the faces, or use the box crop"
+            )
+    for note in notes:
+        _LOGGER.warning("warning: %s", note)
+    return dataclasses.replace(protocol, notes=(*protocol.notes, *notes))
 
 
 def _is_pts(path: str) -> bool:

@@ -90,7 +90,7 @@ def refit(
     protocols = _open(config, faces)
     regressor, measured = _fit(ViewDetector(packed.config, packed.variables), protocols)
     first = protocols[0]
-    earlier = (_REFITTED, labelled_faces.DUPLICATES)
+    earlier = (_REFITTED, labelled_faces.DUPLICATES, labelled_faces.SMALL)
     notes = [note for note in packed.summary.get("notes", []) if not note.startswith(earlier)]
     notes += [
         f"{_REFITTED} on {len(first.fit.views):,} faces of {first.fit.name}, {first.crop} crop"
@@ -148,8 +148,8 @@ def _fit(
 def _score(protocol: Protocol, detector: ViewDetector, regressor: LinearMap) -> dict[str, Any]:
     """The scores of a regressor under its protocol."""
     fit, score = protocol.fit, protocol.score
+    eye_distance = metrics.inter_ocular(score.points, protocol.eyes, score.names)
     output = detector.find(score.views, ("landmarks", "confidence"))
-    eye_distance = metrics.inter_ocular(score.points, protocol.eyes)
 
     def errors(points: np.ndarray) -> np.ndarray:
         return metrics.point_errors(points, score.points, eye_distance)

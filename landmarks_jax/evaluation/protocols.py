@@ -184,7 +184,7 @@ def _control(protocol: Protocol, drawn: Sequence[np.ndarray], angles: Sequence[f
     """The mean shape: a control that answers the mean of the drawn labels for every photo."""
     labels = Split(protocol.fit.points, protocol.score.points)
     try:
-        eye_distance = metrics.inter_ocular(labels.score, protocol.eyes)
+        eye_distance = metrics.inter_ocular(labels.score, protocol.eyes, protocol.score.names)
         frame = consistency.frames(labels.score, protocol.eyes)
     except DataError as error:
         raise DataError(f"{protocol.score.name}: {error}") from error

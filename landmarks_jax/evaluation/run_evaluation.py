@@ -229,6 +229,7 @@ def open_faces(
         raise ConfigError(
             "no labelled faces are named: give a --protocol, or your own faces by --fit and --score"
         )
+    opened = [labelled_faces.check_sizes(protocol) for protocol in opened]
     if alone:
         return opened
     return [labelled_faces.check_duplicates(p, allowed=bool(allow_duplicates)) for p in opened]

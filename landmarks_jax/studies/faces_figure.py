@@ -171,7 +171,7 @@ def _measure_run(
     landmarks = detector(protocol.score.views)
     if not np.isfinite(landmarks).all():
         raise WorkdirError(f"{folder}: its landmarks are not finite; did the training diverge?")
-    eye_distance = metrics.inter_ocular(protocol.score.points, protocol.eyes)
+    eye_distance = metrics.inter_ocular(protocol.score.points, protocol.eyes, protocol.score.names)
     return {
         "run": folder,
         "composition": config.objective.composition,

@@ -55,7 +55,7 @@ class AflwFaces(photos.PhotoFiles):
         scaled, note = _in_stored_pixels(
             np.concatenate(points)[kept], np.concatenate(sizes)[kept], stored
         )
-        lists.check_points(scaled, stored, [places[i] for i in kept])
+        lists.check_points(scaled, stored, [places[i] for i in kept], missing=())
         which = root if split == "all" else f"{root} ({split})"
         summary = photos.one_line(f"{len(kept):,} faces of {which}", excluded, note)
         super().__init__(remaining, scaled, summary)

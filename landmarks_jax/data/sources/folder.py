@@ -36,13 +36,14 @@ class FolderPhotos(photos.PhotoFiles):
             entries, points = lists.read_csv(landmarks)
             folders = [*roots, os.path.dirname(landmarks) or "."]
             files = lists.locate(entries, folders)
-            sizes = lists.check_labelled(files, folders[-1])
-            lists.check_points(points, sizes, [place for place, _ in entries])
         elif roots:
             files, note = photo_files.usable_files(roots)
         else:
             raise ConfigError("config.data.roots = (): must name at least one folder of images")
         kept, excluded = lists.leave_out(files, exclude)
+        if points is not None:
+            sizes = lists.check_labelled([files[i] for i in kept], folders[-1])
+            lists.check_points(points[kept], sizes, [entries[i][0] for i in kept])
         where = landmarks or photo_files.some(roots)
         super().__init__(
             [files[i] for i in kept],

@@ -125,7 +125,7 @@ class MpiiPeople(photos.PhotoFiles):
         files = lists.locate(entries, [root])
         sizes = lists.check_labelled(files, root)
         in_photo = np.stack([np.concatenate([p.joints, p.head]) for p in self.people])
-        lists.check_points(in_photo, sizes, [person.place for person in self.people])
+        lists.check_points(in_photo, sizes, [person.place for person in self.people], missing=())
         chosen = "" if split == "all" else f" ({split})"
         summary = photos.one_line(f"{len(files):,} people of {root}{chosen}", excluded, note)
         super().__init__(files, np.stack([person.points for person in self.people]), summary)

@@ -16,8 +16,8 @@ from landmarks_jax.system.errors import ConfigError, DataError
 class Source(Protocol):
     """Photos by index; an index always gives the same photo.
 
-    A source may also have `summary`, one line for the log, and `stamp(index)`, which changes when
-    the photo's file does.
+    A source may also have `summary`, one line for the log, `stamp(index)`, which changes when the
+    photo's file does, and `box_points(index)`, the points that the box crop is cut around.
 
     Attributes:
       num_points: annotated points of each photo, 0 without annotation.
@@ -97,6 +97,12 @@ class PhotoFiles:
 def summary(source: Source) -> str:
     """One line for the log: how many photos from where, and what was left out."""
     return getattr(source, "summary", f"{len(source):,} photos of {type(source).__name__}")
+
+
+def box_points(source: Source, index: int) -> np.ndarray:
+    """The points `[Q, 2]` that the box crop of a photo is cut around: all unless it has others."""
+    points: np.ndarray = getattr(source, "box_points", source.points)(index)
+    return points
 
 
 def one_line(*notes: str) -> str:

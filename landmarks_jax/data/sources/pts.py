@@ -41,6 +41,7 @@ EYES = {
     NUM_POINTS: (tuple(range(36, 42)), tuple(range(42, 48))),
     NUM_REDUCED: ((0,), (1,)),
 }
+_ORIGIN = 1.0  # what the files call the centre of the first pixel
 _COMMENT = re.compile("(#|//).*")
 _NOSE_TIP, _MOUTH_CORNERS = 30, (48, 54)
 
@@ -79,14 +80,20 @@ class PtsFaces(photos.PhotoFiles):
         for root in roots:
             inside = [i for i, j in enumerate(kept) if folders[j] == root]
             sizes = lists.check_labelled([remaining[i] for i in inside], root)
-            lists.check_points(points[inside], sizes, [annotations[kept[i]] for i in inside])
+            paths = [annotations[kept[i]] for i in inside]
+            lists.check_points(points[inside], sizes, paths, origin=_ORIGIN)
         note = f"{bare:,} images without {ENDING} left out" if bare else ""
         summary = f"{len(kept):,} faces of {photo_files.some(roots)}, {num_points} points each"
+        self._five = five_points(points)
         super().__init__(
             remaining,
-            five_points(points) if num_points == NUM_REDUCED else points,
+            self._five if num_points == NUM_REDUCED else points,
             photos.one_line(summary, excluded, note),
         )
+
+    def box_points(self, index: int) -> np.ndarray:
+        """The five points `[5, 2]`, so that the box is that of other face sets."""
+        return self._five[index]
 
 
 def open_config(data: Any) -> PtsFaces:
@@ -99,7 +106,11 @@ def open_config(data: Any) -> PtsFaces:
 def has_points(folder: str) -> bool:
     """Whether any .pts file lies below a folder."""
     _, others = photo_files.list_images(folder)
-    return any(name.endswith(ENDING) for name in others)
+    return any(map(_is_pts, others))
+
+
+def _is_pts(name: str) -> bool:
+    return name.lower().endswith(ENDING)
 
 
 def _pairs(root: str) -> tuple[list[tuple[photo_files.PhotoFile, str]], int]:
@@ -111,16 +122,20 @@ def _pairs(root: str) -> tuple[list[tuple[photo_files.PhotoFile, str]], int]:
         stem = os.path.splitext(os.path.relpath(photo.path, root).replace(os.sep, "/"))[0]
         by_stem.setdefault(stem, []).append(photo)
     pairs = []
+    paths: dict[str, str] = {}
     for name in others:
-        if not name.endswith(ENDING):
+        if not _is_pts(name):
             continue
-        path = os.path.join(root, name)
-        candidates = by_stem.get(name.removesuffix(ENDING), [])
+        path, stem = os.path.join(root, name), name[: -len(ENDING)]
+        candidates = by_stem.get(stem, [])
         if not candidates:
             raise DataError(f"{path}: no photo of that name beside it")
         if len(candidates) > 1:
             names = photo_files.some([photo.name for photo in candidates])
             raise DataError(f"{path}: several photos of that name beside it: {names}")
+        if stem in paths:
+            raise DataError(f"{path}: {paths[stem]} has the points of the same photo")
+        paths[stem] = path
         pairs.append((candidates[0], path))
     if not pairs:
         raise DataError(f"{root}: no {ENDING} file in it. Needed: {ORIGIN}")
@@ -155,7 +170,7 @@ def read(path: str) -> np.ndarray:
         raise DataError(f"{path}: has no closing brace, so it may be cut short")
     if len(points) != NUM_POINTS:
         raise DataError(f"{path}: {len(points)} points, not {NUM_POINTS}")
-    return np.stack(points) - np.float32(1.0)
+    return np.stack(points) - np.float32(_ORIGIN)
 
 
 def five_points(points: np.ndarray) -> np.ndarray:

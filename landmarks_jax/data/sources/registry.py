@@ -77,6 +77,11 @@ def open_labelled(path: str, num_points: int = pts.NUM_REDUCED) -> Source:
     """
     if os.path.isdir(path) and pts.has_points(path):
         return pts.PtsFaces([path], num_points=num_points)
+    if os.path.isdir(path):
+        raise DataError(
+            f"{path}: a folder without {pts.ENDING} files; give a .csv table, or a .txt list in "
+            "MTFL's format"
+        )
     if problem := files.not_regular(path):
         raise DataError(f"{path}: no list of annotated photos ({problem})")
     ending = os.path.splitext(path)[1].lower()
