@@ -5,7 +5,9 @@ import csv
 import json
 import os
 import socket
+import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -15,6 +17,84 @@ def noise(seed: int, width: int = 30, height: int = 40) -> np.ndarray:
     """An image `[H, W, 3]` uint8 of coarse noise, which views do not average away."""
     coarse = np.random.default_rng(seed).integers(0, 256, (6, 5, 3), np.uint8)
     return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+
+
+# By EXIF orientation, what is stored of an image `[H, W, 3]`, as the standard says where the stored
+# first row and column are seen: 6 has the first row at the right and the first column at the top.
+STORED = {
+    1: lambda image: image,
+    2: lambda image: image[:, ::-1],
+    3: lambda image: image[::-1, ::-1],
+    4: lambda image: image[::-1],
+    5: lambda image: image.swapaxes(0, 1),
+    6: lambda image: image.swapaxes(0, 1)[::-1],
+    7: lambda image: image[::-1, ::-1].swapaxes(0, 1),
+    8: lambda image: image.swapaxes(0, 1)[:, ::-1],
+}
+# What keeps as much of an image as the format can.
+BEST: dict[str, dict[str, Any]] = {
+    ".avif": {"quality": 100, "subsampling": "4:4:4"},
+    ".jpg": {"quality": 100, "subsampling": 0},
+    ".webp": {"lossless": True},
+}
+
+
+def save_rotated(path: Path, image: np.ndarray, orientation: int, **options: object) -> np.ndarray:
+    """Saves an image `[H, W, 3]` rotated, with the orientation that shows it upright.
+
+    Returns:
+      The pixels as stored.
+    """
+    pixels = np.ascontiguousarray(STORED[orientation](image))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    if path.suffix == ".tif":
+        options["tiffinfo"] = {0x0112: orientation}
+    else:
+        options = {"exif": exif, **BEST.get(path.suffix, {}), **options}
+    Image.fromarray(pixels).save(path, **options)
+    return pixels
+
+
+def exif_entry(kind: int, count: int, value: bytes, after: bytes = b"") -> bytes:
+    """EXIF data whose only tag is an orientation of any type."""
+    return b"MM\0*" + struct.pack(">IHHHI4sI", 8, 1, 0x0112, kind, count, value, 0) + after
+
+
+# Orientations that are not one SHORT from 1 to 8, and data that is no EXIF.
+BAD_EXIF = {
+    "text": b"hello world",
+    "short": b"MM\0*\0\0",
+    "cut": exif_entry(3, 1, b"\0\6")[:-12],
+    "elsewhere": b"MM\0*" + struct.pack(">I", 1 << 31),
+    "byte": exif_entry(1, 1, b"\6"),
+    "word": exif_entry(2, 4, b"six\0"),
+    "undefined": exif_entry(7, 1, b"\6"),
+    "long": exif_entry(4, 1, b"\0\0\0\6"),
+    "fraction": exif_entry(5, 1, struct.pack(">I", 26), struct.pack(">II", 6, 0)),
+    "two": exif_entry(3, 2, b"\0\6\0\6"),
+    "zero": exif_entry(3, 1, b"\0\0"),
+    "nine": exif_entry(3, 1, b"\0\11"),
+}
+
+
+def save_bad_exif(path: Path, image: np.ndarray, exif: bytes) -> None:
+    """Saves an image with EXIF data that may be damaged."""
+    options = BEST.get(path.suffix, {})
+    if path.suffix == ".avif":  # Pillow writes only what it can read
+        good = Image.Exif()
+        good[0x010E] = "x" * len(exif)
+        good = good.tobytes()
+        Image.fromarray(image).save(path, exif=good, **options)
+        bytes_ = path.read_bytes()
+        assert bytes_.count(good[6:]) == 1
+        path.write_bytes(bytes_.replace(good[6:], exif.ljust(len(good) - 6, b"\0")))
+        return
+    exif = b"Exif\0\0" + exif if path.suffix == ".jpg" else exif
+    Image.fromarray(image).save(path, exif=exif, **options)
+
+
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
 
 
 def make_odd(folder: Path) -> dict[str, str]:

@@ -1,4 +1,8 @@
-"""Decoding: every mode of image, orientation, damage."""
+"""Decoding: every mode of image, orientation, metadata, damage."""
+
+import struct
+import tracemalloc
+import zlib
 
 import numpy as np
 import pytest
@@ -6,6 +10,9 @@ from PIL import Image
 
 from landmarks_jax.data import decoding
 from landmarks_jax.system.errors import DataError
+from tests.detecting import BAD_EXIF, STORED, XMP, noise, save_bad_exif, save_rotated
+
+LOSSY = {".avif": 4, ".jpg": 4}  # levels, at the best quality
 
 
 def oriented(path, tag):
@@ -29,7 +36,8 @@ def oriented(path, tag):
         ("LA", (0, 102), "a.png", (153, 153, 153)),
         ("CMYK", (255, 0, 0, 0), "a.tif", (0, 255, 255)),
         ("I;16", 257 * 77, "a.png", (77, 77, 77)),
-        ("I", 65535, "a.tif", (255, 255, 255)),
+        ("I;16", 257 * 77, "a.tif", (77, 77, 77)),
+        ("I", 257 * 77, "a.pgm", (77, 77, 77)),
     ],
 )
 def test_every_mode_becomes_rgb(mode, value, name, expected, tmp_path):
@@ -67,7 +75,7 @@ def test_exif_orientation_is_applied_unless_points_are_in_stored_pixels(tag, red
     assert stored.shape == (2, 3, 3)
 
 
-def test_truncated_damaged_and_float_images_are_errors(tmp_path):
+def test_truncated_damaged_and_missing_images_are_errors(tmp_path):
     path = tmp_path / "a.jpg"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(path)
     path.write_bytes(path.read_bytes()[:1500])
@@ -81,8 +89,163 @@ def test_truncated_damaged_and_float_images_are_errors(tmp_path):
         path.write_bytes(damaged)
         with pytest.raises(DataError, match=r"a.png: cannot be read as an image \(.*broken"):
             decoding.decode(path)
-    Image.new("F", (2, 2), 0.5).save(tmp_path / "f.tif")
-    with pytest.raises(DataError, match="no agreed white"):
-        decoding.decode(tmp_path / "f.tif")
     with pytest.raises(DataError, match="no such file"):
         decoding.decode(tmp_path / "none.png")
+
+
+@pytest.mark.parametrize(("mode", "value", "kind"), [("F", 0.5, "float"), ("I", 8, "integer")])
+def test_32_bit_greys_are_errors(mode, value, kind, tmp_path):
+    Image.new(mode, (2, 2), value).save(tmp_path / "a.tif")
+    why = f"32-bit {kind} pixels have no agreed white; save it as 8 or 16 bit"
+    with pytest.raises(DataError, match=why):
+        decoding.decode(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize(
+    ("bits", "white_is_zero", "data", "expected"),
+    [
+        (12, False, bytes.fromhex("fff000080f00"), [255, 0, 8, 239]),  # 0xfff, 0, 0x80, 0xf00
+        (16, True, struct.pack("<4H", 0, 65535, 257 * 9, 257 * 200), [255, 0, 246, 55]),
+    ],
+)
+def test_tiffs_of_12_bits_and_of_white_as_0(bits, white_is_zero, data, expected, tmp_path):
+    tags = {256: 4, 257: 1, 258: bits, 259: 1, 262: 1 - white_is_zero, 273: 8, 277: 1, 278: 1}
+    tags[279] = len(data)
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    start = 8 + len(data)
+    directory = struct.pack("<H", len(tags)) + entries + bytes(4)
+    (tmp_path / "a.tif").write_bytes(b"II*\0" + struct.pack("<I", start) + data + directory)
+    pixels, _ = decoding.decode(tmp_path / "a.tif")
+    assert pixels[0, :, 0].tolist() == expected
+
+
+TIFFS = ("raw", "packbits", "tiff_lzw", "tiff_adobe_deflate", "jpeg")
+
+
+@pytest.mark.parametrize(
+    ("ending", "options"),
+    [(ending, {}) for ending in (".png", ".jpg", ".webp", ".avif")]
+    + [(".tif", {"compression": compression}) for compression in TIFFS],
+)
+def test_orientations_of_every_format(ending, options, tmp_path):
+    image = noise(0)
+    path = tmp_path / f"a{ending}"
+    tolerance = 20 if options == {"compression": "jpeg"} else LOSSY.get(ending, 0)
+    for tag in STORED:
+        stored = save_rotated(path, image, tag, **options)
+        for upright, expected in ((True, image), (False, stored)):
+            pixels, orientation = decoding.decode(path, upright)
+            assert orientation == tag
+            np.testing.assert_allclose(pixels.astype(int), expected, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "I;16", "P", "RGBA", "CMYK"])
+def test_tiffs_of_every_mode_are_rotated_once(mode, tmp_path):
+    grey = noise(0)[..., 0]
+    image = Image.fromarray(grey.astype(np.uint16) * 257 if mode == "I;16" else grey)
+    if mode != "I;16":
+        image = image.convert(mode)
+    image.save(tmp_path / "upright.tif")
+    expected, _ = decoding.decode(tmp_path / "upright.tif")
+    stored = image.transpose(Image.Transpose.ROTATE_90)
+    stored.save(tmp_path / "rotated.tif", tiffinfo={0x0112: 6})
+    np.testing.assert_array_equal(decoding.decode(tmp_path / "rotated.tif")[0], expected)
+
+
+@pytest.mark.parametrize("ending", [".png", ".jpg", ".webp", ".avif"])
+def test_damaged_exif_and_orientations_of_other_types_count_as_upright(ending, tmp_path):
+    image = noise(0)
+    for name, exif in BAD_EXIF.items():
+        save_bad_exif(tmp_path / f"a{ending}", image, exif)
+        pixels, orientation = decoding.decode(tmp_path / f"a{ending}")
+        assert orientation == 1, name
+        error = np.abs(pixels.astype(int) - image).max()
+        assert error <= LOSSY.get(ending, 0), name
+
+
+@pytest.mark.parametrize("ending", [".png", ".jpg", ".webp", ".avif", ".tif"])
+def test_an_orientation_in_xmp_alone_does_not_count(ending, tmp_path):
+    image = noise(0)
+    options = {"tiffinfo": {700: XMP}} if ending == ".tif" else {"xmp": XMP}
+    if ending == ".png":  # Pillow 11 does not write it
+        add_chunk(tmp_path / "a.png", image, b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP)
+    else:
+        Image.fromarray(image).save(tmp_path / f"a{ending}", **options)
+    assert b"tiff:Orientation" in (tmp_path / f"a{ending}").read_bytes()
+    pixels, orientation = decoding.decode(tmp_path / f"a{ending}")
+    assert (orientation, pixels.shape) == (1, image.shape)
+
+
+def add_chunk(path, image, kind, data, checksum=None):
+    """Saves a PNG with a chunk before its pixels."""
+    Image.fromarray(image).save(path)
+    png = path.read_bytes()
+    if checksum is None:
+        checksum = zlib.crc32(data, zlib.crc32(kind))
+    chunk = struct.pack(">I", len(data)) + kind + data + struct.pack(">I", checksum)
+    path.write_bytes(png[:33] + chunk + png[33:])
+
+
+def test_text_and_profiles_of_any_size_or_damage_do_not_matter_in_a_png(tmp_path):
+    image = noise(0)
+    path = tmp_path / "a.png"
+    packed = zlib.compress(bytes(64 << 20), 1)
+    chunks = [
+        (b"zTXt", b"Comment\0\0" + packed),
+        (b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + packed),
+        (b"iCCP", b"ICC\0\0" + packed),
+        (b"iCCP", b"ICC\0\1"),
+        (b"zTXt", b"Comment\0\7"),
+        (b"pHYs", b""),
+        (b"acTL", b""),
+        (b"tEXt", b"Comment\0" + b"a" * (65 << 20)),
+    ]
+    for kind, data in chunks:
+        add_chunk(path, image, kind, data)
+        tracemalloc.start()
+        pixels, _ = decoding.decode(path)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        np.testing.assert_array_equal(pixels, image, str(kind))
+        assert peak < 4 << 20, kind
+    add_chunk(path, image, b"tEXt", b"Comment\0hello", checksum=0)
+    np.testing.assert_array_equal(decoding.decode(path)[0], image)
+
+
+@pytest.mark.parametrize(
+    "segment",
+    [
+        b"\xed" + b"Photoshop 3.0\0" + b"8BIM\4\4",
+        b"\xe2" + b"ICC_PROFILE\0",
+        b"\xe2" + b"MPF\0hello world",
+        b"\xee" + b"Adobe",
+        b"\xe0" + b"JFIF\0",
+        b"\xe1" + b"Exif\0\0",
+        b"\xfe" + b"a" * 60_000,
+    ],
+)
+def test_damaged_metadata_does_not_matter_in_a_jpeg(segment, tmp_path):
+    Image.fromarray(noise(0)).save(tmp_path / "a.jpg")
+    expected, _ = decoding.decode(tmp_path / "a.jpg")
+    jpeg = (tmp_path / "a.jpg").read_bytes()
+    added = segment[:1] + struct.pack(">H", len(segment) + 1) + segment[1:]
+    (tmp_path / "a.jpg").write_bytes(jpeg[:2] + b"\xff\xff" + added + jpeg[2:])
+    np.testing.assert_array_equal(decoding.decode(tmp_path / "a.jpg")[0], expected)
+
+
+def test_the_first_exif_block_counts_wherever_it_stands(tmp_path):
+    image = noise(0)
+    save_rotated(tmp_path / "6.jpg", image, 6)
+    save_rotated(tmp_path / "3.jpg", image, 3)
+    first, second = ((tmp_path / f"{tag}.jpg").read_bytes() for tag in (6, 3))
+    exif = second[second.index(b"\xff\xe1") : second.index(b"\xff\xdb")]
+    at = first.index(b"\xff\xdb")
+    (tmp_path / "6.jpg").write_bytes(first[:at] + exif + first[at:])
+    assert decoding.decode(tmp_path / "6.jpg")[1] == 6
+    # After the pixels, as PNG allows.
+    exif = b"Exif\0\0" + b"II*\0" + struct.pack("<IHHHIHHI", 8, 1, 0x0112, 3, 1, 6, 0, 0)
+    Image.fromarray(image).save(tmp_path / "6.png")
+    png = (tmp_path / "6.png").read_bytes()
+    chunk = struct.pack(">I", len(exif)) + b"eXIf" + exif + bytes(4)
+    (tmp_path / "6.png").write_bytes(png[:-12] + chunk + png[-12:])
+    assert decoding.decode(tmp_path / "6.png")[1] == 6

@@ -24,6 +24,8 @@ from landmarks_jax.system import parallel
 from landmarks_jax.system.errors import DataError, UserError, WeightsError
 from tests import packing
 from tests.detecting import (
+    BAD_EXIF,
+    STORED,
     confidence,
     labelled,
     load,
@@ -31,6 +33,8 @@ from tests.detecting import (
     points,
     read_skipped,
     read_table,
+    save_bad_exif,
+    save_rotated,
 )
 from tests.running import call
 
@@ -101,6 +105,30 @@ def test_a_folder_of_images_of_many_kinds(detect, detector, tmp_path, capsys, ca
     assert names == {name + (".png" if name.startswith("sub") else "") for name in made}
     assert load(drawn / "rotated.png").shape == (40, 30, 3)
     assert "landmarks.csv: 8 rows (8 files" in capsys.readouterr().out
+
+
+def test_images_of_every_orientation_and_format(detect, detector, tmp_path):
+    image, folder = noise(8), tmp_path / "photos"
+    folder.mkdir()
+    for ending in (".png", ".jpg", ".webp", ".avif", ".tif"):
+        for tag in STORED:
+            save_rotated(folder / f"{tag}{ending}", image, tag)
+        if ending != ".tif":
+            for name, exif in BAD_EXIF.items():
+                save_bad_exif(folder / f"{name}{ending}", image, exif)
+    save_rotated(folder / "lzw.tif", image, 7, compression="tiff_lzw")
+    Image.fromarray(image[..., 0].astype(np.int32) * 8_000_000).save(folder / "32.tif")
+    assert detect(folder, draw=False) == 1
+    rows = read_table(tmp_path / "out")
+    assert len(rows) == 8 * 5 + len(BAD_EXIF) * 4 + 1
+    expected = detector(image)
+    for row in rows:
+        lossy = row["file"].endswith((".jpg", ".avif"))
+        tolerance = 0.05 if lossy else 1e-3
+        np.testing.assert_allclose(points(row), expected.landmarks, atol=tolerance)
+    [(path, why)] = read_skipped(tmp_path / "out").items()
+    assert path == str(folder / "32.tif")
+    assert "32-bit integer pixels have no agreed white" in why
 
 
 @pytest.mark.parametrize("kept", [0, 1 << 20])

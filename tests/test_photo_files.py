@@ -50,6 +50,16 @@ def test_a_folder_uses_what_can_be_read_and_lists_what_is_left_out(tmp_path):
     assert "1 files that are not images left out: notes.txt" in source.summary
 
 
+def test_folders_take_what_files_take(tmp_path):
+    names = ["a.apng", "b.avif", "c.jp2", "d.mpo", "e.pgm", "f.tiff", "g.webp"]
+    for name in names:
+        save(tmp_path / "p" / name)
+    found, note = photo_files.usable_files([str(tmp_path / "p")])
+    assert [file.name for file in found] == [f"p/{name}" for name in names]
+    assert note == ""
+    assert Image.registered_extensions().keys() >= photo_files.IMAGES
+
+
 def test_each_file_is_decoded_once_until_it_changes(tmp_path, monkeypatch):
     root = str(make_folder(tmp_path / "pets"))
     decoded = []

@@ -5,14 +5,12 @@ import os
 from typing import IO
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
+from landmarks_jax.data import metadata
 from landmarks_jax.system import files
 from landmarks_jax.system.errors import DataError, reason
 
-_ORIENTATION = 0x0112  # the EXIF tag
-_UPRIGHT = 1
-_PNG = b"\x89PNG\r\n\x1a\n"
 _ROTATIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -31,10 +29,12 @@ def to_rgb(image: Image.Image) -> Image.Image:
     frames the first is used.
 
     Raises:
-      ValueError: the image has 32-bit floats, for which no value is known to be white.
+      ValueError: the image is grey with 32 bits, for which no value is known to be white.
     """
-    if image.mode == "F":
-        raise ValueError("32-bit float pixels have no agreed white; save it as 8 or 16 bit")
+    # Pillow reads 16-bit PGM as 32 bits, from 0 to 65535.
+    if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
+        kind = "float" if image.mode == "F" else "integer"
+        raise ValueError(f"32-bit {kind} pixels have no agreed white; save it as 8 or 16 bit")
     if image.mode == "I" or image.mode.startswith("I;16"):
         values = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
         return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
@@ -76,13 +76,15 @@ def decode_bytes(data: bytes, name: str, upright: bool = True) -> tuple[np.ndarr
 
 def _decode(file: IO[bytes], name: str, upright: bool) -> tuple[np.ndarray, int]:
     try:
-        _check_png(file)
+        file, exif = metadata.cut(file)
         with Image.open(file) as image:
-            orientation = int(image.getexif().get(_ORIENTATION, _UPRIGHT))
-            if orientation not in _ROTATIONS:  # some cameras write 0
-                orientation = _UPRIGHT
-            rgb = to_rgb(image)
-        if upright and orientation != _UPRIGHT:
+            if isinstance(image, TiffImagePlugin.TiffImageFile):
+                stored, orientation = _decode_tiff(image)
+                rgb = to_rgb(stored)
+            else:
+                orientation = metadata.orientation(exif or image.info.get("exif", b""))
+                rgb = to_rgb(image)
+        if upright and orientation != metadata.UPRIGHT:
             rgb = rgb.transpose(_ROTATIONS[orientation])
         return np.asarray(rgb), orientation
     except UnidentifiedImageError as error:  # whose text names the Python object
@@ -92,13 +94,26 @@ def _decode(file: IO[bytes], name: str, upright: bool) -> tuple[np.ndarray, int]
         raise _unreadable(name, reason(error)) from error
 
 
-def _check_png(file: IO[bytes]) -> None:
-    """Compares the checksums of a PNG: Pillow decodes damaged pixels without an error."""
-    if file.read(len(_PNG)) == _PNG:
-        file.seek(0)
-        with Image.open(file) as image:
-            image.verify()
-    file.seek(0)
+def _decode_tiff(image: TiffImagePlugin.TiffImageFile) -> tuple[Image.Image, int]:
+    """The pixels of a TIFF as stored, and its orientation."""
+    tags = image.tag_v2
+    orientation = metadata.UPRIGHT
+    if tags.tagtype.get(metadata.ORIENTATION) == metadata.SHORT:
+        value = tags.get(metadata.ORIENTATION)
+        orientation = value if value in _ROTATIONS else metadata.UPRIGHT
+    bits = tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,))[0]
+    white_is_zero = tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
+    # Pillow would rotate the pixels as it decodes them, by these tags or else by the XMP.
+    image.info.pop("xmp", None)
+    exif = image.getexif()
+    for tag in list(exif):
+        del exif[tag]
+    stored = image.copy()  # whose size is that of the pixels, not of the rotated image
+    if stored.mode.startswith("I;16"):  # Pillow decodes neither 12 bits to 16 nor white as 0
+        values = np.asarray(stored).astype(np.float64) * (65535 / (2**bits - 1))
+        values = np.rint(65535 - values if white_is_zero else values)
+        stored = Image.fromarray(values.astype(np.uint16))
+    return stored, orientation
 
 
 def _unreadable(name: str, why: str) -> DataError:

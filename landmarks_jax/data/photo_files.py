@@ -19,11 +19,15 @@ from landmarks_jax.system import cache as caches
 from landmarks_jax.system import files, parallel
 from landmarks_jax.system.errors import DataError, reason
 
-_ENDINGS = "bmp gif jfif jpe jpeg jpg pbm pgm png pnm ppm tga tif tiff webp"
+# Of the formats that Pillow reads, those of photos.
+_ENDINGS = (
+    "apng avif avifs bmp dib gif j2k jfif jp2 jpe jpeg jpg jpx mpo pbm pcx pgm png pnm ppm psd qoi "
+    "sgi tga tif tiff webp"
+)
 IMAGES = frozenset(f".{ending}" for ending in _ENDINGS.split())
 
 _LOGGER = logging.getLogger(__name__)
-_CACHE_VERSION = 2
+_CACHE_VERSION = 3
 _NAMED = 3  # examples in a message
 
 

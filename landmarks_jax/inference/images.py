@@ -24,7 +24,7 @@ def as_images(images: Any) -> tuple[list[np.ndarray], bool]:
       images: an image `[H, W]` or `[H, W, C]`, a batch `[B, H, W, C]`, or a sequence of images of
         any sizes, as NumPy, JAX or Pillow. C is 3, 1 (grey) or 4 (RGBA, composited over white).
         uint8, or floating in [0, 1], which is rounded to 8 bits. The EXIF orientation of Pillow
-        images is ignored.
+        images is ignored; Pillow itself applies that of TIFFs.
 
     Returns:
       The images, possibly read-only, and whether `images` was a single image.

@@ -1,6 +1,23 @@
 /** Decodes image files like landmarks_jax/data/decoding.py. */
 
+import { cutExif } from './metadata.js';
+
 /** @typedef {import('./resize.js').Pixels} Pixels */
+
+/**
+ * By EXIF orientation, the canvas transform that shows an image upright, given its stored width and
+ * height.
+ */
+const TRANSFORMS = {
+  1: () => [1, 0, 0, 1, 0, 0],
+  2: (width) => [-1, 0, 0, 1, width, 0],
+  3: (width, height) => [-1, 0, 0, -1, width, height],
+  4: (width, height) => [1, 0, 0, -1, 0, height],
+  5: () => [0, 1, 1, 0, 0, 0],
+  6: (width, height) => [0, 1, -1, 0, height, 0],
+  7: (width, height) => [0, -1, -1, 0, height, width],
+  8: (width) => [0, -1, 1, 0, 0, width],
+};
 
 /**
  * Decodes an image file: rotated upright by its EXIF data, colours as stored, over white.
@@ -10,17 +27,20 @@
  * @throws {Error} the browser cannot read it; with a message for the user.
  */
 export async function decode(file) {
+  let orientation;
   let bitmap;
   try {
-    bitmap = await createImageBitmap(file, {
-      imageOrientation: 'from-image',
+    const cut = await cutExif(file);
+    ({ orientation } = cut);
+    bitmap = await createImageBitmap(cut.stored, {
+      imageOrientation: 'from-image', // of AVIF
       colorSpaceConversion: 'none',
     });
   } catch {
     throw new Error('is not an image that this browser can read');
   }
   const canvas = document.createElement('canvas');
-  paint(canvas, bitmap, bitmap.width, bitmap.height);
+  paint(canvas, bitmap, bitmap.width, bitmap.height, orientation);
   bitmap.close();
   try {
     canvas.getContext('2d').getImageData(0, 0, 1, 1);
@@ -30,13 +50,14 @@ export async function decode(file) {
   return canvas;
 }
 
-/** Paints an image or video frame on a canvas, transparent parts over white. */
-export function paint(canvas, source, width, height) {
-  if (canvas.width !== width || canvas.height !== height) {
-    canvas.width = width;
-    canvas.height = height;
+/** Paints an image or video frame of that size on a canvas, upright, transparent parts over white. */
+export function paint(canvas, source, width, height, orientation = 1) {
+  const sides = orientation > 4 ? [height, width] : [width, height];
+  if (canvas.width !== sides[0] || canvas.height !== sides[1]) {
+    [canvas.width, canvas.height] = sides;
   }
   const context = canvas.getContext('2d', { alpha: false, willReadFrequently: true });
+  context.setTransform(...TRANSFORMS[orientation](width, height));
   context.fillStyle = 'white';
   context.fillRect(0, 0, width, height);
   context.drawImage(source, 0, 0, width, height);
