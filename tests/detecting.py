@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,36 @@ def save_bad_exif(path: Path, image: np.ndarray, exif: bytes) -> None:
         return
     exif = b"Exif\0\0" + exif if path.suffix == ".jpg" else exif
     Image.fromarray(image).save(path, exif=exif, **options)
+
+
+def add_chunk(
+    path: Path,
+    image: np.ndarray,
+    kind: bytes,
+    data: bytes,
+    *,
+    checksum: int | None = None,
+    before: bytes = b"IDAT",
+) -> None:
+    """Saves a PNG with one chunk more, its checksum right unless given."""
+    Image.fromarray(image).save(path)
+    png = path.read_bytes()
+    if checksum is None:
+        checksum = zlib.crc32(data, zlib.crc32(kind))
+    at = png.index(before) - 4
+    chunk = struct.pack(">I", len(data)) + kind + data + struct.pack(">I", checksum)
+    path.write_bytes(png[:at] + chunk + png[at:])
+
+
+def large_texts() -> list[tuple[bytes, bytes]]:
+    """Chunks of a PNG with more text, XMP or colour profile than Pillow reads: 64 MB each."""
+    packed = zlib.compress(bytes(64 << 20), 1)
+    return [
+        (b"zTXt", b"Comment\0\0" + packed),
+        (b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + packed),
+        (b"iCCP", b"ICC\0\0" + packed),
+        (b"tEXt", b"Comment\0" + b"a" * (65 << 20)),
+    ]
 
 
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'

@@ -23,7 +23,17 @@ from landmarks_jax.system import palette
 from landmarks_jax.system.errors import WeightsError
 from tests import browsing, packing
 from tests.browsing import Page
-from tests.detecting import BAD_EXIF, BEST, STORED, XMP, save_bad_exif, save_rotated
+from tests.detecting import (
+    BAD_EXIF,
+    BEST,
+    STORED,
+    XMP,
+    add_chunk,
+    exif_entry,
+    large_texts,
+    save_bad_exif,
+    save_rotated,
+)
 from tests.running import call, command
 
 pytestmark = pytest.mark.slow
@@ -184,6 +194,11 @@ def test_every_orientation_and_format_is_shown_as_python_shows_it(page, find, im
         if ending != ".png":
             options = BEST[ending]
             Image.fromarray(image).save(folder / f"xmp{ending}", xmp=XMP, **options)
+    for kind, data in large_texts():
+        add_chunk(folder / f"{kind.decode()}.png", image, kind, data)
+    exif = exif_entry(3, 1, b"\0\6")
+    add_chunk(folder / "last.png", image.swapaxes(0, 1)[::-1], b"eXIf", exif, before=b"IEND")
+    add_chunk(folder / "wrong checksum.png", image, b"eXIf", exif, checksum=0)
     paths = {path.name: path for path in folder.iterdir()}
     page.choose(*paths.values()).wait_for(f"Points found in {len(paths)} images.")
     actual = page.points()

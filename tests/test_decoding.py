@@ -2,7 +2,6 @@
 
 import struct
 import tracemalloc
-import zlib
 
 import numpy as np
 import pytest
@@ -10,7 +9,17 @@ from PIL import Image
 
 from landmarks_jax.data import decoding
 from landmarks_jax.system.errors import DataError
-from tests.detecting import BAD_EXIF, STORED, XMP, noise, save_bad_exif, save_rotated
+from tests.detecting import (
+    BAD_EXIF,
+    STORED,
+    XMP,
+    add_chunk,
+    exif_entry,
+    large_texts,
+    noise,
+    save_bad_exif,
+    save_rotated,
+)
 
 LOSSY = {".avif": 4, ".jpg": 4}  # levels, at the best quality
 
@@ -119,7 +128,7 @@ def test_tiffs_of_12_bits_and_of_white_as_0(bits, white_is_zero, data, expected,
     assert pixels[0, :, 0].tolist() == expected
 
 
-TIFFS = ("raw", "packbits", "tiff_lzw", "tiff_adobe_deflate", "jpeg")
+TIFFS = ("raw", "packbits", "tiff_lzw", "tiff_adobe_deflate", "lzma", "zstd", "jpeg")
 
 
 @pytest.mark.parametrize(
@@ -139,16 +148,19 @@ def test_orientations_of_every_format(ending, options, tmp_path):
             np.testing.assert_allclose(pixels.astype(int), expected, rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "I;16", "P", "RGBA", "CMYK"])
-def test_tiffs_of_every_mode_are_rotated_once(mode, tmp_path):
+@pytest.mark.parametrize(
+    ("mode", "compression"),
+    [(mode, None) for mode in ("1", "L", "I;16", "P", "RGBA", "CMYK")] + [("1", "group4")],
+)
+def test_tiffs_of_every_mode_are_rotated_once(mode, compression, tmp_path):
     grey = noise(0)[..., 0]
     image = Image.fromarray(grey.astype(np.uint16) * 257 if mode == "I;16" else grey)
     if mode != "I;16":
         image = image.convert(mode)
-    image.save(tmp_path / "upright.tif")
+    image.save(tmp_path / "upright.tif", compression=compression)
     expected, _ = decoding.decode(tmp_path / "upright.tif")
     stored = image.transpose(Image.Transpose.ROTATE_90)
-    stored.save(tmp_path / "rotated.tif", tiffinfo={0x0112: 6})
+    stored.save(tmp_path / "rotated.tif", compression=compression, tiffinfo={0x0112: 6})
     np.testing.assert_array_equal(decoding.decode(tmp_path / "rotated.tif")[0], expected)
 
 
@@ -176,29 +188,15 @@ def test_an_orientation_in_xmp_alone_does_not_count(ending, tmp_path):
     assert (orientation, pixels.shape) == (1, image.shape)
 
 
-def add_chunk(path, image, kind, data, checksum=None):
-    """Saves a PNG with a chunk before its pixels."""
-    Image.fromarray(image).save(path)
-    png = path.read_bytes()
-    if checksum is None:
-        checksum = zlib.crc32(data, zlib.crc32(kind))
-    chunk = struct.pack(">I", len(data)) + kind + data + struct.pack(">I", checksum)
-    path.write_bytes(png[:33] + chunk + png[33:])
-
-
 def test_text_and_profiles_of_any_size_or_damage_do_not_matter_in_a_png(tmp_path):
     image = noise(0)
     path = tmp_path / "a.png"
-    packed = zlib.compress(bytes(64 << 20), 1)
     chunks = [
-        (b"zTXt", b"Comment\0\0" + packed),
-        (b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + packed),
-        (b"iCCP", b"ICC\0\0" + packed),
+        *large_texts(),
         (b"iCCP", b"ICC\0\1"),
         (b"zTXt", b"Comment\0\7"),
         (b"pHYs", b""),
         (b"acTL", b""),
-        (b"tEXt", b"Comment\0" + b"a" * (65 << 20)),
     ]
     for kind, data in chunks:
         add_chunk(path, image, kind, data)
@@ -242,10 +240,8 @@ def test_the_first_exif_block_counts_wherever_it_stands(tmp_path):
     at = first.index(b"\xff\xdb")
     (tmp_path / "6.jpg").write_bytes(first[:at] + exif + first[at:])
     assert decoding.decode(tmp_path / "6.jpg")[1] == 6
-    # After the pixels, as PNG allows.
-    exif = b"Exif\0\0" + b"II*\0" + struct.pack("<IHHHIHHI", 8, 1, 0x0112, 3, 1, 6, 0, 0)
-    Image.fromarray(image).save(tmp_path / "6.png")
-    png = (tmp_path / "6.png").read_bytes()
-    chunk = struct.pack(">I", len(exif)) + b"eXIf" + exif + bytes(4)
-    (tmp_path / "6.png").write_bytes(png[:-12] + chunk + png[-12:])
-    assert decoding.decode(tmp_path / "6.png")[1] == 6
+    # After the pixels, as PNG allows; not if its checksum is wrong.
+    exif = exif_entry(3, 1, b"\0\6")
+    for checksum, expected in ((None, 6), (0, 1)):
+        add_chunk(tmp_path / "6.png", image, b"eXIf", exif, checksum=checksum, before=b"IEND")
+        assert decoding.decode(tmp_path / "6.png")[1] == expected

@@ -118,6 +118,7 @@ HUGE = np.broadcast_to(np.zeros(4, np.uint8), (20_000, 20_000, 4))
         (np.zeros((0, 4, 3), np.uint8), "the image has shape [0, 4, 3]: it has no pixels"),
         ([RGB, np.zeros((4, 0), np.uint8)], "image 1 has shape [4, 0]: it has no pixels"),
         (Image.new("RGB", (0, 5)), "the image has shape [5, 0, 3]: it has no pixels"),
+        (Image.new("I", (3, 2)), "the image: cannot be read as an image (32-bit integer pixels"),
         (spoiled(np.nan), "the image has pixels that are NaN or infinite"),
         ([RGB, spoiled(np.inf)], "image 1 has pixels that are NaN or infinite"),
         (jnp.asarray(spoiled(-np.inf)), "the image has pixels that are NaN or infinite"),

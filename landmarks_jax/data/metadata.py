@@ -25,7 +25,6 @@ _JPEG_COLORS = ((b"JFIF\0", 14), (b"Adobe", 12))
 # An entry of an AVIF file's list of items, versions 2 and 3, up to the type of the item.
 _AVIF_EXIF = re.compile(rb"(infe(?:\x02.{7}|\x03.{9}))Exif", re.DOTALL)
 _BLOCK = 1 << 20
-_MAX_EXIF = 1 << 16  # of a PNG; the tags stand at the beginning
 
 
 def cut(file: IO[bytes]) -> tuple[IO[bytes], bytes]:
@@ -114,26 +113,27 @@ def _find_in_png(file: IO[bytes]) -> tuple[list[tuple[int, int]], bytes]:
         length, kind = int.from_bytes(start[:4], "big"), start[4:]
         end = at + 12 + length
         if kind[0] & 0x20 and kind != b"tRNS":  # ancillary
-            if kind == b"eXIf":
-                exif = exif or file.read(min(length, _MAX_EXIF))
+            if kind == b"eXIf" and not exif:
+                exif = _read_chunk(file, kind, length) or b""
             cuts.append((at, end))
-        else:
-            _check_sum(file, kind, length)
+        elif _read_chunk(file, kind, length) is None:
+            raise OSError(f"broken PNG file (wrong checksum of {kind!r})")
         at = end
     return cuts, exif
 
 
-def _check_sum(file: IO[bytes], kind: bytes, length: int) -> None:
-    """Reads a chunk's data and compares its checksum."""
-    actual = zlib.crc32(kind)
-    while length and (data := file.read(min(length, _BLOCK))):
-        actual = zlib.crc32(data, actual)
+def _read_chunk(file: IO[bytes], kind: bytes, length: int) -> bytes | None:
+    """The beginning of a chunk's data, or None if its checksum is wrong."""
+    first = data = file.read(min(length, _BLOCK))
+    checksum = zlib.crc32(kind)
+    while data:
+        checksum = zlib.crc32(data, checksum)
         length -= len(data)
+        data = file.read(min(length, _BLOCK))
     expected = file.read(4)
     if length or len(expected) < 4:
         raise OSError("truncated PNG file")
-    if actual != int.from_bytes(expected, "big"):
-        raise OSError(f"broken PNG file (wrong checksum of {kind!r})")
+    return first if checksum == int.from_bytes(expected, "big") else None
 
 
 class _Remainder(io.RawIOBase):

@@ -85,11 +85,24 @@ function findInPng(/** @type {DataView} */ view) {
     const end = Math.min(at + 12 + view.getUint32(at), view.byteLength);
     kind = text(view, at + 4, 4);
     if (kind === 'eXIf') {
-      blocks.push({ start: at, end, exif: part(view, at + 8, end - 4) });
+      const intact = crc32(part(view, at + 4, end - 4)) === view.getUint32(end - 4);
+      blocks.push({ start: at, end, exif: part(view, at + 8, intact ? end - 4 : at + 8) });
     }
     at = end;
   }
   return blocks;
+}
+
+/** The checksum of a PNG's chunk. */
+function crc32(/** @type {DataView} */ data) {
+  let sum = ~0;
+  for (let i = 0; i < data.byteLength; i++) {
+    sum ^= data.getUint8(i);
+    for (let bit = 0; bit < 8; bit++) {
+      sum = (sum >>> 1) ^ (sum & 1 ? 0xedb88320 : 0);
+    }
+  }
+  return ~sum >>> 0;
 }
 
 function findInWebp(/** @type {DataView} */ view) {
