@@ -113,7 +113,7 @@ def get_config() -> ConfigDict:
     train.minutes = 0.0  # stop after, over all sessions; 0 is no limit
     train.log_every = 100  # steps
     train.checkpoint_every = 1_000  # steps
-    train.picture_every = 1_000  # steps; 0 is no pictures
+    train.picture_every = 1_000  # steps, and at the end; 0 is no pictures
 
     config.eval = evaluation = ConfigDict()
     evaluation.protocols = ("synthetic",)  # what eval measures by default
@@ -121,8 +121,9 @@ def get_config() -> ConfigDict:
     evaluation.aflw_release = "data/aflw_release-2"  # AFLW as the VGG group cut it, for aflw
     evaluation.celeba = "data/celeba"  # CelebA in its official layout, for mafl
     evaluation.mafl = "data/mafl"  # folder of MAFL's two lists, for mafl
+    evaluation.celeba400 = "data/celeba400"  # CelebA's layout with two lists, for celeba-400
     evaluation.mpii = "data/mpii"  # MPII in its official layout, for mpii
-    evaluation.mafl_as_released = False  # fit without the three photos that the released code drops
+    evaluation.as_released = False  # boxes and MAFL's training photos as in the released code
     evaluation.pts_points = 5  # 5 | 68: points of --fit and --score folders with .pts files
     evaluation.num_fit = 2_000  # synthetic faces that the regressor may see (synthetic)
     evaluation.num_score = 1_000  # synthetic faces that are scored (synthetic)

@@ -9,6 +9,8 @@ the annotated points), MAFL's lists under `data/mafl`, and all of VGG-16 (see RE
 85,000 steps of 32 photos for one accelerator. Not run to its end yet: neither its time nor its
 result is known.
 
+Evaluation cuts its boxes and fits on MAFL as the released code does (`config.eval.as_released`).
+
 Differences from the released code: its box views are drawn as there, but not rounded to pixels and
 not clipped to the image (docs/datasets.md); and it starts from a human pose network, this from
 scratch. With a core (docs/pretraining.md) its start is
@@ -39,4 +41,5 @@ def get_config() -> ConfigDict:
     config.optimizer.weight_decay = 5e-4
     config.optimizer.clip_norm = 1.0
     config.optimizer.drop_steps = (72_500,)
+    config.eval.as_released = True
     return config

@@ -40,6 +40,30 @@ def test_box_rectangle_matches_numbers_computed_by_hand(points, size, expected):
     assert framing.box_rectangle(np.array(points, np.float32), size) == expected
 
 
+@pytest.mark.parametrize(
+    ("points", "size", "expected"),
+    [
+        ([[50, 60], [90, 80], [70, 70]], (178, 218), (29, 39, 111, 101)),
+        ([[10.4, 20.6], [43.4, 56.6]], (80, 80), (0, 0, 67, 79)),
+    ],
+)
+def test_half_open_boxes_are_slices(points, size, expected):
+    """As the released code cuts them, `photo[39:101, 29:111]` for the first."""
+    points = np.array(points, np.float32)
+    assert framing.box_rectangle(points, size, half_open=True) == expected
+    photo, (left, top, right, bottom) = noise(size[1], size[0]), expected
+    view, _ = framing.Framing(64, 64, "box", half_open=True).cut(photo, points)
+    whole = (0, 0, right - left, bottom - top)
+    alone = framing.stretch(photo[top:bottom, left:right], whole, 64)
+    # At its edge a filter sees the photo beyond the slice.
+    np.testing.assert_array_equal(view[2:-2, 2:-2], alone[2:-2, 2:-2])
+
+
+def test_a_half_open_box_is_not_empty():
+    points = np.array([[150, 10], [160, 20]], np.float32)
+    assert framing.box_rectangle(points, (100, 50), half_open=True) == (99, 2, 100, 28)
+
+
 def test_rectangles_of_the_three_crops():
     points = np.array([[50, 60], [90, 80], [70, 70]], np.float32)
     center, tight, box = (framing.Framing(160, 128, crop) for crop in framing.CROPS)

@@ -5,8 +5,9 @@ import re
 import numpy as np
 import pytest
 
+from landmarks_jax.configs import released
 from landmarks_jax.data import cutting, framing
-from landmarks_jax.data.sources import aflw, mafl, pts
+from landmarks_jax.data.sources import aflw, celeba, mafl, pts
 from landmarks_jax.evaluation import metrics, run_evaluation
 from landmarks_jax.system.errors import ConfigError, DataError
 from tests import datasets
@@ -49,11 +50,45 @@ def test_mafl_as_released_fits_without_three(tmp_path):
     lines = ["4", datasets.COLUMNS, *(f"{n:06d}.jpg {datasets.CELEBA_POINTS[0]}" for n in ids)]
     (root / "list_landmarks_align_celeba.txt").write_text("\n".join(lines))
     lists = datasets.mafl(tmp_path / "mafl", ids, [2, 31524])
-    places = {"celeba": str(root), "mafl": str(lists), "mafl_as_released": True}
+    places = {"celeba": str(root), "mafl": str(lists), "as_released": True}
     for protocol in run_evaluation.open_faces(narrow(), ["mafl"], **places):
         assert len(protocol.fit.views) == 2
         assert len(protocol.score.views) == 2  # scored faces are never dropped
         assert protocol.fit.name == "MAFL training, as released"
+
+
+def test_the_released_configuration_cuts_boxes_as_slices(tmp_path):
+    places = {"aflw_release": str(datasets.aflw(tmp_path / "aflw", train=5, test=3))}
+    note = "boxes end before their last column and row, as the released code slices them"
+    config = narrow(eval__as_released=released.get_config().eval.as_released)
+    center, box = run_evaluation.open_faces(config, ["aflw"], **places)
+    source, frame = (
+        aflw.AflwFaces(places["aflw_release"], "test"),
+        framing.Framing(16, 16, "box", True),
+    )
+    np.testing.assert_array_equal(box.score.views, cutting.load_views(source, frame)[0])
+    assert (center.notes.count(note), box.notes.count(note)) == (0, 1)
+    paper = run_evaluation.open_faces(narrow(), ["aflw"], **places)
+    assert note not in paper[1].notes
+    np.testing.assert_array_equal(paper[0].score.views, center.score.views)
+    assert (paper[1].score.points != box.score.points).any()
+
+
+def test_celeba_400_is_a_protocol_of_its_own(tmp_path):
+    root = datasets.celeba(tmp_path, (6, 1, 1))
+    datasets.mafl(root, [4, 1, 6, 2, 5], [8, 3])
+    center, box = run_evaluation.open_faces(narrow(), ["celeba-400"], celeba400=str(root))
+    for protocol, frame in (
+        (center, framing.Framing(20, 16, "center")),
+        (box, framing.Framing(16, 16, "box")),
+    ):
+        assert (protocol.name, protocol.fit.name) == ("celeba-400", "CelebA-400 training")
+        assert (len(protocol.fit.views), len(protocol.score.views)) == (5, 2)
+        source = celeba.CelebaPhotos(str(root))
+        np.testing.assert_array_equal(
+            protocol.score.views[0],
+            frame.central_view(frame.cut(source.photo(7), source.points(7))[0]),
+        )
 
 
 def test_aflw_has_center_and_box_views(tmp_path):
@@ -121,7 +156,11 @@ def test_what_cannot_be_opened_is_named(tmp_path):
         ({"fit": folder, "score": folder, "pts_points": 7}, ConfigError, "--pts_points 7: must be"),
         ({"protocol_names": ["mafl"], "mafl": "/no"}, DataError, "/no/training.txt: no such file"),
         ({"protocol_names": ["aflw"], "aflw_release": "/no"}, DataError, "/no/output: no such"),
-        ({"protocol_names": ["aflw-1"]}, ConfigError, "synthetic, mafl, aflw, aflw-995, aflw-dev"),
+        (
+            {"protocol_names": ["aflw-1"]},
+            ConfigError,
+            "synthetic, mafl, celeba-400, aflw, aflw-995, aflw-dev",
+        ),
     ]
     for options, kind, part in refusals:
         with pytest.raises(kind, match=re.escape(part)):

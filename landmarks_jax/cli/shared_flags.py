@@ -14,14 +14,15 @@ _FOLDERS = {
     "aflw_release": "Folder of aflw_release-2 (aflw)",
     "celeba": "CelebA's folder (mafl)",
     "mafl": "Folder of MAFL's lists (mafl)",
+    "celeba400": "Folder of a part of CelebA with its lists (celeba-400)",
     "mpii": "MPII's folder (mpii)",
 }
 # The labelled faces to score a run on. From `aflw` on, each is a field of config.eval.
 LABELLED_FACES = (
     Flag(
         "protocol",
-        "synthetic | mafl | aflw | aflw-995 | aflw-dev, or mpii for a run on joints; default: the "
-        "run's config.eval.protocols.",
+        "synthetic | mafl | celeba-400 | aflw | aflw-995 | aflw-dev, or mpii for a run on joints; "
+        "default: the run's config.eval.protocols.",
         repeated=True,
     ),
     Flag(
@@ -45,8 +46,9 @@ LABELLED_FACES = (
     ),
     *(Flag(name, f"{what}, if not the run's.") for name, what in _FOLDERS.items()),
     Flag(
-        "mafl_as_released",
-        "Fit without three photos of MAFL, as the released code does.",
+        "as_released",
+        "As the released code: without three of MAFL's training photos, and with boxes that end "
+        "before their last column and row.",
         kind=bool,
     ),
     Flag("pts_points", "5 or 68: points of --fit and --score folders with .pts files.", kind=int),

@@ -11,7 +11,7 @@ Crops, for a photo of `w x h` pixels:
   center  the canvas is the whole photo, the view its central `view_size / canvas_size`.
   tight   the view is the whole photo (for photos that are cropped to the face, such as AFLW's).
   box     the view is the box of the annotated points, each side moved outwards by a margin
-          (Sanchez et al.); both corner pixels belong to it.
+          (Sanchez et al.); both corner pixels belong to it, unless it is `half_open`.
 
 Training with crop `box` rotates the photo before it takes the box, from canvases of `box_canvas`.
 """
@@ -38,7 +38,9 @@ _MAX_RATIO = 4
 Rectangle = tuple[float, float, float, float]
 
 
-def box_rectangle(points: np.ndarray, size: tuple[int, int]) -> Rectangle:
+def box_rectangle(
+    points: np.ndarray, size: tuple[int, int], *, half_open: bool = False
+) -> Rectangle:
     """The box of the points with its margin.
 
     The corners are pixels: rounded (halves to even) and clipped to `[0, w - 1]`, `[0, h - 1]`. Both
@@ -47,6 +49,8 @@ def box_rectangle(points: np.ndarray, size: tuple[int, int]) -> Rectangle:
     Args:
       points: `[P, 2]` points in pixels, P at least 1.
       size: `(width, height)` of the photo in pixels.
+      half_open: whether the lower right corner is outside, as in the released code, which slices
+        `x0:x1` and `y0:y1`: the edges are `x0` and `x1`. A box of one pixel stays one.
     """
     low, high = points.min(0).astype(np.float64), points.max(0).astype(np.float64)
     mean = float((high - low).mean())
@@ -54,6 +58,8 @@ def box_rectangle(points: np.ndarray, size: tuple[int, int]) -> Rectangle:
     last = np.asarray(size) - 1
     x0, y0 = np.clip(np.rint(low - margin), 0, last)
     x1, y1 = np.clip(np.rint(high + margin), 0, last)
+    if half_open:
+        return float(x0), float(y0), float(max(x1, x0 + 1)), float(max(y1, y0 + 1))
     return float(x0), float(y0), float(x1) + 1.0, float(y1) + 1.0
 
 
@@ -145,11 +151,13 @@ class Framing:
         undistorted view is an exact slice of the canvas.
       view_size: side of the view in pixels.
       crop: "center", "tight" or "box".
+      half_open: see `box_rectangle`; other crops do not depend on it.
     """
 
     canvas_size: int
     view_size: int
     crop: str
+    half_open: bool = False
 
     def __post_init__(self) -> None:
         if self.crop not in CROPS:
@@ -185,7 +193,7 @@ class Framing:
             return _enlarge(whole, self.view_size / self.canvas_size)
         if len(points) == 0 or not np.isfinite(points).all():
             raise DataError("the box crop needs finite points")
-        return box_rectangle(points, size)
+        return box_rectangle(points, size, half_open=self.half_open)
 
     def canvas_rectangle(self, size: tuple[int, int], points: np.ndarray) -> Rectangle:
         """The part of a photo that the canvas covers, in pixel edges; may reach beyond it."""

@@ -24,7 +24,7 @@ from landmarks_jax.system.errors import ConfigError, DataError
 
 _LOGGER = logging.getLogger(__name__)
 
-PROTOCOLS = ("synthetic", "mafl", "aflw", "aflw-995", "aflw-dev")
+PROTOCOLS = ("synthetic", "mafl", "celeba-400", "aflw", "aflw-995", "aflw-dev")
 DUPLICATES, SMALL = "duplicate faces", "small faces"  # how notes on faces start
 _SMALL = 0.1  # of the view's side, the larger side of the box of a face's points
 # Scored as published, whatever faces they have twice: the tables note them.
@@ -75,9 +75,10 @@ def open_protocols(name: str, config: ConfigDict) -> list[Protocol]:
     check_names([name])
     side = config.views.size
     middle = Framing(config.data.canvas_size, side, "center")
-    whole, box = (Framing(side, side, cut) for cut in ("tight", "box"))
+    whole = Framing(side, side, "tight")
+    box = Framing(side, side, "box", half_open=config.eval.as_released)
     fit, score = _sources_of(name, config)
-    framings = {"center": middle if name in ("synthetic", "mafl") else whole, "box": box}
+    framings = {"center": whole if name.startswith("aflw") else middle, "box": box}
     return [
         Protocol(
             name,
@@ -85,9 +86,16 @@ def open_protocols(name: str, config: ConfigDict) -> list[Protocol]:
             _load(*fit, framings[crop]),
             _load(*score, framings[crop]),
             point_names=FIVE_POINTS,
+            notes=_box_notes(crop, config),
         )
         for crop in crops_of(name)
     ]
+
+
+def _box_notes(crop: str, config: ConfigDict) -> tuple[str, ...]:
+    if crop != "box" or not config.eval.as_released:
+        return ()
+    return ("boxes end before their last column and row, as the released code slices them",)
 
 
 def _sources_of(name: str, config: ConfigDict) -> tuple[_Named, _Named]:
@@ -99,11 +107,17 @@ def _sources_of(name: str, config: ConfigDict) -> tuple[_Named, _Named]:
         fit, score = (SyntheticFaces(seed, count, size) for seed, count in counts)
         return (fit, f"{len(fit)} synthetic faces"), (score, f"{len(score)} synthetic faces")
     if name == "mafl":
-        released = places.mafl_as_released
+        released = places.as_released
         fit_name = "MAFL training, as released" if released else "MAFL training"
         return (
             (MaflFaces(places.celeba, places.mafl, "train", as_released=released), fit_name),
             (MaflFaces(places.celeba, places.mafl, "test"), "MAFL testing"),
+        )
+    if name == "celeba-400":
+        root = places.celeba400
+        return (
+            (MaflFaces(root, root, "train"), "CelebA-400 training"),
+            (MaflFaces(root, root, "test"), "CelebA-400 testing"),
         )
     if name == "aflw":
         root = places.aflw_release
@@ -139,7 +153,8 @@ def open_lists(
         fit_faces = _open(fit, crop, config)
         score_faces = fit_faces if score is None else _open(score, crop, config)
         name = f"{fit_faces.name} to {score_faces.name}"
-        opened.append(Protocol(name, crop, fit_faces, score_faces, _eyes(fit, config)))
+        notes = _box_notes(crop, config)
+        opened.append(Protocol(name, crop, fit_faces, score_faces, _eyes(fit, config), (), notes))
     return opened
 
 
@@ -166,7 +181,8 @@ def check_duplicates(protocol: Protocol, *, allowed: bool) -> Protocol:
             f"{'; '.join(notes)}: the errors would not be those of new faces; leave them out, or "
             "give --allow_duplicates, which notes them under the tables"
         )
-    return dataclasses.replace(protocol, notes=tuple(f"{DUPLICATES}: {n}" for n in notes))
+    notes = [f"{DUPLICATES}: {note}" for note in notes]
+    return dataclasses.replace(protocol, notes=(*protocol.notes, *notes))
 
 
 def check_sizes(protocol: Protocol) -> Protocol:
@@ -204,7 +220,8 @@ def _eyes(path: str, config: ConfigDict) -> Eyes:
 
 
 def _open(path: str, crop: str, config: ConfigDict) -> LabelledSet:
-    framing = Framing(config.data.canvas_size, config.views.size, crop)
+    half_open = config.eval.as_released
+    framing = Framing(config.data.canvas_size, config.views.size, crop, half_open)
     name = Path(path).stem
     if not (Path(path) / MANIFEST).is_file():
         return _load(registry.open_labelled(path, config.eval.pts_points), name, framing)

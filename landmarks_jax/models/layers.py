@@ -207,6 +207,9 @@ class ConvTranspose(nn.Module):
 class BatchNorm(nn.Module):
     """Batch norm over groups of the batch, each with its own statistics.
 
+    As in PyTorch, running variances are of unbiased ones, over n - 1; views are normalised by
+    biased ones, over n.
+
     Attributes:
       use_running_average: normalise by the running statistics instead of the batch's.
       updates: the order in which the groups of the batch update the running statistics; the batch
@@ -247,9 +250,11 @@ class BatchNorm(nn.Module):
         grouped = x.astype(self.dtype).reshape(groups, -1, *x.shape[1:])
         y, mean, var = normalize(grouped, scale, bias, self.epsilon)
         if not self.is_initializing():
+            count = grouped[0, ..., 0].size
+            unbiased = count / max(count - 1, 1)  # as PyTorch does
             for group in self.updates:
                 running_mean.value = self._blend(running_mean.value, mean[group])
-                running_var.value = self._blend(running_var.value, var[group])
+                running_var.value = self._blend(running_var.value, unbiased * var[group])
         return y.reshape(x.shape)
 
     def _blend(self, running: jax.Array, new: jax.Array) -> jax.Array:

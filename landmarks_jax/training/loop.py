@@ -275,7 +275,9 @@ def run_steps(
             totals = program.fresh_totals()
         if checkpoint:
             intervals.save(step, state)
-        if config.train.picture_every and step % config.train.picture_every == 0:
+        # At the end too, however short the training was; but not while a signal waits.
+        at_end = done and stop in (0, _TIME_IS_UP)
+        if config.train.picture_every and (at_end or step % config.train.picture_every == 0):
             reporter.picture(step, program.preview(state, batch, frozen))
     saved.wait()  # while signals are still held back
     return 0 if stop == _TIME_IS_UP else stop
