@@ -145,6 +145,49 @@ def test_onnx_runs_in_its_runtime(onnx_files, expected, precision):
     }
 
 
+OLDEST = """
+import numpy as np, onnxruntime
+print(onnxruntime.__version__)
+session = onnxruntime.InferenceSession("float32", providers=["CPUExecutionProvider"])
+names = [output.name for output in session.get_outputs()]
+np.savez("results.npz", **dict(zip(names, session.run(names, {"views": np.load("views.npy")}))))
+"""
+
+
+def test_onnx_files_state_the_ir_version_of_their_operators(onnx_files):
+    import onnx  # noqa: PLC0415
+
+    for content in onnx_files.values():
+        model = onnx.load_from_string(content)
+        opset = {entry.domain: entry.version for entry in model.opset_import}
+        assert (model.ir_version, opset[""]) == (8, 17)
+
+
+@pytest.mark.slow
+def test_onnx_runs_in_the_oldest_runtime_stated(onnx_files, expected, tmp_path):
+    """Where it installs: it has no wheels for Python 3.12 and later."""
+    (tmp_path / "float32").write_bytes(onnx_files["float32"])
+    np.save(tmp_path / "views.npy", VIEWS)
+    python = tmp_path / "venv" / "bin" / "python"
+
+    def run(*command):
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout, done.stderr
+
+    assert run(sys.executable, "-m", "venv", "venv")[0] == 0
+    packages = ("onnxruntime==1.15.*", "numpy<2")
+    code, _, err = run(python, "-m", "pip", "install", "-q", "--only-binary=:all:", *packages)
+    if code:
+        pytest.skip(f"onnxruntime 1.15 does not install: {err.strip().splitlines()[-1]}")
+    code, version, err = run(python, "-c", OLDEST)
+    assert code == 0, err
+    assert version.startswith("1.15.")
+    with np.load(tmp_path / "results.npz") as results:
+        assert set(results) == set(NAMES)
+        for name, array in results.items():
+            np.testing.assert_allclose(array, expected["float32"][name], atol=EXACT, err_msg=name)
+
+
 def test_views_differ_and_float16_costs_little(expected):
     """The comparisons above are not vacuous, and float16 loses as little as documented."""
     full, half = expected["float32"]["landmarks"], expected["float16"]["landmarks"]

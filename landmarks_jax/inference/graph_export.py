@@ -32,7 +32,9 @@ FORMAT = "landmarks_jax.graph"
 VERSION = 1
 INPUT = "views"
 PLATFORMS = ("cpu", "cuda", "tpu")
-_OPSET = 17  # the oldest ONNX operator set that the graph is valid in, for older runtimes
+# The oldest ONNX operator set that the graph is valid in, and the version of the file format of its
+# time: the converter states a newer one, which ONNX Runtime reads from 1.18 on only.
+_OPSET, _IR_VERSION = 17, 8
 
 ViewFunction = Callable[[jax.Array], dict[str, jax.Array]]
 
@@ -120,6 +122,7 @@ def to_onnx(packed: PackedDetector, precision: str = "float32") -> bytes:
             input_names=[INPUT],
             output_names=names,
         )
+    model.ir_version = _IR_VERSION
     onnx.helper.set_model_props(model, metadata(packed, precision))
     onnx.checker.check_model(model)
     return model.SerializeToString()
