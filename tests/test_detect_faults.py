@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from landmarks_jax.inference.media import detection, videos, view_batches
+from landmarks_jax.inference.media import detection, video_writer, videos, view_batches
 from landmarks_jax.inference.media.inputs import find_inputs
 from landmarks_jax.inference.media.result_files import Results, Row, UnwritableError
 from landmarks_jax.system.errors import DataError
@@ -128,7 +128,7 @@ def test_an_image_that_changes_before_it_is_drawn_is_listed(packed_path, tmp_pat
 
 def test_a_video_that_cannot_be_written_does_not_end_detection(packed_path, tmp_path):
     pytest.importorskip("av", reason="the extra `video` is not installed")
-    with videos.Writer(tmp_path / "a.mp4", RATE) as writer:
+    with video_writer.Writer(tmp_path / "a.mp4", RATE) as writer:
         for i in range(4):
             writer.write(noise(i, 64, 48), i / 10)
     assert (writer.problem, os.listdir(tmp_path)) == ("", ["a.mp4"])
@@ -143,11 +143,14 @@ def test_a_video_that_cannot_be_written_does_not_end_detection(packed_path, tmp_
         read_skipped(tmp_path / "out")[str(tmp_path / "a.mp4")],
     )
     # On a full disk, and after an error, nothing is left of it.
-    with largest_file(100), videos.Writer(tmp_path / "b.mp4", RATE) as writer:
+    with largest_file(100), video_writer.Writer(tmp_path / "b.mp4", RATE) as writer:
         for i in range(12):
             writer.write(noise(i, 64, 48), i / 10)
     assert "b.mp4: cannot be written (File too large)" in writer.problem
-    with contextlib.suppress(KeyboardInterrupt), videos.Writer(tmp_path / "c.mp4", RATE) as writer:
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        video_writer.Writer(tmp_path / "c.mp4", RATE) as writer,
+    ):
         writer.write(noise(0, 64, 48), 0.0)
         raise KeyboardInterrupt
     assert sorted(os.listdir(tmp_path)) == ["a.mp4", "out"]

@@ -12,7 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from landmarks_jax.inference.media import run_detection, videos, view_batches
+from landmarks_jax.inference.media import (
+    run_detection,
+    video_frames,
+    video_writer,
+    videos,
+    view_batches,
+)
 from landmarks_jax.inference.media.detection import Options
 from landmarks_jax.inference.media.result_files import Results
 from landmarks_jax.inference.media.smoothing import OneEuro
@@ -24,6 +30,8 @@ if importlib.util.find_spec("av") is None:
         pytest.fail("PyAV is missing: install the extra `test`", pytrace=False)
     pytest.skip("PyAV is not installed (extra `video`)", allow_module_level=True)
 import av
+
+from tests.video_files import FRAMES, read_video, write_video
 
 
 @pytest.fixture(scope="module")
@@ -39,36 +47,7 @@ def out(detector, monkeypatch, tmp_path):
     return tmp_path / "out"
 
 
-FRAMES = [noise(i, 64, 48) for i in range(10)]
 TS = {"codec": "mpeg2video", "pixels": "yuv420p"}
-
-
-def write_video(
-    path, frames=FRAMES, *, codec="ffv1", pixels="bgr0", rate=10, rotation=0, keep=True, **options
-):
-    """Writes a video; FFV1 in `bgr0` is lossless. `keep` lists the frames to write."""
-    with av.open(str(path), "w", options=options) as file:
-        stream = file.add_stream(codec, rate=rate)
-        stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt = pixels
-        if rotation:
-            stream.set_display_rotation(rotation)
-        for number, frame in enumerate(frames):
-            if keep is True or number in keep:
-                image = av.VideoFrame.from_ndarray(frame, format="rgb24")
-                image.pts, image.time_base = number, Fraction(1) / rate
-                file.mux(stream.encode(image))
-        file.mux(stream.encode())
-    return path
-
-
-def read_video(path):
-    """The frames of a video, the time of each, its rate and codec."""
-    with av.open(str(path)) as file:
-        stream = file.streams.video[0]
-        decoded = list(file.decode(stream))
-        frames = [image.to_ndarray(format="rgb24") for image in decoded]
-        return frames, [i.time for i in decoded], stream.average_rate, stream.codec_context.name
 
 
 def run(out, *paths, boxes=None, **options):
@@ -106,7 +85,9 @@ def test_time_continues_where_recordings_are_joined(tmp_path):
     ]
     (tmp_path / "joined.ts").write_bytes(b"".join(part.read_bytes() for part in parts))
     with videos.Reader(str(tmp_path / "joined.ts")) as reader:
-        frames = [(videos.upright(frame.image).shape[0], frame.time) for frame in reader.frames()]
+        frames = [
+            (video_frames.upright(frame.image).shape[0], frame.time) for frame in reader.frames()
+        ]
     assert {size for size, _ in frames} == {48, 64}
     # A decoder may drop a frame at the joint, but no time.
     times = np.arange(len(frames)) / 10
@@ -129,7 +110,7 @@ def test_annotated_videos_keep_size_and_rate(tmp_path, monkeypatch, codecs, widt
     monkeypatch.setattr(av, "codecs_available", codecs)
     rate = Fraction(30000, 1001)
     frames = [noise(i // 4, width, height) for i in range(8)]
-    with videos.Writer(tmp_path / "sub" / "a.mp4", rate) as writer:
+    with video_writer.Writer(tmp_path / "sub" / "a.mp4", rate) as writer:
         for i, frame in enumerate(frames):
             writer.write(frame, float(i / rate))
     drawn, _, average, codec = read_video(tmp_path / "sub" / "a.mp4")
@@ -160,7 +141,7 @@ def test_rotated_videos_are_read_upright(out, detector, tmp_path):
         turns = quarter_turns(path)
         expected = np.rot90(stored, -turns)
         with videos.Reader(str(path)) as reader:
-            frames = [videos.upright(frame.image) for frame in reader.frames()]
+            frames = [video_frames.upright(frame.image) for frame in reader.frames()]
         assert np.shape(frames) == (2, *expected.shape)
         assert np.abs(frames[0].astype(int) - expected).mean() < 12
         folder = out / str(rotation)
@@ -343,11 +324,11 @@ def test_a_camera_that_has_no_frame_yet_is_asked_again(tmp_path, monkeypatch):
         class Slow:
             streams = container.streams
 
-            def decode(self, stream):
+            def demux(self, stream):
                 asked.append(stream)
                 if len(asked) < 3:
                     raise av.error.BlockingIOError(11, "Resource temporarily unavailable")
-                return container.decode(stream)
+                return container.demux(stream)
 
             def close(self):
                 container.close()

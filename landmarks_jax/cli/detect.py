@@ -8,13 +8,16 @@ DETECTOR is a file of `landmarks-jax export`, or the name of a detector that com
 
 DIR/landmarks.csv and DIR/landmarks.jsonl get a row per image or video frame, DIR/drawn the
 annotated images and videos, DIR/skipped.csv the files left out and why. Results of an earlier call
-in DIR are replaced. Points are in pixels of the upright image, rotated as its EXIF orientation or
-the video says; the centre of the first pixel is 0, 0. Landmarks count from 1, frames and boxes
-from 0. c1, c2, ... are confidences in [0, 1].
+in DIR are replaced. Points are in pixels of the upright image, rotated and mirrored as its EXIF
+orientation or the video says; the centre of the first pixel is 0, 0. Landmarks count from 1, frames
+and boxes from 0. c1, c2, ... are confidences in [0, 1].
+
+An annotated video has the frames of the original at the same times, and pixels of the same shape.
+Frames that are too damaged to be decoded have no row; DIR/skipped.csv says how many are damaged.
 
 Rows are written whole, as they are made. Named pipes and the like are skipped, folders entered once
-whatever links lead to them. The exit code is 1 if a file could not be read or broke off, or results
-can no longer be written, such as on a full disk; 2 if nothing could be started.
+whatever links lead to them. The exit code is 1 if a file could not be read, is damaged or broke
+off, or results can no longer be written, such as on a full disk; 2 if nothing could be started.
 """
 
 from pathlib import Path

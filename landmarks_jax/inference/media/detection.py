@@ -14,12 +14,12 @@ from PIL import Image
 from landmarks_jax.data import decoding, photo_files
 from landmarks_jax.data.framing import Rectangle
 from landmarks_jax.inference.api import LandmarkDetector, Landmarks
-from landmarks_jax.inference.media import videos, view_batches
+from landmarks_jax.inference.media import video_frames, video_writer, videos, view_batches
 from landmarks_jax.inference.media.drawing import Marks, draw
 from landmarks_jax.inference.media.inputs import Boxes, Input, is_jpeg
 from landmarks_jax.inference.media.result_files import Results, Row
 from landmarks_jax.inference.media.smoothing import OneEuro
-from landmarks_jax.inference.media.videos import Frame
+from landmarks_jax.inference.media.video_frames import Frame
 from landmarks_jax.inference.media.view_batches import Cut
 from landmarks_jax.system import files, parallel
 from landmarks_jax.system.errors import DataError, reason
@@ -210,7 +210,7 @@ def detect_video(
       job: the run.
       reader: the open video or camera.
       name: its name in the results.
-      drawn: the annotated video, of the same size and frame rate, without sound.
+      drawn: the annotated video, of the same size, with the same times, without sound.
       boxes: `[n, 4]` in pixel edges, the same in every frame, or None.
 
     Returns:
@@ -222,7 +222,7 @@ def detect_video(
     """
 
     def load(frame: Frame) -> Cut[Frame]:
-        pixels = videos.upright(frame.image)
+        pixels = video_frames.upright(frame.image)
         source = frame._replace(image=None)
         return view_batches.cut(job.detector, source, pixels, boxes, job.options.draw)
 
@@ -243,14 +243,15 @@ def detect_video(
     finished = parallel.in_order(finish, _track(job, name, located), window)
     count = 0
     problems: dict[str, None] = {}
-    with videos.Writer(drawn, reader.rate) as writer:
+    with video_writer.Writer(drawn, reader.rate) as writer:
         for cut, rows, image in parallel.with_progress(finished, reader.total, name, "frame"):
             for row in rows:
                 job.results.add(row)
             if image is not None:
-                writer.write(np.asarray(image), cut.source.time)
+                writer.write(np.asarray(image), cut.source.time, cut.source.aspect)
             count += 1
             problems[cut.problem] = None
+        writer.end = reader.end
     if writer.problem:
         problems[f"{_NOT_DRAWN}: {writer.problem}"] = None
     for problem in filter(None, problems):

@@ -1,57 +1,36 @@
-"""Videos and cameras, read and written by PyAV (extra `video`), which is imported late."""
+"""Videos and cameras, read by PyAV (extra `video`), which is imported late."""
 
-import contextlib
+import functools
 import importlib.util
+import itertools
 import math
 import sys
 import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
-from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-
-from landmarks_jax.system import files
+from landmarks_jax.inference.media import video_streams
+from landmarks_jax.inference.media.video_frames import Frame, orientation
 from landmarks_jax.system.errors import DataError, reason
 
 INSTALL = "videos and cameras need PyAV: install the extra `video`, or `pip install av`"
 # The address and device format of a numbered --camera, by system.
 _CAMERAS = {"linux": ("/dev/video{}", "v4l2"), "darwin": ("{}", "avfoundation")}
-_DEFAULT_RATE = Fraction(30)  # frames per second where a file or camera does not say
-_MAX_RATE = 240
 _WAIT = 0.005  # seconds before a camera without a new frame is asked again
 # A file that ends this much before its header says is truncated: seconds, share of the duration.
 _MISSING, _MISSING_SHARE = 1.0, 0.1
-# Containers whose header gives the duration; for others PyAV guesses.
-_WITH_DURATION = {"asf", "avi", "flv", "matroska", "mov"}
-
-
-class Frame(NamedTuple):
-    """A video frame.
-
-    Attributes:
-      number: frame number from 0.
-      time: seconds since the first frame.
-      image: PyAV's frame, as stored.
-    """
-
-    number: int
-    time: float
-    image: Any
+# Formats in which each packet is a frame, whose decoders do not report all damage.
+_ONE_EACH = {"av1", "hevc"}
+_UNKNOWN_MATRIX = (
+    "shown as stored: its display matrix is neither a quarter turn nor a mirror image; points are "
+    "in pixels of the stored frames"
+)
 
 
 def is_missing() -> bool:
     """Whether PyAV is not installed."""
     return importlib.util.find_spec("av") is None
-
-
-def upright(image: Any) -> np.ndarray:
-    """A PyAV frame as uint8 RGB `[H, W, 3]`, rotated as the video's metadata says."""
-    pixels = image.to_ndarray(format="rgb24")
-    quarters = round(image.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(pixels, quarters)) if quarters else pixels
 
 
 class Reader:
@@ -60,9 +39,9 @@ class Reader:
     Attributes:
       live: whether it is a camera.
       frame_bytes: size of a decoded frame.
-      rate: frames per second of a grid that contains all frames.
+      rate: frames per second, about.
       total: the number of frames, None if unknown.
-      problem: after the last frame, why the video ended early, or "".
+      end: seconds from the first frame to the end of the last.
     """
 
     def __init__(
@@ -86,25 +65,29 @@ class Reader:
         """
         import av  # noqa: PLC0415  (of the video extra)
 
-        self._errors, self._no_frame_yet = av.FFmpegError, av.error.BlockingIOError
+        self._av_errors, self._no_frame_yet = av.FFmpegError, av.error.BlockingIOError
+        self._connect = functools.partial(av.open, url, format=device)
         try:
-            self._container = av.open(url, format=device)
+            self._container = self._connect()
         except (av.FFmpegError, ValueError) as error:
             what = "camera" if live else "video"
             raise DataError(f"{url}: cannot be opened as a {what} ({reason(error)})") from error
-        if not self._container.streams.video:
+        try:
+            self._stream = video_streams.find(self._container)
+        except DataError as error:
             self._container.close()
-            raise DataError(f"{url}: has no video stream")
-        self._stream = self._container.streams.video[0]
+            raise DataError(f"{url}: {error}") from error
         self.live, self._limit = live, math.inf if seconds is None else seconds
         context = self._stream.codec_context
         self.frame_bytes = 3 * context.width * context.height
-        self._duration = None if live else self._read_duration()
-        self.rate = self._read_rate()
-        self.problem = ""
+        self.rate = video_streams.rate(self._stream)
         self.total = None if live else self._stream.frames or None
-        if not live:
-            self._stream.thread_type = "AUTO"
+        self._aspect = video_streams.aspect(self._stream)
+        self._ending = self._unknown_matrix = ""
+        self._error: Exception | None = None
+        self._number = self._lost = self._corrupt = self._failures = 0
+        self._repeated: int | None = None  # time of the last packet that repeats a frame
+        self.end = 0.0
 
     def __enter__(self) -> "Reader":
         return self
@@ -112,76 +95,135 @@ class Reader:
     def __exit__(self, *error: object) -> None:
         self._container.close()
 
-    def _read_rate(self) -> Fraction:
-        base, average = self._stream.base_rate, self._stream.average_rate
-        # From version 19 on PyAV has its own rationals, which do less than Python's.
-        known = [Fraction(r.numerator, r.denominator) for r in (base, average) if r]
-        rates = [rate for rate in known if 0 < rate <= _MAX_RATE]
-        # MPEG-4 supports no finer grid.
-        return max(rates, default=_DEFAULT_RATE).limit_denominator(1001)
-
-    def _read_duration(self) -> float | None:
-        """Duration in seconds by the file's header, None if it does not say."""
-        stream = self._stream
-        if not _WITH_DURATION & set(self._container.format.name.split(",")):
-            return None
-        if stream.duration and stream.time_base:
-            return float(stream.duration * stream.time_base)
-        try:  # as Matroska stores it
-            hours, minutes, seconds = stream.metadata.get("DURATION", "").split(":")
-            return 3600 * float(hours) + 60 * float(minutes) + float(seconds)
-        except ValueError:
-            return None
+    @property
+    def problem(self) -> str:
+        """After the last frame: why the video ended early, or what is wrong with it, or ""."""
+        lost = max(self._lost, self._failures) if self._failures else 0
+        damage = ""
+        if self._number and (count := lost + self._corrupt):
+            damage = f"damaged: {count:,} of {self._number + lost:,} frames"
+        return "; ".join(filter(None, (self._ending, damage, self._unknown_matrix)))
 
     def frames(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Frame]:
-        """Yields the frames in order, up to the end or to where the video is damaged.
+        """Yields the frames in order, without those that cannot be decoded: see `problem`.
 
         Args:
           stop: checked before each frame.
         """
-        first: float | None = None
-        number, now, end = 0, 0.0, 0.0
-        period = 1 / float(self.rate)
+        first = origin = None
+        now, period = 0.0, 1 / float(self.rate)
+        time_base = float(self._stream.time_base)
         try:
             for image in self._images(stop):
                 if stop():
                     return
-                at = image.time if image.time is not None else number * period
-                first = at if first is None else first
+                at = self._number * period if image.pts is None else image.pts * time_base
+                if first is None:
+                    first = origin = at
                 if at - first < now - period:
-                    first = at - end  # the clock was reset: recordings were joined here
+                    first = at - self.end  # the clock was reset: recordings were joined here
                 now = max(now, at - first)
                 if now >= self._limit:
                     return
-                yield Frame(number, now, image)
-                number += 1
-                end = now + max(period, _shown_for(image))
-        except self._errors as error:
-            self.problem = f"breaks off after {number} frames: {reason(error)}"
-            return
-        if not stop() and not self.live:
-            self._check_end(number, end)
+                yield Frame(self._number, now, image, self._aspect_of(image))
+                self._number += 1
+                self._corrupt += image.is_corrupt
+                self.end = now + ((image.duration or 0) * time_base or period)
+            if first is not None and self._repeated is not None:
+                self.end = max(self.end, self._repeated * time_base - first + period)
+        except self._av_errors as error:  # the file could not be opened again
+            self._error = error
+        if self._error is not None:
+            self._ending = f"breaks off after {self._number} frames: {reason(self._error)}"
+        elif not stop() and not self.live:
+            self._check_end(origin)
+
+    def _aspect_of(self, image: Any) -> Fraction:
+        """The aspect of an upright frame's pixels; notes if it cannot be made upright."""
+        way = orientation(image)
+        if way is None:
+            self._unknown_matrix = _UNKNOWN_MATRIX
+        return 1 / self._aspect if way is not None and way.transpose else self._aspect
 
     def _images(self, stop: Callable[[], bool]) -> Iterator[Any]:
+        """Yields the decoded images in order.
+
+        Frame threads are fast, but with them PyAV loses errors, and good frames behind a damaged
+        one. A damaged file is therefore read again without them, from its start: a decoder needs
+        the frames before.
+        """
+        done = 0
+        for threads in ("SLICE",) if self.live else ("AUTO", "SLICE"):
+            self._stream.thread_type = threads
+            for image in itertools.islice(self._decode(stop, threads == "SLICE"), done, None):
+                done += 1
+                yield image
+            if not self._lost or threads == "SLICE" or stop():
+                return
+            self._container.close()
+            self._container = self._connect()
+            self._stream = video_streams.find(self._container)
+            self._error = None
+
+    def _decode(self, stop: Callable[[], bool], skip_damaged: bool) -> Iterator[Any]:
+        """Decodes the open container, up to damage unless that is to be skipped."""
+        packets = images = 0
+        start: int | None = None  # time of the first key frame
+        for packet in itertools.chain(self._packets(stop), [None]):
+            if packet is not None and not packet.is_discard:
+                if start is None and packet.is_keyframe:
+                    start = packet.pts
+                # What is shown before it needs frames from before the recording: no damage.
+                packets += None in (start, packet.pts) or packet.pts >= start
+            try:
+                decoded = self._stream.decode(packet)
+            except self._av_errors as error:
+                self._lost = max(1, packets - images)
+                if not skip_damaged:
+                    return
+                self._failures += 1
+                if isinstance(error, self._no_frame_yet):  # it takes no packet any more
+                    self._stream.codec_context.flush_buffers()
+                continue
+            for image in decoded:
+                images += 1
+                yield image
+        self._lost = max(0, packets - images)
+        if self._lost and self._stream.codec_context.codec.canonical_name in _ONE_EACH:
+            self._failures = max(self._failures, 1)
+
+    def _packets(self, stop: Callable[[], bool]) -> Iterator[Any]:
+        """Yields the packets with data; those without only repeat a frame, as FFmpeg has it."""
         while not stop():
             try:
-                yield from self._container.decode(self._stream)
+                for packet in self._container.demux(self._stream):
+                    if packet.size:
+                        yield packet
+                    elif (shown := packet.dts if packet.pts is None else packet.pts) is not None:
+                        self._repeated = shown
                 return
-            except self._no_frame_yet:
-                if not self.live:
-                    raise
+            except self._av_errors as error:
+                if not self.live or not isinstance(error, self._no_frame_yet):
+                    self._error = error
+                    return
                 time.sleep(_WAIT)
 
-    def _check_end(self, number: int, end: float) -> None:
-        """Sets `problem` if the header promises more than `number` frames until `end` seconds."""
-        if not number:
-            self.problem = "has no frame that can be decoded"
+    def _check_end(self, origin: float | None) -> None:
+        """Notes if the header promises a later end.
+
+        Args:
+          origin: the time of the first frame on the file's clock, None if there is none.
+        """
+        if origin is None:
+            self._ending = "has no frame that can be decoded"
             return
-        if self._duration is None or number >= (self.total or number + 1):
+        duration = video_streams.duration(self._stream)
+        if duration is None or self._number >= (self.total or self._number + 1):
             return
-        if self._duration - end > min(_MISSING, _MISSING_SHARE * self._duration):
-            seconds = f"{end:.1f} of {self._duration:.1f} seconds"
-            self.problem = f"breaks off after {number} frames, {seconds}"
+        end = self.end + max(0.0, origin - video_streams.start(self._stream))
+        if duration - end > min(_MISSING, _MISSING_SHARE * duration):
+            seconds = f"{end:.1f} of {duration:.1f} seconds"
+            self._ending = f"breaks off after {self._number} frames, {seconds}"
 
 
 def open_camera(camera: str, device: str | None = None, seconds: float | None = None) -> Reader:
@@ -207,93 +249,3 @@ def open_camera(camera: str, device: str | None = None, seconds: float | None = 
             )
         camera = address.format(camera) if camera.isdecimal() else camera
     return Reader(camera, device, live=True, seconds=seconds)
-
-
-class Writer:
-    """A video file without sound: H.264 if this PyAV can encode it, else MPEG-4.
-
-    The file appears at the end of the block, if all was well. A file that cannot be written ends
-    nothing: see `problem`.
-    """
-
-    def __init__(self, path: Path, rate: Fraction) -> None:
-        """Sets the path; the file is created with the first frame."""
-        self._path, self._rate = path, rate
-        self._container: Any = None
-        self._stream: Any = None
-        self._last = -1
-        self._files = contextlib.ExitStack()
-        self._failure: Exception | None = None
-
-    @property
-    def problem(self) -> str:
-        """Why the file could not be written, or ""."""
-        failure = self._failure
-        if failure is None or isinstance(failure, DataError):
-            return str(failure or "")
-        return f"{self._path}: cannot be written ({reason(failure)})"
-
-    def __enter__(self) -> "Writer":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._container is not None and self._failure is None and error is None:
-            with self._noting():
-                self._container.mux(self._stream.encode())
-        with self._noting():
-            error = error or self._failure  # which removes the file
-            self._files.__exit__(type(error) if error else None, error, traceback)
-
-    @contextlib.contextmanager
-    def _noting(self) -> Iterator[None]:
-        import av  # noqa: PLC0415  (of the video extra)
-
-        try:
-            yield
-        except (av.FFmpegError, OSError, DataError) as failure:
-            self._failure = self._failure or failure
-
-    def write(self, pixels: np.ndarray, time: float) -> None:
-        """Appends a frame, unless there is a problem.
-
-        Args:
-          pixels: `[H, W, 3]` uint8.
-          time: seconds since the first frame, rounded to the next free point of the rate's grid.
-        """
-        if self._failure is not None:
-            return
-        import av  # noqa: PLC0415  (of the video extra)
-
-        frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-        self._last = max(self._last + 1, round(time * self._rate))
-        frame.pts, frame.time_base = self._last, 1 / self._rate
-        with self._noting():
-            if self._container is None:
-                self._create(pixels.shape[1], pixels.shape[0])
-            self._container.mux(self._stream.encode(frame))
-
-    def _create(self, width: int, height: int) -> None:
-        import av  # noqa: PLC0415  (of the video extra)
-
-        h264 = "libx264" in av.codecs_available
-        temporary = self._files.enter_context(files.new_path(self._path))
-        self._container = self._files.enter_context(av.open(str(temporary.absolute()), "w"))
-        # The fastest preset without visible loss: encoding must not take longer than detection.
-        options = {"preset": "veryfast", "crf": "20"} if h264 else {}
-        name = "libx264" if h264 else "mpeg4"
-        self._stream = self._container.add_stream(name, rate=self._rate, options=options)
-        self._stream.width, self._stream.height = width, height
-        # H.264 halves the resolution of colour, which needs even sizes; odd ones keep all of it.
-        self._stream.pix_fmt = "yuv444p" if h264 and (width % 2 or height % 2) else "yuv420p"
-        if not h264:
-            self._stream.bit_rate = int(width * height * self._rate / 4)
-
-
-def _shown_for(image: Any) -> float:
-    """Duration of a frame in seconds, 0 if unknown."""
-    return float(image.duration * image.time_base) if image.duration and image.time_base else 0.0
