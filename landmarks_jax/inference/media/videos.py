@@ -14,7 +14,7 @@ from landmarks_jax.inference.media import video_streams
 from landmarks_jax.inference.media.video_frames import Frame, orientation
 from landmarks_jax.system.errors import DataError, reason
 
-INSTALL = "videos and cameras need PyAV: install the extra `video`, or `pip install av`"
+INSTALL = "videos and cameras need PyAV: install the extra `video`, or `pip install 'av>=18'`"
 # The address and device format of a numbered --camera, by system.
 _CAMERAS = {"linux": ("/dev/video{}", "v4l2"), "darwin": ("{}", "avfoundation")}
 _WAIT = 0.005  # seconds before a camera without a new frame is asked again
