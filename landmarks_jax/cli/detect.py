@@ -1,14 +1,18 @@
 """Find landmarks in images, folders, globs, videos or a camera; write and draw them.
 
-landmarks-jax detect DETECTOR INPUT... --out DIR [--boxes FILE.csv]
+landmarks-jax detect DETECTOR INPUT... --out DIR [--boxes find|whole|FILE.csv]
 landmarks-jax detect faces photos/ 'clips/*.mp4' --out found
 landmarks-jax detect faces --camera 0 --out found --seconds 10
 
 DETECTOR is a file of `landmarks-jax export`, or the name of a detector that comes with the package.
+A detector of faces finds the faces of each picture if the extra `faces` is installed. Any other
+expects one object in a picture, filling it as in training; --boxes can say where it is.
 
-DIR/landmarks.csv and DIR/landmarks.jsonl get a row per image or video frame, DIR/drawn the
-annotated images and videos, DIR/skipped.csv the files left out and why. Results of an earlier call
-in DIR are replaced. Points are in pixels of the upright image, rotated and mirrored as its EXIF
+DIR/landmarks.csv and DIR/landmarks.jsonl get a row per image or video frame, or per face or box of
+it, DIR/drawn the annotated images and videos, DIR/skipped.csv the files left out and why, and those
+without a face. Of a found face left, top, right, bottom are the part of the picture viewed, score
+is the finder's, box its number, the same in all frames of a video. Results of an earlier call in
+DIR are replaced. Points are in pixels of the upright image, rotated and mirrored as its EXIF
 orientation or the video says; the centre of the first pixel is 0, 0. Landmarks count from 1, frames
 and boxes from 0. c1, c2, ... are confidences in [0, 1].
 
@@ -29,6 +33,7 @@ _FLAGS = (
     Flag("out", "Folder for the results.", required=True),
     Flag(
         "boxes",
+        "find looks for faces, whole views the part that training would have viewed, or a file: "
         "CSV file,x0,y0,x1,y1: the part to look at, in pixel edges (0, 0, W, H is the whole "
         "upright image); files relative to the CSV's folder. Several boxes of a file give several "
         "rows, files without one are left out, and a video's boxes hold for all its frames.",
@@ -62,11 +67,12 @@ def _run(call: Call) -> int:
         raise UserError("give DETECTOR and INPUT..., or DETECTOR and --camera; --help says more")
     if values.camera is None and (values.seconds is not None or values.camera_format is not None):
         raise UserError("--seconds and --camera_format go with --camera")
-    if values.camera is not None and values.boxes is not None:
-        raise UserError("--boxes goes with files, not with --camera")
     from landmarks_jax.inference.media import run_detection  # noqa: PLC0415
-    from landmarks_jax.inference.media.detection import Options  # noqa: PLC0415
+    from landmarks_jax.inference.media.job import Options  # noqa: PLC0415
 
+    ways = (None, run_detection.FIND, run_detection.WHOLE)
+    if values.camera is not None and values.boxes not in ways:
+        raise UserError("--boxes FILE goes with files, not with --camera")
     options = Options(values.draw, values.numbers, values.labelled, values.trails, values.smooth)
     detector, *inputs = arguments
     out = Path(values.out)
@@ -77,6 +83,7 @@ def _run(call: Call) -> int:
         values.camera,
         out,
         options,
+        boxes=values.boxes,
         device=values.camera_format,
         seconds=values.seconds,
     )

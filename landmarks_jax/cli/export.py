@@ -36,6 +36,11 @@ _FLAGS = (
     Flag("precision", "Precision of the kernels in the file.", "float32", choices=PRECISIONS),
     Flag("card", "Write the detector's card, Markdown, to this file."),
     Flag("photos", "A sentence on the photos of training and their terms, for the card."),
+    Flag(
+        "face_photos",
+        "The detector is of faces: photos that one face fills as it should a view, a folder or a "
+        "list, from which it learns what to view around a found face (extra `faces`).",
+    ),
     Flag("regressor", "Include the linear map to labelled points.", True, kind=bool),
     shared_flags.LANDMARKS,
     *shared_flags.LABELLED_FACES,
@@ -53,6 +58,8 @@ def _run(call: Call) -> None:
     if values.photos is not None:
         summary = content.summary | {"photos": values.photos}
         content = dataclasses.replace(content, summary=summary)
+    if values.face_photos is not None:
+        content = _with_face_frame(content, values.face_photos)
     out = Path(values.out)
     files.write_file(out, FORMATS[values.format].encode(content, values.precision), WeightsError)
     if values.card is not None:
@@ -102,6 +109,18 @@ def _content(
     # The scores in its summary stay: they are of the discovered points.
     summary = content.summary | {"point_names": []}
     return dataclasses.replace(content, regressor=None, summary=summary)
+
+
+def _with_face_frame(content: "PackedDetector", photos: str) -> "PackedDetector":
+    from landmarks_jax.data.sources import folder, registry  # noqa: PLC0415
+    from landmarks_jax.inference import face_finder  # noqa: PLC0415
+
+    face_finder.model_file()  # before all photos are decoded
+    is_list = os.path.isfile(photos)
+    source = registry.open_labelled(photos) if is_list else folder.FolderPhotos([photos])
+    frame, count = face_finder.fit_frame(source.photo(i) for i in range(len(source)))
+    fields = {"finder": face_finder.FINDER, "photos": count, **frame._asdict()}
+    return dataclasses.replace(content, summary=content.summary | {"face_frame": fields})
 
 
 def _formats() -> str:

@@ -10,10 +10,11 @@ import jax
 import numpy as np
 
 from landmarks_jax.data.framing import Framing, Rectangle
-from landmarks_jax.inference import detector, packed_file
+from landmarks_jax.inference import detector, face_finder, packed_file
+from landmarks_jax.inference.face_finder import FaceFrame, FoundFaces
 from landmarks_jax.inference.images import as_images, from_view, to_views, view_rectangles
 from landmarks_jax.models import detectors
-from landmarks_jax.system.errors import WeightsError
+from landmarks_jax.system.errors import DataError, WeightsError
 
 _SHIPPED = Path(__file__).parent / "pretrained"
 
@@ -54,6 +55,7 @@ class LandmarkDetector:
       point_names: names of the P labelled points, or empty.
       summary: training data and scores, plain JSON.
       frame: which part of an image it views without a box.
+      face_frame: which part it views of a found face; None unless it is of faces.
       regressor: the linear map to the labelled points in the view's frame, or None.
       function: the pure function `(variables, views [B, S, S, 3]) -> detector.ViewLandmarks`, for
         your own `jax.jit`, `jax.vmap` and `jax.grad`; landmarks are normalised to the view.
@@ -67,6 +69,7 @@ class LandmarkDetector:
         self.num_landmarks = self._views.num_landmarks
         self.view_size = self._views.view_size
         self.frame = Framing(config.data.canvas_size, config.views.size, config.data.crop)
+        self.face_frame = FaceFrame.of(packed.summary)
         self.regressor = packed.regressor
         self.summary = packed.summary
         self.point_names: tuple[str, ...] = tuple(packed.summary.get("point_names", ()))
@@ -83,22 +86,51 @@ class LandmarkDetector:
         Args:
           images: an image `[H, W]` or `[H, W, C]`, a batch `[B, H, W, C]`, or a list of images of
             any sizes; uint8, or floating in [0, 1]; C is 3, 1 (grey) or 4 (RGBA).
-          boxes: `[B, 4]` (`[4]` for a single image) x0, y0, x1, y1: the part of each image to view,
-            as large around the object as the views of training, in pixel edges (0, 0, W, H is the
-            whole image). By default the part that training would have viewed, see `frame`.
+          boxes: `[B, 4]` x0, y0, x1, y1: the part of each image to view, as large around the object
+            as the views of training, in pixel edges (0, 0, W, H is the whole image); of a single
+            image `[4]`, or `[n, 4]` for n parts of it. By default the part that training would have
+            viewed, see `frame`.
           heatmaps: return the heatmaps too.
 
         Returns:
-          Landmarks in pixels of the images.
+          Landmarks in pixels of the images; n for n parts of a single image.
 
         Raises:
           DataError: an image or a box cannot be used; the message names it by its index.
         """
         listed, single = as_images(images)
+        if single and np.ndim(boxes) == 2:
+            listed, single = listed * len(boxes), False
         rectangles = view_rectangles(listed, boxes, single, self.frame)
         views = to_views(listed, rectangles, self.view_size)
         batch = self.locate(views, rectangles, heatmaps=heatmaps)
         return batch.select(0) if single else batch
+
+    def find_faces(self, image: Any) -> FoundFaces:
+        """Finds the faces of an image, and the part of it to view of each.
+
+        `detector(image, boxes=detector.find_faces(image).boxes)` are the landmarks of all faces.
+
+        Args:
+          image: `[H, W]` or `[H, W, C]`, as for `__call__`.
+
+        Returns:
+          The parts to view, `[n, 4]` in pixel edges, and the scores `[n]`, best first.
+
+        Raises:
+          ConfigError: the extra `faces` is not installed.
+          DataError: the image cannot be used, or the detector is not known to be of faces.
+        """
+        if self.face_frame is None:
+            raise DataError(
+                "this detector does not say how its views lie around faces; "
+                "`landmarks-jax export --face_photos` adds that"
+            )
+        listed, single = as_images(image)
+        if not single:
+            raise DataError("find_faces takes a single image")
+        found = face_finder.find_faces(listed[0])
+        return found._replace(boxes=self.face_frame.views(found.boxes))
 
     def locate(
         self, views: np.ndarray, rectangles: Sequence[Rectangle], *, heatmaps: bool = False

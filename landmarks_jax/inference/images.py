@@ -179,13 +179,14 @@ def to_views(
     images: Sequence[np.ndarray], rectangles: Sequence[Rectangle], view_size: int
 ) -> np.ndarray:
     """Resizes a rectangle of each image to a view: `[B, S, S, 3]` uint8, by `framing.stretch`."""
-    return np.stack(
-        [stretch(image, part, view_size) for image, part in zip(images, rectangles, strict=True)]
-    )
+    views = np.zeros((len(rectangles), view_size, view_size, 3), np.uint8)
+    for view, image, part in zip(views, images, rectangles, strict=True):
+        view[:] = stretch(image, part, view_size)
+    return views
 
 
 def from_view(points: np.ndarray, rectangles: Sequence[Rectangle]) -> np.ndarray:
     """Maps points `[B, Q, 2]`, normalised to the views, to pixels of the images, float32."""
-    corners = np.asarray(rectangles, np.float64)[:, None]
+    corners = np.asarray(rectangles, np.float64).reshape(-1, 1, 4)
     low, high = corners[..., :2], corners[..., 2:]
     return ((points + 1.0) / 2.0 * (high - low) + low - 0.5).astype(np.float32)

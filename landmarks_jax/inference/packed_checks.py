@@ -38,6 +38,7 @@ _SUMMARY = {
     "packed_on": str,
     "scores": [_SCORE],
     "point_names": [str],
+    "face_frame": {"finder": str, "photos": int, "x": float, "y": float, "side": float},
 }
 _KINDS = {
     str: "a text",
@@ -83,6 +84,8 @@ def check_summary(summary: Any) -> None:
         _check_form(summary[field], _SUMMARY[field], f"summary.{field}")
     if "provenance" in summary and "packed_on" not in summary:
         raise ValueError("summary.packed_on is missing")
+    if "face_frame" in summary and not 0.1 <= summary["face_frame"]["side"] <= 10:
+        raise ValueError("summary.face_frame.side must be from 0.1 to 10")
     columns = [name.replace(" ", "_") for name in summary.get("point_names", ())]
     if not all(name.isprintable() and name for name in columns) or len(set(columns)) < len(columns):
         raise ValueError("summary.point_names must be different names, of printable characters")

@@ -3,9 +3,8 @@
 import collections
 import dataclasses
 import io
-import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +12,13 @@ from PIL import Image
 
 from landmarks_jax.data import decoding, photo_files
 from landmarks_jax.data.framing import Rectangle
-from landmarks_jax.inference.api import LandmarkDetector, Landmarks
+from landmarks_jax.inference.api import Landmarks
 from landmarks_jax.inference.media import video_frames, video_writer, videos, view_batches
 from landmarks_jax.inference.media.drawing import Marks, draw
-from landmarks_jax.inference.media.inputs import Boxes, Input, is_jpeg
-from landmarks_jax.inference.media.result_files import Results, Row
+from landmarks_jax.inference.media.face_tracks import FaceTracker
+from landmarks_jax.inference.media.inputs import Input, is_jpeg
+from landmarks_jax.inference.media.job import Job, Options, side
+from landmarks_jax.inference.media.result_files import Row
 from landmarks_jax.inference.media.smoothing import OneEuro
 from landmarks_jax.inference.media.video_frames import Frame
 from landmarks_jax.inference.media.view_batches import Cut
@@ -29,80 +30,8 @@ from landmarks_jax.system.errors import DataError, reason
 _KEPT_BYTES = 1 << 20
 # Video frames in flight: a second of a small video, a few frames of a large one.
 _FRAME_BYTES = 1 << 27
+NO_FACE = "no face found"
 _NOT_DRAWN = "landmarks detected but not drawn"
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """Drawing and smoothing.
-
-    Attributes:
-      draw: write annotated images and videos.
-      numbers: draw each landmark's number.
-      labelled: draw the labelled points that the regressor predicts.
-      trails: in videos, draw the landmarks of this many previous frames.
-      smooth: in videos, smooth the points; the smoothed ones are drawn.
-    """
-
-    draw: bool = True
-    numbers: bool = False
-    labelled: bool = False
-    trails: int = 0
-    smooth: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """One run over many files.
-
-    Attributes:
-      detector: the detector.
-      results: the result files.
-      boxes: the parts to view, or None for those that training would have viewed.
-      drawn: the folder of drawings.
-      options: options of drawing and smoothing.
-      stop: whether to stop after the current image.
-    """
-
-    detector: LandmarkDetector
-    results: Results
-    boxes: Boxes | None
-    drawn: Path
-    options: Options
-    stop: Callable[[], bool]
-
-    def boxes_of(self, path: str) -> np.ndarray | None:
-        """The boxes `[n, 4]` of a file, or None."""
-        return None if self.boxes is None else self.boxes.of(path)
-
-    def rows(
-        self,
-        file: str,
-        landmarks: Landmarks,
-        boxes: Sequence[int],
-        frame: int | None = None,
-        time: float | None = None,
-    ) -> list[Row]:
-        """The result rows of one image or frame, one per view, whose boxes have these numbers."""
-        rows = []
-        for index, number in enumerate(boxes):
-            points, confidence, labelled, _ = landmarks.select(index)
-            box = None if self.boxes is None else number
-            rows.append(Row(file, frame, time, box, points, confidence, labelled, None))
-        return rows
-
-    def marks(self, row: Row, rectangle: Rectangle) -> Marks:
-        """What to draw of a row whose view shows `rectangle`."""
-        landmarks, labelled = row.landmarks, row.labelled
-        if row.smooth is not None:
-            landmarks, labelled = row.smooth[: len(landmarks)], row.smooth[len(landmarks) :]
-        return Marks(landmarks, _side(rectangle), labelled if self.options.labelled else None)
-
-
-def _side(rectangle: Rectangle) -> float:
-    """The side of the square with the same area."""
-    left, top, right, bottom = rectangle
-    return math.sqrt((right - left) * (bottom - top))
 
 
 def detect_images(job: Job, items: Sequence[Input]) -> None:
@@ -127,10 +56,12 @@ def detect_images(job: Job, items: Sequence[Input]) -> None:
     for cut, landmarks in parallel.with_progress(finished, len(items), "images", "image"):
         path = cut.source.path
         if landmarks is not None:
-            for row in job.rows(path, landmarks, cut.boxes):
+            for row in job.rows(path, cut, landmarks):
                 job.results.add(row)
         if cut.problem:
             job.results.fail(path, cut.problem)
+        elif landmarks is None:
+            job.results.skip(path, NO_FACE)
         job.results.complete += 1
         if job.stop():
             break
@@ -141,7 +72,7 @@ def _load_image(job: Job, item: Input) -> Cut[Input]:
         stamp = photo_files.stamp(item.path)
         pixels, _ = decoding.decode(item.path)
         keep = job.options.draw and pixels.nbytes <= _KEPT_BYTES
-        cut = view_batches.cut(job.detector, item, pixels, job.boxes_of(item.path), keep)
+        cut = view_batches.cut(job.detector, item, pixels, job.parts(item.path, pixels), keep)
         return dataclasses.replace(cut, stamp=stamp)
     except (DataError, MemoryError) as error:
         return view_batches.without_views(job.detector, item, _problem(error, item.path))
@@ -154,8 +85,7 @@ def _draw_image(job: Job, cut: Cut[Input], landmarks: Landmarks) -> Cut[Input]:
         pixels = decoding.decode(item.path)[0] if cut.pixels is None else cut.pixels
         if cut.pixels is None and photo_files.stamp(item.path) != cut.stamp:
             raise DataError("it has changed meanwhile")
-        rows = job.rows(item.path, landmarks, cut.boxes)
-        marks = [job.marks(row, part) for row, part in zip(rows, cut.rectangles, strict=True)]
+        marks = [job.marks(row) for row in job.rows(item.path, cut, landmarks)]
         image = draw(pixels, marks, numbers=job.options.numbers)
         encoded = io.BytesIO()  # into a file Pillow would write less on a full disk, and not say so
         if is_jpeg(path):
@@ -191,7 +121,7 @@ def detect_video_file(job: Job, path: str, drawn: Path) -> int:
         if problem := videos.INSTALL if videos.is_missing() else files.not_regular(absolute):
             raise DataError(problem)
         with videos.Reader(absolute) as reader:
-            count = detect_video(job, reader, path, drawn, job.boxes_of(path))
+            count = detect_video(job, reader, path, drawn)
         problem = reader.problem
     except DataError as error:
         problem = _problem(error, absolute)
@@ -201,9 +131,7 @@ def detect_video_file(job: Job, path: str, drawn: Path) -> int:
     return count
 
 
-def detect_video(
-    job: Job, reader: videos.Reader, name: str, drawn: Path, boxes: np.ndarray | None
-) -> int:
+def detect_video(job: Job, reader: videos.Reader, name: str, drawn: Path) -> int:
     """Detects landmarks in every frame, writes them, and draws them if requested.
 
     Args:
@@ -211,7 +139,6 @@ def detect_video(
       reader: the open video or camera.
       name: its name in the results.
       drawn: the annotated video, of the same size, with the same times, without sound.
-      boxes: `[n, 4]` in pixel edges, the same in every frame, or None.
 
     Returns:
       The number of frames written.
@@ -224,7 +151,9 @@ def detect_video(
     def load(frame: Frame) -> Cut[Frame]:
         pixels = video_frames.upright(frame.image)
         source = frame._replace(image=None)
-        return view_batches.cut(job.detector, source, pixels, boxes, job.options.draw)
+        return view_batches.cut(
+            job.detector, source, pixels, job.parts(name, pixels), job.options.draw
+        )
 
     def finish(
         tracked: tuple[Cut[Frame], list[Row], list[Marks]],
@@ -236,8 +165,8 @@ def detect_video(
 
     held = max(1, _FRAME_BYTES // max(1, reader.frame_bytes))
     window = min(held, 4 * parallel.num_threads())
-    num_views = 1 if boxes is None else len(boxes)
-    batch = 1 if reader.live else min(held * num_views, view_batches.batch_size())
+    views = len(job.boxes.of(name)) if job.boxes is not None else 1
+    batch = 1 if reader.live else min(held * views, view_batches.batch_size())
     cuts = parallel.in_order(load, reader.frames(job.stop), window)
     located = view_batches.locate(job.detector, cuts, batch)
     finished = parallel.in_order(finish, _track(job, name, located), window)
@@ -263,25 +192,29 @@ def _track(
     job: Job, name: str, pairs: Iterable[tuple[Cut[Frame], Landmarks | None]]
 ) -> Iterator[tuple[Cut[Frame], list[Row], list[Marks]]]:
     """The rows and marks of each frame, smoothed and with trails."""
-    tracks: list[_Track] = []
-    for cut, landmarks in pairs:
-        if landmarks is None:
-            continue
-        rows = job.rows(name, landmarks, cut.boxes, cut.source.number, cut.source.time)
-        tracks = tracks or [_Track(part, job.options) for part in cut.rectangles]
-        rows = [track.smooth(row) for track, row in zip(tracks, rows, strict=True)]
-        marks = [
-            track.add_trail(job.marks(row, part))
-            for track, row, part in zip(tracks, rows, cut.rectangles, strict=True)
-        ]
+    tracks: dict[int, _Track] = {}
+    tracker = FaceTracker()
+    for found, landmarks in pairs:
+        cut = found
+        if found.scores is not None:
+            numbers = tracker.number(np.reshape(found.rectangles, (-1, 4)))
+            cut = dataclasses.replace(found, boxes=numbers)
+            tracks = {number: tracks[number] for number in tracker.numbers & tracks.keys()}
+        rows, marks = [], []
+        if landmarks is not None:
+            rows = job.rows(name, cut, landmarks, cut.source.number, cut.source.time)
+        for i, (number, row) in enumerate(zip(cut.boxes, rows, strict=True)):
+            track = tracks.setdefault(number, _Track(row.view, job.options))
+            rows[i] = track.smooth(row)
+            marks.append(track.add_trail(job.marks(rows[i])))
         yield cut, rows, marks
 
 
 class _Track:
-    """The previous landmarks of one view of a video."""
+    """The previous landmarks of one box or face of a video."""
 
-    def __init__(self, rectangle: Rectangle, options: Options) -> None:
-        self._filter = OneEuro(_side(rectangle)) if options.smooth else None
+    def __init__(self, view: Rectangle, options: Options) -> None:
+        self._filter = OneEuro(side(view)) if options.smooth else None
         self._trail: collections.deque[np.ndarray] = collections.deque(maxlen=options.trails + 1)
 
     def smooth(self, row: Row) -> Row:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from landmarks_jax.data.framing import Rectangle
 from landmarks_jax.system import files
 from landmarks_jax.system.errors import DataError, UserError, reason
 
@@ -32,7 +33,9 @@ class Row(NamedTuple):
       file: the input's name.
       frame: frame number from 0; None for an image.
       time: seconds since the first frame; None for an image.
-      box: number of the file's box from 0; None without boxes.
+      box: number of the file's box or face from 0; None without boxes.
+      view: the part of the image that was viewed, in pixel edges.
+      score: the face's score; None unless faces were found.
       landmarks: `[K, 2]` in pixels of the upright image.
       confidence: `[K]`.
       labelled: `[P, 2]`, or None without a regressor.
@@ -43,6 +46,8 @@ class Row(NamedTuple):
     frame: int | None
     time: float | None
     box: int | None
+    view: Rectangle
+    score: float | None
     landmarks: np.ndarray
     confidence: np.ndarray
     labelled: np.ndarray | None
@@ -89,7 +94,13 @@ class Results:
     """
 
     def __init__(
-        self, folder: Path, num_landmarks: int, labelled: Sequence[str], *, smooth: bool
+        self,
+        folder: Path,
+        num_landmarks: int,
+        labelled: Sequence[str],
+        *,
+        faces: bool,
+        smooth: bool,
     ) -> None:
         """Opens the files.
 
@@ -97,13 +108,15 @@ class Results:
           folder: created if missing.
           num_landmarks: K.
           labelled: names of the P labelled points.
+          faces: whether there are columns of the viewed part and the face's score.
           smooth: whether there are columns of smoothed points.
 
         Raises:
           DataError: the folder cannot be written, or another process is writing to it.
         """
         self._folder = folder
-        self._num_landmarks, self._labelled, self._smooth = num_landmarks, tuple(labelled), smooth
+        self._num_landmarks, self._labelled = num_landmarks, tuple(labelled)
+        self._faces, self._smooth = faces, smooth
         self.rows = self.complete = 0
         self.failed: list[str] = []
         try:
@@ -152,12 +165,15 @@ class Results:
         labelled = [f"{name.replace(' ', '_')}_{axis}" for name in self._labelled for axis in "xy"]
         points = [f"{axis}{i}" for i in numbers for axis in "xy"] + labelled
         smooth = [f"smooth_{name}" for name in points] if self._smooth else []
-        return ["file", "frame", "time", "box", *landmarks, *labelled, *smooth]
+        faces = ["left", "top", "right", "bottom", "score"] if self._faces else []
+        return ["file", "frame", "time", "box", *faces, *landmarks, *labelled, *smooth]
 
     def add(self, row: Row) -> None:
         """Writes a row to the table and to the JSON lines."""
         labelled = np.zeros((0, 2)) if row.labelled is None else row.labelled
         cells = [_cell(value) for value in (row.frame, row.time, row.box)]
+        if self._faces:
+            cells += [_cell(value) for value in (*row.view, row.score)]
         cells += _cells(np.concatenate([row.landmarks, row.confidence[:, None]], 1))
         cells += _cells(labelled)
         if self._smooth and row.smooth is not None:
@@ -169,6 +185,7 @@ class Results:
             "frame": row.frame,
             "time": None if row.time is None else round(row.time, 4),
             "box": row.box,
+            **({"view": _to_json(np.array(row.view)), "score": row.score} if self._faces else {}),
             "landmarks": _to_json(row.landmarks),
             "confidence": _to_json(row.confidence),
         }

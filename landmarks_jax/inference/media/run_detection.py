@@ -11,26 +11,27 @@ from pathlib import Path
 from PIL import Image
 
 from landmarks_jax.data import photo_files
+from landmarks_jax.inference import face_finder
 from landmarks_jax.inference.api import LandmarkDetector, load_detector
 from landmarks_jax.inference.media import videos
 from landmarks_jax.inference.media.detection import (
-    Job,
-    Options,
     detect_images,
     detect_video,
     detect_video_file,
 )
 from landmarks_jax.inference.media.inputs import Boxes, Input, find_inputs
+from landmarks_jax.inference.media.job import Job, Options
 from landmarks_jax.inference.media.result_files import (
     SKIPPED,
     TABLE,
     Results,
     UnwritableError,
 )
-from landmarks_jax.system.errors import DataError
+from landmarks_jax.system.errors import ConfigError, DataError
 from landmarks_jax.system.signals import Interrupt
 
 DRAWN = "drawn"
+FIND, WHOLE = "find", "whole"  # values of --boxes besides a file
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -44,7 +45,9 @@ def detect_files(
       arguments: images, videos, folders and globs.
       out: the folder of results.
       options: options of drawing and smoothing.
-      boxes: a CSV file of boxes; files without a box are skipped.
+      boxes: a CSV file of boxes, and files without a box are skipped; FIND views the faces that are
+        found, WHOLE what training would have viewed. None finds faces if the detector is of faces
+        and the extra `faces` is installed.
 
     Returns:
       The exit code: 0, 1 if a file failed, or 128 plus the signal that ended the run.
@@ -55,15 +58,16 @@ def detect_files(
     inputs, skipped = find_inputs(arguments, out / DRAWN)
     table, unused = None, ""
     unboxed: list[Input] = []
-    if boxes is not None:
+    if boxes not in (None, FIND, WHOLE):
         table = Boxes(boxes)
         inputs, unboxed, unused = table.split(inputs)
     if all(item.is_video for item in inputs) and videos.is_missing():
         raise DataError(f"{inputs[0].path}: {videos.INSTALL}")
-    detector = _load(name, options, has_boxes=table is not None)
+    detector = _load(name, options)
+    faces = _finds_faces(detector, name, boxes)
     for note in filter(None, (skipped, unused)):
         _LOGGER.info("%s", note)
-    with _open_job(detector, out, options, table) as (job, interrupt):
+    with _open_job(detector, out, options, table, faces) as (job, interrupt):
         for item in unboxed:
             job.results.skip(item.path, "no box")
         if unboxed:
@@ -77,6 +81,7 @@ def detect_camera(
     out: Path,
     options: Options,
     *,
+    boxes: str | None = None,
     device: str | None = None,
     seconds: float | None = None,
 ) -> int:
@@ -87,6 +92,7 @@ def detect_camera(
       camera: a number, or anything that PyAV opens.
       out: the folder of results.
       options: options of drawing and smoothing.
+      boxes: None, FIND or WHOLE, as for `detect_files`.
       device: PyAV's name of the camera's format.
       seconds: duration by the camera's clock.
 
@@ -97,9 +103,10 @@ def detect_camera(
       UserError: the run cannot start.
     """
     with videos.open_camera(camera, device, seconds) as reader:
-        detector = _load(name, options, has_boxes=False)
-        with _open_job(detector, out, options, None) as (job, interrupt):
-            count = detect_video(job, reader, f"camera {camera}", job.drawn / "camera.mp4", None)
+        detector = _load(name, options)
+        faces = _finds_faces(detector, name, boxes)
+        with _open_job(detector, out, options, None, faces) as (job, interrupt):
+            count = detect_video(job, reader, f"camera {camera}", job.drawn / "camera.mp4")
             if reader.problem:
                 job.results.fail(f"camera {camera}", reader.problem)
             _report(job, f"{count:,} frames")
@@ -108,28 +115,49 @@ def detect_camera(
             return int(bool(job.results.failed))
 
 
-def _load(name: str, options: Options, *, has_boxes: bool) -> LandmarkDetector:
+def _load(name: str, options: Options) -> LandmarkDetector:
     detector = load_detector(name)
     if options.labelled and detector.regressor is None:
         raise DataError(f"--labelled: {name} has no regressor to labelled points")
-    if detector.frame.crop == "box" and not has_boxes:
+    return detector
+
+
+def _finds_faces(detector: LandmarkDetector, name: str, boxes: str | None) -> bool:
+    """Whether to find faces, for a value of --boxes."""
+    if boxes == FIND and detector.face_frame is None:
+        raise DataError(
+            f"--boxes find: {name} does not say how its views lie around faces; "
+            "`landmarks-jax export --face_photos` adds that"
+        )
+    missing = face_finder.is_missing()
+    if boxes == FIND and missing:
+        raise ConfigError(f"--boxes find: {face_finder.INSTALL}")
+    if boxes == FIND or (boxes is None and detector.face_frame is not None and not missing):
+        return True
+    if boxes in (None, WHOLE) and detector.frame.crop == "box":
         raise DataError(
             f"{name}: was trained on views cut around annotated points; it needs --boxes, and "
             "files instead of a camera"
         )
-    return detector
+    if boxes is None and detector.face_frame is not None:
+        _LOGGER.warning("warning: one face must fill each picture; %s", face_finder.INSTALL)
+    return False
 
 
 @contextlib.contextmanager
 def _open_job(
-    detector: LandmarkDetector, out: Path, options: Options, boxes: Boxes | None
+    detector: LandmarkDetector, out: Path, options: Options, boxes: Boxes | None, faces: bool
 ) -> Iterator[tuple[Job, Interrupt]]:
     """Opens the result files and defers signals."""
     with (
         warnings.catch_warnings(),
         Interrupt() as interrupt,
         Results(
-            out, detector.num_landmarks, _labelled_names(detector), smooth=options.smooth
+            out,
+            detector.num_landmarks,
+            _labelled_names(detector),
+            faces=faces,
+            smooth=options.smooth,
         ) as results,
     ):
         # Pillow warns about large images, which work, and refuses those of twice that size.
@@ -138,7 +166,7 @@ def _open_job(
         def stop() -> bool:
             return interrupt.signal is not None
 
-        yield Job(detector, results, boxes, out / DRAWN, options, stop), interrupt
+        yield Job(detector, results, boxes, faces, out / DRAWN, options, stop), interrupt
 
 
 def _labelled_names(detector: LandmarkDetector) -> tuple[str, ...]:

