@@ -53,6 +53,14 @@ class FaceFrame(NamedTuple):
     side: float
 
     @classmethod
+    def fit(cls, boxes: np.ndarray, views: np.ndarray) -> "FaceFrame":
+        """The medians over faces of their boxes `[N, 4]` and the views `[N, 4]` of them."""
+        centres, sides = _squares(boxes)
+        view_centres, view_sides = _squares(views)
+        x, y = np.median((view_centres - centres) / sides[:, None], axis=0)
+        return cls(float(x), float(y), float(np.median(view_sides / sides)))
+
+    @classmethod
     def of(cls, summary: Mapping[str, Any]) -> "FaceFrame | None":
         """The frame in the summary of a packed detector; None if it has none."""
         if "face_frame" not in summary:
@@ -71,6 +79,14 @@ def _squares(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Centres `[n, 2]` and sides `[n]` of the squares with the area of the boxes `[n, 4]`."""
     low, high = boxes[:, :2], boxes[:, 2:]
     return (low + high) / 2, np.sqrt((high - low).prod(1))
+
+
+def overlap(box: np.ndarray, other: np.ndarray) -> float:
+    """Intersection over union of two boxes `[4]`."""
+    sides = np.minimum(box[2:], other[2:]) - np.maximum(box[:2], other[:2])
+    inside = float(sides.clip(0).prod())
+    both = float((box[2:] - box[:2]).prod() + (other[2:] - other[:2]).prod())
+    return inside / (both - inside)
 
 
 def is_missing() -> bool:
@@ -99,9 +115,10 @@ def find_faces(photo: np.ndarray) -> FoundFaces:
     Raises:
       ConfigError: the extra `faces` is not installed.
     """
-    network = _network(threading.get_ident())
+    path = str(model_file())
     import cv2  # noqa: PLC0415
 
+    network = _network(path, threading.get_ident())
     height, width = photo.shape[:2]
     longest = max(height, width)
     largest, smallest = _SIDES
@@ -149,17 +166,13 @@ def fit_frame(photos: Iterable[np.ndarray]) -> tuple[FaceFrame, int]:
         raise DataError(
             f"one face is found in {len(boxes)} photos, {_LEAST} are needed to learn what to view"
         )
-    centres, sides = _squares(np.array(boxes))
-    view_centres, view_sides = _squares(np.array(views, np.float64))
-    x, y = np.median((view_centres - centres) / sides[:, None], axis=0)
-    return FaceFrame(float(x), float(y), float(np.median(view_sides / sides))), len(boxes)
+    return FaceFrame.fit(np.array(boxes), np.array(views, np.float64)), len(boxes)
 
 
 @functools.lru_cache(maxsize=64)
-def _network(thread: int) -> Any:
+def _network(path: str, thread: int) -> Any:
     """A network for each thread, as it keeps the size of its input."""
     del thread
-    path = str(model_file())
     import cv2  # noqa: PLC0415
 
     return cv2.FaceDetectorYN.create(path, "", _SIDES, _SCORE, _OVERLAP, _MOST)

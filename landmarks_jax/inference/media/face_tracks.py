@@ -4,6 +4,8 @@ import dataclasses
 
 import numpy as np
 
+from landmarks_jax.inference.face_finder import overlap
+
 _LEAST = 0.2  # intersection over union of a face and where its track expects it
 _PATIENCE = 30  # frames that a track goes on without its face
 _NEWEST = 0.3  # weight of the newest step in a track's velocity
@@ -20,9 +22,10 @@ class _Track:
     def expected(self) -> np.ndarray:
         return self.box + (self.missed + 1) * self.velocity
 
-    def move(self, box: np.ndarray) -> None:
-        centre = (box[:2] + box[2:] - self.box[:2] - self.box[2:]) / 2 / (self.missed + 1)
-        self.velocity = (1 - _NEWEST) * self.velocity + _NEWEST * np.tile(centre, 2)
+    def move(self, box: np.ndarray, *, alone: bool) -> None:
+        if alone:  # else the box may be of somebody who crosses
+            step = (box[:2] + box[2:] - self.box[:2] - self.box[2:]) / 2 / (self.missed + 1)
+            self.velocity = (1 - _NEWEST) * self.velocity + _NEWEST * np.tile(step, 2)
         self.box, self.missed = box, 0
 
 
@@ -42,15 +45,16 @@ class FaceTracker:
         """The numbers of a frame's faces with the boxes `[n, 4]`; frames come in order."""
         expected = {number: track.expected() for number, track in self._tracks.items()}
         overlaps = [
-            (_overlap(box, place), index, number)
+            (overlap(box, place), index, number)
             for index, box in enumerate(boxes)
             for number, place in expected.items()
         ]
         found: dict[int, int] = {}  # by the face's index
-        for overlap, index, number in sorted(overlaps, reverse=True):
-            if overlap >= _LEAST and index not in found and number not in found.values():
+        for shared, index, number in sorted(overlaps, reverse=True):
+            if shared >= _LEAST and index not in found and number not in found.values():
                 found[index] = number
-                self._tracks[number].move(boxes[index])
+                alone = sum(other >= _LEAST for other, i, _ in overlaps if i == index) == 1
+                self._tracks[number].move(boxes[index], alone=alone)
         for number in expected.keys() - set(found.values()):
             self._tracks[number].missed += 1
             if self._tracks[number].missed > _PATIENCE:
@@ -61,11 +65,3 @@ class FaceTracker:
                 self._tracks[self._next] = _Track(boxes[index], np.zeros(4))
                 self._next += 1
         return [found[index] for index in range(len(boxes))]
-
-
-def _overlap(box: np.ndarray, other: np.ndarray) -> float:
-    """Intersection over union of two boxes `[4]`."""
-    sides = np.minimum(box[2:], other[2:]) - np.maximum(box[:2], other[:2])
-    inside = float(sides.clip(0).prod())
-    both = float((box[2:] - box[:2]).prod() + (other[2:] - other[:2]).prod())
-    return inside / (both - inside)
