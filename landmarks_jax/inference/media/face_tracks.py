@@ -6,7 +6,7 @@ import numpy as np
 
 from landmarks_jax.inference.face_finder import overlap
 
-_LEAST = 0.2  # intersection over union of a face and where its track expects it
+_LEAST = 0.1  # intersection over union of a face and where its track expects it
 _PATIENCE = 30  # frames that a track goes on without its face
 _NEWEST = 0.3  # weight of the newest step in a track's velocity
 
@@ -23,7 +23,7 @@ class _Track:
         return self.box + (self.missed + 1) * self.velocity
 
     def move(self, box: np.ndarray, *, alone: bool) -> None:
-        if alone:  # else the box may be of somebody who crosses
+        if alone:  # else part of the face may be hidden, or the box be of somebody who crosses
             step = (box[:2] + box[2:] - self.box[:2] - self.box[2:]) / 2 / (self.missed + 1)
             self.velocity = (1 - _NEWEST) * self.velocity + _NEWEST * np.tile(step, 2)
         self.box, self.missed = box, 0
@@ -53,7 +53,7 @@ class FaceTracker:
         for shared, index, number in sorted(overlaps, reverse=True):
             if shared >= _LEAST and index not in found and number not in found.values():
                 found[index] = number
-                alone = sum(other >= _LEAST for other, i, _ in overlaps if i == index) == 1
+                alone = sum(other > 0 for other, i, _ in overlaps if i == index) == 1
                 self._tracks[number].move(boxes[index], alone=alone)
         for number in expected.keys() - set(found.values()):
             self._tracks[number].missed += 1
