@@ -421,7 +421,7 @@ def test_the_command(packed_path, detector, tmp_path, monkeypatch):
         (str(packed_path), "--out=out2"): "give DETECTOR and INPUT",
         (str(packed_path), "*.png"): "--out",
         (str(packed_path), "*.png", "--out=out2", "--seconds=3"): "go with --camera",
-        (str(packed_path), "--out=out2", "--camera=0", "--boxes=x"): "--boxes goes with files",
+        (str(packed_path), "--out=out2", "--camera=0", "--boxes=x"): "--boxes FILE goes with files",
     }
     for arguments, message in failures.items():
         code, out, err = call("detect", *arguments)

@@ -66,11 +66,15 @@ def test_a_full_disk_ends_a_run_with_whole_rows(cut, packed_path, photos, tmp_pa
     assert (out / "landmarks.csv").read_bytes().endswith(b"\n")
 
 
+VIEW = (0.0, 0.0, 9.0, 9.0)
+
+
 def test_lines_are_on_disk_as_they_are_made(tmp_path):
     points = np.zeros((3, 2))
-    with Results(tmp_path, 3, (), smooth=False) as results:
+    with Results(tmp_path, 3, (), faces=False, smooth=False) as results:
         for i in range(3):
-            results.add(Row(f"{i}.png", None, None, None, points, points[:, 0], None, None))
+            row = Row(f"{i}.png", None, None, None, VIEW, None, points, points[:, 0], None, None)
+            results.add(row)
             results.fail(f"{i}.jpg", "unreadable")
             assert len(read_table(tmp_path)) == len(read_skipped(tmp_path)) == i + 1
         room = (tmp_path / "skipped.csv").stat().st_size + 5
@@ -78,13 +82,13 @@ def test_lines_are_on_disk_as_they_are_made(tmp_path):
             results.fail("3.jpg", "unreadable")
         assert len(read_skipped(tmp_path)) == 3
         with pytest.raises(DataError, match=r"process .* is working on it"):
-            Results(tmp_path, 3, (), smooth=False)
+            Results(tmp_path, 3, (), faces=False, smooth=False)
     with largest_file(10), pytest.raises(DataError, match=r"--out .*cannot be written \(File too"):
-        Results(tmp_path, 3, (), smooth=False)
+        Results(tmp_path, 3, (), faces=False, smooth=False)
     (tmp_path / "landmarks.csv").unlink()
     os.mkfifo(tmp_path / "landmarks.csv")
     with pytest.raises(DataError, match=r"cannot be written \(a named pipe, not a regular file"):
-        Results(tmp_path, 3, (), smooth=False)
+        Results(tmp_path, 3, (), faces=False, smooth=False)
 
 
 def test_a_drawing_that_does_not_fit_is_left_out_whole(packed_path, tmp_path):

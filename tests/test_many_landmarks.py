@@ -211,8 +211,11 @@ def test_results_have_columns_of_every_landmark(k, tmp_path):
     rng = np.random.default_rng(0)
     landmarks, confidence = rng.uniform(0, 99, (k, 2)), rng.uniform(0, 1, k)
     smooth = rng.uniform(0, 99, (k, 2))
-    with result_files.Results(tmp_path, k, (), smooth=True) as files:
-        files.add(result_files.Row("a.png", 0, 0.0, None, landmarks, confidence, None, smooth))
+    view = (0.0, 0.0, 9.0, 9.0)
+    with result_files.Results(tmp_path, k, (), faces=False, smooth=True) as files:
+        files.add(
+            result_files.Row("a.png", 0, 0.0, None, view, None, landmarks, confidence, None, smooth)
+        )
     (row,) = csv.DictReader(io.StringIO((tmp_path / "landmarks.csv").read_text()))
     assert len(row) == 4 + 3 * k + 2 * k
     for i in range(k):

@@ -12,7 +12,7 @@ from landmarks_jax.models import detectors
 from landmarks_jax.system.tables import Table
 
 _LIMITS = (
-    "It does not search for a face or any other object: it returns points for every image. "
+    "It does not search for an object: it returns points for whatever part of an image it views. "
     "Confidence says how sharp a heatmap is, not that the object is there or that the point is "
     "right.",
     "Discovered points have no names, and left and right can swap on symmetric objects.",
@@ -77,6 +77,7 @@ def _properties(packed: PackedDetector) -> list[str]:
         ("Output", points),
         ("Input", f"views of {size} x {size} pixels; images of any size are resampled"),
         ("Part of an image viewed without a box", view),
+        *_face_frame(packed.summary),
         (
             "Network",
             ", ".join([config.model.detector, *sizes, f"{_num_weights(packed):,} weights"]),
@@ -85,6 +86,17 @@ def _properties(packed: PackedDetector) -> list[str]:
     )
     about = "docs/detector.md of landmarks_jax describes the file, its inputs and outputs."
     return [_table(("", ""), rows), about]
+
+
+def _face_frame(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    if "face_frame" not in summary:
+        return []
+    frame = summary["face_frame"]
+    text = (
+        f"a square of {frame['side']:.2f} times the root of the area of its box (by "
+        f"{frame['finder']}), the median of {frame['photos']:,} photos"
+    )
+    return [("Part viewed of a found face", text)]
 
 
 def _num_weights(packed: PackedDetector) -> int:

@@ -163,7 +163,11 @@ def box_rectangle(box: np.ndarray, image: np.ndarray, name: str) -> Rectangle:
 
 
 def _as_boxes(boxes: Any, count: int, single: bool) -> np.ndarray:
-    shape = "must be [4], x0 y0 x1 y1" if single else f"must be [{count}, 4], x0 y0 x1 y1 each"
+    shape = (
+        "must be [4] or [n, 4], x0 y0 x1 y1"
+        if single
+        else f"must be [{count}, 4], x0 y0 x1 y1 each"
+    )
     try:
         array = np.asarray(boxes, np.float64)
     except (ValueError, TypeError) as error:

@@ -170,7 +170,7 @@ def detect_video(job: Job, reader: videos.Reader, name: str, drawn: Path) -> int
     cuts = parallel.in_order(load, reader.frames(job.stop), window)
     located = view_batches.locate(job.detector, cuts, batch)
     finished = parallel.in_order(finish, _track(job, name, located), window)
-    count = 0
+    count, before = 0, job.results.rows
     problems: dict[str, None] = {}
     with video_writer.Writer(drawn, reader.rate) as writer:
         for cut, rows, image in parallel.with_progress(finished, reader.total, name, "frame"):
@@ -185,6 +185,8 @@ def detect_video(job: Job, reader: videos.Reader, name: str, drawn: Path) -> int
         problems[f"{_NOT_DRAWN}: {writer.problem}"] = None
     for problem in filter(None, problems):
         job.results.fail(name, problem)
+    if job.faces and job.results.rows == before:
+        job.results.skip(name, NO_FACE)
     return count
 
 
