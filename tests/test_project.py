@@ -256,6 +256,7 @@ def test_heavy_libraries_have_one_importer_each_and_pytorch_none():
     assert importers("orbax") == {"training/checkpoints.py"}
     videos = {f"inference/media/{name}.py" for name in ("video_streams", "video_writer", "videos")}
     assert importers("av") == videos
+    assert importers("cv2") == {"inference/face_finder.py"}
     assert not importers("torch", "torchvision")
 
 
@@ -349,7 +350,10 @@ TRAINING = "tensorflow tensorflow_datasets optax orbax matplotlib tensorboardX"
 @pytest.mark.parametrize(
     ("modules", "absent"),
     [
-        ("inference.api inference.media.run_detection", f"{TRAINING} tqdm av landmarks_jax.config"),
+        (
+            "inference.api inference.media.run_detection",
+            f"{TRAINING} tqdm av cv2 landmarks_jax.config",
+        ),
         ("studies.comparison_tables studies.paper_tables studies.runner", TRAINING),
         ("evaluation.consistency data.loader cli.main", f"jax flax scipy {TRAINING}"),
     ],
