@@ -1,4 +1,4 @@
-"""Finds faces in scenes and in AFLW's photos: recall, false finds, and what they cost in accuracy.
+"""Finds faces in scenes and in AFLW's photos: recall, false positives, and the cost in accuracy.
 
 python -m benchmarks.found_faces --out docs/results/benchmarks/found_faces_cpu.json
 
@@ -29,7 +29,7 @@ from landmarks_jax.system.errors import DataError
 from landmarks_jax.system.tables import DASH, Table
 
 SCALES = ((0.15, 0.3), (0.3, 1.0), (1.0, 2.0))  # of CelebA's photos, 178 x 218
-_LEAST = 0.5  # intersection over union of a found view and that of the points
+_MIN_IOU = 0.5  # of a found view and that of the points
 ERRORS = {
     "file, found": "Map of the file: found, %",
     "file, points": "by the points, %",
@@ -71,7 +71,7 @@ class Bench:
         return _to_views(self.detector(scene.image, views).landmarks, views)
 
     def measure(self, made: list[Scene]) -> dict[str, Any]:
-        """Recall, false finds per picture, and errors over the faces that are found."""
+        """Recall, false positives per image, and errors over the faces that are found."""
         errors: dict[str, list[float]] = {}
         number = hits = false = 0
         seconds = []
@@ -81,11 +81,9 @@ class Bench:
             seconds.append(time.perf_counter() - started)
             views = self.views(scene.points)
             pairs = match(found, views)
-            number, hits, false = (
-                number + len(views),
-                hits + len(pairs),
-                false + len(found) - len(pairs),
-            )
+            number += len(views)
+            hits += len(pairs)
+            false += len(found) - len(pairs)
             of_face, of_found = [face for face, _ in pairs], [other for _, other in pairs]
             for kind, chosen in (("found", found[of_found]), ("points", views[of_face])):
                 landmarks = self._landmarks(scene, chosen)
@@ -95,10 +93,10 @@ class Bench:
                         _errors(linear, landmarks, labels)
                     )
         return {
-            "pictures": len(made),
+            "images": len(made),
             "faces": number,
             "recall": round(100 * hits / number, 2) if number else None,
-            "false": round(false / len(made), 3),
+            "false_positives": round(false / len(made), 3),
             "milliseconds": round(1000 * float(np.median(seconds)), 1),
             "errors": {k: round(float(np.mean(v)), 3) for k, v in errors.items() if v},
         }
@@ -129,9 +127,9 @@ def match(found: np.ndarray, views: np.ndarray) -> list[tuple[int, int]]:
     """
     pairs: dict[int, int] = {}  # found one to face
     for face, view in enumerate(views):
-        overlaps = [face_finder.overlap(view, other) for other in found]
-        if overlaps and max(overlaps) >= _LEAST:
-            pairs.setdefault(int(np.argmax(overlaps)), face)
+        ious = [face_finder.iou(view, other) for other in found]
+        if ious and max(ious) >= _MIN_IOU:
+            pairs.setdefault(int(np.argmax(ious)), face)
     return sorted((face, other) for other, face in pairs.items())
 
 
@@ -177,27 +175,27 @@ def to_markdown(result: dict[str, Any]) -> str:
         rows.append(
             [
                 row["row"],
-                f"{row['pictures']:,}",
+                f"{row['images']:,}",
                 f"{row['faces']:,}",
                 DASH if row["recall"] is None else f"{row['recall']:.1f}",
-                f"{row['false']:.2f}",
+                f"{row['false_positives']:.2f}",
                 f"{row['milliseconds']:.0f}",
                 *(DASH if error is None else f"{error:.2f}" for error in errors),
             ]
         )
-    header = ["Pictures", "Number", "Faces", "Recall, %", "False a picture", "ms a picture"]
+    header = ["", "Images", "Faces", "Recall, %", "False positives an image", "ms an image"]
     header += ERRORS.values()
     notes = [
         harness.provenance(result),
         f"Scenes: faces of CelebA's testing.txt pasted into textures of {scenes.SIZE[0]} x "
         f"{scenes.SIZE[1]} pixels; sizes are factors of its 178 x 218 pixels. A face is found if "
-        f"the view of a found one overlaps that of its points by {_LEAST} (intersection over "
+        f"the view of a found one overlaps that of its points by {_MIN_IOU} (intersection over "
         "union). Errors: forward, five points, % of the eye distance, over the faces that are "
         f"found (detector {result['detector']}, ours), in their views and in those that the points "
         "would choose, whose frame is fitted on AFLW's training.txt. The fitted map is fitted on "
         "found faces of CelebA's training.txt in other scenes; fitted in the views of the points "
         "it would be better, as these views give the points away. Of AFLW's photos each has one "
-        "labelled face; others in them count as false.",
+        "labelled face; others in them count as false positives.",
     ]
     return Table(header, rows, "Faces found", notes).to_markdown(1)
 

@@ -6,6 +6,8 @@ import numpy as np
 from matplotlib import cbook
 from PIL import Image
 
+from benchmarks import scenes
+
 # By hand, in pixels: both eyes, the tip of the nose, both corners of the mouth.
 POINTS = np.array([[227, 190], [309, 187], [271, 240], [233, 280], [308, 276]], float)
 
@@ -37,3 +39,9 @@ class Portrait:
 
     def name(self, index: int) -> str:
         return f"portrait {index}"
+
+
+@functools.cache
+def group() -> scenes.Scene:
+    """Five faces in a texture, at scales 0.35 to 1."""
+    return scenes.paste(Portrait(), [0, 1, 0, 1, 0], (0.35, 1.0), np.random.default_rng(3))

@@ -1,8 +1,10 @@
 """A narrow packed detector with random weights, and smooth test images."""
 
+import dataclasses
+
 import numpy as np
 
-from landmarks_jax.inference import packed_file
+from landmarks_jax.inference import face_finder, packed_file
 from landmarks_jax.inference.linear_map import LinearMap
 from landmarks_jax.models.detectors import build_detector
 
@@ -38,6 +40,13 @@ def make(narrow_config, filled, **changes) -> packed_file.PackedDetector:
     return packed_file.PackedDetector(
         packed_file.inference_config(config), variables, regressor, summary
     )
+
+
+def of_faces(packed: packed_file.PackedDetector) -> packed_file.PackedDetector:
+    """The detector as one that knows what to view of a found face."""
+    frame = face_finder.FaceFrame(0.1, -0.2, 1.5)
+    fields = {"finder": face_finder.FINDER, "photos": 12, **frame._asdict()}
+    return dataclasses.replace(packed, summary=packed.summary | {"face_frame": fields})
 
 
 def scene(height: int, width: int, seed: int = 0) -> np.ndarray:

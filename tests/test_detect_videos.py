@@ -1,6 +1,5 @@
 """Videos and cameras: known frames, rotated and truncated files, smoothing, Ctrl-C."""
 
-import importlib.util
 import os
 import signal
 import struct
@@ -19,19 +18,12 @@ from landmarks_jax.inference.media import (
     videos,
     view_batches,
 )
-from landmarks_jax.inference.media.detection import Options
+from landmarks_jax.inference.media.job import Options
 from landmarks_jax.inference.media.result_files import Results
 from landmarks_jax.inference.media.smoothing import OneEuro
 from landmarks_jax.system.errors import DataError
 from tests.detecting import noise, points, read_skipped, read_table
-
-if importlib.util.find_spec("av") is None:
-    if os.environ.get("CI") == "true":
-        pytest.fail("PyAV is missing: install the extra `test`", pytrace=False)
-    pytest.skip("PyAV is not installed (extra `video`)", allow_module_level=True)
-import av
-
-from tests.video_files import FRAMES, read_video, write_video
+from tests.video_files import FRAMES, av, read_video, write_video
 
 
 @pytest.fixture(scope="module")

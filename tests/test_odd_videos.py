@@ -1,9 +1,7 @@
 """Videos as people have them: mirrored, damaged, of variable frame rate, with cover art."""
 
-import importlib.util
 import io
 import itertools
-import os
 from fractions import Fraction
 
 import numpy as np
@@ -17,16 +15,9 @@ from landmarks_jax.inference.media import (
     videos,
     view_batches,
 )
-from landmarks_jax.inference.media.detection import Options
+from landmarks_jax.inference.media.job import Options
 from tests.detecting import noise, points, read_skipped, read_table
-
-if importlib.util.find_spec("av") is None:
-    if os.environ.get("CI") == "true":
-        pytest.fail("PyAV is missing: install the extra `test`", pytrace=False)
-    pytest.skip("PyAV is not installed (extra `video`)", allow_module_level=True)
-import av
-
-from tests.video_files import FRAMES, copy_video, read_video, write_video, zero_packets
+from tests.video_files import FRAMES, av, copy_video, read_video, write_video, zero_packets
 
 LOSSLESS = {"codec": "qtrle", "pixels": "rgb24"}
 
@@ -240,6 +231,14 @@ def test_frames_of_a_damaged_packet_are_counted(tmp_path):
     zero_packets(path, [7], share=0.5)
     frames, problem = read(path)
     assert (len(frames), problem) == (10, "damaged: 1 of 10 frames")
+
+
+def test_a_video_without_a_frame_is_listed(detector, tmp_path):
+    path = write_video(tmp_path / "a.avi", FRAMES[:2], codec="mjpeg", pixels="yuvj420p")
+    zero_packets(path, [0, 1])
+    assert run(tmp_path / "out", path) == 1
+    assert read_table(tmp_path / "out") == []
+    assert read_skipped(tmp_path / "out") == {str(path): "has no frame that can be decoded"}
 
 
 def test_a_packet_without_data_is_no_frame(detector, tmp_path):

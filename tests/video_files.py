@@ -3,9 +3,11 @@
 from fractions import Fraction
 from pathlib import Path
 
-import av
+import pytest
 
 from tests.detecting import noise
+
+av = pytest.importorskip("av", reason="the extra `video` is not installed")
 
 FRAMES = [noise(i, 64, 48) for i in range(10)]
 

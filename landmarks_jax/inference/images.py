@@ -118,8 +118,9 @@ def view_rectangles(
 
     Args:
       images: `[H, W, 3]` each.
-      boxes: `[B, 4]` (or `[4]` for a single image) x0, y0, x1, y1 in pixel edges: 0, 0, W, H is the
-        whole image. They may reach beyond it. None selects what training would have viewed.
+      boxes: `[B, 4]` x0, y0, x1, y1 in pixel edges: 0, 0, W, H is the whole image; for a single
+        image `[4]`, or `[n, 4]` for n parts of it. They may reach beyond it. None selects what
+        training would have viewed.
       single: whether the user gave a single image rather than a batch.
       frame: how training cut its views.
 
@@ -136,7 +137,8 @@ def view_rectangles(
         rectangles = [frame.view_rectangle(image.shape[1::-1], no_points) for image in images]
     else:
         array = _as_boxes(boxes, len(images), single)
-        pairs = enumerate(zip(array, images, strict=True))
+        viewed = [images[0]] * len(array) if single else images
+        pairs = enumerate(zip(array, viewed, strict=True))
         rectangles = [box_rectangle(box, image, f"box {i}") for i, (box, image) in pairs]
     for i, (left, top, right, bottom) in enumerate(rectangles):
         name = "the image" if single else f"image {i}"
@@ -174,7 +176,7 @@ def _as_boxes(boxes: Any, count: int, single: bool) -> np.ndarray:
         raise DataError(f"boxes are not an array of numbers: {shape}") from error
     if single and array.shape == (4,):
         array = array[None]
-    if array.shape != (count, 4):
+    if array.shape != ((*array.shape[:1], 4) if single else (count, 4)):
         raise DataError(f"boxes have shape {list(array.shape)}: {shape}")
     return array
 

@@ -185,7 +185,7 @@ def detect_video(job: Job, reader: videos.Reader, name: str, drawn: Path) -> int
         problems[f"{_NOT_DRAWN}: {writer.problem}"] = None
     for problem in filter(None, problems):
         job.results.fail(name, problem)
-    if job.faces and job.results.rows == before:
+    if job.faces and count and job.results.rows == before:
         job.results.skip(name, NO_FACE)
     return count
 
@@ -194,25 +194,25 @@ def _track(
     job: Job, name: str, pairs: Iterable[tuple[Cut[Frame], Landmarks | None]]
 ) -> Iterator[tuple[Cut[Frame], list[Row], list[Marks]]]:
     """The rows and marks of each frame, smoothed and with trails."""
-    tracks: dict[int, _Track] = {}
+    histories: dict[int, _History] = {}
     tracker = FaceTracker()
     for found, landmarks in pairs:
         cut = found
         if found.scores is not None:
-            numbers = tracker.number(np.reshape(found.rectangles, (-1, 4)))
-            cut = dataclasses.replace(found, boxes=numbers)
-            tracks = {number: tracks[number] for number in tracker.numbers & tracks.keys()}
+            ids = tracker.update(np.reshape(found.rectangles, (-1, 4)))
+            cut = dataclasses.replace(found, boxes=ids)
+            histories = {i: histories[i] for i in tracker.ids & histories.keys()}
         rows, marks = [], []
         if landmarks is not None:
             rows = job.rows(name, cut, landmarks, cut.source.number, cut.source.time)
         for i, (number, row) in enumerate(zip(cut.boxes, rows, strict=True)):
-            track = tracks.setdefault(number, _Track(row.view, job.options))
-            rows[i] = track.smooth(row)
-            marks.append(track.add_trail(job.marks(rows[i])))
+            history = histories.setdefault(number, _History(row.view, job.options))
+            rows[i] = history.smooth(row)
+            marks.append(history.add_trail(job.marks(rows[i])))
         yield cut, rows, marks
 
 
-class _Track:
+class _History:
     """The previous landmarks of one box or face of a video."""
 
     def __init__(self, view: Rectangle, options: Options) -> None:

@@ -125,10 +125,7 @@ def _load(name: str, options: Options) -> LandmarkDetector:
 def _finds_faces(detector: LandmarkDetector, name: str, boxes: str | None) -> bool:
     """Whether to find faces, for a value of --boxes."""
     if boxes == FIND and detector.face_frame is None:
-        raise DataError(
-            f"--boxes find: {name} does not say how its views lie around faces; "
-            "`landmarks-jax export --face_photos` adds that"
-        )
+        raise DataError(f"--boxes find: {name} {face_finder.NO_FRAME}")
     missing = face_finder.is_missing()
     if boxes == FIND and missing:
         raise ConfigError(f"--boxes find: {face_finder.INSTALL}")
@@ -140,7 +137,7 @@ def _finds_faces(detector: LandmarkDetector, name: str, boxes: str | None) -> bo
             "files instead of a camera"
         )
     if boxes is None and detector.face_frame is not None:
-        _LOGGER.warning("warning: one face must fill each picture; %s", face_finder.INSTALL)
+        _LOGGER.warning("warning: one face must fill each image; %s", face_finder.INSTALL)
     return False
 
 
