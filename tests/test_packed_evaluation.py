@@ -1,5 +1,6 @@
 """A packed detector on new labels: scored, and refitted, by the commands."""
 
+import dataclasses
 import json
 
 import jax
@@ -9,6 +10,7 @@ from sklearn.linear_model import Ridge
 
 from landmarks_jax import load_detector
 from landmarks_jax.data.sources.mtfl import MtflFaces
+from landmarks_jax.evaluation import labelled_faces
 from landmarks_jax.inference import packed_file
 from tests import datasets, packing
 from tests.running import call
@@ -104,13 +106,16 @@ def test_a_packed_detector_gets_a_new_linear_map(packed_path, lists, by_hand, tm
     np.testing.assert_allclose(found.labelled, expected, atol=2e-3)
 
     # Again, and scored; what was said of the last map goes.
+    last = [*after.summary["notes"], *(f"{start} of its faces" for start in labelled_faces.NOTES)]
+    summary = after.summary | {"notes": ["a note on the training", *last]}
+    packed_file.write(out, dataclasses.replace(after, summary=summary))
     code, _, err = call(*command, f"--detector={out}", f"--score={lists[1]}")
     assert code == 0, err
     summary = packed_file.read(out).summary
     (score,) = summary["scores"]
     assert score["forward"] == pytest.approx(by_hand[1], abs=2e-3)
     assert (score["fit"]["faces"], score["score"]["faces"]) == (14, 6)
-    assert summary["notes"] == [note]
+    assert summary["notes"] == ["a note on the training", note]
 
 
 def test_what_does_not_go_together_is_refused_in_a_line(packed_path, lists, tmp_path):

@@ -25,8 +25,9 @@ from landmarks_jax.system.errors import ConfigError, DataError
 _LOGGER = logging.getLogger(__name__)
 
 PROTOCOLS = ("synthetic", "mafl", "celeba-400", "aflw", "aflw-995", "aflw-dev")
-DUPLICATES, SMALL = "duplicate faces", "small faces"  # how notes on faces start
-_SMALL = 0.1  # of the view's side, the larger side of the box of a face's points
+NOTES = ("duplicate faces", "small faces", "boxes end before")  # how notes on faces start
+_DUPLICATES, _SMALL, _HALF_OPEN = NOTES
+_SMALL_SIDE = 0.1  # of the view's side, the larger side of the box of a face's points
 # Scored as published, whatever faces they have twice: the tables note them.
 _PUBLISHED = ("mafl", "aflw")
 # Beyond the range of config.data.synthetic_seed: no training sees these faces.
@@ -95,7 +96,7 @@ def open_protocols(name: str, config: ConfigDict) -> list[Protocol]:
 def _box_notes(crop: str, config: ConfigDict) -> tuple[str, ...]:
     if crop != "box" or not config.eval.as_released:
         return ()
-    return ("boxes end before their last column and row, as the released code slices them",)
+    return (f"{_HALF_OPEN} their last column and row, as the released code slices them",)
 
 
 def _sources_of(name: str, config: ConfigDict) -> tuple[_Named, _Named]:
@@ -181,7 +182,7 @@ def check_duplicates(protocol: Protocol, *, allowed: bool) -> Protocol:
             f"{'; '.join(notes)}: the errors would not be those of new faces; leave them out, or "
             "give --allow_duplicates, which notes them under the tables"
         )
-    notes = [f"{DUPLICATES}: {note}" for note in notes]
+    notes = [f"{_DUPLICATES}: {note}" for note in notes]
     return dataclasses.replace(protocol, notes=(*protocol.notes, *notes))
 
 
@@ -199,9 +200,9 @@ def check_sizes(protocol: Protocol) -> Protocol:
     notes = []
     for faces in parts:
         sides = np.ptp(faces.points, axis=1).max(1) / 2  # the view is 2 units wide
-        if faces.points.shape[1] > 1 and (count := int((sides < _SMALL).sum())):
+        if faces.points.shape[1] > 1 and (count := int((sides < _SMALL_SIDE).sum())):
             notes.append(
-                f"{SMALL}: {count:,} of the {len(sides):,} of {faces.name} are under a tenth of "
+                f"{_SMALL}: {count:,} of the {len(sides):,} of {faces.name} are under a tenth of "
                 f"the view ({protocol.crop} crop); cut the photos to the faces, or use the box crop"
             )
     for note in notes:

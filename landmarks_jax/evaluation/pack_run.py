@@ -90,7 +90,7 @@ def refit(
     protocols = _open(config, faces)
     regressor, measured = _fit(ViewDetector(packed.config, packed.variables), protocols)
     first = protocols[0]
-    earlier = (_REFITTED, labelled_faces.DUPLICATES, labelled_faces.SMALL)
+    earlier = (_REFITTED, *labelled_faces.NOTES)
     notes = [note for note in packed.summary.get("notes", []) if not note.startswith(earlier)]
     notes += [
         f"{_REFITTED} on {len(first.fit.views):,} faces of {first.fit.name}, {first.crop} crop"
