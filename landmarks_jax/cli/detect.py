@@ -5,13 +5,13 @@ landmarks-jax detect faces photos/ 'clips/*.mp4' --out found
 landmarks-jax detect faces --camera 0 --out found --seconds 10
 
 DETECTOR is a file of `landmarks-jax export`, or the name of a detector that comes with the package.
-A detector of faces finds the faces of each picture if the extra `faces` is installed. Any other
-expects one object in a picture, filling it as in training; --boxes can say where it is.
+A detector of faces finds the faces of each image if the extra `faces` is installed. Any other
+expects one object in an image, filling it as in training; --boxes can say where it is.
 
 DIR/landmarks.csv and DIR/landmarks.jsonl get a row per image or video frame, or per face or box of
 it, DIR/drawn the annotated images and videos, DIR/skipped.csv the files left out and why, and those
-without a face. Of a found face left, top, right, bottom are the part of the picture viewed, score
-is the finder's, box its number, the same in all frames of a video. Results of an earlier call in
+without a face. Of a found face left, top, right, bottom are the part of the image viewed, score is
+the finder's, box its number, the same in all frames of a video. Results of an earlier call in
 DIR are replaced. Points are in pixels of the upright image, rotated and mirrored as its EXIF
 orientation or the video says; the centre of the first pixel is 0, 0. Landmarks count from 1, frames
 and boxes from 0. c1, c2, ... are confidences in [0, 1].

@@ -76,7 +76,7 @@ def decode_bytes(data: bytes, name: str, upright: bool = True) -> tuple[np.ndarr
 
 def _decode(file: IO[bytes], name: str, upright: bool) -> tuple[np.ndarray, int]:
     try:
-        file, exif = metadata.cut(file)
+        file, exif = metadata.strip(file)
         with Image.open(file) as image:
             if isinstance(image, TiffImagePlugin.TiffImageFile):
                 stored, orientation = _decode_tiff(image)

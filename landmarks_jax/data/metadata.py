@@ -1,4 +1,4 @@
-"""Cuts metadata out of image files: damaged or large, it would keep Pillow from their pixels.
+"""Strips metadata from image files: damaged or large, it would keep Pillow from their pixels.
 
 The rule for which way up an image is shown, the same in `inference/browser/page/metadata.js`: the
 EXIF orientation of JPEG, PNG, WebP and TIFF, where it is what the standard asks for, one SHORT from
@@ -27,8 +27,8 @@ _AVIF_EXIF = re.compile(rb"(infe(?:\x02.{7}|\x03.{9}))Exif", re.DOTALL)
 _BLOCK = 1 << 20
 
 
-def cut(file: IO[bytes]) -> tuple[IO[bytes], bytes]:
-    """Cuts out the metadata of a JPEG, PNG or AVIF file; other files stay as they are.
+def strip(file: IO[bytes]) -> tuple[IO[bytes], bytes]:
+    """Strips the metadata of a JPEG, PNG or AVIF file; other files stay as they are.
 
     Args:
       file: an image file at its beginning. It must stay open.
@@ -38,8 +38,8 @@ def cut(file: IO[bytes]) -> tuple[IO[bytes], bytes]:
       of a WebP or AVIF file is in the `info` of the image that Pillow opens.
 
     Raises:
-      OSError: a PNG is truncated, or the checksum of a chunk that decides over pixels is wrong.
-        Pillow would decode such pixels without an error.
+      OSError: a PNG is truncated, or the checksum of a critical chunk or of the transparency is
+        wrong. Pillow would decode such pixels without an error.
     """
     head = file.read(12)
     file.seek(0)
@@ -100,7 +100,7 @@ def _find_in_jpeg(file: IO[bytes]) -> tuple[list[tuple[int, int]], bytes]:
 
 
 def _find_in_png(file: IO[bytes]) -> tuple[list[tuple[int, int]], bytes]:
-    """The ranges of all chunks that do not decide over pixels, and the first EXIF block."""
+    """The ranges of all chunks that do not change pixels, and the first EXIF block."""
     cuts: list[tuple[int, int]] = []
     exif = b""
     at = len(_PNG)

@@ -93,8 +93,8 @@ def _face_frame(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         return []
     frame = summary["face_frame"]
     text = (
-        f"a square of {frame['side']:.2f} times the root of the area of its box (by "
-        f"{frame['finder']}), the median of {frame['photos']:,} photos"
+        f"a square of {frame['side']:.2f} times the square root of the area of its box "
+        f"(by {frame['finder']}), the median of {frame['photos']:,} photos"
     )
     return [("Part viewed of a found face", text)]
 

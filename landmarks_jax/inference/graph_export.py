@@ -32,8 +32,8 @@ FORMAT = "landmarks_jax.graph"
 VERSION = 1
 INPUT = "views"
 PLATFORMS = ("cpu", "cuda", "tpu")
-# The oldest ONNX operator set that the graph is valid in, and the version of the file format of its
-# time: the converter states a newer one, which ONNX Runtime reads from 1.18 on only.
+# The oldest ONNX operator set in which the graph is valid, and the IR version of the release that
+# brought it. The converter states a newer IR version, which ONNX Runtime before 1.18 refuses.
 _OPSET, _IR_VERSION = 17, 8
 
 ViewFunction = Callable[[jax.Array], dict[str, jax.Array]]

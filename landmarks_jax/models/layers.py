@@ -207,8 +207,8 @@ class ConvTranspose(nn.Module):
 class BatchNorm(nn.Module):
     """Batch norm over groups of the batch, each with its own statistics.
 
-    As in PyTorch, running variances are of unbiased ones, over n - 1; views are normalised by
-    biased ones, over n.
+    As in PyTorch, running variances average the unbiased variances of batches (over n - 1), while
+    batches are normalised by the biased ones (over n).
 
     Attributes:
       use_running_average: normalise by the running statistics instead of the batch's.
