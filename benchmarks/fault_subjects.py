@@ -24,6 +24,8 @@ from landmarks_jax import config as configuration
 from landmarks_jax.cli.main import main
 from landmarks_jax.configs import base
 from landmarks_jax.data import photo_files, prepared
+from landmarks_jax.data.formats import coco, deeplabcut, tps
+from landmarks_jax.data.formats.records import Found
 from landmarks_jax.data.framing import Framing
 from landmarks_jax.data.sources import registry
 from landmarks_jax.evaluation import pack_run
@@ -173,6 +175,11 @@ def _write_labels(folder: Path) -> None:
     header = "file," + ",".join(f"{axis}{i}" for i in range(1, 6) for axis in "xy")
     table = [header, *(",".join(map(str, row)) for row in rows)]
     (folder / "faces.csv").write_text("\n".join(table) + "\n")
+    points = [np.array(row[1:], float).reshape(-1, 2) for row in rows]
+    found = [Found(f"{i}.png", None, None, (40, 48), p, np.ones(5)) for i, p in enumerate(points)]
+    (folder / "faces.tps").write_text(tps.write(found))
+    (folder / "faces.json").write_text(coco.write(found, "abcde"))
+    (folder / "deeplabcut.csv").write_text(deeplabcut.write(found, "abcde"))
     mtfl = [" ".join(map(str, [row[0], *row[1::2], *row[2::2]])) for row in rows]
     (folder / "faces.txt").write_text("\n".join(mtfl) + "\n")
     (folder / "0.pts").write_text("".join(f"{i % 30}.5 {i % 40}.25\n" for i in range(68)))
@@ -188,7 +195,7 @@ def _detect(folder: Path) -> str:
 
 def _read_labels(folder: Path) -> str:
     read = []
-    for name in ("faces.csv", "faces.txt", "."):
+    for name in ("faces.csv", "faces.tps", "faces.json", "deeplabcut.csv", "faces.txt", "."):
         source = registry.open_labelled(str(folder / name))
         read += [part for i in range(len(source)) for part in (source.name(i), source.points(i))]
     boxes = Boxes(str(folder / "boxes.csv"))
@@ -274,7 +281,9 @@ def _read_torch(folder: Path) -> str:
 SUBJECTS = {
     "PNG photos": Subject("png", "*.png", _detect),
     "JPEG photos": Subject("jpeg", "*.jpg", _detect, checked=False),
-    "labels, boxes (.csv, .txt, .pts)": Subject("labels", "*[!g]", _read_labels, checked=False),
+    "labels, boxes (.csv, .tps, .json, .txt, .pts)": Subject(
+        "labels", "*[!g]", _read_labels, checked=False
+    ),
     "prepared photos": Subject("prepared", "*", _read_prepared),
     "results of scanning photos": Subject("scan", "cache/*/*", _read_scan),
     "checkpoint": Subject("run", "checkpoints/**/*", _read_checkpoint),

@@ -21,7 +21,7 @@ def get_config() -> ConfigDict:
     data.roots = ()  # folders: of images (folder), official layouts, or prepared forms
     data.split = "all"  # all | train | validation | test: of CelebA, MAFL, AFLW or MPII
     data.exclude = ()  # lists of photos to leave out, such as MAFL's testing.txt
-    data.landmarks = ""  # "" or a list of annotated points: CSV (folder), MTFL list (mtfl)
+    data.landmarks = ""  # "" or labelled points: CSV, TPS, COCO, DeepLabCut (folder), MTFL (mtfl)
     data.crop = "center"  # center | tight | box: what the view shows of a photo
     data.canvas_size = 160  # pixels a side; views are drawn about its centre (center, tight)
     data.resident = False  # keep all canvases on each device as uint8 (prepared)

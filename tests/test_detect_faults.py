@@ -73,7 +73,8 @@ def test_lines_are_on_disk_as_they_are_made(tmp_path):
     points = np.zeros((3, 2))
     with Results(tmp_path, 3, (), faces=False, smooth=False) as results:
         for i in range(3):
-            row = Row(f"{i}.png", None, None, None, VIEW, None, points, points[:, 0], None, None)
+            view = (9, 9), None, VIEW, None
+            row = Row(f"{i}.png", None, None, *view, points, points[:, 0], None, None)
             results.add(row)
             results.fail(f"{i}.jpg", "unreadable")
             assert len(read_table(tmp_path)) == len(read_skipped(tmp_path)) == i + 1

@@ -159,7 +159,7 @@ def test_open_labelled_needs_a_list(tmp_path):
     with pytest.raises(DataError, match=r"a folder without .pts files"):
         registry.open_labelled(str(tmp_path))
     (tmp_path / "a.mat").write_text("")
-    with pytest.raises(DataError, match=r"a .csv table or a .txt list"):
+    with pytest.raises(DataError, match=r"a .csv table, TPS, COCO's .json"):
         registry.open_labelled(str(tmp_path / "a.mat"))
 
 

@@ -1,13 +1,15 @@
-r"""Read published weights: a VGG network as .npz, or a PyTorch checkpoint as a run.
+r"""Convert published weights for this program, or landmarks for other programs.
 
 landmarks-jax convert vgg --download vgg16 --out data/weights/vgg16.npz
 landmarks-jax convert vgg --file vgg19-dcbb9e9d.pth --out data/weights/vgg19.npz
 landmarks-jax convert checkpoint --detector model_34.fan.pth --generator model_34.gen.pth \
     --core fan_109.pth --workdir runs/published
+landmarks-jax convert landmarks --file found/landmarks.jsonl --out wings.tps
 
 `vgg` reads torchvision's .pth or Keras' .h5 file. `checkpoint` makes the folder of a run, which
 `landmarks-jax eval` and `export` read; its configuration is --config with the sizes of the networks
-as in the files. Adapted detectors need --core, which holds their frozen weights.
+as in the files. Adapted detectors need --core, which holds their frozen weights. `landmarks` writes
+what `landmarks-jax detect` found as TPS (tpsDig, geomorph), COCO keypoints or DeepLabCut's CSV.
 """
 
 from pathlib import Path
@@ -17,22 +19,31 @@ from absl import flags
 from landmarks_jax.cli.command import Call, Command, Flag
 from landmarks_jax.system.errors import ConfigError
 
-_ACTIONS = ("vgg", "checkpoint")
-
+_ACTIONS = ("vgg", "checkpoint", "landmarks")
 
 _FLAGS = (
-    Flag("file", "vgg: the .pth or .h5 file."),
+    Flag("file", "vgg: the .pth or .h5 file. landmarks: the landmarks.jsonl of detect."),
     Flag(
         "download",
         "vgg: download torchvision's own file beside --out, and convert it.",
         choices=("vgg16", "vgg19"),
     ),
     Flag("url", "vgg: with --download, another address of the same file."),
-    Flag("out", "vgg: the .npz to write."),
+    Flag(
+        "out",
+        "vgg: the .npz to write. landmarks: the file to write, .tps, .json (COCO) or .csv "
+        "(DeepLabCut). Images are named relative to its folder.",
+    ),
     Flag("workdir", "checkpoint: the run folder to make."),
     Flag("detector", "checkpoint: the detector's file."),
     Flag("generator", "checkpoint: the generator's file, if there is one."),
     Flag("core", "checkpoint: the core's file, for an adapted detector."),
+    Flag(
+        "points",
+        "landmarks: which points; default: labelled, or landmarks if there is no linear map.",
+        choices=("landmarks", "labelled", "smooth_landmarks", "smooth_labelled"),
+    ),
+    Flag("scale", "landmarks: the length of a pixel, for SCALE= of a TPS file.", kind=float, low=0),
 )
 
 
@@ -41,6 +52,8 @@ def _run(call: Call) -> None:
         raise ConfigError(f"say what to convert, one of {', '.join(_ACTIONS)}; --help says more")
     if call.arguments[0] == "vgg":
         _vgg(call.flags)
+    elif call.arguments[0] == "landmarks":
+        _landmarks(call.flags)
     else:
         _checkpoint(call.flags)
 
@@ -81,10 +94,20 @@ def _checkpoint(values: flags.FlagValues) -> None:
     print(f"{values.workdir}: {sizes}; views of {config.views.size} pixels")
 
 
+def _landmarks(values: flags.FlagValues) -> None:
+    for name in ("file", "out"):
+        if not values[name].value:
+            raise ConfigError(f"--{name}: needed to convert landmarks; --help says more")
+    from landmarks_jax.inference.media import result_conversion  # noqa: PLC0415
+
+    out = Path(values.out)
+    print(result_conversion.convert(Path(values.file), out, values.points, values.scale))
+
+
 COMMAND = Command(
     _run,
     _FLAGS,
     config="checkpoint: the configuration it was trained with.",
     default_config="released",
-    arguments="vgg|checkpoint",
+    arguments="vgg|checkpoint|landmarks",
 )

@@ -27,8 +27,8 @@ LABELLED_FACES = (
     ),
     Flag(
         "fit",
-        "Labelled faces that the linear map is fitted on: .csv, .txt, a prepared folder or one "
-        "with .pts files.",
+        "Labelled faces that the linear map is fitted on: .csv, .tps, .json (COCO), .txt, a "
+        "prepared folder or one with .pts files.",
     ),
     Flag("score", "Labelled faces to score, in the same forms."),
     Flag(

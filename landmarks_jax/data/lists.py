@@ -182,7 +182,8 @@ def check_points(
     """Checks that no point is missing, or lies so far outside its photo that it is a mistake.
 
     Args:
-      points: `[N, P, 2]` in pixels; NaN for a point without annotation.
+      points: `[N, P, 2]` in pixels; NaN for a point without annotation, refused if `missing` is
+        not empty.
       sizes: `[N, 2]`, width and height of the photos.
       places: where each photo's points are from, such as its `file:line`.
       origin: what the file calls the centre of the first pixel, 0 or 1.
@@ -195,11 +196,12 @@ def check_points(
     far = ((points < -most) | (points > sizes[:, None] + most)).any(2)
     written = points + origin
     absent = np.isin(written[..., 0], missing) & (written[..., 0] == written[..., 1])
+    if missing:
+        absent |= np.isnan(written).any(2)
     for row, point in np.argwhere(far | absent)[:1]:
         (x, y), (width, height) = written[row, point], sizes[row]
         what = f"is far outside its photo of {width} x {height} pixels; correct it"
+        where = "" if np.isnan(x) else f" at ({x:g}, {y:g})"
         if absent[row, point]:
-            what = "stands for a missing point; label it"
-        raise DataError(
-            f"{places[row]}: point {point + 1} at ({x:g}, {y:g}) {what} or leave the photo out"
-        )
+            what = "stands for a missing point; label it" if where else "is missing; label it"
+        raise DataError(f"{places[row]}: point {point + 1}{where} {what} or leave the photo out")

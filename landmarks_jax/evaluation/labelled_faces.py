@@ -14,7 +14,7 @@ from landmarks_jax.data.prepared import MANIFEST, PreparedCanvases
 from landmarks_jax.data.sources import pts, registry
 from landmarks_jax.data.sources.aflw import AflwFaces
 from landmarks_jax.data.sources.mafl import MaflFaces
-from landmarks_jax.data.sources.photos import Source
+from landmarks_jax.data.sources.photos import Source, point_names
 from landmarks_jax.data.sources.synthetic import SyntheticFaces
 from landmarks_jax.evaluation import duplicates, pckh
 from landmarks_jax.evaluation.breakdown import FIVE_POINTS
@@ -136,8 +136,9 @@ def open_lists(
     """Reads the user's own labelled faces, once for each crop.
 
     Args:
-      fit: labelled faces that fit the regressor: a `.csv` table, a `.txt` list in MTFL's format, a
-        prepared folder (of the crop asked for), or a folder of photos with `.pts` files, of which
+      fit: labelled faces that fit the regressor: a file of labelled points (a `.csv` table, TPS,
+        COCO's `.json`, DeepLabCut's `.csv`), a `.txt` list in MTFL's format, a prepared folder (of
+        the crop asked for), or a folder of photos with `.pts` files, of which
         `config.eval.pts_points` points are used.
       score: labelled faces that are scored, in any of these forms; None takes those of `fit`.
       crops: some of center, tight and box.
@@ -155,7 +156,8 @@ def open_lists(
         score_faces = fit_faces if score is None else _open(score, crop, config)
         name = f"{fit_faces.name} to {score_faces.name}"
         notes = _box_notes(crop, config)
-        opened.append(Protocol(name, crop, fit_faces, score_faces, _eyes(fit, config), (), notes))
+        eyes, names = _eyes(fit, config), fit_faces.point_names or score_faces.point_names
+        opened.append(Protocol(name, crop, fit_faces, score_faces, eyes, names, notes))
     return opened
 
 
@@ -238,4 +240,4 @@ def _load(source: Source, name: str, framing: Framing) -> LabelledSet:
     hashed = duplicates.HashedPhotos(source)
     views, points = cutting.load_views(hashed, framing)
     faces = hashed.faces()
-    return LabelledSet(views, points, name, faces.names, faces)
+    return LabelledSet(views, points, name, faces.names, faces, point_names(source))

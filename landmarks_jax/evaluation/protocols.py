@@ -62,6 +62,7 @@ class LabelledSet:
       name: name in tables and messages.
       names: the photos' names.
       photos: what their photos are compared by, None where they are not at hand.
+      point_names: P names of the points, or empty.
     """
 
     views: np.ndarray
@@ -69,6 +70,7 @@ class LabelledSet:
     name: str
     names: Sequence[str] = ()
     photos: Faces | None = None
+    point_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         faces = len(self.views)
@@ -112,6 +114,12 @@ class Protocol:
             raise DataError(
                 f"{self.fit.name} has {num_points} labelled points and {self.score.name} "
                 f"{self.score.points.shape[1]}; a protocol needs the same points in both"
+            )
+        names = self.fit.point_names, self.score.point_names
+        if all(names) and names[0] != names[1]:
+            raise DataError(
+                f"{self.fit.name} has the points {', '.join(names[0])}, and {self.score.name} "
+                f"{', '.join(names[1])}; a protocol needs the same points in the same order"
             )
         if self.score.views.shape[1] != self.fit.views.shape[1]:
             raise ValueError("both parts of a protocol must have views of one size")

@@ -1,18 +1,23 @@
-"""Any folders of images, with or without a table of landmarks."""
+"""Any folders of images, with or without a file of labelled points."""
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from landmarks_jax.data import lists, photo_files
+from landmarks_jax.data.formats import label_files
+from landmarks_jax.data.formats.records import Labels
 from landmarks_jax.data.sources import photos
-from landmarks_jax.system.errors import ConfigError
+from landmarks_jax.system.errors import ConfigError, DataError
 
 
 class FolderPhotos(photos.PhotoFiles):
-    """The images below some folders."""
+    """The images below some folders.
+
+    Attributes:
+      point_names: the names of the points, if their file has them.
+    """
 
     def __init__(
         self, roots: Sequence[str], exclude: Sequence[str] = (), landmarks: str = ""
@@ -22,34 +27,52 @@ class FolderPhotos(photos.PhotoFiles):
         Args:
           roots: folders, searched recursively.
           exclude: lists of photos to leave out, one name or id a line.
-          landmarks: a CSV table `file,x1,y1,...,xP,yP` with that header; files are relative to a
-            root or to the table's folder, points are in pixels of the stored image. Only the
-            listed photos are used, in the table's order.
+          landmarks: a file of labelled points: a CSV table `file,x1,y1,...,xP,yP` with that header,
+            or one of `formats`. Photos are relative to a root or to the file's folder, points are
+            in pixels of the stored image. Only the listed photos are used, in the file's order.
 
         Raises:
-          ConfigError: neither folders nor a table.
-          DataError: no usable image, or the table is malformed or lists a missing photo.
+          ConfigError: neither folders nor labelled points.
+          DataError: no usable image, or the file is malformed or lists a missing photo.
         """
-        points: np.ndarray | None = None
+        labels: Labels | None = None
         note = ""
         if landmarks:
-            entries, points = lists.read_csv(landmarks)
-            folders = [*roots, os.path.dirname(landmarks) or "."]
-            files = lists.locate(entries, folders)
+            labels = label_files.read(landmarks)
+            note = labels.note
+            files = lists.locate(labels.entries, [*roots, *labels.folders])
         elif roots:
             files, note = photo_files.usable_files(roots)
         else:
             raise ConfigError("config.data.roots = (): must name at least one folder of images")
         kept, excluded = lists.leave_out(files, exclude)
-        if points is not None:
-            sizes = lists.check_labelled([files[i] for i in kept], folders[-1])
-            lists.check_points(points[kept], sizes, [entries[i][0] for i in kept])
+        remaining = [files[i] for i in kept]
+        self.point_names = labels.names if labels else ()
         where = landmarks or photo_files.some(roots)
         super().__init__(
-            [files[i] for i in kept],
-            None if points is None else points[kept],
+            remaining,
+            _checked(labels, kept, remaining) if labels else None,
             photos.one_line(f"{len(kept):,} photos of {where}", excluded, note),
         )
+
+
+def _checked(
+    labels: Labels, kept: Sequence[int], files: Sequence[photo_files.PhotoFile]
+) -> np.ndarray:
+    """The points `[N, P, 2]` float32 in pixels of the photos that are kept."""
+    places = [labels.entries[i][0] for i in kept]
+    sizes = lists.check_labelled(files, labels.folders[0])
+    if labels.annotated is not None:
+        annotated = labels.annotated[kept]
+        for row in np.flatnonzero((annotated > 0).all(1) & (annotated != sizes).any(1))[:1]:
+            (width, height), stored = annotated[row], sizes[row]
+            raise DataError(
+                f"{places[row]}: annotated at {width} x {height} pixels, but {files[row].path} has "
+                f"{stored[0]} x {stored[1]}"
+            )
+    points = labels.to_pixels(labels.points[kept], sizes).astype(np.float32)
+    lists.check_points(points, sizes, places, missing=labels.missing)
+    return points
 
 
 def open_config(data: Any) -> FolderPhotos:

@@ -17,7 +17,8 @@ class Source(Protocol):
     """Photos by index; an index always gives the same photo.
 
     A source may also have `summary`, one line for the log, `stamp(index)`, which changes when the
-    photo's file does, and `box_points(index)`, the points that the box crop is cut around.
+    photo's file does, `box_points(index)`, the points that the box crop is cut around, and
+    `point_names`, the names of its points.
 
     Attributes:
       num_points: annotated points of each photo, 0 without annotation.
@@ -103,6 +104,11 @@ def box_points(source: Source, index: int) -> np.ndarray:
     """The points `[Q, 2]` that the box crop of a photo is cut around: all unless it has others."""
     points: np.ndarray = getattr(source, "box_points", source.points)(index)
     return points
+
+
+def point_names(source: Source) -> tuple[str, ...]:
+    """The names of a source's points, empty if its files have none."""
+    return getattr(source, "point_names", ())
 
 
 def one_line(*notes: str) -> str:

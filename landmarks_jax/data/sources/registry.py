@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from landmarks_jax.data.formats import label_files
 from landmarks_jax.data.sources import (
     aflw,
     celeba,
@@ -50,6 +51,7 @@ SOURCES: dict[str, Entry] = {
     "mpii": Entry(mpii.open_config, mpii.SPLITS),
     "prepared": Entry(_refuse_prepared),  # `data.loader` reads it
 }
+_LISTS = "a .csv table, TPS, COCO's .json, DeepLabCut's .csv, or a .txt list in MTFL's format"
 SPLITS = tuple(dict.fromkeys(["all", *(s for entry in SOURCES.values() for s in entry.splits)]))
 
 
@@ -70,23 +72,20 @@ def open_source(data: Any) -> Source:
 
 
 def open_labelled(path: str, num_points: int = pts.NUM_REDUCED) -> Source:
-    """Opens an annotated set by its list: a `.csv` table of landmarks, or a `.txt` list as MTFL's.
+    """Opens an annotated set by its list: a file of labelled points, or a `.txt` list as MTFL's.
 
+    A file of labelled points is a `.csv` table, `.tps`, COCO's `.json` or DeepLabCut's `.csv`.
     Photos are relative to the list's folder. A folder is taken as photos with `.pts` files; of
     their 68 points, `num_points` are used: all, or the five of `pts.five_points`.
     """
     if os.path.isdir(path) and pts.has_points(path):
         return pts.PtsFaces([path], num_points=num_points)
     if os.path.isdir(path):
-        raise DataError(
-            f"{path}: a folder without {pts.ENDING} files; give a .csv table, or a .txt list in "
-            "MTFL's format"
-        )
+        raise DataError(f"{path}: a folder without {pts.ENDING} files; give {_LISTS}")
     if problem := files.not_regular(path):
         raise DataError(f"{path}: no list of annotated photos ({problem})")
-    ending = os.path.splitext(path)[1].lower()
-    if ending == ".csv":
+    if label_files.is_label_file(path):
         return folder.FolderPhotos((), landmarks=path)
-    if ending == ".txt":
+    if os.path.splitext(path)[1].lower() == ".txt":
         return mtfl.MtflFaces(path)
-    raise DataError(f"{path}: must be a .csv table or a .txt list in MTFL's format")
+    raise DataError(f"{path}: must be {_LISTS}")

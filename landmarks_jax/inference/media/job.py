@@ -78,8 +78,8 @@ class Job:
             points, confidence, labelled, _ = landmarks.select(index)
             box = number if self.faces or self.boxes is not None else None
             score = None if cut.scores is None else cut.scores[index]
-            row = Row(file, frame, time, box, view, score, points, confidence, labelled, None)
-            rows.append(row)
+            what = file, frame, time, cut.size, box, view, score
+            rows.append(Row(*what, points, confidence, labelled, None))
         return rows
 
     def marks(self, row: Row) -> Marks:

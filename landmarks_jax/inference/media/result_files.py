@@ -33,6 +33,7 @@ class Row(NamedTuple):
       file: the input's name.
       frame: frame number from 0; None for an image.
       time: seconds since the first frame; None for an image.
+      size: width and height of the image or frame, upright.
       box: number of the file's box or face from 0; None without boxes.
       view: the part of the image that was viewed, in pixel edges.
       score: the face's score; None unless faces were found.
@@ -45,6 +46,7 @@ class Row(NamedTuple):
     file: str
     frame: int | None
     time: float | None
+    size: tuple[int, int]
     box: int | None
     view: Rectangle
     score: float | None
@@ -184,6 +186,7 @@ class Results:
             "file": row.file,
             "frame": row.frame,
             "time": None if row.time is None else round(row.time, 4),
+            "size": row.size,
             "box": row.box,
             **({"view": _to_json(np.array(row.view)), "score": row.score} if self._faces else {}),
             "landmarks": _to_json(row.landmarks),

@@ -28,6 +28,7 @@ class Cut(Generic[T]):
       source: the input or frame that they were cut from.
       pixels: `[H, W, 3]` uint8, upright; None unless kept.
       views: `[n, S, S, 3]` uint8, one per box.
+      size: width and height of the image, upright.
       rectangles: the part of the image that each view shows.
       boxes: the number of each view's box.
       scores: the score of each view's face; None unless faces were found.
@@ -38,6 +39,7 @@ class Cut(Generic[T]):
     source: T
     pixels: np.ndarray | None
     views: np.ndarray
+    size: tuple[int, int]
     rectangles: list[Rectangle]
     boxes: list[int]
     scores: list[float] | None = None
@@ -91,14 +93,16 @@ def cut(
     views = images.to_views([pixels] * len(rectangles), rectangles, detector.view_size)
     scores = None if faces is None else faces.scores[numbers].tolist()
     kept = pixels if keep else None
-    return Cut(source, kept, views, rectangles, numbers, scores, "; ".join(problems))
+    height, width = pixels.shape[:2]
+    size = width, height
+    return Cut(source, kept, views, size, rectangles, numbers, scores, "; ".join(problems))
 
 
 def without_views(detector: LandmarkDetector, source: T, problem: str) -> Cut[T]:
     """An image that could not be read."""
     size = detector.view_size
     views = np.zeros((0, size, size, 3), np.uint8)
-    return Cut(source, None, views, [], [], problem=problem)
+    return Cut(source, None, views, (0, 0), [], [], problem=problem)
 
 
 def locate(

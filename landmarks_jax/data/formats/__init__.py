@@ -1,0 +1,1 @@
+"""Formats of other programs: labelled points read, found points written; one module each."""
