@@ -214,7 +214,9 @@ def test_results_have_columns_of_every_landmark(k, tmp_path):
     view = (0.0, 0.0, 9.0, 9.0)
     with result_files.Results(tmp_path, k, (), faces=False, smooth=True) as files:
         files.add(
-            result_files.Row("a.png", 0, 0.0, None, view, None, landmarks, confidence, None, smooth)
+            result_files.Row(
+                "a.png", 0, 0.0, (9, 9), None, view, None, landmarks, confidence, None, smooth
+            )
         )
     (row,) = csv.DictReader(io.StringIO((tmp_path / "landmarks.csv").read_text()))
     assert len(row) == 4 + 3 * k + 2 * k
