@@ -1,14 +1,21 @@
-"""Headless Chromium for the demo's tests, with a log of all requests."""
+"""The demo's page in headless Chromium, for its tests, with a log of all requests."""
 
+import contextlib
 import json
 import os
 import shutil
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+
+from landmarks_jax.inference.browser import server, vendor
+from landmarks_jax.system.errors import WeightsError
+from tests.running import call
 
 try:
     from selenium import webdriver
@@ -53,6 +60,27 @@ def open_browser(folder: Path) -> "webdriver.Chrome":
     )
     options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
     return webdriver.Chrome(options, Service(driver))
+
+
+def build(detector: Path, folder: Path) -> Path:
+    """Builds the page of a detector in a new folder, by the command."""
+    try:
+        vendor.runtime()
+    except WeightsError as error:
+        missing(str(error))
+    code, out, err = call("demo", str(detector), "--build", str(folder))
+    assert code == 0, err
+    assert str(folder) in out
+    return folder
+
+
+@contextlib.contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """Serves a page meanwhile; its address."""
+    with server.Server(folder, 0) as serving:
+        threading.Thread(target=serving.serve_forever, args=(0.02,), daemon=True).start()
+        yield serving.url
+        serving.shutdown()
 
 
 def hosts(browser: "webdriver.Chrome") -> set[str]:
@@ -108,6 +136,10 @@ class Page:
         self.until(path.exists, path.name)
         return path.read_text()
 
+    def entries(self):
+        """The entries of the saved JSON."""
+        return json.loads(self.saved("json"))["images"]
+
     def points(self):
         """By file: landmarks, labelled points, confidence and box."""
         return {
@@ -117,7 +149,7 @@ class Page:
                 np.array(entry["confidence"]),
                 entry["box"],
             ]
-            for entry in json.loads(self.saved("json"))["images"]
+            for entry in self.entries()
         }
 
     def table(self):

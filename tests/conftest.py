@@ -126,3 +126,18 @@ def packed_path(packed, tmp_path_factory):
 def landmark_detector(packed):
     """The narrow detector, whose programs are compiled once for all files."""
     return api.LandmarkDetector(packed)
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory):
+    """The browser's folder: profile, downloads and test images."""
+    return tmp_path_factory.mktemp("browser")
+
+
+@pytest.fixture(scope="session")
+def browser(home):
+    from tests import browsing  # noqa: PLC0415
+
+    driver = browsing.open_browser(home)
+    yield driver
+    driver.quit()

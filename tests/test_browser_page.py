@@ -3,7 +3,6 @@
 import base64
 import csv
 import shutil
-import threading
 from pathlib import Path
 
 import jax
@@ -16,11 +15,9 @@ from landmarks_jax.data.decoding import decode
 from landmarks_jax.data.framing import stretch
 from landmarks_jax.data.sources.synthetic import SyntheticFaces
 from landmarks_jax.inference import packed_file
-from landmarks_jax.inference.browser import server, vendor
 from landmarks_jax.inference.linear_map import LinearMap
 from landmarks_jax.models.detectors import build_detector
 from landmarks_jax.system import palette
-from landmarks_jax.system.errors import WeightsError
 from tests import browsing, packing
 from tests.browsing import Page
 from tests.detecting import (
@@ -34,7 +31,7 @@ from tests.detecting import (
     save_bad_exif,
     save_rotated,
 )
-from tests.running import call, command
+from tests.running import command
 
 pytestmark = pytest.mark.slow
 
@@ -85,36 +82,13 @@ def find(detector_file):
 @pytest.fixture(scope="module")
 def site_folder(detector_file, tmp_path_factory):
     """What `demo.py --build` makes."""
-    try:
-        vendor.runtime()
-    except WeightsError as error:
-        browsing.missing(str(error))
-    folder = tmp_path_factory.mktemp("site") / "page"
-    code, out, err = call("demo", str(detector_file), "--build", str(folder))
-    assert code == 0, err
-    assert str(folder) in out
-    return folder
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    """The browser's folder: profile, downloads and test images."""
-    return tmp_path_factory.mktemp("browser")
-
-
-@pytest.fixture(scope="module")
-def browser(home):
-    driver = browsing.open_browser(home)
-    yield driver
-    driver.quit()
+    return browsing.build(detector_file, tmp_path_factory.mktemp("site") / "page")
 
 
 @pytest.fixture(scope="module")
 def url(site_folder):
-    with server.Server(site_folder, 0) as serving:
-        threading.Thread(target=serving.serve_forever, args=(0.02,), daemon=True).start()
-        yield serving.url
-        serving.shutdown()
+    with browsing.served(site_folder) as served:
+        yield served
 
 
 @pytest.fixture
@@ -147,6 +121,7 @@ def close(actual, expected, pixels=1.0):
 
 
 def test_the_page_agrees_with_python(page, images, find):
+    assert not page.part("find").is_displayed()
     page.choose(*images.values()).wait_for("Points found in 5 images.")
     actual = page.points()
     expected = {name: find(path) for name, path in images.items()}
@@ -327,27 +302,23 @@ def test_after_a_camera_stops_by_itself_an_image_is_shown(page, images):
 def test_a_model_that_cannot_be_loaded_is_reported(browser, site_folder, tmp_path, home):
     shutil.copytree(site_folder, tmp_path / "page")
     (tmp_path / "page" / "model.onnx").write_bytes(b"no model")
-    with server.Server(tmp_path / "page", 0) as serving:
-        threading.Thread(target=serving.serve_forever, args=(0.02,), daemon=True).start()
-        Page(browser, serving.url, home).wait_for("The detector cannot be loaded: ")
+    with browsing.served(tmp_path / "page") as url:
+        Page(browser, url, home).wait_for("The detector cannot be loaded: ")
         (tmp_path / "page" / "model.onnx").unlink()
-        Page(browser, serving.url, home).wait_for("cannot be loaded: model.onnx: 404")
-        serving.shutdown()
+        Page(browser, url, home).wait_for("cannot be loaded: model.onnx: 404")
 
 
 def test_a_detector_of_boxes_asks_for_a_frame(browser, site_folder, tmp_path, home, images):
     shutil.copytree(site_folder, tmp_path / "page")
     description = tmp_path / "page" / "model.json"
     description.write_text(description.read_text().replace('"center"', '"box"'))
-    with server.Server(tmp_path / "page", 0) as serving:
-        threading.Thread(target=serving.serve_forever, args=(0.02,), daemon=True).start()
-        page = Page(browser, serving.url, home).wait_for("ready")
+    with browsing.served(tmp_path / "page") as url:
+        page = Page(browser, url, home).wait_for("ready")
         page.choose(images["wide.png"]).wait_for("Points found")
         assert page.points()["wide.png"][3] == [0, 0, 300, 240]
         assert "trained on boxes around the object" in page.part("boxed").text
         page.part("frame").send_keys("-")
         page.until(lambda: not page.part("boxed").is_displayed(), "the note to go")
-        serving.shutdown()
 
 
 def test_the_frame_follows_keyboard_and_pointer(page, images, find):
@@ -425,8 +396,8 @@ def test_the_resize_is_that_of_python(page):
             np.testing.assert_array_equal(got, stretch(photo, box, size), named)
 
 
-def test_dots_of_many_landmarks_are_smaller(page):
-    draw = """const [count, scale, done] = arguments;
+def test_dots_of_many_landmarks_and_of_small_views_are_smaller(page):
+    draw = """const [count, scale, side, done] = arguments;
         import(new URL('draw.js', document.baseURI)).then(({ draw }) => {
           const [target, image] = [0, 1].map(() => document.createElement('canvas'));
           [target, image].forEach((canvas) => { canvas.width = canvas.height = 400; });
@@ -434,25 +405,22 @@ def test_dots_of_many_landmarks_are_smaller(page):
             [40 + 32 * (i % 10), 40 + 70 * Math.floor(i / 10)]);
           const found = { landmarks, labelled: [], confidence: landmarks.map(() => 1) };
           const colors = landmarks.map(() => '#ff0000');
-          const size = { width: 400, height: 400 };
-          draw(target, image, size, found, { colors, dot_scale: scale }, {}, 1);
+          const whole = [0, 0, 400, 400];
+          found.rectangle = [0, 0, side, side];
+          draw(target, image, whole, [found], { colors, dot_scale: scale }, {}, 1);
           const pixels = target.getContext('2d').getImageData(0, 0, 400, 400).data;
           const red = (v, i) => i % 4 === 0 && v === 255 && !pixels[i + 1];
           const at = ([x, y]) => 4 * (400 * y + x);
           done([...landmarks.map((point) => [...pixels.slice(at(point), at(point) + 3)]),
             [pixels.filter(red).length]]);
         });"""
-    areas = {}
-    for count in (10, 30, 50):
+    # A radius of 5 pixels, and less in crowds and in views of less than 180 pixels.
+    for count, side, whole in ((10, 400, 5), (30, 400, 5), (50, 400, 5), (10, 108, 3)):
         scale = palette.crowding(count)
-        *dots, (red,) = page.browser.execute_async_script(draw, count, scale)
+        *dots, (red,) = page.browser.execute_async_script(draw, count, scale, side)
         assert dots == [[255, 0, 0]] * count
-        areas[count] = red / count
-    # A radius of 5 pixels, and less in crowds; the rim's soft pixels are not counted.
-    assert np.pi * 4.3**2 < areas[10] < np.pi * 5**2
-    for count in (30, 50):
-        radius = 5 * palette.crowding(count)
-        assert np.pi * (radius - 0.7) ** 2 < areas[count] < np.pi * radius**2
+        # The rim's soft pixels are not counted.
+        assert np.pi * (scale * whole - 0.7) ** 2 < red / count < np.pi * (scale * whole) ** 2
 
 
 def test_a_phone_needs_no_sideways_scrolling(page, images):

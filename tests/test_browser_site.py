@@ -9,17 +9,19 @@ import json
 import os
 import signal
 import socket
+import sys
 import tarfile
 import threading
 import urllib.request
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from landmarks_jax.inference import graph_export
+from landmarks_jax.inference import graph_export, packed_file
 from landmarks_jax.inference.browser import server, site, vendor
 from landmarks_jax.system.errors import ConfigError, WeightsError, WorkdirError
-from tests.packing import SCORE
+from tests.packing import SCORE, of_faces
 from tests.running import call, command, finish
 
 
@@ -174,7 +176,10 @@ def test_the_folder_is_complete(detector_file, tmp_path):
         "num_labelled": 2,
         "point_names": ["left eye", "right eye"],
         "score": SCORE,
+        "finder": None,
+        "face_frame": None,
     }
+    assert not (folder / "faces.onnx").exists()
     assert (folder / "model.onnx").read_text() == "ONNX of float16"
     assert "Microsoft" in (folder / "runtime" / "LICENSE.onnxruntime.txt").read_text()
     assert (folder / "runtime" / "ort.js").read_text() == "// runtime"
@@ -183,6 +188,29 @@ def test_the_folder_is_complete(detector_file, tmp_path):
         assert f'="{name}"' in page  # a relative address
         assert (folder / name).is_file()
     assert names_in(folder.parent).count("page") == len(list(folder.parent.iterdir())) == 1
+
+
+def test_a_detector_of_faces_finds_them_with_the_extra(
+    detector_file, packed, tmp_path, monkeypatch, caplog
+):
+    cv2 = pytest.importorskip("cv2", reason="the extra `faces` is not installed")
+    packed_file.write(detector_file, of_faces(packed))
+    frame = {"x": 0.1, "y": -0.2, "side": 1.5}
+    site.build(detector_file, tmp_path / "page")
+    description = json.loads((tmp_path / "page" / "model.json").read_text())
+    assert (description["finder"], description["face_frame"]) == ("faces.onnx", frame)
+    network = cv2.dnn.readNetFromONNX(str(tmp_path / "page" / "faces.onnx"))
+    network.setInput(np.zeros((1, 3, 64, 96), np.float32))
+    assert network.forward("bbox_16").shape == (1, 24, 4)
+    assert "Shiqi Yu" in (tmp_path / "page" / "LICENSE.yunet.txt").read_text()
+    assert "one face must fill" not in caplog.text
+
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    site.build(detector_file, tmp_path / "page")
+    description = json.loads((tmp_path / "page" / "model.json").read_text())
+    assert (description["finder"], description["face_frame"]) == (None, frame)
+    assert not (tmp_path / "page" / "faces.onnx").exists()
+    assert caplog.text.count("one face must fill the frame; finding faces needs the extra") == 1
 
 
 def test_an_earlier_page_is_replaced_and_other_files_are_kept(detector_file, tmp_path):

@@ -4,7 +4,8 @@ landmarks-jax demo [DETECTOR] [--port 8000]
 landmarks-jax demo faces --build site
 
 DETECTOR is a file of `landmarks-jax export`, or the name of a detector that comes with the package;
-default: faces. Landmarks are computed in the browser: no image leaves the visitor's machine. The
+default: faces. Landmarks are computed in the browser: no image leaves the visitor's machine. With
+the extra `faces` the page finds all faces in an image; without it, one must fill the frame. The
 server answers this machine only; the folder that --build makes can be put on any web host, under
 any path. ONNX Runtime Web is downloaded once, into ~/.cache/landmarks_jax (or
 $XDG_CACHE_HOME/landmarks_jax).

@@ -110,6 +110,28 @@ def model_file() -> Path:
     return Path(spec.origin).with_name("face_detection_yunet_2023mar.onnx")
 
 
+def onnx_of_any_size() -> bytes:
+    """The network as an ONNX file for inputs whose sides are any multiples of 32.
+
+    Needs `onnx`, of the extra `export`.
+
+    Raises:
+      ConfigError: the extra `faces` is not installed.
+    """
+    path = model_file()
+    import onnx  # noqa: PLC0415
+
+    model = onnx.load(path)
+    graph = model.graph
+    for name, axis in (("height", 2), ("width", 3)):
+        graph.input[0].type.tensor_type.shape.dim[axis].dim_param = name
+    for output in graph.output:
+        output.type.tensor_type.shape.dim[1].dim_param = f"cells_{output.name}"
+    del graph.value_info[:]  # the shapes in between
+    data: bytes = model.SerializeToString()
+    return data
+
+
 def find_faces(photo: np.ndarray) -> FoundFaces:
     """Finds the faces of a photo. May be called in threads.
 

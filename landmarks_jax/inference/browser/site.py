@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from landmarks_jax.inference import api, graph_export, packed_file
+from landmarks_jax.inference import api, face_finder, graph_export, packed_file
 from landmarks_jax.inference.browser import vendor
+from landmarks_jax.inference.face_finder import FaceFrame
 from landmarks_jax.inference.packed_file import PackedDetector
 from landmarks_jax.system import files, palette
 from landmarks_jax.system.errors import WorkdirError, reason
@@ -20,11 +21,14 @@ _LOGGER = logging.getLogger(__name__)
 FORMAT = "landmarks_jax.demo"
 DESCRIPTION = "model.json"
 MODEL = "model.onnx"
+FINDER = "faces.onnx"
 _PAGE = resources.files("landmarks_jax.inference.browser") / "page"
 
 
 def build(detector: str | os.PathLike[str], folder: Path) -> None:
     """Builds the page of a detector atomically.
+
+    The page finds faces by itself if the detector is of faces and the extra `faces` is installed.
 
     Args:
       detector: a packed file, or the name of a shipped detector.
@@ -41,7 +45,12 @@ def build(detector: str | os.PathLike[str], folder: Path) -> None:
     packed = packed_file.read(path)
     _LOGGER.info("building the page of %s", path)
     runtime = vendor.runtime()
-    model = graph_export.to_onnx(packed, "float16")  # half the download
+    models = {MODEL: graph_export.to_onnx(packed, "float16")}  # half the download
+    if FaceFrame.of(packed.summary) is not None:
+        if face_finder.is_missing():
+            _LOGGER.warning("warning: one face must fill the frame; %s", face_finder.INSTALL)
+        else:
+            models[FINDER] = face_finder.onnx_of_any_size()
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
@@ -52,8 +61,9 @@ def build(detector: str | os.PathLike[str], folder: Path) -> None:
             for file in _PAGE.iterdir():
                 target = new / ("runtime" if file.name == "LICENSE.onnxruntime.txt" else "")
                 (target / file.name).write_bytes(file.read_bytes())
-            (new / MODEL).write_bytes(model)
-            description = json.dumps(describe(packed, path.stem), indent=1)
+            for name, data in models.items():
+                (new / name).write_bytes(data)
+            description = json.dumps(describe(packed, path.stem, FINDER in models), indent=1)
             (new / DESCRIPTION).write_text(description + "\n")
             new.chmod(0o755)
             if folder.exists():
@@ -63,9 +73,10 @@ def build(detector: str | os.PathLike[str], folder: Path) -> None:
         raise WorkdirError(f"{folder}: cannot be written ({reason(error)})") from error
 
 
-def describe(packed: PackedDetector, name: str) -> dict[str, Any]:
+def describe(packed: PackedDetector, name: str, finds_faces: bool) -> dict[str, Any]:
     """The page's description of its detector, as plain JSON."""
     config = packed.config
+    frame = FaceFrame.of(packed.summary)
     colors = np.rint(255 * palette.landmark_colors(config.model.num_landmarks)).astype(int)
     return {
         "format": FORMAT,
@@ -80,6 +91,8 @@ def describe(packed: PackedDetector, name: str) -> dict[str, Any]:
         "num_labelled": packed.num_labelled,
         "point_names": packed.summary.get("point_names", []),
         "score": next(iter(packed.summary.get("scores", [])), None),
+        "finder": FINDER if finds_faces else None,
+        "face_frame": None if frame is None else frame._asdict(),
     }
 
 
@@ -101,7 +114,7 @@ def _check(folder: Path) -> None:
             return
         described = folder / DESCRIPTION
         if not files.not_regular(described) and _format_of(described) == FORMAT:
-            page = {file.name for file in _PAGE.iterdir()} | {"runtime", MODEL, DESCRIPTION}
+            page = {file.name for file in _PAGE.iterdir()} | {"runtime", MODEL, FINDER, DESCRIPTION}
             others = sorted(names - page)
             if not others:
                 return

@@ -1,31 +1,15 @@
 /** The page: connects images, camera, detector and display. */
 
 import { Detector, trainedRectangle } from './detector.js';
-import { draw } from './draw.js';
+import { cut, drawSmall, entriesOf } from './entries.js';
 import { Gallery } from './gallery.js';
 import { Live } from './live.js';
 import { hush, say } from './messages.js';
-import { decode, paint, pixelsOf, thumbnail } from './images.js';
+import { decode, paint, pixelsOf } from './images.js';
 import { download, toCsv, toJson } from './save.js';
 import { Viewer, style } from './viewer.js';
 
-/** @typedef {import('./detector.js').Found} Found */
-/** @typedef {import('./resize.js').Rectangle} Rectangle */
-
-/**
- * An image and its points.
- * @typedef {object} Entry
- * @property {string} name
- * @property {Blob} file
- * @property {number} width in pixels, upright.
- * @property {number} height
- * @property {Rectangle} rectangle the viewed part.
- * @property {Found} found
- * @property {HTMLCanvasElement} small its thumbnail.
- * @property {HTMLCanvasElement} canvas its thumbnail with points, in the gallery.
- */
-
-const SMALL = 240; // pixels
+/** @typedef {import('./entries.js').Entry} Entry */
 
 const part = (id) => document.getElementById(id);
 const gallery = new Gallery(part('images'), select);
@@ -44,8 +28,14 @@ const loading = Detector.load().then((loaded) => {
   viewer = new Viewer(detector.description, (shown) => {
     if (shown.entry) {
       refresh().catch(fail);
+    } else {
+      part('find').checked = false; // else the next frame of the camera would move it back
     }
   });
+  part('find').checked = detector.findsFaces;
+  for (const id of ['find-switch', 'finder']) {
+    part(id).hidden = !detector.findsFaces;
+  }
   live = new Live(detector, viewer);
   part('about').textContent = about(detector.description);
   say('The detector is ready.');
@@ -74,44 +64,51 @@ function addFiles(/** @type {Iterable<File>} */ files) {
   const work = async () => {
     live.stop();
     hush();
-    let count = 0;
+    let shownAny = false;
+    let images = 0;
+    let faces = 0;
     for (const file of list) {
       try {
         const source = await decode(file);
         const { width, height } = source;
         const rectangle = trainedRectangle(detector.description, width, height);
-        const entry = await add(file.name, file, source, rectangle);
-        if (count++ === 0) {
-          show(entry, source);
+        const entries = await add(file.name, file, source, rectangle);
+        images += entries[0].found ? 1 : 0;
+        faces += entries.filter(({ face }) => face).length;
+        if (!shownAny) {
+          show(entries[0], source);
+          shownAny = true;
         }
       } catch (error) {
         say(`${file.name || 'The input'} ${error.message}.`, { wrong: true, more: true });
       }
     }
-    if (count) {
-      say(`Points found in ${count} ${count === 1 ? 'image' : 'images'}.`, { more: true });
+    if (images) {
+      const of = faces ? `of ${counted(faces, 'face')} ` : '';
+      say(`Points ${of}found in ${counted(images, 'image')}.`, { more: true });
     }
   };
   queue = queue.then(work);
   queue.catch(() => {}); // the detector cannot be loaded, already reported
 }
 
-/** Finds the points of an image and adds it to the gallery. */
-async function add(name, file, source, rectangle) {
-  const { width, height } = source;
-  const small = thumbnail(source, SMALL);
-  const found = await detector.find(pixelsOf(source), rectangle);
-  const entry = { name, file, width, height, rectangle, found, small };
-  entry.canvas = gallery.add(entry);
-  entry.canvas.width = small.width;
-  entry.canvas.height = small.height;
-  drawSmall(entry);
-  return entry;
+/** Such as "2 faces". */
+function counted(count, what) {
+  return `${count} ${what}${count === 1 ? '' : 's'}`;
 }
 
-function drawSmall(/** @type {Entry} */ entry) {
-  const looks = { ...style(), numbers: false };
-  draw(entry.canvas, entry.small, entry, entry.found, detector.description, looks, 1);
+/** Finds the points of an image and adds its entries to the gallery. */
+async function add(name, file, source, rectangle) {
+  const finding = part('find').checked;
+  const entries = await entriesOf(detector, name, file, source, rectangle, finding);
+  for (const entry of entries) {
+    entry.canvas = gallery.add(entry);
+    drawSmall(entry, detector.description, style());
+  }
+  if (!entries[0].found) {
+    say(`${name}: no face was found; drag the frame around one.`, { more: true });
+  }
+  return entries;
 }
 
 /** Shows an image of the gallery, unless another was selected while it was decoded. */
@@ -133,7 +130,10 @@ function show(/** @type {Entry} */ entry, source) {
   if (gallery.entries.includes(entry) && !live.on) {
     chosen = entry;
     const { rectangle, found } = entry;
-    viewer.show({ entry, source, rectangle, found, pixels: null });
+    const others = gallery.entries
+      .filter((other) => other !== entry && other.file === entry.file && other.found)
+      .map((other) => other.found);
+    viewer.show({ entry, source, rectangle, found, others, pixels: null });
     gallery.mark(entry);
   }
 }
@@ -147,7 +147,8 @@ async function findAgain() {
     const found = await detector.find(shown.pixels, rectangle);
     shown.found = found;
     Object.assign(shown.entry, { rectangle, found }); // together: they are saved together
-    drawSmall(shown.entry);
+    cut(shown.entry, shown.source);
+    drawSmall(shown.entry, detector.description, style());
     viewer.render();
   }
 }
@@ -233,16 +234,18 @@ async function keep() {
   paint(copy, source, source.width, source.height);
   const file = await new Promise((resolve) => copy.toBlob(resolve, 'image/png'));
   const name = `camera-${new Date().toISOString().slice(0, 19).replaceAll(':', '')}.png`;
+  hush();
   await add(name, file, copy, rectangle);
-  say(`${name} was added.`);
+  say(`${name} was added.`, { more: true });
 }
 
-/** Saves the points of all images. */
+/** Saves all points. */
 function save(name, type, write) {
-  if (gallery.entries.length) {
-    download(name, type, write(detector.description, gallery.entries));
+  const entries = gallery.entries.filter(({ found }) => found);
+  if (entries.length) {
+    download(name, type, write(detector.description, entries));
   } else {
-    say('There is nothing to save yet: keep a camera image first.', { wrong: true });
+    say('There is nothing to save yet: no image of the gallery has points.', { wrong: true });
   }
 }
 
@@ -259,7 +262,7 @@ part('json').addEventListener('click', () => save('landmarks.json', 'application
 part('mirror').addEventListener('change', () => viewer.show(viewer.shown));
 for (const id of ['numbers', 'labelled', 'fade']) {
   part(id).addEventListener('change', () => {
-    gallery.entries.forEach(drawSmall);
+    gallery.entries.forEach((entry) => drawSmall(entry, detector.description, style()));
     viewer.render();
   });
 }

@@ -1,5 +1,6 @@
 /** The detector: an image and a rectangle in, landmarks in pixels of the image out. */
 
+import { findFaces, viewOf } from './faces.js';
 import { stretch } from './resize.js';
 
 /** @typedef {import('./resize.js').Pixels} Pixels */
@@ -19,6 +20,8 @@ import { stretch } from './resize.js';
  * @property {number} num_labelled P, 0 without a regressor.
  * @property {string[]} point_names of the P labelled points, or none.
  * @property {?object} score its score on labelled faces.
+ * @property {?string} finder file of the ONNX model that finds faces, or null.
+ * @property {?{x: number, y: number, side: number}} face_frame what to view of a found face.
  */
 
 /**
@@ -27,6 +30,14 @@ import { stretch } from './resize.js';
  * @property {number[][]} landmarks K points.
  * @property {number[]} confidence K values in [0, 1].
  * @property {number[][]} labelled P points, or none.
+ * @property {Rectangle} rectangle the viewed part.
+ */
+
+/**
+ * A face that was found.
+ * @typedef {object} FoundFace
+ * @property {Rectangle} rectangle the part to view.
+ * @property {number} score in [0, 1].
  */
 
 /** The part of an image that training would view. */
@@ -61,19 +72,22 @@ export class Detector {
   }
 
   /**
-   * Loads model.json, the model that it names, and the runtime.
+   * Loads model.json, the models that it names, and the runtime.
    * @returns {Promise<Detector>}
    */
   static async load() {
     const description = await (await fetched('model.json')).json();
-    const model = await (await fetched(description.model)).arrayBuffer();
+    const models = { detector: await (await fetched(description.model)).arrayBuffer() };
+    if (description.finder) {
+      models.finder = await (await fetched(description.finder)).arrayBuffer();
+    }
     const worker = new Worker(new URL('./worker.js', import.meta.url), { type: 'module' });
     // Threads share memory, which browsers allow only with two HTTP headers.
     const threads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency || 1) : 1;
     await new Promise((resolve, reject) => {
       worker.onmessage = ({ data }) => (data.ready ? resolve() : reject(new Error(data.error)));
       worker.onerror = (event) => reject(new Error(event.message || 'worker.js cannot be loaded'));
-      worker.postMessage({ model, threads }, [model]);
+      worker.postMessage({ models, threads }, Object.values(models));
     });
     worker.onmessage = null;
     return new Detector(description, worker);
@@ -88,16 +102,40 @@ export class Detector {
   async find(pixels, rectangle) {
     const size = this.description.view_size;
     const view = stretch(pixels, rectangle, size);
-    const id = this.#next++;
-    const outputs = await new Promise((resolve, reject) => {
-      this.#waiting.set(id, { resolve, reject });
-      this.#worker.postMessage({ id, view, size }, [view.buffer]);
-    });
+    const outputs = await this.#run('detector', 'uint8', view, [1, size, size, 3]);
     return {
       landmarks: inImage(outputs.landmarks, rectangle),
-      confidence: outputs.confidence,
+      confidence: Array.from(outputs.confidence),
       labelled: inImage(outputs.labelled ?? [], rectangle),
+      rectangle,
     };
+  }
+
+  /** Whether it finds faces by itself. */
+  get findsFaces() {
+    return this.description.finder !== null;
+  }
+
+  /**
+   * Finds the faces of an image.
+   * @param {Pixels} pixels
+   * @returns {Promise<FoundFace[]>} best first.
+   */
+  async findFaces(pixels) {
+    const faces = await findFaces(pixels, (planes, width, height) =>
+      this.#run('finder', 'float32', planes, [1, 3, height, width]),
+    );
+    const { face_frame } = this.description;
+    return faces.map(({ box, score }) => ({ rectangle: viewOf(box, face_frame), score }));
+  }
+
+  /** The outputs of a network by name, for its input. */
+  #run(name, type, data, dims) {
+    const id = this.#next++;
+    return new Promise((resolve, reject) => {
+      this.#waiting.set(id, { resolve, reject });
+      this.#worker.postMessage({ id, name, type, data, dims }, [data.buffer]);
+    });
   }
 }
 

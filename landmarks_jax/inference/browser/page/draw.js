@@ -2,6 +2,10 @@
 
 /** @typedef {import('./detector.js').Description} Description */
 /** @typedef {import('./detector.js').Found} Found */
+/** @typedef {import('./resize.js').Rectangle} Rectangle */
+
+/** Radii in the side of a view, at least: dots of small faces are smaller. */
+const SMALL_VIEW = 36;
 
 /**
  * What to draw, and how.
@@ -13,17 +17,17 @@
  */
 
 /**
- * Draws an image over the whole of a canvas, and its points.
+ * Draws an image over the whole of a canvas, and the points of the objects in it.
  *
  * @param {HTMLCanvasElement} target
  * @param {HTMLCanvasElement} image
- * @param {{width: number, height: number}} size of the image that the points refer to.
- * @param {?Found} found
+ * @param {Rectangle} part what `image` shows of the image that the points refer to.
+ * @param {Found[]} objects the first gets numbers, and lies above the others.
  * @param {Description} description
  * @param {Style} style
  * @param {number} unit device pixels per CSS pixel.
  */
-export function draw(target, image, size, found, description, style, unit) {
+export function draw(target, image, part, objects, description, style, unit) {
   const context = target.getContext('2d');
   context.save();
   if (style.mirrored) {
@@ -33,18 +37,26 @@ export function draw(target, image, size, found, description, style, unit) {
   context.imageSmoothingQuality = 'high';
   context.drawImage(image, 0, 0, target.width, target.height);
   context.restore();
-  if (!found) {
-    return;
-  }
+  const [left, top, right, bottom] = part;
   const place = ([x, y]) => {
-    const across = (x + 0.5) / size.width;
+    const across = (x + 0.5 - left) / (right - left);
     return [
       (style.mirrored ? 1 - across : across) * target.width,
-      ((y + 0.5) / size.height) * target.height,
+      ((y + 0.5 - top) / (bottom - top)) * target.height,
     ];
   };
   const few = Math.min(6, Math.max(2.5, target.width / unit / 80));
-  const radius = unit * few * description.dot_scale;
+  [...objects].reverse().forEach((found, i) => {
+    const viewed = (found.rectangle[2] - found.rectangle[0]) / (right - left);
+    const share = Math.max(1, (viewed * target.width) / unit / SMALL_VIEW);
+    const radius = unit * Math.min(few, share) * description.dot_scale;
+    const numbers = style.numbers && i === objects.length - 1;
+    drawPoints(context, place, radius, unit, found, description, { ...style, numbers });
+  });
+}
+
+/** Draws the points of an object. */
+function drawPoints(context, place, radius, unit, found, description, style) {
   if (style.labelled) {
     found.labelled.forEach((point) => cross(context, place(point), radius));
   }

@@ -5,6 +5,8 @@
 /** As shares of the image's larger side. */
 const STEP = 0.02;
 const SMALLEST = 0.05;
+/** As a share of the frame's width: small frames move less. */
+const LONGEST_STEP = 0.1;
 /** Enlargement by one press of +. */
 const FACTOR = 1.05;
 
@@ -99,7 +101,11 @@ export class Frame {
     if (event.ctrlKey || event.metaKey || event.altKey) {
       return;
     }
-    const step = STEP * Math.max(this.#width, this.#height);
+    const [left, , right] = this.#rectangle;
+    const step = Math.min(
+      STEP * Math.max(this.#width, this.#height),
+      LONGEST_STEP * (right - left),
+    );
     const ways = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
     let next;
     if (event.key in ways) {
@@ -108,7 +114,7 @@ export class Frame {
         ? this.#grown(2 * step * x, 2 * step * y)
         : shifted(this.#rectangle, step * x * this.#sign, step * y, this.#width, this.#height);
     } else if ('+=-_'.includes(event.key)) {
-      const [left, top, right, bottom] = this.#rectangle;
+      const [, top, , bottom] = this.#rectangle;
       const more = ('+='.includes(event.key) ? FACTOR : 1 / FACTOR) - 1;
       next = this.#grown((right - left) * more, (bottom - top) * more);
     } else {

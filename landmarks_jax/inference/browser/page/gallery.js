@@ -1,6 +1,6 @@
-/** All images, as a grid of buttons. */
+/** All images, or the faces in them, as a grid of buttons. */
 
-/** @typedef {import('./app.js').Entry} Entry */
+/** @typedef {import('./entries.js').Entry} Entry */
 
 export class Gallery {
   #list;
@@ -33,7 +33,7 @@ export class Gallery {
     const canvas = document.createElement('canvas');
     const name = document.createElement('span');
     button.type = 'button';
-    name.textContent = entry.name;
+    name.textContent = entry.label;
     button.append(canvas, name);
     button.addEventListener('click', () => this.#onchoose(entry));
     item.append(button);

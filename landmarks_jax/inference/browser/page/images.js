@@ -72,14 +72,15 @@ export function pixelsOf(canvas) {
   return canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
 }
 
-/** A copy of a canvas, at most `side` pixels wide and high. */
-export function thumbnail(canvas, side) {
-  const scale = Math.min(1, side / Math.max(canvas.width, canvas.height));
+/** A copy of a part of a canvas, at most `side` pixels wide and high. */
+export function thumbnail(canvas, [left, top, right, bottom], side) {
+  const [width, height] = [right - left, bottom - top];
+  const scale = Math.min(1, side / Math.max(width, height));
   const small = document.createElement('canvas');
-  small.width = Math.max(1, Math.round(canvas.width * scale));
-  small.height = Math.max(1, Math.round(canvas.height * scale));
+  small.width = Math.max(1, Math.round(width * scale));
+  small.height = Math.max(1, Math.round(height * scale));
   const context = small.getContext('2d');
   context.imageSmoothingQuality = 'high';
-  context.drawImage(canvas, 0, 0, small.width, small.height);
+  context.drawImage(canvas, left, top, width, height, 0, 0, small.width, small.height);
   return small;
 }

@@ -84,13 +84,17 @@ export class Live {
       paint(source, video, width, height);
       if (other) {
         const rectangle = trainedRectangle(this.#detector.description, width, height);
-        this.#viewer.show({ entry: null, source, rectangle, found: null });
+        this.#viewer.show({ entry: null, source, rectangle, found: null, others: [] });
         say('The camera is on.');
       }
       const { shown } = this.#viewer;
-      shown.found = await this.#detector.find(pixelsOf(source), shown.rectangle);
+      const objects = await this.#find(pixelsOf(source), shown.rectangle);
       if (!running()) {
         return;
+      }
+      [shown.found = null, ...shown.others] = objects;
+      if (shown.found && part('find').checked) {
+        this.#viewer.move(shown.found.rectangle);
       }
       const now = performance.now();
       times.push(now);
@@ -101,9 +105,19 @@ export class Live {
       this.#viewer.render(due);
       if (due) {
         filled = now;
-        part('rate').textContent = rate(times);
+        part('rate').textContent = `${rate(times)}${objects.length ? '' : ', no face'}`;
       }
     }
+  }
+
+  /** Finds the points of all faces, best first, or of what is in the frame. */
+  async #find(pixels, rectangle) {
+    const faces = part('find').checked ? await this.#detector.findFaces(pixels) : [{ rectangle }];
+    const objects = [];
+    for (const face of faces) {
+      objects.push(await this.#detector.find(pixels, face.rectangle));
+    }
+    return objects;
   }
 
   /** Fills the list of cameras. */

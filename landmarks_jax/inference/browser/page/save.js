@@ -1,10 +1,10 @@
 /** Saves points as files. */
 
 /** @typedef {import('./detector.js').Description} Description */
-/** @typedef {import('./app.js').Entry} Entry */
+/** @typedef {import('./entries.js').Entry} Entry */
 
 /**
- * A table with the column names of `landmarks-jax detect`: per image a line with its file, x, y and
+ * A table with the column names of `landmarks-jax detect`: per entry a line with its file, x, y and
  * confidence of each landmark, and x and y of the labelled points.
  *
  * @param {Description} description
@@ -24,18 +24,19 @@ export function toCsv(description, entries) {
 }
 
 /**
- * Everything about the images as JSON.
+ * Everything about the entries as JSON.
  *
  * @param {Description} description
  * @param {Entry[]} entries
  */
 export function toJson(description, entries) {
   const names = pointNames(description);
-  const images = entries.map(({ name, width, height, rectangle, found }) => ({
+  const images = entries.map(({ name, width, height, rectangle, found, face }) => ({
     file: name,
     width,
     height,
     box: rectangle.map(rounded),
+    score: face?.rectangle === rectangle ? rounded(face.score) : null, // not of a moved frame
     landmarks: found.landmarks.map((point) => point.map(rounded)),
     confidence: found.confidence.map(rounded),
     labelled: Object.fromEntries(

@@ -5,7 +5,7 @@ import { draw } from './draw.js';
 import { Frame } from './frame.js';
 import { Table } from './table.js';
 
-/** @typedef {import('./app.js').Entry} Entry */
+/** @typedef {import('./entries.js').Entry} Entry */
 /** @typedef {import('./detector.js').Description} Description */
 /** @typedef {import('./detector.js').Found} Found */
 /** @typedef {import('./resize.js').Rectangle} Rectangle */
@@ -17,6 +17,7 @@ import { Table } from './table.js';
  * @property {HTMLCanvasElement} source its pixels at full size.
  * @property {Rectangle} rectangle the viewed part.
  * @property {?Found} found
+ * @property {Found[]} others the points of other faces in it.
  */
 
 const part = (id) => document.getElementById(id);
@@ -48,7 +49,7 @@ export class Viewer {
     });
     part('labelled-switch').hidden = !description.num_labelled;
     part('reset').addEventListener('click', () => {
-      this.shown.rectangle = this.#whole();
+      this.shown.rectangle = this.#start();
       this.show(this.shown);
       onframe(this.shown);
     });
@@ -69,15 +70,22 @@ export class Viewer {
       part(id).hidden = !live;
     }
     part('remove').hidden = live;
+    part('remove').textContent = shown?.entry?.face ? 'Remove face' : 'Remove image';
     part('camera').textContent = live ? 'Stop camera' : 'Start camera';
     if (!shown) {
       return;
     }
     const { width, height } = shown.source;
     part('stage').style.setProperty('--ratio', String(width / height));
-    part('image').setAttribute('aria-label', shown.entry?.name ?? 'Camera');
+    part('image').setAttribute('aria-label', shown.entry?.label ?? 'Camera');
     this.#frame.show(shown.rectangle, shown.source, this.#mirrored);
     this.render();
+  }
+
+  /** Moves the frame of what is shown. */
+  move(/** @type {Rectangle} */ rectangle) {
+    this.shown.rectangle = rectangle;
+    this.#frame.show(rectangle, this.shown.source, this.#mirrored);
   }
 
   /** Redraws the image and its points, and by default the table. */
@@ -85,7 +93,7 @@ export class Viewer {
     if (!this.shown) {
       return;
     }
-    const { source, found, rectangle } = this.shown;
+    const { source, found, rectangle, others } = this.shown;
     const canvas = part('image');
     const unit = devicePixelRatio || 1;
     const { width, height } = part('stage').getBoundingClientRect();
@@ -95,7 +103,10 @@ export class Viewer {
       canvas.height = down;
     }
     const looks = { ...style(), mirrored: this.#mirrored };
-    draw(canvas, source, source, found, this.#description, looks, unit);
+    const whole = [0, 0, source.width, source.height];
+    const objects = found ? [found, ...others] : others;
+    draw(canvas, source, whole, objects, this.#description, looks, unit);
+    part('frame').classList.toggle('among', others.length > 0);
     const [left, top, right, bottom] = rectangle.map(Math.round);
     part('place').textContent = `Frame: ${left}, ${top} to ${right}, ${bottom}`;
     const framed = this.#whole().some((edge, i) => edge !== rectangle[i]);
@@ -106,6 +117,11 @@ export class Viewer {
   }
 
   /** The initial frame. */
+  #start() {
+    return this.shown.entry?.face?.rectangle ?? this.#whole();
+  }
+
+  /** The initial frame of an image in which no faces are found. */
   #whole() {
     const { width, height } = this.shown.source;
     return trainedRectangle(this.#description, width, height);
