@@ -19,6 +19,9 @@ and boxes from 0. c1, c2, ... are confidences in [0, 1].
 An annotated video has the frames of the original at the same times, and pixels of the same shape.
 Frames that are too damaged to be decoded have no row; DIR/skipped.csv says how many are damaged.
 
+`landmarks-jax convert landmarks` writes DIR/landmarks.jsonl as TPS, COCO keypoints or DeepLabCut's
+CSV.
+
 Rows are written whole, as they are made. Named pipes and the like are skipped, folders entered once
 whatever links lead to them. The exit code is 1 if a file could not be read, is damaged or broke
 off, or results can no longer be written, such as on a full disk; 2 if nothing could be started.
