@@ -5,7 +5,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from landmarks_jax.data import decoding
 from landmarks_jax.system.errors import DataError
@@ -173,6 +173,18 @@ def test_damaged_exif_and_orientations_of_other_types_count_as_upright(ending, t
         assert orientation == 1, name
         error = np.abs(pixels.astype(int) - image).max()
         assert error <= LOSSY.get(ending, 0), name
+
+
+@pytest.mark.parametrize(("kind", "value"), [(1, 6), (4, 6), (3, 0), (3, 9)])
+def test_orientations_of_other_types_in_a_tiff_count_as_upright(kind, value, tmp_path):
+    """BYTE and LONG, and values that are not from 1 to 8."""
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[0x0112], tags.tagtype[0x0112] = value, kind
+    image = noise(0)
+    Image.fromarray(image).save(tmp_path / "a.tif", tiffinfo=tags)
+    pixels, orientation = decoding.decode(tmp_path / "a.tif")
+    assert orientation == 1
+    np.testing.assert_array_equal(pixels, image)
 
 
 @pytest.mark.parametrize("ending", [".png", ".jpg", ".webp", ".avif", ".tif"])

@@ -108,6 +108,23 @@ def test_videos_without_a_face_are_listed_and_those_without_a_frame(path_of_face
         ]
 
 
+def test_a_face_keeps_its_number_while_others_are_away(path_of_faces, tmp_path):
+    people, frames = grace.Portrait(), []
+    for shown in ((0, 1), (0,), (1,), (0, 1)):
+        frame = np.full((120, 240, 3), 128, np.uint8)
+        for i in shown:
+            frame[:109, 130 * i : 130 * i + 89] = Image.fromarray(people.photo(i)).resize((89, 109))
+        frames.append(frame)
+    path = write_video(tmp_path / "a.mkv", frames)
+    code, _, err = call("detect", path_of_faces, str(path), f"--out={tmp_path / 'out'}", "--nodraw")
+    assert code == 0, err
+    rows = read_table(tmp_path / "out")
+    assert [row["frame"] for row in rows] == list("001233")
+    places = {(row["box"], float(row["left"]) > 100) for row in rows}
+    assert len(places) == 2
+    assert {number for number, _ in places} == {"0", "1"}
+
+
 @pytest.mark.slow
 def test_two_people_who_cross_keep_their_numbers(path_of_faces, tmp_path):
     """Two hundred frames; in the middle one face hides the other."""

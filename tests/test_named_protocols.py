@@ -7,7 +7,7 @@ import pytest
 
 from landmarks_jax.configs import released
 from landmarks_jax.data import cutting, framing
-from landmarks_jax.data.sources import aflw, celeba, mafl, pts
+from landmarks_jax.data.sources import aflw, celeba, mafl, mtfl, pts
 from landmarks_jax.evaluation import metrics, run_evaluation
 from landmarks_jax.system.errors import ConfigError, DataError
 from tests import datasets
@@ -73,6 +73,14 @@ def test_the_released_configuration_cuts_boxes_as_slices(tmp_path):
     np.testing.assert_array_equal(paper[0].score.views, center.score.views)
     assert (paper[1].score.points != box.score.points).any()
 
+    lists = [datasets.mtfl(tmp_path / str(seed), 4, seed) for seed in (0, 1)]
+    (own,) = run_evaluation.open_faces(
+        config, fit=str(lists[0]), score=str(lists[1]), crops=["box"]
+    )
+    views, _ = cutting.load_views(mtfl.MtflFaces(str(lists[1])), frame)
+    np.testing.assert_array_equal(own.score.views, views)
+    assert own.notes == (note,)
+
 
 def test_celeba_400_is_a_protocol_of_its_own(tmp_path):
     root = datasets.celeba(tmp_path, (6, 1, 1))
@@ -136,17 +144,22 @@ def test_the_box_of_68_points_is_that_of_the_five(tmp_path):
 @pytest.mark.parametrize(("side", "count"), [(0.099, 1), (0.101, 0)])
 def test_faces_of_under_a_tenth_of_the_view_are_noted(side, count, tmp_path, caplog):
     """In the central 80 of 100 pixels, a face is as large as the larger side of its points' box."""
-    lines = ["file,x1,y1,x2,y2"]
-    for name, width in (("a", 20), ("b", 80 * side)):
-        datasets.save(tmp_path / f"{name}.png", (100, 100), ord(name))
-        lines.append(f"{name}.png,40,50,{40 + width},51")
-    (tmp_path / "two.csv").write_text("\n".join(lines))
-    (protocol,) = run_evaluation.open_faces(
-        narrow(), fit=str(tmp_path / "two.csv"), crops=("center",), fit_alone=True
-    )
-    note = "small faces: 1 of the 2 of two are under a tenth of the view (center crop)"
-    assert sum(text.startswith(note) for text in protocol.notes) == count
-    assert caplog.text.count(note) == count
+    lists = []
+    for listed in ("ab", "cd"):
+        lines = ["file,x1,y1,x2,y2"]
+        for name, width in zip(listed, (20, 80 * side), strict=True):
+            datasets.save(tmp_path / f"{name}.png", (100, 100), ord(name))
+            lines.append(f"{name}.png,40,50,{40 + width},51")
+        lists.append(str(tmp_path / f"{listed}.csv"))
+        (tmp_path / f"{listed}.csv").write_text("\n".join(lines))
+    options = {"fit": lists[0], "crops": ("center",), "fit_alone": True}
+    note = "small faces: 1 of the 2 of {} are under a tenth of the view (center crop)"
+    for score, noted in ((None, ["ab"]), (lists[1], ["ab", "cd"])):
+        caplog.clear()
+        (protocol,) = run_evaluation.open_faces(narrow(), **options, score=score)
+        assert len(protocol.notes) == caplog.text.count("small faces") == count * len(noted)
+        for text, listed in zip(protocol.notes, noted, strict=bool(count)):
+            assert text.startswith(note.format(listed))
 
 
 def test_what_cannot_be_opened_is_named(tmp_path):

@@ -139,8 +139,8 @@ def test_cover_art_is_not_the_video(detector, tmp_path):
     Image.fromarray(noise(99, 320, 320)).save(cover, "JPEG")
     path = write_video(tmp_path / "base.mp4", codec="mpeg4", pixels="yuv420p")
     named = [
-        copy_video(path, tmp_path / f"cover.{ending}", cover=cover.getvalue())
-        for ending in ("mp4", "mkv")  # attached; a first track of one frame
+        copy_video(path, tmp_path / f"cover.{ending}", cover=cover.getvalue(), marked=marked)
+        for ending, marked in (("mp4", True), ("mkv", False))  # attached; a track of one frame
     ]
     song = tmp_path / "song.mp4"
     with av.open(str(song), "w") as file:

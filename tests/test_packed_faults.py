@@ -137,6 +137,12 @@ def test_configs_that_cannot_be(field, value, problem, good, tmp_path):
         ("notes", [1], "summary.notes[0] must be a text"),
         ("trained_on", {"source": "x"}, "summary.trained_on.crop is missing"),
         ("provenance", {**SUMMARY["provenance"], "steps": 1.5}, "steps must be a whole number"),
+        ("face_frame", {"finder": "x", "photos": 12, "x": 0, "y": 0}, "face_frame.side is missing"),
+        (
+            "face_frame",
+            {"finder": "x", "photos": 12, "x": 0, "y": 0, "side": 0.01},
+            "summary.face_frame.side must be from 0.1 to 10",
+        ),
         ("scores", [{"forward": 12.5}], "summary.scores[0].confidence is missing"),
         ("scores", [{**SCORE, "forward": "1"}], "summary.scores[0].forward must be a number"),
         (

@@ -92,19 +92,25 @@ def zero_packets(path: Path, numbers, share: float = 1.0) -> None:
     path.write_bytes(data)
 
 
-def copy_video(source, path, change=lambda number, packet: packet, cover=None, format=None):
+def copy_video(
+    source, path, change=lambda number, packet: packet, *, cover=None, marked=True, format=None
+):
     """Copies packets of a video to another file, changed by `change(number, packet)`.
 
-    `cover` is a JPEG, which becomes the first stream.
+    `cover` is a JPEG, which becomes the first stream; if it is not marked as a cover, it is the
+    default one.
     """
     with av.open(str(source)) as old, av.open(str(path), "w", format=format) as new:
         stream = old.streams.video[0]
         picture = None
         if cover is not None:
-            picture = new.add_stream("mjpeg", rate=1)
+            picture = new.add_stream("mjpeg", rate=10)
             picture.width, picture.height, picture.pix_fmt = 32, 32, "yuvj420p"
-            picture.disposition = av.stream.Disposition.attached_pic
+            kinds = av.stream.Disposition
+            picture.disposition = kinds.attached_pic if marked else kinds.default
         copied = new.add_stream_from_template(stream)
+        if not marked:
+            copied.disposition = 0
         if picture is not None:
             packet = av.Packet(cover)
             packet.pts = packet.dts = 0

@@ -103,8 +103,7 @@ def _decode_tiff(image: TiffImagePlugin.TiffImageFile) -> tuple[Image.Image, int
         orientation = value if value in _ROTATIONS else metadata.UPRIGHT
     bits = tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,))[0]
     white_is_zero = tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
-    # Pillow would rotate the pixels as it decodes them, by these tags or else by the XMP.
-    image.info.pop("xmp", None)
+    # Pillow would rotate the pixels as it decodes them, by these tags, or those that XMP adds.
     exif = image.getexif()
     for tag in list(exif):
         del exif[tag]
