@@ -131,6 +131,18 @@ def test_images_of_every_orientation_and_format(detect, detector, tmp_path):
     assert "32-bit integer pixels have no agreed white" in why
 
 
+def test_images_without_a_view_do_not_wait_for_one(detector):
+    read = []
+
+    def cuts():
+        for number in range(10):
+            read.append(number)
+            yield view_batches.without_views(detector, number, "")
+
+    cut, landmarks = next(view_batches.locate(detector, cuts(), 4))
+    assert (cut.source, landmarks, len(read)) == (0, None, 4)
+
+
 @pytest.mark.parametrize("kept", [0, 1 << 20])
 def test_drawn_images_have_the_landmarks_colours(detect, tmp_path, monkeypatch, kept):
     """Whether the pixels were kept or the image was read again."""
