@@ -59,7 +59,7 @@ def outcome(path, config, summary, arrays, **texts):
     # What is read can be used: no user of it meets what it did not expect.
     packed_file.to_bytes(packed)
     card.to_markdown(packed, "x").encode()
-    json.dumps(site.describe(packed, "x"), allow_nan=False).encode()
+    json.dumps(site.describe(packed, "x", True), allow_nan=False).encode()
     graph_export.metadata(packed)
     ",".join(packed.summary.get("point_names", ())).encode()
     return ""

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from landmarks_jax.data.formats.records import are_point_names
 from landmarks_jax.inference.precision import PRECISIONS
 from landmarks_jax.models import detectors
 from landmarks_jax.system.errors import ConfigError
@@ -86,8 +87,7 @@ def check_summary(summary: Any) -> None:
         raise ValueError("summary.packed_on is missing")
     if "face_frame" in summary and not 0.1 <= summary["face_frame"]["side"] <= 10:
         raise ValueError("summary.face_frame.side must be from 0.1 to 10")
-    columns = [name.replace(" ", "_") for name in summary.get("point_names", ())]
-    if not all(name.isprintable() and name for name in columns) or len(set(columns)) < len(columns):
+    if not are_point_names(summary.get("point_names", ())):
         raise ValueError("summary.point_names must be different names, of printable characters")
 
 

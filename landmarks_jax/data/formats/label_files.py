@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from landmarks_jax.data import lists
 from landmarks_jax.data.formats import coco, deeplabcut, tps
-from landmarks_jax.data.formats.records import Labels, check_names
+from landmarks_jax.data.formats.records import Labels, are_point_names
 from landmarks_jax.system.errors import DataError
 
 
@@ -38,7 +38,8 @@ def read(path: str) -> Labels:
     if not is_label_file(path):
         raise DataError(f"{path}: must end in {', '.join(READERS)}")
     labels = READERS[_ending(path)](path)
-    check_names(path, labels.names)
+    if not are_point_names(labels.names):
+        raise DataError(f"{path}: names of points must be different, of printable characters")
     return labels
 
 

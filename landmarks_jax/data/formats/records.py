@@ -66,8 +66,9 @@ def same_number(place: str, count: int, before: int) -> None:
         raise DataError(f"{place}: {count} points, those before have {before}")
 
 
-def check_names(path: str, names: Sequence[str]) -> None:
-    """Refuses names of points that are not different, or cannot be printed."""
+def are_point_names(names: Sequence[str]) -> bool:
+    """Whether names can head columns of results: all different, of printable characters."""
     columns = [name.replace(" ", "_") for name in names]
-    if not all(name.isprintable() and name for name in columns) or len(set(columns)) < len(columns):
-        raise DataError(f"{path}: names of points must be different, of printable characters")
+    return all(name.isprintable() and name for name in columns) and len(set(columns)) == len(
+        columns
+    )

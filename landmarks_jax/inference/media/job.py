@@ -78,8 +78,21 @@ class Job:
             points, confidence, labelled, _ = landmarks.select(index)
             box = number if self.faces or self.boxes is not None else None
             score = None if cut.scores is None else cut.scores[index]
-            what = file, frame, time, cut.size, box, view, score
-            rows.append(Row(*what, points, confidence, labelled, None))
+            rows.append(
+                Row(
+                    file=file,
+                    frame=frame,
+                    time=time,
+                    size=cut.size,
+                    box=box,
+                    view=view,
+                    score=score,
+                    landmarks=points,
+                    confidence=confidence,
+                    labelled=labelled,
+                    smooth=None,
+                )
+            )
         return rows
 
     def marks(self, row: Row) -> Marks:
