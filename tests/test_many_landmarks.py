@@ -248,7 +248,7 @@ def test_packed_exported_and_shown_on_the_page(k, narrow_config, filled, tmp_pat
     assert np.ptp(expected, 0).max() > 1e-3  # the points move with the picture
     assert graph_export.metadata(content)["num_landmarks"] == str(k)
     assert f"{k} points discovered" in card.to_markdown(content, "k")
-    page = site.describe(content, "k")
+    page = site.describe(content, "k", False)
     assert len(page["colors"]) == page["num_landmarks"] == k
     assert len(set(page["colors"])) >= min(k, 400)  # more can hardly be told apart
     assert page["dot_scale"] == palette.crowding(k)
