@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import json
 import shutil
 from pathlib import Path
 
@@ -118,6 +119,25 @@ def images(home):
 def close(actual, expected, pixels=1.0):
     for got, want, tolerance in zip(actual, expected, (pixels, pixels, 0.02), strict=False):
         np.testing.assert_allclose(got, want, rtol=0, atol=tolerance)
+
+
+def test_named_landmarks_are_saved_by_name(site_folder, browser, home, images, tmp_path):
+    """The page with names in its description, beside the same without."""
+    folder = shutil.copytree(site_folder, tmp_path / "page")
+    description = json.loads((folder / "model.json").read_text())
+    assert description["landmark_names"] == []
+    description["landmark_names"] = ["tip, left", "root", "tip right"]
+    (folder / "model.json").write_text(json.dumps(description))
+    with browsing.served(folder) as served:
+        page = Page(browser, served, home).wait_for("The detector is ready.")
+        page.choose(images["wide.png"]).wait_for("Points found")
+        (entry,) = page.entries()
+        (row,) = csv.DictReader(page.saved("csv").splitlines())
+        assert [cells[0] for cells in page.table()] == description["landmark_names"]
+    assert list(entry["landmarks"]) == list(entry["confidence"]) == description["landmark_names"]
+    assert [float(row[f"tip_right_{axis}"]) for axis in "xy"] == entry["landmarks"]["tip right"]
+    assert float(row["tip,_left_c"]) == entry["confidence"]["tip, left"]
+    assert "x1" not in row
 
 
 def test_the_page_agrees_with_python(page, images, find):

@@ -97,9 +97,10 @@ def test_a_run_without_labelled_faces(run, tmp_path):
         r"/no/aflw/training\.txt.*--noregressor packs without", refused(out, f"--workdir={missing}")
     )
     assert not out.exists()
-    export(out, f"--workdir={run}", "--noregressor")
+    export(out, f"--workdir={run}", "--noregressor", "--landmarks=2,0", "--names=a,b")
     content = packed_file.read(out)
     assert content.regressor is None
+    assert content.summary["landmark_names"] == ["a", "b"]
     assert (content.summary["scores"], content.summary["point_names"]) == ([], [])
 
 
@@ -121,6 +122,8 @@ def test_wrong_command_lines_are_refused_with_one_line(run, detector_file, tmp_p
         (detector, f"--card={tmp_path}/./out"): "also the file of --out",
         (detector, "--format=tflite"): "packed|stablehlo|onnx",
         (detector, "--precision=int8"): "float32|float16",
+        (workdir, "--names=a,b"): "--names: 2 names for 3 landmarks",
+        (workdir, "--landmarks=0,3"): "landmarks 0,3: must be of its 3",
         (f"--workdir={tmp_path / 'none'}",): "config.json: no such file",
         (f"--detector={tmp_path / 'none'}",): "no such file",
         (f"--detector={damaged}",): "damaged.safetensors: damaged (wrong checksum)",

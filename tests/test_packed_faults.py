@@ -133,6 +133,13 @@ def test_configs_that_cannot_be(field, value, problem, good, tmp_path):
         ("point_names", ["left eye", "left_eye"], "must be different names, of printable"),
         ("point_names", ["a", "b\n"], "must be different names, of printable"),
         ("point_names", "ab", "summary.point_names must be a list"),
+        ("landmark_names", ["a", "b"], "summary.landmark_names has 2 names, not one for each"),
+        (
+            "landmark_names",
+            ["a", "b", "a"],
+            "summary.landmark_names and summary.point_names must be",
+        ),
+        ("landmark_names", ["a", "b", "heel"], "must be different names, of printable"),
         ("photos", 3, "summary.photos must be a text"),
         ("notes", [1], "summary.notes[0] must be a text"),
         ("trained_on", {"source": "x"}, "summary.trained_on.crop is missing"),

@@ -1,13 +1,16 @@
-"""Write a trained detector as one file: packed for this package, or a graph for other programs.
+r"""Write a trained detector as one file: packed for this package, or a graph for other programs.
 
 landmarks-jax export --workdir DIR --out FILE [--format FORMAT]
 landmarks-jax export --workdir runs/mine --noregressor --out mine.safetensors --card mine.md
 landmarks-jax export --detector mine.safetensors --format onnx --precision float16 --out mine.onnx
 landmarks-jax export --detector faces --fit mine.csv --out fitted.safetensors
+landmarks-jax export --detector mine.safetensors --landmarks 0,3,5:7 --names toe,heel,left,right \
+    --out named.safetensors
 
 A run is packed with the linear map to the labelled faces of its config.eval.protocols, or of those
 given by the flags of `landmarks-jax eval`; --noregressor needs no labelled faces. Those flags fit a
-new linear map for a packed detector too. --fit may be alone: then nothing is scored.
+new linear map for a packed detector too. --fit may be alone: then nothing is scored. Names are in
+what `landmarks-jax detect` writes, and in the page.
 """
 
 import dataclasses
@@ -43,6 +46,7 @@ _FLAGS = (
     ),
     Flag("regressor", "Include the linear map to labelled points.", True, kind=bool),
     shared_flags.LANDMARKS,
+    Flag("names", "Names of the landmarks, separated by commas, one for each.", [], kind=list),
     *shared_flags.LABELLED_FACES,
 )
 
@@ -80,8 +84,6 @@ def _check(values: flags.FlagValues, faces: dict[str, Any]) -> None:
             "labelled faces (--protocol, --aflw, --fit, --score, --crop) fit the linear map that "
             "--noregressor leaves out"
         )
-    if values.landmarks is not None and values.detector is not None:
-        raise ConfigError("--landmarks: goes with --workdir")
     if values.card is not None and os.path.realpath(values.card) == os.path.realpath(values.out):
         raise ConfigError(f"--card {values.card}: also the file of --out; name another")
 
@@ -89,17 +91,26 @@ def _check(values: flags.FlagValues, faces: dict[str, Any]) -> None:
 def _content(
     values: flags.FlagValues, faces: dict[str, Any], command_line: Sequence[str]
 ) -> "PackedDetector":
+    kept, names = shared_flags.landmarks(values), values.names
     if values.workdir is not None:
         from landmarks_jax.evaluation import pack_run  # noqa: PLC0415
 
         workdir = Path(values.workdir)
+        pack_run.check_landmarks(workdir, kept, names)
         protocols = pack_run.open_faces(workdir, faces) if values.regressor else []
-        kept = shared_flags.landmarks(values)
-        return pack_run.pack_run(workdir, protocols, command_line, kept=kept)
+        return pack_run.pack_run(workdir, protocols, command_line, kept=kept, names=names)
     # A packed file is converted without the training stack.
-    from landmarks_jax.inference import api, packed_file  # noqa: PLC0415
+    from landmarks_jax.inference import api, kept_landmarks, packed_file  # noqa: PLC0415
 
     content = packed_file.read(api.find_packed(values.detector))
+    if kept is not None:
+        if content.regressor is not None and values.regressor and not faces:
+            raise ConfigError(
+                f"--landmarks: the linear map of {values.detector} is of all its landmarks; fit a "
+                "new one (--fit FILE), or leave it out (--noregressor)"
+            )
+        content = kept_landmarks.keep(content, kept)
+    content = kept_landmarks.rename(content, names)
     if faces:
         from landmarks_jax.evaluation import pack_run  # noqa: PLC0415
 

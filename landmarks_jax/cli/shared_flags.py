@@ -1,5 +1,6 @@
 """Flags that several subcommands share."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,9 @@ LABELLED_FACES = (
     Flag("pts_points", "5 or 68: points of --fit and --score folders with .pts files.", kind=int),
 )
 LANDMARKS = Flag(
-    "landmarks", "Keep some of the landmarks only, A:B from number A to B - 1, such as 0:10."
+    "landmarks",
+    "Keep some of the landmarks only, in this order: numbers from 0, and ranges A:B from A to "
+    "B - 1, such as 0,3,5:9.",
 )
 _KEYWORDS = {"protocol": "protocol_names", "crop": "crops"}
 
@@ -69,18 +72,27 @@ def labelled_faces(values: flags.FlagValues) -> dict[str, Any]:
     return {_KEYWORDS.get(flag.name, flag.name): values[flag.name].value for flag in LABELLED_FACES}
 
 
-def landmarks(values: flags.FlagValues) -> range | None:
+def landmarks(values: flags.FlagValues) -> tuple[int, ...] | None:
     """The landmarks that --landmarks keeps, None for all.
 
     Raises:
-      ConfigError: it is not a range of numbers.
+      ConfigError: they are not different numbers and ranges.
     """
     if values.landmarks is None:
         return None
-    first, colon, last = values.landmarks.partition(":")
-    if not (colon and first.isdecimal() and last.isdecimal()):
-        raise ConfigError(f"--landmarks {values.landmarks}: must be A:B, such as 0:10")
-    return range(int(first), int(last))
+    numbers: list[int] = []
+    for part in values.landmarks.split(","):
+        # Four digits are more than a detector can have landmarks.
+        match = re.fullmatch(r"\s*([0-9]{1,4})(?::([0-9]{1,4}))?\s*", part)
+        first = int(match[1]) if match else 0
+        added = range(first, int(match[2] or first + 1)) if match else range(0)
+        if not added or set(added) & set(numbers):
+            raise ConfigError(
+                f"--landmarks {values.landmarks}: must be different numbers from 0 and ranges, "
+                "such as 0,3,5:9, where 5:9 is 5 to 8"
+            )
+        numbers += added
+    return tuple(numbers)
 
 
 def transfer(values: flags.FlagValues) -> Path | None:

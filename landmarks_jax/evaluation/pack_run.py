@@ -22,10 +22,10 @@ from landmarks_jax.evaluation import (
 )
 from landmarks_jax.evaluation.breakdown import breakdown
 from landmarks_jax.evaluation.protocols import Protocol
-from landmarks_jax.inference import packed_file
+from landmarks_jax.inference import kept_landmarks, packed_file
 from landmarks_jax.inference.detector import ViewDetector
 from landmarks_jax.inference.linear_map import LinearMap
-from landmarks_jax.models.detectors import keep_landmarks, kept_note
+from landmarks_jax.models.detectors import check_numbers, keep_landmarks, kept_note
 from landmarks_jax.system.errors import UserError
 from landmarks_jax.training import checkpoints, run_folder
 
@@ -38,7 +38,8 @@ def pack_run(
     protocols: Sequence[Protocol],
     command: Sequence[str] = (),
     *,
-    kept: range | None = None,
+    kept: Sequence[int] | None = None,
+    names: Sequence[str] = (),
 ) -> packed_file.PackedDetector:
     """Packs the newest checkpoint of a run.
 
@@ -48,6 +49,7 @@ def pack_run(
         protocol; the summary holds the scores under all of them. Without any there is no regressor.
       command: the command line, recorded in the summary.
       kept: the landmarks to keep; None keeps all.
+      names: of the landmarks kept; empty for none.
 
     Raises:
       UserError: the run or the labelled faces cannot be used.
@@ -67,6 +69,7 @@ def pack_run(
         "notes": notes,
         "provenance": run_evaluation.provenance(restored, command),
         **measured,
+        **({"landmark_names": list(names)} if names else {}),
     }
     return packed_file.PackedDetector(
         packed_file.inference_config(config), variables, regressor, summary
@@ -101,6 +104,18 @@ def refit(
         environment = run_evaluation.environment(command)
         summary["provenance"] = {**summary["provenance"], **environment}
     return dataclasses.replace(packed, regressor=regressor, summary=summary)
+
+
+def check_landmarks(workdir: Path, kept: Sequence[int] | None, names: Sequence[str]) -> None:
+    """Checks the landmarks to keep of a run, and their names, before anything slow starts.
+
+    Raises:
+      UserError: the run cannot be read, or has no such landmarks; or not each has a name.
+    """
+    config = run_folder.read_config(workdir)
+    if kept is not None:
+        check_numbers(config, kept)
+    kept_landmarks.check_names(names, len(kept or range(config.model.num_landmarks)))
 
 
 def open_faces(workdir: Path, faces: Mapping[str, Any]) -> list[Protocol]:

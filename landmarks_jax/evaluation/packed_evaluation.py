@@ -10,8 +10,9 @@ from ml_collections import ConfigDict
 
 from landmarks_jax.configs import base
 from landmarks_jax.evaluation import protocols, run_evaluation, score_files
+from landmarks_jax.inference import kept_landmarks
 from landmarks_jax.inference.packed_file import PackedDetector
-from landmarks_jax.models.detectors import build_detector, keep_landmarks, kept_note
+from landmarks_jax.models.detectors import build_detector
 
 
 def evaluate_packed(
@@ -19,7 +20,7 @@ def evaluate_packed(
     name: str,
     out: Path,
     *,
-    kept: range | None = None,
+    kept: Sequence[int] | None = None,
     command: Sequence[str] = (),
     **faces: Any,
 ) -> str:
@@ -42,11 +43,10 @@ def evaluate_packed(
     Raises:
       UserError: the labelled faces cannot be used, or a file cannot be written.
     """
+    if kept is not None:
+        packed = kept_landmarks.keep(packed, kept)
     config, variables = config_of(packed), packed.variables
     notes = [f"packed detector {name}", *packed.summary.get("notes", [])]
-    if kept is not None:
-        notes.append(kept_note(config, kept))
-        config, variables = keep_landmarks(config, variables, kept)
     opened = run_evaluation.open_faces(config, **faces)
     detectors = run_evaluation.detector_rows(config, variables, _untrained(config))
     trained = packed.summary.get("provenance", {})

@@ -23,7 +23,7 @@ from landmarks_jax import keypoints
 from landmarks_jax.evaluation import labelled_faces, pckh, protocols, score_files
 from landmarks_jax.evaluation.protocols import Protocol
 from landmarks_jax.inference.detector import STATISTICS_BATCH, ViewDetector
-from landmarks_jax.models.detectors import keep_landmarks, kept_note
+from landmarks_jax.models.detectors import check_numbers, keep_landmarks, kept_note, numbers_text
 from landmarks_jax.system import figures
 from landmarks_jax.system.errors import ConfigError, WorkdirError
 from landmarks_jax.tasks import task_of
@@ -38,7 +38,7 @@ _OWN_FACES = ("fit", "score", "crops", "allow_duplicates")
 def evaluate_run(
     workdir: Path,
     *,
-    kept: range | None = None,
+    kept: Sequence[int] | None = None,
     command: Sequence[str] = (),
     **faces: Any,
 ) -> str:
@@ -50,7 +50,8 @@ def evaluate_run(
 
     Args:
       workdir: the run's folder.
-      kept: the landmarks to score, A to B - 1, written to `evaluation-A-B/`; None scores all.
+      kept: the landmarks to score, written to a folder with their numbers in its name, such as
+        `evaluation-0_3_5-9/` for 0, 3 and 5 to 8; None scores all.
       command: the command line, recorded in the results.
       **faces: arguments of `open_faces`.
 
@@ -66,6 +67,8 @@ def evaluate_run(
             raise ConfigError(f"{workdir}: a run on joints is scored by --protocol mpii alone")
         names = faces.pop("protocol_names", None)
         return _evaluate_pose(workdir, _at(config, faces), names, command)
+    if kept is not None:
+        check_numbers(config, kept)
     opened = open_faces(config, **faces)
     return _evaluate_landmarks(workdir, config, opened, kept, command)
 
@@ -74,7 +77,7 @@ def _evaluate_landmarks(
     workdir: Path,
     config: ConfigDict,
     opened: Sequence[Protocol],
-    kept: range | None,
+    kept: Sequence[int] | None,
     command: Sequence[str],
 ) -> str:
     restored = checkpoints.restore(workdir, config)
@@ -88,7 +91,8 @@ def _evaluate_landmarks(
         results.append(result | {"provenance": _provenance_of(workdir, restored, command)})
     out = workdir / run_folder.EVALUATION
     if kept is not None:
-        out = out.with_name(f"{out.name}-{kept.start}-{kept.stop}")
+        numbers = numbers_text(kept).replace(",", "_").replace(":", "-")
+        out = out.with_name(f"{out.name}-{numbers}")
     return score_files.write(out, opened, results)
 
 
@@ -120,7 +124,7 @@ def _evaluate_pose(
 
 
 def detectors_of(
-    config: ConfigDict, state: TrainState, kept: range | None = None
+    config: ConfigDict, state: TrainState, kept: Sequence[int] | None = None
 ) -> dict[str, ViewDetector]:
     """The detectors of a run's tables, see `detector_rows`; `kept` are the landmarks to find."""
     mesh = sharding.make_mesh(jax.local_devices()[:1])

@@ -52,6 +52,7 @@ class LandmarkDetector:
     Attributes:
       num_landmarks: K.
       view_size: S, the side of the views in pixels.
+      landmark_names: names of the K landmarks, or empty.
       point_names: names of the P labelled points, or empty.
       summary: training data and scores, plain JSON.
       frame: which part of an image it views without a box.
@@ -72,6 +73,7 @@ class LandmarkDetector:
         self.face_frame = FaceFrame.of(packed.summary)
         self.regressor = packed.regressor
         self.summary = packed.summary
+        self.landmark_names: tuple[str, ...] = tuple(packed.summary.get("landmark_names", ()))
         self.point_names: tuple[str, ...] = tuple(packed.summary.get("point_names", ()))
         self.variables: Mapping[str, Any] = self._views.variables
         self.function: Callable[[Mapping[str, Any], jax.Array], detector.ViewLandmarks] = (

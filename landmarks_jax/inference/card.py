@@ -15,7 +15,8 @@ _LIMITS = (
     "It does not search for an object: it returns points for whatever part of an image it views. "
     "Confidence says how sharp a heatmap is, not that the object is there or that the point is "
     "right.",
-    "Discovered points have no names, and left and right can swap on symmetric objects.",
+    "Discovered points have no names but those that users give them, and left and right can swap "
+    "on symmetric objects.",
     "It expects images like those of its training, with the object where and as large as views "
     "show it. Truncated and occluded objects were not scored separately.",
     "Errors are means over all scored images. Photo collections are uneven in age, skin, sex and "
@@ -64,6 +65,8 @@ def _properties(packed: PackedDetector) -> list[str]:
         f"the central {size / config.data.canvas_size:.0%} of its width and height",
     )
     points = f"{config.model.num_landmarks} points discovered without labels"
+    if landmark_names := packed.summary.get("landmark_names"):
+        points += f": {', '.join(landmark_names)}"
     if config.data.crop == "box":
         points += ", in views cut around labelled points"
     if packed.regressor is not None:

@@ -76,6 +76,7 @@ def metadata(packed: PackedDetector, precision: str = "float32") -> dict[str, st
         "canvas_size": str(packed.config.data.canvas_size),
         "crop": packed.config.data.crop,
         "num_landmarks": str(packed.config.model.num_landmarks),
+        "landmark_names": json.dumps(packed.summary.get("landmark_names", [])),
         "point_names": json.dumps(packed.summary.get("point_names", [])),
         "weights": precision,
     }

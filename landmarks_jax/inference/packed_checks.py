@@ -39,6 +39,7 @@ _SUMMARY = {
     "packed_on": str,
     "scores": [_SCORE],
     "point_names": [str],
+    "landmark_names": [str],
     "face_frame": {"finder": str, "photos": int, "x": float, "y": float, "side": float},
 }
 _KINDS = {
@@ -87,8 +88,11 @@ def check_summary(summary: Any) -> None:
         raise ValueError("summary.packed_on is missing")
     if "face_frame" in summary and not 0.1 <= summary["face_frame"]["side"] <= 10:
         raise ValueError("summary.face_frame.side must be from 0.1 to 10")
-    if not are_point_names(summary.get("point_names", ())):
-        raise ValueError("summary.point_names must be different names, of printable characters")
+    fields = ("landmark_names", "point_names")
+    names = [name for field in fields for name in summary.get(field, ())]
+    if not are_point_names(names):
+        given = " and ".join(f"summary.{field}" for field in fields if summary.get(field))
+        raise ValueError(f"{given} must be different names, of printable characters")
 
 
 def _check_plain(value: Any, place: str, depth: int) -> None:

@@ -7,7 +7,7 @@ The format is safetensors: a JSON header and plain arrays, no pickle, no code. T
     format    "landmarks_jax.detector"
     version   of this layout, VERSION
     config    JSON: `model`, `views.size`, `data.crop`, `data.canvas_size`, `compute_dtype`
-    summary   JSON: training data, scores, names of the labelled points
+    summary   JSON: training data, scores, names of the points
     sha256    checksum of all of the above and the arrays
 """
 
@@ -51,7 +51,8 @@ class PackedDetector:
       config: the result of `inference_config`.
       variables: `{"params", "batch_stats"}` of the detector, float32 NumPy.
       regressor: maps the K landmarks to P labelled points in the view's frame, or None.
-      summary: plain JSON; `point_names`, unless empty, holds the names of the P labelled points.
+      summary: plain JSON; `point_names` and `landmark_names`, unless empty, hold the names of the P
+        labelled points and of the K landmarks.
     """
 
     config: ConfigDict
@@ -229,6 +230,9 @@ def _check_arrays(
         }
     elif names:
         raise ValueError("summary.point_names without a regressor")
+    landmarks = len(summary.get("landmark_names") or ())
+    if landmarks not in (0, config.model.num_landmarks):
+        raise ValueError(f"summary.landmark_names has {landmarks} names, not one for each landmark")
     packed_checks.check_arrays(arrays, expected)
 
 

@@ -14,7 +14,7 @@ A detector is one module, of this package or importable, with
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import flax.linen as nn
@@ -80,14 +80,14 @@ def _full_name(name: str) -> str:
 
 
 def keep_landmarks(
-    config: ConfigDict, variables: Mapping[str, Any], numbers: range
+    config: ConfigDict, variables: Mapping[str, Any], numbers: Sequence[int]
 ) -> tuple[ConfigDict, dict[str, Any]]:
     """Keeps some of a detector's landmarks.
 
     Args:
       config: the configuration.
       variables: `{"params", "batch_stats"}`.
-      numbers: the landmarks to keep.
+      numbers: the landmarks to keep, from 0, in their new order.
 
     Returns:
       The configuration with their number, and the variables with their part of `head`.
@@ -95,24 +95,46 @@ def keep_landmarks(
     Raises:
       ConfigError: there are no such landmarks.
     """
-    count = config.model.num_landmarks
-    if not numbers or numbers[-1] >= count:
-        raise ConfigError(
-            f"landmarks {numbers.start}:{numbers.stop}: must be an ascending range of the "
-            f"{count} landmarks, such as 0:{min(count, 10)}"
-        )
+    check_numbers(config, numbers)
     config = config.copy_and_resolve_references()
     with config.unlocked():
         config.model.num_landmarks = len(numbers)
     params = variables["params"]
-    head = {name: leaf[..., numbers.start : numbers.stop] for name, leaf in params["head"].items()}
+    head = {name: leaf[..., list(numbers)] for name, leaf in params["head"].items()}
     return config, {**variables, "params": {**params, "head": head}}
 
 
-def kept_note(config: ConfigDict, numbers: range) -> str:
-    """The note for tables of some of a detector's landmarks."""
+def check_numbers(config: ConfigDict, numbers: Sequence[int]) -> None:
+    """Raises ConfigError unless `numbers` are landmarks of a detector, from 0."""
     count = config.model.num_landmarks
-    return f"landmarks {numbers.start} to {numbers.stop - 1} of {count}"
+    if not numbers or max(numbers) >= count:
+        raise ConfigError(
+            f"landmarks {numbers_text(numbers)}: must be of its {count}, numbered from 0 to "
+            f"{count - 1}"
+        )
+
+
+def numbers_text(numbers: Sequence[int]) -> str:
+    """Numbers of landmarks as flags give them, such as "0,3,5:9"."""
+    runs = _runs(numbers)
+    return ",".join(f"{low}:{high + 1}" if low < high else f"{low}" for low, high in runs)
+
+
+def kept_note(config: ConfigDict, numbers: Sequence[int]) -> str:
+    """The note for tables of some of a detector's landmarks."""
+    runs = [f"{low} to {high}" if low < high else f"{low}" for low, high in _runs(numbers)]
+    return f"landmarks {', '.join(runs)} of {config.model.num_landmarks}"
+
+
+def _runs(numbers: Sequence[int]) -> list[tuple[int, int]]:
+    """The first and last number of each stretch of consecutive ones."""
+    runs: list[tuple[int, int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1] = runs[-1][0], number
+        else:
+            runs.append((number, number))
+    return runs
 
 
 def module_of(config: ConfigDict) -> DetectorModule:

@@ -62,7 +62,8 @@ def _read(path: str, folder: Path, field: str | None) -> tuple[list[Found], list
         points = row[field]
         own = list(points) if isinstance(points, dict) else []
         try:
-            one = _found(row, list(points.values()) if own else points, bool(own), folder)
+            mapped = field.endswith("labelled")
+            one = _found(row, list(points.values()) if own else points, mapped, folder)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{place}: not a row of landmarks.jsonl") from error
         own = own or [f"landmark_{i}" for i in range(1, len(one.points) + 1)]
@@ -91,7 +92,10 @@ def _found(row: dict[str, Any], points: list[Any], mapped: bool, folder: Path) -
     name, (width, height) = str(row["file"]), row["size"]
     if os.path.exists(name):
         name = os.path.relpath(name, folder).replace(os.sep, "/")
-    confidence = np.nan_to_num(_numbers(row["confidence"]))
+    values = row["confidence"]
+    confidence = np.nan_to_num(
+        _numbers(list(values.values() if isinstance(values, dict) else values))
+    )
     if mapped:
         confidence = np.full(len(points), round(float(confidence.mean()), 4))
     placed = _numbers([value for point in points for value in point]).reshape(-1, 2)

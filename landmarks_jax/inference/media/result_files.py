@@ -101,6 +101,7 @@ class Results:
         num_landmarks: int,
         labelled: Sequence[str],
         *,
+        names: Sequence[str] = (),
         faces: bool,
         smooth: bool,
     ) -> None:
@@ -110,6 +111,7 @@ class Results:
           folder: created if missing.
           num_landmarks: K.
           labelled: names of the P labelled points.
+          names: names of the K landmarks, or empty.
           faces: whether there are columns of the viewed part and the face's score.
           smooth: whether there are columns of smoothed points.
 
@@ -118,6 +120,7 @@ class Results:
         """
         self._folder = folder
         self._num_landmarks, self._labelled = num_landmarks, tuple(labelled)
+        self._names = tuple(names)
         self._faces, self._smooth = faces, smooth
         self.rows = self.complete = 0
         self.failed: list[str] = []
@@ -162,13 +165,23 @@ class Results:
                 raise
 
     def _header(self) -> list[str]:
-        numbers = range(1, self._num_landmarks + 1)
-        landmarks = [f"{axis}{i}" for i in numbers for axis in "xyc"]
+        landmarks = [column for point in self._columns("xyc") for column in point]
         labelled = [f"{name.replace(' ', '_')}_{axis}" for name in self._labelled for axis in "xy"]
-        points = [f"{axis}{i}" for i in numbers for axis in "xy"] + labelled
+        points = [column for point in self._columns("xy") for column in point] + labelled
         smooth = [f"smooth_{name}" for name in points] if self._smooth else []
         faces = ["left", "top", "right", "bottom", "score"] if self._faces else []
         return ["file", "frame", "time", "box", *faces, *landmarks, *labelled, *smooth]
+
+    def _columns(self, axes: str) -> list[list[str]]:
+        """The columns of each landmark: by its name, or its number from 1."""
+        if self._names:
+            return [[f"{name.replace(' ', '_')}_{axis}" for axis in axes] for name in self._names]
+        numbers = range(1, self._num_landmarks + 1)
+        return [[f"{axis}{number}" for axis in axes] for number in numbers]
+
+    def _by_name(self, values: list) -> Any:
+        """Values of the landmarks for JSON: by name, if they have names."""
+        return dict(zip(self._names, values, strict=True)) if self._names else values
 
     def add(self, row: Row) -> None:
         """Writes a row to the table and to the JSON lines."""
@@ -189,15 +202,15 @@ class Results:
             "size": row.size,
             "box": row.box,
             **({"view": _to_json(np.array(row.view)), "score": row.score} if self._faces else {}),
-            "landmarks": _to_json(row.landmarks),
-            "confidence": _to_json(row.confidence),
+            "landmarks": self._by_name(_to_json(row.landmarks)),
+            "confidence": self._by_name(_to_json(row.confidence)),
         }
         if row.labelled is not None:
             line["labelled"] = dict(zip(self._labelled, _to_json(row.labelled), strict=True))
         if row.smooth is not None:
             points = _to_json(row.smooth)
             smooth_labelled = points[self._num_landmarks :]
-            line["smooth_landmarks"] = points[: self._num_landmarks]
+            line["smooth_landmarks"] = self._by_name(points[: self._num_landmarks])
             line["smooth_labelled"] = dict(zip(self._labelled, smooth_labelled, strict=True))
         with self._writing():
             self._table.append(_csv_line([row.file, *cells]))

@@ -153,6 +153,7 @@ def _open_job(
             out,
             detector.num_landmarks,
             _labelled_names(detector),
+            names=detector.landmark_names,
             faces=faces,
             smooth=options.smooth,
         ) as results,

@@ -17,6 +17,7 @@ import { stretch } from './resize.js';
  * @property {'center'|'tight'|'box'} crop the part of images that training viewed.
  * @property {number} dot_scale scale of the dots, smaller for many landmarks.
  * @property {string[]} colors of the K landmarks.
+ * @property {string[]} landmark_names of the K landmarks, or none.
  * @property {number} num_labelled P, 0 without a regressor.
  * @property {string[]} point_names of the P labelled points, or none.
  * @property {?object} score its score on labelled faces.

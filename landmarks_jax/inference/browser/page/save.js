@@ -11,7 +11,9 @@
  * @param {Entry[]} entries
  */
 export function toCsv(description, entries) {
-  const landmarks = description.colors.flatMap((_, i) => [`x${i + 1}`, `y${i + 1}`, `c${i + 1}`]);
+  const own = landmarkNames(description).map((name) => name.replaceAll(' ', '_'));
+  const column = (axis, i) => (own.length ? `${own[i]}_${axis}` : `${axis}${i + 1}`);
+  const landmarks = description.colors.flatMap((_, i) => [...'xyc'].map((axis) => column(axis, i)));
   const names = pointNames(description).map((name) => name.replaceAll(' ', '_'));
   const header = ['file', ...landmarks, ...names.flatMap((name) => [`${name}_x`, `${name}_y`])];
   const lines = entries.map(({ name, found }) => [
@@ -31,20 +33,28 @@ export function toCsv(description, entries) {
  */
 export function toJson(description, entries) {
   const names = pointNames(description);
+  const own = landmarkNames(description);
+  const byName = (values) =>
+    own.length ? Object.fromEntries(values.map((value, i) => [own[i], value])) : values;
   const images = entries.map(({ name, width, height, rectangle, found, face }) => ({
     file: name,
     width,
     height,
     box: rectangle.map(rounded),
     score: face?.rectangle === rectangle ? rounded(face.score) : null, // not of a moved frame
-    landmarks: found.landmarks.map((point) => point.map(rounded)),
-    confidence: found.confidence.map(rounded),
+    landmarks: byName(found.landmarks.map((point) => point.map(rounded))),
+    confidence: byName(found.confidence.map(rounded)),
     labelled: Object.fromEntries(
       found.labelled.map((point, i) => [names[i], point.map(rounded)]),
     ),
   }));
   const points = 'x, y in pixels of the upright image; the centre of its first pixel is 0, 0';
   return `${JSON.stringify({ detector: description.name, points, images }, null, 1)}\n`;
+}
+
+/** Names of the landmarks, or none. */
+export function landmarkNames({ landmark_names }) {
+  return landmark_names;
 }
 
 /** Names of the labelled points. */
