@@ -117,10 +117,17 @@ def test_images_of_every_orientation_and_format(detect, detector, tmp_path):
             for name, exif in BAD_EXIF.items():
                 save_bad_exif(folder / f"{name}{ending}", image, exif)
     save_rotated(folder / "lzw.tif", image, 7, compression="tiff_lzw")
+    Image.fromarray(image).save(folder / "two.tif", tiffinfo={0x0128: 2})
+    entries = [struct.pack("<HHIHH", 0x0128, 3, *values) for values in ((1, 2, 0), (2, 2, 2))]
+    tiff = (folder / "two.tif").read_bytes()
+    assert tiff.count(entries[0]) == 1
+    (folder / "two.tif").write_bytes(
+        tiff.replace(*entries)
+    )  # two units of resolution: Pillow warns
     Image.fromarray(image[..., 0].astype(np.int32) * 8_000_000).save(folder / "32.tif")
     assert detect(folder, draw=False) == 1
     rows = read_table(tmp_path / "out")
-    assert len(rows) == 8 * 5 + len(BAD_EXIF) * 4 + 1
+    assert len(rows) == 8 * 5 + len(BAD_EXIF) * 4 + 2
     expected = detector(image)
     for row in rows:
         lossy = row["file"].endswith((".jpg", ".avif"))

@@ -114,10 +114,13 @@ def test_several_parts_of_a_single_image(packed):
         np.testing.assert_allclose(both.landmarks[index], detector(image, box).landmarks, atol=1e-4)
 
 
-def test_detectors_of_other_things_find_no_faces(packed):
+def test_detectors_of_other_things_and_batches_are_refused(packed):
     detector = api.LandmarkDetector(packed)
     with pytest.raises(DataError, match="does not say how its views lie around faces"):
         detector.find_faces(packing.scene(20, 20))
+    of_faces = api.LandmarkDetector(packing.of_faces(packed))
+    with pytest.raises(DataError, match="takes a single image; call it for each"):
+        of_faces.find_faces([packing.scene(20, 20)] * 2)
 
 
 def test_export_learns_what_to_view_from_photos(packed_path, tmp_path):

@@ -126,7 +126,7 @@ class LandmarkDetector:
             raise DataError(f"this detector {face_finder.NO_FRAME}")
         listed, single = as_images(image)
         if not single:
-            raise DataError("find_faces takes a single image")
+            raise DataError("find_faces takes a single image; call it for each")
         found = face_finder.find_faces(listed[0])
         return found._replace(boxes=self.face_frame.views(found.boxes))
 

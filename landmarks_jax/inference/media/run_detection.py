@@ -8,8 +8,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from PIL import Image
-
 from landmarks_jax.data import photo_files
 from landmarks_jax.inference import face_finder
 from landmarks_jax.inference.api import LandmarkDetector, load_detector
@@ -158,8 +156,9 @@ def _open_job(
             smooth=options.smooth,
         ) as results,
     ):
-        # Pillow warns about large images, which work, and refuses those of twice that size.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        # Pillow warns about large images, which work (it refuses those of twice that size), and
+        # about damaged metadata, which does not count.
+        warnings.filterwarnings("ignore", module="PIL")
 
         def stop() -> bool:
             return interrupt.signal is not None

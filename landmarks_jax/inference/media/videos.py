@@ -140,10 +140,11 @@ class Reader:
 
     def _aspect_of(self, image: Any) -> Fraction:
         """The aspect of an upright frame's pixels; notes if it cannot be made upright."""
-        way = orientation(image)
-        if way is None:
+        to_upright = orientation(image)
+        if to_upright is None:
             self._unknown_matrix = _UNKNOWN_MATRIX
-        return 1 / self._aspect if way is not None and way.transpose else self._aspect
+            return self._aspect
+        return 1 / self._aspect if to_upright.transpose else self._aspect
 
     def _images(self, stop: Callable[[], bool]) -> Iterator[Any]:
         """Yields the decoded images in order.
@@ -174,7 +175,8 @@ class Reader:
                 if start is None and packet.is_keyframe:
                     start = packet.pts
                 # What is shown before it needs frames from before the recording: no damage.
-                packets += None in (start, packet.pts) or packet.pts >= start
+                if start is None or packet.pts is None or packet.pts >= start:
+                    packets += 1
             try:
                 decoded = self._stream.decode(packet)
             except self._av_errors as error:
