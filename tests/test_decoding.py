@@ -243,6 +243,18 @@ def test_damaged_metadata_does_not_matter_in_a_jpeg(segment, tmp_path):
     np.testing.assert_array_equal(decoding.decode(tmp_path / "a.jpg")[0], expected)
 
 
+def test_the_colours_of_a_jpeg_are_as_its_adobe_segment_says(tmp_path):
+    path = tmp_path / "a.jpg"
+    Image.new("RGB", (16, 16), (200, 40, 90)).save(path, keep_rgb=True, quality=100)
+    components = b"R\x11\0G\x11\0B\x11\0", b"\3R\0G\0B\0"  # of the frame, and of the scan
+    jpeg = path.read_bytes()
+    for names in components:  # numbers, as of YCbCr
+        assert jpeg.count(names) == 1
+        jpeg = jpeg.replace(names, names.translate(bytes.maketrans(b"RGB", b"\1\2\3")))
+    path.write_bytes(jpeg)
+    assert decoding.decode(path)[0][0, 0].tolist() == [200, 40, 90]
+
+
 def test_the_first_exif_block_counts_wherever_it_stands(tmp_path):
     image = noise(0)
     save_rotated(tmp_path / "6.jpg", image, 6)

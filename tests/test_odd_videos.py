@@ -225,6 +225,17 @@ def test_a_damaged_packet_costs_its_frame(detector, tmp_path, ending, codec, pix
     assert np.abs(pixels - frames[numbers[10]]).mean() < 15
 
 
+@pytest.mark.parametrize(("codec", "share", "lost"), [("libx265", 0.5, 3), ("libsvtav1", 1, 1)])
+def test_damage_that_decoders_do_not_report_is_counted(tmp_path, codec, share, lost):
+    if codec not in av.codecs_available:
+        pytest.skip(f"this PyAV has no {codec}")
+    frames = [np.roll(noise(0, 64, 48), i, 1) for i in range(30)]
+    path = write_video(tmp_path / "a.mp4", frames, codec=codec, pixels="yuv420p", group=10)
+    zero_packets(path, [7], share)
+    found, problem = read(path)
+    assert (len(found), problem) == (30 - lost, f"damaged: {lost} of 30 frames")
+
+
 def test_frames_of_a_damaged_packet_are_counted(tmp_path):
     """Part of the frame is there: it is concealed by what was there before, and shown."""
     path = write_video(tmp_path / "a.mp4", codec="mpeg4", pixels="yuv420p", group=1)
