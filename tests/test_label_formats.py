@@ -122,9 +122,9 @@ GOOD = "LM=1\n1 2\nIMAGE=a.png\nID=0\n"
         ("ID=0\n" + GOOD, r"x.tps:1: an image must start with LM="),
         (GOOD.replace("ID=0", "SCALE=1 mm"), r"x.tps:4: '1 mm' is not a number"),
         (GOOD.replace("a.png", "C:\\b.png"), r"x.tps:1: no such file: .*/b.png"),
-        (GOOD.replace("1 2", "-1 -1"), r"x.tps:1: point 1 is missing; label it or leave the photo"),
-        (GOOD.replace("1 2", "0.00 0"), r"x.tps:1: point 1 is missing"),
-        (GOOD.replace("1 2", "NA NA"), r"x.tps:1: point 1 is missing"),
+        (GOOD.replace("1 2", "-1 -1"), r"x.tps: a point is missing in every photo; label some"),
+        (GOOD.replace("1 2", "0.00 0"), r"x.tps: a point is missing in every photo"),
+        (GOOD.replace("1 2", "NA NA"), r"x.tps: a point is missing in every photo"),
         (GOOD.replace("1 2", "1 900"), r"x.tps:1: point 1 at \(0.5, -890.5\) is far outside"),
         ("LM=0\nIMAGE=a.png\n", r"x.tps: no image with landmarks is listed"),
         ("\xff", r"x.tps: the list is not UTF-8"),
@@ -181,10 +181,7 @@ LARGE = [{"id": 7, "file_name": "sub/b.png", "width": 24, "height": 20}, coco()[
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (
-            coco(((2, 2, 2), (2, 0, 2))),
-            r"x.json: annotations\[1\]: point 2 is missing; label it or",
-        ),
+        (coco(((2, 0, 2), (2, 0, 2))), r"x.json: a point is missing in every photo; label some"),
         (coco(((2, 2, 3), (2, 2, 2))), r"annotations\[0\]: the visibility of point 3 must be 0, 1"),
         (changed(keypoints=[1, 2, 2]), r"annotations\[1\]: 1 points, those before have 3"),
         (changed(keypoints=[1, 2]), r"annotations\[1\]: keypoints must be a list x1, y1, v1"),
@@ -250,8 +247,7 @@ ROW = "a.png,1,2,3,4"
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ([*HEAD, ROW, "a.png,1,2,,"], r"x.csv:5: point 2 is missing; label it or leave the photo"),
-        ([*HEAD, ROW, "a.png,1,2,nan,NaN"], r"x.csv:5: point 2 is missing"),
+        ([*HEAD, "a.png,1,2,nan,NaN"], r"x.csv: a point is missing in every photo"),
         ([*HEAD, ROW, "a.png,1,2,0,0"], r"x.csv:5: point 2 at \(0, 0\) stands for a missing point"),
         ([*HEAD, "a.png,1,2,3,"], r"x.csv:4: '' is not a number"),
         ([*HEAD, "a.png,1,2,3"], r"x.csv:4: 4 cells, the header has 5"),
@@ -270,6 +266,19 @@ def test_mistakes_in_deeplabcut_files_are_named(lines, message, photos):
     (photos / "x.csv").write_text("\n".join(lines))
     with pytest.raises(DataError, match=message):
         registry.open_labelled(str(photos / "x.csv"))
+
+
+def test_photos_with_missing_points_are_left_out_and_counted(photos, caplog):
+    (photos / "x.csv").write_text("\n".join([*HEAD, "sub/b.png,1,2,,", ROW, "a.png,nan,NaN,1,2"]))
+    source = registry.open_labelled(str(photos / "x.csv"))
+    assert points_of(source).tolist() == [[[1, 2], [3, 4]]]
+    assert names_of(source) == ["a.png"]
+    assert source.summary.endswith("; 2 photos with missing points left out")
+    assert caplog.messages == [
+        f"warning: {photos / 'x.csv'}: 2 photos with missing points left out"
+    ]
+    (photos / "x.json").write_text(json.dumps(coco(((2, 2, 2), (2, 0, 2)))))
+    assert names_of(registry.open_labelled(str(photos / "x.json"))) == ["a.png"]
 
 
 def test_photos_left_out_need_no_label(photos):

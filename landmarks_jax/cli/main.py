@@ -24,6 +24,7 @@ COMMANDS = {
     "compare": "put scored runs side by side in one table",
     "export": "write a trained detector as one file: packed, StableHLO or ONNX",
     "detect": "find landmarks in images, videos or a camera",
+    "label": "click named points in photos, on a local web page",
     "demo": "show a web page that finds landmarks in the browser",
     "prepare": "decode and crop photos once, for faster training",
     "session": "train, score and pack up within some minutes on a borrowed machine",

@@ -146,13 +146,16 @@ def locate(entries: Sequence[tuple[str, str]], roots: Sequence[str]) -> list[pho
     return photos
 
 
-def check_labelled(photos: Sequence[photo_files.PhotoFile], root: str) -> np.ndarray:
+def check_labelled(
+    photos: Sequence[photo_files.PhotoFile], root: str, upright: bool = False
+) -> np.ndarray:
     """Checks that every annotated photo can be read and is stored upright.
 
-    If a viewer would rotate the photo, nobody can tell which way up it was annotated.
+    If a viewer would rotate the photo, nobody can tell which way up it was annotated; unless the
+    labels are known to be of the upright photo (`upright`).
 
     Returns:
-      The photos' sizes `[N, 2]`, width and height in pixels.
+      The upright photos' sizes `[N, 2]`, width and height in pixels.
 
     Raises:
       DataError: a photo cannot be used; the message names it.
@@ -163,7 +166,7 @@ def check_labelled(photos: Sequence[photo_files.PhotoFile], root: str) -> np.nda
             raise DataError(
                 f"{photo.path}: {verdict.problem}; it is in the list of annotated photos"
             )
-        if verdict.orientation != 1:
+        if verdict.orientation != 1 and not upright:
             raise DataError(
                 f"{photo.path}: annotated, but its EXIF orientation is {verdict.orientation}: save "
                 "the photo upright without the tag, with points in its pixels"
@@ -179,29 +182,28 @@ def check_points(
     origin: float = 0.0,
     missing: Sequence[float] = MISSING,
 ) -> None:
-    """Checks that no point is missing, or lies so far outside its photo that it is a mistake.
+    """Checks that no point stands for a missing one, or lies too far outside its photo.
 
     Args:
-      points: `[N, P, 2]` in pixels; NaN for a point without annotation, refused if `missing` is
-        not empty.
+      points: `[N, P, 2]` in pixels; NaN for a point without annotation.
       sizes: `[N, 2]`, width and height of the photos.
       places: where each photo's points are from, such as its `file:line`.
       origin: what the file calls the centre of the first pixel, 0 or 1.
       missing: coordinates of missing points, as written; empty for files that have none.
 
     Raises:
-      DataError: a point lies outside by more than twice the photo's longer side, or is missing.
+      DataError: a point lies outside by more than twice the photo's longer side, or stands for a
+        missing one.
     """
     most = _FAR * sizes.max(1)[:, None, None]
     far = ((points < -most) | (points > sizes[:, None] + most)).any(2)
     written = points + origin
     absent = np.isin(written[..., 0], missing) & (written[..., 0] == written[..., 1])
-    if missing:
-        absent |= np.isnan(written).any(2)
     for row, point in np.argwhere(far | absent)[:1]:
         (x, y), (width, height) = written[row, point], sizes[row]
         what = f"is far outside its photo of {width} x {height} pixels; correct it"
-        where = "" if np.isnan(x) else f" at ({x:g}, {y:g})"
         if absent[row, point]:
-            what = "stands for a missing point; label it" if where else "is missing; label it"
-        raise DataError(f"{places[row]}: point {point + 1}{where} {what} or leave the photo out")
+            what = "stands for a missing point; label it"
+        raise DataError(
+            f"{places[row]}: point {point + 1} at ({x:g}, {y:g}) {what} or leave the photo out"
+        )

@@ -209,6 +209,7 @@ def lock(
     path: Path,
     error: type[UserError] = DataError,
     wait: Callable[[], bool] = lambda: False,
+    what: Path | None = None,
 ) -> Iterator[int]:
     """Locks the folder of a file against other processes that lock the same file.
 
@@ -221,6 +222,7 @@ def lock(
       error: the exception to raise.
       wait: called again and again while another process holds the lock; returns whether to try
         once more. By default the first attempt is the only one.
+      what: what is locked, if not the folder, for messages.
 
     Yields:
       The file descriptor that holds the lock; -1 without POSIX.
@@ -232,14 +234,14 @@ def lock(
     if fcntl is None:
         yield -1
         return
+    what = what or path.parent
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)  # NFS locks no file open for reading only
     try:
-        while not _try_lock(handle, path):
+        while not _try_lock(handle, what):
             if not wait():
                 holder = os.pread(handle, 200, 0).decode(errors="replace").strip()
                 raise error(
-                    f"{path.parent}: {holder or 'another process'} is working on it; wait until it "
-                    "ends"
+                    f"{what}: {holder or 'another process'} is working on it; wait until it ends"
                 )
         _sign(handle)
         yield handle
@@ -247,7 +249,7 @@ def lock(
         os.close(handle)
 
 
-def _try_lock(handle: int, path: Path) -> bool:
+def _try_lock(handle: int, what: Path) -> bool:
     """Whether the lock is held now, or there are no locks."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -256,7 +258,7 @@ def _try_lock(handle: int, path: Path) -> bool:
     except OSError as failure:
         _LOGGER.warning(
             "%s: cannot be locked (%s); let no second process work on it",
-            path.parent,
+            what,
             reason(failure),
         )
         return True

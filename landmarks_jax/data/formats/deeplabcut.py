@@ -14,7 +14,8 @@ import io
 import itertools
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,7 @@ from landmarks_jax.system.errors import DataError
 HEADER = ("scorer", "bodyparts", "coords")
 _PLAIN, _LIKELY = ["x", "y"], ["x", "y", "likelihood"]
 _EMPTY = ("", "nan")
-_SCORER = "landmarks_jax"
+SCORER = "landmarks_jax"
 
 
 def is_own(path: str) -> bool:
@@ -37,7 +38,8 @@ def is_own(path: str) -> bool:
 def read(path: str) -> Labels:
     """Reads the labels of images.
 
-    Images are relative to the file's folder, or to the project's, two folders up.
+    Images are relative to the file's folder, or to the project's, two folders up. Points of this
+    program, as the scorer, are in pixels of the upright image.
 
     Raises:
       DataError: a line is malformed, or the labels are of several animals or of a video's frames.
@@ -62,7 +64,9 @@ def read(path: str) -> Labels:
         raise DataError(f"{path}: no image is listed")
     folder = os.path.dirname(path) or "."
     folders = (folder, os.path.join(folder, "..", ".."))
-    return Labels(entries, np.array(points), names, folders, lists.MISSING)
+    own = header[0][1][index] == SCORER
+    missing = () if own else lists.MISSING
+    return Labels(entries, np.array(points), names, folders, missing, upright=own)
 
 
 def _check_header(
@@ -116,17 +120,44 @@ def write(found: Sequence[Found], names: Sequence[str]) -> str:
                 "write .json or .tps"
             )
         rows[row] = one
+    bare = np.full((len(names), len(_LIKELY)), np.nan)
+    listed = range(max(one.frame or 0 for one in found) + 1) if videos else rows
+    values = {row: _likely(rows[row]) if row in rows else bare for row in listed}
+    return _table(values, names, _LIKELY)
+
+
+def write_labels(labels: Mapping[str, np.ndarray], names: Sequence[str]) -> str:
+    """The text of a file of labels: for each image its points `[P, 2]`, NaN where missing.
+
+    Raises:
+      DataError: the path of an image cannot be written so that it is read back.
+    """
+    for image in labels:
+        check_image(image)
+    return _table(labels, names, _PLAIN)
+
+
+def check_image(image: str) -> None:
+    """Refuses an image's path that a file cannot hold: `read` takes a backslash for a slash."""
+    if image != image.strip() or "\\" in image or not image.isprintable():
+        raise DataError(
+            f"{image!r}: has a backslash, spaces around it, or characters that are not printable; "
+            "rename it"
+        )
+
+
+def _table(values: Mapping[Any, np.ndarray], names: Sequence[str], columns: list[str]) -> str:
+    """A row for each image or frame, of values `[P, columns]`."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    columns = len(_LIKELY)
-    table.writerow([HEADER[0], *[_SCORER] * columns * len(names)])
-    table.writerow([HEADER[1], *(name for name in names for _ in _LIKELY)])
-    table.writerow([HEADER[2], *_LIKELY * len(names)])
-    for row in range(max(one.frame or 0 for one in found) + 1) if videos else rows:
-        table.writerow([row, *(_cells(rows[row]) if row in rows else [""] * columns * len(names))])
+    table.writerow([HEADER[0], *[SCORER] * len(columns) * len(names)])
+    table.writerow([HEADER[1], *(name for name in names for _ in columns)])
+    table.writerow([HEADER[2], *columns * len(names)])
+    for row, numbers in values.items():
+        cells = [repr(value) if math.isfinite(value) else "" for value in numbers.ravel().tolist()]
+        table.writerow([row, *cells])
     return text.getvalue()
 
 
-def _cells(found: Found) -> list[str]:
-    values = np.concatenate([found.points, found.confidence[:, None]], 1)
-    return [repr(value) if math.isfinite(value) else "" for value in values.ravel().tolist()]
+def _likely(found: Found) -> np.ndarray:
+    return np.concatenate([found.points, found.confidence[:, None]], 1)

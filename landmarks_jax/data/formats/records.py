@@ -23,7 +23,10 @@ class Labels(NamedTuple):
       points: `[N, P, 2]` float, as the file counts; NaN for a missing point.
       names: names of the P points, or empty.
       folders: the folders that paths may be relative to.
-      missing: coordinates of missing points, for `lists.check_points`.
+      missing: coordinates that may stand for a missing point and are refused, for
+        `lists.check_points`.
+      upright: whether points are in pixels of the upright photo, rotated and mirrored as its EXIF
+        orientation says, rather than of the stored one.
       annotated: width and height `[N, 2]` of the photos that were annotated, or None if the file
         does not say.
       note: what was left out, or "".
@@ -34,7 +37,8 @@ class Labels(NamedTuple):
     points: np.ndarray
     names: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
-    missing: Sequence[float] = (np.nan,)
+    missing: Sequence[float] = ()
+    upright: bool = False
     annotated: np.ndarray | None = None
     note: str = ""
     to_pixels: Callable[[np.ndarray, np.ndarray], np.ndarray] = _as_written

@@ -1,5 +1,6 @@
 """Any folders of images, with or without a file of labelled points."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,8 @@ from landmarks_jax.data.formats import label_files
 from landmarks_jax.data.formats.records import Labels
 from landmarks_jax.data.sources import photos
 from landmarks_jax.system.errors import ConfigError, DataError
+
+_LOGGER = logging.getLogger(__name__)
 
 
 class FolderPhotos(photos.PhotoFiles):
@@ -29,7 +32,8 @@ class FolderPhotos(photos.PhotoFiles):
           exclude: lists of photos to leave out, one name or id a line.
           landmarks: a file of labelled points: a CSV table `file,x1,y1,...,xP,yP` with that header,
             or one of `formats`. Photos are relative to a root or to the file's folder, points are
-            in pixels of the stored image. Only the listed photos are used, in the file's order.
+            in pixels of the stored image, or of the upright one if the file is this program's. Only
+            the listed photos are used, in the file's order, without those that lack a point.
 
         Raises:
           ConfigError: neither folders nor labelled points.
@@ -46,6 +50,9 @@ class FolderPhotos(photos.PhotoFiles):
         else:
             raise ConfigError("config.data.roots = (): must name at least one folder of images")
         kept, excluded = lists.leave_out(files, exclude)
+        if labels:
+            kept, lacking = _without_missing(labels, kept, landmarks)
+            note = photos.one_line(note, lacking)
         remaining = [files[i] for i in kept]
         self.point_names = labels.names if labels else ()
         where = landmarks or photo_files.some(roots)
@@ -53,7 +60,21 @@ class FolderPhotos(photos.PhotoFiles):
             remaining,
             _checked(labels, kept, remaining) if labels else None,
             photos.one_line(f"{len(kept):,} photos of {where}", excluded, note),
+            upright=labels is None or labels.upright,
         )
+
+
+def _without_missing(labels: Labels, kept: Sequence[int], path: str) -> tuple[list[int], str]:
+    """The photos that have all points, and a note of how many do not; also a warning."""
+    lacking = np.isnan(labels.points).any((1, 2))
+    whole = [i for i in kept if not lacking[i]]
+    if not whole:
+        raise DataError(f"{path}: a point is missing in every photo; label some photos whole")
+    if len(whole) == len(kept):
+        return whole, ""
+    note = f"{len(kept) - len(whole):,} photos with missing points left out"
+    _LOGGER.warning("warning: %s: %s", path, note)
+    return whole, note
 
 
 def _checked(
@@ -61,7 +82,7 @@ def _checked(
 ) -> np.ndarray:
     """The points `[N, P, 2]` float32 in pixels of the photos that are kept."""
     places = [labels.entries[i][0] for i in kept]
-    sizes = lists.check_labelled(files, labels.folders[0])
+    sizes = lists.check_labelled(files, labels.folders[0], labels.upright)
     if labels.annotated is not None:
         annotated = labels.annotated[kept]
         for row in np.flatnonzero((annotated > 0).all(1) & (annotated != sizes).any(1))[:1]:

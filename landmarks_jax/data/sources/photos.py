@@ -52,9 +52,16 @@ class PhotoFiles:
     """
 
     def __init__(
-        self, photos: Sequence[photo_files.PhotoFile], points: np.ndarray | None, summary: str
+        self,
+        photos: Sequence[photo_files.PhotoFile],
+        points: np.ndarray | None,
+        summary: str,
+        *,
+        upright: bool = False,
     ) -> None:
         """Takes readable files and their points `[N, P, 2]` in pixels, if any.
+
+        Photos with points are not rotated as their EXIF tags say, unless `upright`.
 
         From now on the files must stay as they are: `photo` refuses one that has changed, as its
         points and its place in the run may be wrong.
@@ -65,19 +72,20 @@ class PhotoFiles:
         if len(self._points) != len(self._photos):
             raise ValueError(f"points of {len(self._points)} photos, {len(self._photos)} photos")
         self.num_points: int = self._points.shape[1]
+        self._upright = upright or self.num_points == 0
         self.summary = summary
 
     def __len__(self) -> int:
         return len(self._photos)
 
     def photo(self, index: int) -> np.ndarray:
-        """One photo, `[H, W, 3]` uint8 RGB; without points, rotated as its EXIF tag says.
+        """One photo, `[H, W, 3]` uint8 RGB, rotated as its EXIF tag says or as it is stored.
 
         Raises:
           DataError: it cannot be read any more, or has changed.
         """
         path = self._photos[index].path
-        pixels, _ = decoding.decode(path, upright=self.num_points == 0)
+        pixels, _ = decoding.decode(path, upright=self._upright)
         if photo_files.stamp(path) != self._stamps[index]:
             raise DataError(f"{path}: has changed since this program started")
         return pixels

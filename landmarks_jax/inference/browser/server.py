@@ -1,6 +1,7 @@
 """The page on this machine: a small HTTP server on the loopback interface."""
 
 import contextlib
+import functools
 import http.server
 import re
 import signal
@@ -9,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from landmarks_jax.inference.browser import site
 from landmarks_jax.system.errors import ConfigError, reason
 
 HOST = "127.0.0.1"
@@ -25,7 +25,9 @@ HEADERS = {
 }
 
 
-class _Handler(http.server.SimpleHTTPRequestHandler):
+class Handler(http.server.SimpleHTTPRequestHandler):
+    """Serves a folder to this machine."""
+
     # Explicit, because the tables of some systems are wrong.
     extensions_map = {  # noqa: RUF012
         ".css": "text/css; charset=utf-8",
@@ -39,7 +41,15 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
     }
 
     def send_head(self) -> Any:
-        """Answers only requests to this machine by one of its own names.
+        """Answers GET and HEAD, if they are for this machine."""
+        return self.answer() if self.is_for_this_machine() else None
+
+    def answer(self) -> Any:
+        """Answers GET and HEAD; returns the file to send, or None."""
+        return super().send_head()
+
+    def is_for_this_machine(self) -> bool:
+        """Whether a request names this machine by one of its own names; refuses it otherwise.
 
         Any other site could give its name this machine's address, and its pages would then be of
         the same origin as these (DNS rebinding).
@@ -47,10 +57,11 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
         hosts = self.headers.get_all("Host", [])
         if len(hosts) != 1 or not _OWN_NAMES.fullmatch(hosts[0].strip()):
             self.send_error(http.HTTPStatus.FORBIDDEN, f"this server is {self.server.url}")  # type: ignore[attr-defined]
-            return None
-        return super().send_head()
+            return False
+        return True
 
     def end_headers(self) -> None:
+        """Sends `HEADERS` too."""
         for name, value in HEADERS.items():
             self.send_header(name, value)
         super().end_headers()
@@ -69,22 +80,19 @@ class Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
     allow_reuse_port = False  # a second server on the same port would get half of the requests
 
-    def __init__(self, folder: Path, port: int) -> None:
+    def __init__(self, folder: Path, port: int, handler: type[Handler] = Handler) -> None:
         """Opens the port; call `serve_forever` to answer requests.
 
         Args:
           folder: the folder to serve.
           port: 0 takes any free one.
+          handler: answers the requests.
 
         Raises:
           ConfigError: the port is in use or invalid.
         """
-
-        def handler(*arguments: Any) -> _Handler:
-            return _Handler(*arguments, directory=str(folder))
-
         try:
-            super().__init__((HOST, port), handler)
+            super().__init__((HOST, port), functools.partial(handler, directory=str(folder)))
         except (OSError, OverflowError) as error:
             raise ConfigError(
                 f"--port {port}: cannot be opened ({reason(error)}); 0 takes any free port"
@@ -105,8 +113,11 @@ def show(detector: str, port: int) -> None:
     Raises:
       UserError: the detector, the runtime or the port is not available.
     """
+    # Only here: it imports JAX, which other pages do not need.
+    from landmarks_jax.inference.browser import site  # noqa: PLC0415
+
     with (
-        _sigterm_as_interrupt(),
+        sigterm_as_interrupt(),
         contextlib.suppress(KeyboardInterrupt),
         tempfile.TemporaryDirectory(prefix="landmarks_jax-demo-") as scratch,
         Server(Path(scratch) / "page", port) as server,  # first: a port in use fails at once
@@ -117,8 +128,8 @@ def show(detector: str, port: int) -> None:
 
 
 @contextlib.contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """Lets SIGTERM raise `KeyboardInterrupt`, so that the temporary folder is removed."""
+def sigterm_as_interrupt() -> Iterator[None]:
+    """Lets SIGTERM raise `KeyboardInterrupt`, so that temporary files are removed."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
