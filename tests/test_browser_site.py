@@ -174,6 +174,7 @@ def test_the_folder_is_complete(detector_file, tmp_path):
         "dot_scale": 1.0,
         "colors": ["#ff0000", "#1f5bff", "#00e600"],
         "num_labelled": 2,
+        "landmark_names": [],
         "point_names": ["left eye", "right eye"],
         "score": SCORE,
         "finder": None,
