@@ -138,6 +138,7 @@ def test_onnx_runs_in_its_runtime(onnx_files, expected, precision):
         "version": "1",
         "view_size": "16",
         "canvas_size": "20",
+        "landmark_names": "[]",
         "crop": "center",
         "num_landmarks": "3",
         "point_names": json.dumps(POINTS),
@@ -253,7 +254,9 @@ def test_a_missing_converter_is_named(packed, monkeypatch):
 
 
 def code_of(document):
-    return re.findall(r"```python\n(.*?)```", document.read_text(), re.DOTALL)
+    """The programs around the graphs, which the document describes from the resize on."""
+    _, _, text = document.read_text().partition("## The resize")
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
 
 
 def test_the_documented_resize_is_that_of_the_detector():
