@@ -6,11 +6,16 @@ import re
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
-from landmarks_jax.evaluation import run_evaluation
+from landmarks_jax.data.framing import stretch
+from landmarks_jax.evaluation import run_evaluation, symmetry
 from landmarks_jax.inference import graph_export, packed_file
+from landmarks_jax.inference.detector import ViewDetector
 from landmarks_jax.inference.export_formats import FORMATS, ExportFormat
+from landmarks_jax.system.errors import DataError
 from landmarks_jax.training import checkpoints, run_folder
+from tests.detecting import load, noise
 from tests.packing import NUM_LANDMARKS
 from tests.running import call, finished_run
 
@@ -101,7 +106,42 @@ def test_a_run_without_labelled_faces(run, tmp_path):
     content = packed_file.read(out)
     assert content.regressor is None
     assert content.summary["landmark_names"] == ["a", "b"]
+    assert content.summary["mirror"]["photos"] == 64
     assert (content.summary["scores"], content.summary["point_names"]) == ([], [])
+
+
+@pytest.mark.slow
+def test_landmarks_that_mirror_each_other_are_looked_for(run, packed_path, tmp_path, monkeypatch):
+    out, photos = tmp_path / "out", tmp_path / "photos"
+    photos.mkdir()
+    for seed in range(12):
+        Image.fromarray(noise(seed)).save(photos / f"{seed}.png")
+        if seed == 8:
+            refusal = refused(out, f"--detector={packed_path}", f"--mirror_photos={photos}")
+            assert f"9 photos of {photos}: 10 photos are needed" in refusal
+    export(out, f"--detector={packed_path}", f"--mirror_photos={photos}")
+    content = packed_file.read(out)
+    mirror = content.summary.pop("mirror")
+    assert content.summary == packed_file.read(packed_path).summary
+    views = np.stack([load_view(photos / f"{seed}.png") for seed in sorted(range(12), key=str)])
+    detect = ViewDetector(content.config, content.variables)
+    mirrored = detect(views[:, :, ::-1].copy()) * [-1, 1]
+    assert mirror == {"photos": 12, "pairs": symmetry.pairs_of(detect(views), mirrored)}
+
+    # Without the run's photos it is packed all the same.
+    def fail(config):
+        raise DataError("photos/: no such folder")
+
+    monkeypatch.setattr(symmetry, "photos_of_run", fail)
+    code, _, err = call("export", f"--out={out}", f"--workdir={run}", "--noregressor")
+    assert code == 0
+    assert "mirror each other were looked for: photos/: no such folder" in err
+    assert "mirror" not in packed_file.read(out).summary
+
+
+def load_view(path):
+    """The view of 16 pixels of a canvas of 20."""
+    return stretch(load(path), (3, 4, 27, 36), 16)
 
 
 def test_wrong_command_lines_are_refused_with_one_line(run, detector_file, tmp_path):

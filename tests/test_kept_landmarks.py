@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 
 from landmarks_jax import load_detector
-from landmarks_jax.inference import card, graph_export, packed_file
+from landmarks_jax.inference import card, graph_export, kept_landmarks, packed_file
 from landmarks_jax.inference.browser import site
 from landmarks_jax.models.detectors import kept_note, numbers_text
+from landmarks_jax.system.errors import ConfigError
 from tests.detecting import noise
 from tests.running import call, narrow
 
@@ -53,14 +54,14 @@ def test_some_landmarks_are_those_of_the_whole_detector(named, landmark_detector
     assert site.describe(packed, "a", False)["landmark_names"] == list(NAMES)
 
 
-def test_a_part_keeps_its_names_until_it_gets_others(named, tmp_path):
-    out = tmp_path / "one.safetensors"
-    code, _, err = call("export", f"--detector={named}", f"--out={out}", "--landmarks=1")
-    assert code == 0, err
-    assert load_detector(out).landmark_names == ("root",)
-    code, _, err = call("export", f"--detector={named}", f"--out={out}", "--names=a,b")
-    assert code == 0, err
-    assert load_detector(out).landmark_names == ("a", "b")
+def test_a_part_keeps_its_names_until_it_gets_others(named):
+    one = kept_landmarks.keep(packed_file.read(named), (1,))
+    assert one.summary["landmark_names"] == ["root"]
+    assert kept_landmarks.rename(one, ()) is one
+    assert kept_landmarks.rename(one, ["a"]).summary["landmark_names"] == ["a"]
+    for names, problem in ((["a", "b"], "2 names for 1 landmarks"), (["a\n"], "must be different")):
+        with pytest.raises(ConfigError, match=problem):
+            kept_landmarks.rename(one, names)
 
 
 def test_names_are_in_tables_and_other_formats(named, tmp_path):
@@ -100,7 +101,6 @@ def test_what_does_not_fit_is_refused_in_a_line(packed_path, named, tmp_path):
         (part, "--landmarks=0,0:2"): "--landmarks 0,0:2: must be different numbers",
         (part, "--landmarks=0;1"): "--landmarks 0;1: must be different numbers",
         (part, "--landmarks=0:99999999"): "--landmarks 0:99999999: must be",
-        (part, "--names=a"): "--names: 1 names for 2 landmarks",
         (part, "--names=a b,a_b"): "--names: must be different, of printable",
         (whole, "--names=a,b,left_eye"): "summary.landmark_names and summary.point_names must be",
     }

@@ -39,13 +39,19 @@ def packed_path(narrow_config, filled, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def by_hand(lists, packed_path):
+    return regressed(lists, packed_path)
+
+
+def regressed(lists, detector, **options):
     """Detects in whole photos and regresses in their pixels: the map, and its mean error in %."""
 
     def points(path):
         faces = MtflFaces(str(path))
         photos = [faces.photo(i) for i in range(len(faces))]
         labels = np.stack([faces.points(i) for i in range(len(faces))])
-        return load_detector(packed_path)(photos).landmarks.astype(float), labels.astype(float)
+        return load_detector(detector)(photos, **options).landmarks.astype(float), labels.astype(
+            float
+        )
 
     (x, y), (new, target) = map(points, lists)
     centred = x.reshape(len(x), -1) - x.reshape(len(x), -1).mean(0)
@@ -83,6 +89,24 @@ def test_a_packed_detector_is_scored_like_a_run(packed_path, lists, by_hand, tmp
     assert code == 0, err
     assert "| faces to faces | center | 2 | this detector" in printed
     assert "landmarks 1 to 2 of 3" in printed
+
+
+@pytest.mark.slow
+def test_the_mean_over_mirror_images_is_scored(packed_path, lists, by_hand, tmp_path):
+    content, out = packed_file.read(packed_path), tmp_path / "paired.safetensors"
+    mirror = {"photos": 12, "pairs": [{"first": 0, "second": 2, "distance": 0.02, "swapped": 0.0}]}
+    packed_file.write(out, dataclasses.replace(content, summary={"mirror": mirror}, regressor=None))
+    faces = f"--fit={lists[0]}", f"--score={lists[1]}", f"--out={tmp_path / 'scores'}", "--mirror"
+    code, printed, err = call("eval", f"--detector={out}", *faces)
+    assert code == 0, err
+    result = json.loads((tmp_path / "scores" / "faces-to-faces-center.json").read_text())
+    forward = result["results"]["running"]["forward"][-1]["mean"]
+    assert forward == pytest.approx(regressed(lists, out, mirror=True)[1], rel=1e-3)
+    assert abs(forward - by_hand[1]) > 0.01
+    assert "Note: running statistics: means over views and their mirror images" in printed
+    code, _, err = call("eval", f"--detector={packed_path}", *faces)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "narrow has no landmarks that are known to mirror each other" in err
 
 
 def test_a_packed_detector_gets_a_new_linear_map(packed_path, lists, by_hand, tmp_path):

@@ -69,6 +69,12 @@ def test_the_good_file_is_read(good, tmp_path):
     assert outcome(tmp_path / "a", *good) == ""
 
 
+def mirror(*pairs):
+    """What a summary says of landmarks that mirror each other."""
+    keys = ("first", "second", "distance", "swapped")
+    return {"photos": 9, "pairs": [dict(zip(keys, (*pair, 0.1, 0), strict=True)) for pair in pairs]}
+
+
 DEEP = "[" * 100_000 + "]" * 100_000
 
 
@@ -140,6 +146,10 @@ def test_configs_that_cannot_be(field, value, problem, good, tmp_path):
             "summary.landmark_names and summary.point_names must be",
         ),
         ("landmark_names", ["a", "b", "heel"], "must be different names, of printable"),
+        ("mirror", {"photos": 9}, "summary.mirror.pairs is missing"),
+        ("mirror", mirror((0, 1), (2, 1)), "pairs must be different numbers from 0 to 2"),
+        ("mirror", mirror((0, 3)), "pairs must be different numbers from 0 to 2"),
+        ("mirror", mirror((0, -1)), "pairs must be different numbers from 0 to 2"),
         ("photos", 3, "summary.photos must be a text"),
         ("notes", [1], "summary.notes[0] must be a text"),
         ("trained_on", {"source": "x"}, "summary.trained_on.crop is missing"),

@@ -56,6 +56,13 @@ _FLAGS = (
         high=1_000,
     ),
     Flag(
+        "mirror",
+        "Take the mean over each view and its mirror image, of the landmarks that are known to "
+        "mirror each other; takes twice the time.",
+        False,
+        kind=bool,
+    ),
+    Flag(
         "smooth",
         "Smooth videos (one euro filter): adds columns, and draws the smoothed points.",
         False,
@@ -76,7 +83,8 @@ def _run(call: Call) -> int:
     ways = (None, run_detection.FIND, run_detection.WHOLE)
     if values.camera is not None and values.boxes not in ways:
         raise UserError("--boxes FILE goes with files, not with --camera")
-    options = Options(values.draw, values.numbers, values.labelled, values.trails, values.smooth)
+    drawing = values.draw, values.numbers, values.labelled, values.trails
+    options = Options(*drawing, values.smooth, values.mirror)
     detector, *inputs = arguments
     out = Path(values.out)
     if values.camera is None:

@@ -20,6 +20,12 @@ _FLAGS = (
     Flag("workdir", f"The run's folder. Default: {_QUICKSTART}."),
     Flag("detector", "Or a packed file, or a shipped detector's name."),
     Flag("out", "With --detector: the folder of its tables, curves and images."),
+    Flag(
+        "mirror",
+        "With --detector: score the mean over each view and its mirror image.",
+        False,
+        kind=bool,
+    ),
     shared_flags.LANDMARKS,
     *shared_flags.LABELLED_FACES,
 )
@@ -31,6 +37,8 @@ def _run(call: Call) -> None:
         raise ConfigError("--detector: goes with --out, the folder to write, instead of --workdir")
     if values.detector is None and values.out is not None:
         raise ConfigError("--out: goes with --detector; a run's tables go into its own folder")
+    if values.mirror and values.detector is None:
+        raise ConfigError("--mirror: goes with --detector; export the run first")
     faces = shared_flags.labelled_faces(values)
     kept = shared_flags.landmarks(values)
     options = {**faces, "kept": kept, "command": call.command_line}
@@ -46,7 +54,11 @@ def _run(call: Call) -> None:
 
     path = api.find_packed(values.detector)
     packed = packed_file.read(path)
-    print(packed_evaluation.evaluate_packed(packed, path.stem, folder, **options))
+    print(
+        packed_evaluation.evaluate_packed(
+            packed, path.stem, folder, mirror=values.mirror, **options
+        )
+    )
 
 
 COMMAND = Command(_run, _FLAGS)

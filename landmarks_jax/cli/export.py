@@ -14,6 +14,7 @@ what `landmarks-jax detect` writes, and in the page.
 """
 
 import dataclasses
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,11 +26,13 @@ from landmarks_jax.cli import shared_flags
 from landmarks_jax.cli.command import Call, Command, Flag
 from landmarks_jax.inference.export_formats import FORMATS
 from landmarks_jax.inference.precision import PRECISIONS
-from landmarks_jax.system.errors import ConfigError, WeightsError
+from landmarks_jax.system.errors import ConfigError, UserError, WeightsError
 
 if TYPE_CHECKING:
+    from landmarks_jax.data.sources.photos import Source
     from landmarks_jax.inference.packed_file import PackedDetector
 
+_LOGGER = logging.getLogger(__name__)
 
 _FLAGS = (
     Flag("workdir", "The run's folder."),
@@ -43,6 +46,11 @@ _FLAGS = (
         "face_photos",
         "The detector is of faces: photos that one face fills as it should a view, a folder or a "
         "list, from which it learns what to view around a found face (extra `faces`).",
+    ),
+    Flag(
+        "mirror_photos",
+        "Look for landmarks that mirror each other in these photos, a folder or a list; default of "
+        "--workdir: the photos of the run.",
     ),
     Flag("regressor", "Include the linear map to labelled points.", True, kind=bool),
     shared_flags.LANDMARKS,
@@ -64,6 +72,7 @@ def _run(call: Call) -> None:
         content = dataclasses.replace(content, summary=summary)
     if values.face_photos is not None:
         content = _with_face_frame(content, values.face_photos)
+    content = _with_mirror_pairs(content, values)
     out = Path(values.out)
     files.write_file(out, FORMATS[values.format].encode(content, values.precision), WeightsError)
     if values.card is not None:
@@ -123,15 +132,39 @@ def _content(
 
 
 def _with_face_frame(content: "PackedDetector", photos: str) -> "PackedDetector":
-    from landmarks_jax.data.sources import folder, registry  # noqa: PLC0415
     from landmarks_jax.inference import face_finder  # noqa: PLC0415
 
     face_finder.model_file()  # before all photos are decoded
-    is_list = os.path.isfile(photos)
-    source = registry.open_labelled(photos) if is_list else folder.FolderPhotos([photos])
+    source = _open_photos(photos)
     frame, count = face_finder.fit_frame(source.photo(i) for i in range(len(source)))
     fields = {"finder": face_finder.FINDER, "photos": count, **frame._asdict()}
     return dataclasses.replace(content, summary=content.summary | {"face_frame": fields})
+
+
+def _with_mirror_pairs(content: "PackedDetector", values: flags.FlagValues) -> "PackedDetector":
+    if values.workdir is None and values.mirror_photos is None:
+        return content
+    from landmarks_jax.evaluation import symmetry  # noqa: PLC0415
+    from landmarks_jax.training import run_folder  # noqa: PLC0415
+
+    try:
+        if values.mirror_photos is not None:
+            photos = symmetry.photos_of_source(_open_photos(values.mirror_photos), content.config)
+        else:
+            photos = symmetry.photos_of_run(run_folder.read_config(Path(values.workdir)))
+        return symmetry.add_pairs(content, photos)
+    except UserError as error:
+        if values.mirror_photos is not None:
+            raise
+        _LOGGER.warning("warning: no landmarks that mirror each other were looked for: %s", error)
+        return content
+
+
+def _open_photos(path: str) -> "Source":
+    from landmarks_jax.data.sources import folder, registry  # noqa: PLC0415
+
+    is_list = os.path.isfile(path)
+    return registry.open_labelled(path) if is_list else folder.FolderPhotos([path])
 
 
 def _formats() -> str:

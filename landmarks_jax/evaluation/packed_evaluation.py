@@ -1,16 +1,19 @@
 """Evaluates a packed detector: the tables and figures of a run, in a folder of the user's."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from landmarks_jax.configs import base
 from landmarks_jax.evaluation import protocols, run_evaluation, score_files
-from landmarks_jax.inference import kept_landmarks
+from landmarks_jax.inference import kept_landmarks, mirroring
+from landmarks_jax.inference.detector import ViewDetector
 from landmarks_jax.inference.packed_file import PackedDetector
 from landmarks_jax.models.detectors import build_detector
 
@@ -21,6 +24,7 @@ def evaluate_packed(
     out: Path,
     *,
     kept: Sequence[int] | None = None,
+    mirror: bool = False,
     command: Sequence[str] = (),
     **faces: Any,
 ) -> str:
@@ -34,6 +38,7 @@ def evaluate_packed(
       name: its name in the tables.
       out: the folder.
       kept: the landmarks to score; None scores all.
+      mirror: score the means over views and their mirror images.
       command: the command line, recorded in the results.
       **faces: arguments of `run_evaluation.open_faces`.
 
@@ -41,14 +46,23 @@ def evaluate_packed(
       The tables, as Markdown.
 
     Raises:
-      UserError: the labelled faces cannot be used, or a file cannot be written.
+      UserError: the labelled faces cannot be used, a file cannot be written, or with `mirror` no
+        landmarks are known to mirror each other.
     """
     if kept is not None:
         packed = kept_landmarks.keep(packed, kept)
     config, variables = config_of(packed), packed.variables
     notes = [f"packed detector {name}", *packed.summary.get("notes", [])]
+    pairs = None
+    if mirror:
+        known = mirroring.MirrorPairs.of(packed.summary, config.model.num_landmarks)
+        pairs = mirroring.need_pairs(known, name)
+        notes.append("running statistics: means over views and their mirror images")
     opened = run_evaluation.open_faces(config, **faces)
-    detectors = run_evaluation.detector_rows(config, variables, _untrained(config))
+    rows = run_evaluation.detector_rows(config, variables, _untrained(config))
+    detectors: dict[str, protocols.Detect] = {**rows}
+    if pairs is not None:
+        detectors["running"] = functools.partial(_mean_landmarks, pairs, rows["running"])
     trained = packed.summary.get("provenance", {})
     provenance = {
         **{field: trained[field] for field in ("steps", "training_minutes") if field in trained},
@@ -60,6 +74,13 @@ def evaluate_packed(
         for protocol in opened
     ]
     return score_files.write(out, opened, results)
+
+
+def _mean_landmarks(
+    pairs: mirroring.MirrorPairs, detector: ViewDetector, views: np.ndarray
+) -> np.ndarray:
+    """The landmarks `[N, K, 2]`, means over views `[N, S, S, 3]` and their mirror images."""
+    return pairs.find(detector, views, ("landmarks",))["landmarks"]
 
 
 def config_of(packed: PackedDetector) -> ConfigDict:

@@ -10,9 +10,10 @@ import jax
 import numpy as np
 
 from landmarks_jax.data.framing import Framing, Rectangle
-from landmarks_jax.inference import detector, face_finder, packed_file
+from landmarks_jax.inference import detector, face_finder, mirroring, packed_file
 from landmarks_jax.inference.face_finder import FaceFrame, FoundFaces
 from landmarks_jax.inference.images import as_images, from_view, to_views, view_rectangles
+from landmarks_jax.inference.mirroring import MirrorPairs
 from landmarks_jax.models import detectors
 from landmarks_jax.system.errors import DataError, WeightsError
 
@@ -57,6 +58,7 @@ class LandmarkDetector:
       summary: training data and scores, plain JSON.
       frame: which part of an image it views without a box.
       face_frame: which part it views of a found face; None unless it is of faces.
+      mirror_pairs: which landmarks mirror each other; None if it is not known of any.
       regressor: the linear map to the labelled points in the view's frame, or None.
       function: the pure function `(variables, views [B, S, S, 3]) -> detector.ViewLandmarks`, for
         your own `jax.jit`, `jax.vmap` and `jax.grad`; landmarks are normalised to the view.
@@ -71,6 +73,7 @@ class LandmarkDetector:
         self.view_size = self._views.view_size
         self.frame = Framing(config.data.canvas_size, config.views.size, config.data.crop)
         self.face_frame = FaceFrame.of(packed.summary)
+        self.mirror_pairs = MirrorPairs.of(packed.summary, self.num_landmarks)
         self.regressor = packed.regressor
         self.summary = packed.summary
         self.landmark_names: tuple[str, ...] = tuple(packed.summary.get("landmark_names", ()))
@@ -82,7 +85,9 @@ class LandmarkDetector:
             )
         )
 
-    def __call__(self, images: Any, boxes: Any = None, *, heatmaps: bool = False) -> Landmarks:
+    def __call__(
+        self, images: Any, boxes: Any = None, *, heatmaps: bool = False, mirror: bool = False
+    ) -> Landmarks:
         """Detects the landmarks of one image or of several.
 
         Args:
@@ -93,18 +98,20 @@ class LandmarkDetector:
             image `[4]`, or `[n, 4]` for n parts of it. By default the part that training would have
             viewed, see `frame`.
           heatmaps: return the heatmaps too.
+          mirror: take the mean over each view and its mirror image, which takes twice the time.
 
         Returns:
           Landmarks in pixels of the images; n for n parts of a single image.
 
         Raises:
-          DataError: an image or a box cannot be used; the message names it by its index.
+          DataError: an image or a box cannot be used; the message names it by its index. Or with
+            `mirror`, no landmarks are known to mirror each other.
         """
         listed, single = as_images(images)
         rectangles = view_rectangles(listed, boxes, single, self.frame)
         viewed = listed * len(rectangles) if single else listed
         views = to_views(viewed, rectangles, self.view_size)
-        batch = self.locate(views, rectangles, heatmaps=heatmaps)
+        batch = self.locate(views, rectangles, heatmaps=heatmaps, mirror=mirror)
         return batch.select(0) if single and np.ndim(boxes) < 2 else batch
 
     def find_faces(self, image: Any) -> FoundFaces:
@@ -131,7 +138,12 @@ class LandmarkDetector:
         return found._replace(boxes=self.face_frame.views(found.boxes))
 
     def locate(
-        self, views: np.ndarray, rectangles: Sequence[Rectangle], *, heatmaps: bool = False
+        self,
+        views: np.ndarray,
+        rectangles: Sequence[Rectangle],
+        *,
+        heatmaps: bool = False,
+        mirror: bool = False,
     ) -> Landmarks:
         """Detects landmarks in views that `images.to_views` has cut.
 
@@ -139,12 +151,17 @@ class LandmarkDetector:
           views: `[B, S, S, 3]` uint8.
           rectangles: the part of its image that each view shows, from `images.view_rectangles`.
           heatmaps: return the heatmaps too.
+          mirror: see `__call__`.
 
         Returns:
           Landmarks `[B, ...]` in pixels of the images that the views were cut from.
         """
         fields = ("landmarks", "confidence") + (("heatmaps",) if heatmaps else ())
-        output = self._views.find(views, fields)
+        if mirror:
+            pairs = mirroring.need_pairs(self.mirror_pairs, "this detector")
+            output = pairs.find(self._views, views, fields)
+        else:
+            output = self._views.find(views, fields)
         labelled = None
         if self.regressor is not None:
             labelled = from_view(self.regressor(output["landmarks"]), rectangles)

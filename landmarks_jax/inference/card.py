@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from landmarks_jax.inference.mirroring import LIMIT
 from landmarks_jax.inference.packed_file import PackedDetector
 from landmarks_jax.models import detectors
 from landmarks_jax.system.tables import Table
@@ -48,6 +49,7 @@ def to_markdown(packed: PackedDetector, name: str) -> str:
         _training(packed.summary),
         "## Scores",
         *_scores(packed.summary.get("scores", []), fitted=packed.regressor is not None),
+        *_mirror(packed.summary),
         "## Limits",
         _bullets(_LIMITS),
         "## Misuse",
@@ -203,6 +205,35 @@ def _scores_by_confidence(scores: list[Mapping[str, Any]]) -> list[str]:
         ),
         _table(("Protocol", "Crop", "Faces", "Mean confidence", "Forward error"), by_confidence),
     ]
+
+
+def _mirror(summary: Mapping[str, Any]) -> list[str]:
+    """The landmarks that mirror each other, by name or number from 1, if they were looked for."""
+    if "mirror" not in summary:
+        return []
+    photos, pairs = summary["mirror"]["photos"], summary["mirror"]["pairs"]
+    about = (
+        f"Looked for in {photos:,} photos and their mirror images, without labels. The distance "
+        "is that between a landmark and its partner's place in the mirror image, in per cent of "
+        "the landmarks' spread (root mean square distance from their mean); pairs above "
+        f"{LIMIT:.0%} do not count."
+    )
+    sections = ["## Landmarks that mirror each other", _paragraph(about)]
+    if not pairs:
+        return [*sections, "No symmetry: none do."]
+    names = summary.get("landmark_names") or {}
+    rows = []
+    for pair in pairs:
+        first, second = pair["first"], pair["second"]
+        both = [names[number] if names else str(number + 1) for number in (first, second)]
+        swapped = "-" if first == second else f"{pair['swapped']:.1%}"
+        rows.append((" and ".join(dict.fromkeys(both)), f"{pair['distance']:.1%}", swapped))
+    use = (
+        "`landmarks-jax detect --mirror` takes the mean over each view and its mirror image. "
+        "Swapped: the share of photos in which both disagree on which of the two lies on which "
+        "side."
+    )
+    return [*sections, _table(("Landmarks", "Distance", "Swapped"), rows), _paragraph(use)]
 
 
 def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

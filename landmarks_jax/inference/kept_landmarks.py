@@ -24,6 +24,15 @@ def keep(packed: PackedDetector, numbers: Sequence[int]) -> PackedDetector:
     summary = {**packed.summary, "notes": notes, "scores": [], "point_names": []}
     if names := packed.summary.get("landmark_names"):
         summary["landmark_names"] = [names[number] for number in numbers]
+    if mirror := packed.summary.get("mirror"):
+        place = {number: i for i, number in enumerate(numbers)}
+        ends = ("first", "second")
+        pairs = [
+            pair | dict(zip(ends, sorted(place[pair[end]] for end in ends), strict=True))
+            for pair in mirror["pairs"]
+            if all(pair[end] in place for end in ends)
+        ]
+        summary["mirror"] = mirror | {"pairs": pairs}
     return dataclasses.replace(
         packed, config=config, variables=variables, regressor=None, summary=summary
     )

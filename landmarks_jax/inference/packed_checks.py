@@ -29,6 +29,7 @@ _SCORE = {
     "groups": [_GROUP],
     "confidence": [{"faces": int, "lowest": float, "highest": float, "forward": float}],
 }
+_PAIR = {"first": int, "second": int, "distance": float, "swapped": float}
 _VERSIONS = dict.fromkeys(("landmarks_jax", "jax", "flax", "device", "machine"), str)
 # The forms of the summary's fields, each of which may be absent, and whatever else it may hold.
 _SUMMARY = {
@@ -40,6 +41,7 @@ _SUMMARY = {
     "scores": [_SCORE],
     "point_names": [str],
     "landmark_names": [str],
+    "mirror": {"photos": int, "pairs": [_PAIR]},
     "face_frame": {"finder": str, "photos": int, "x": float, "y": float, "side": float},
 }
 _KINDS = {
@@ -93,6 +95,16 @@ def check_summary(summary: Any) -> None:
     if not are_point_names(names):
         given = " and ".join(f"summary.{field}" for field in fields if summary.get(field))
         raise ValueError(f"{given} must be different names, of printable characters")
+
+
+def check_landmarks(summary: Mapping[str, Any], count: int) -> None:
+    """Checks what the summary says of each of `count` landmarks."""
+    if (names := len(summary.get("landmark_names") or ())) not in (0, count):
+        raise ValueError(f"summary.landmark_names has {names} names, not one for each landmark")
+    pairs = summary.get("mirror", {"pairs": []})["pairs"]
+    numbers = [number for pair in pairs for number in {pair["first"], pair["second"]}]
+    if not set(numbers) <= set(range(count)) or len(set(numbers)) < len(numbers):
+        raise ValueError(f"summary.mirror.pairs must be different numbers from 0 to {count - 1}")
 
 
 def _check_plain(value: Any, place: str, depth: int) -> None:

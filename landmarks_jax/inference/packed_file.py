@@ -230,9 +230,7 @@ def _check_arrays(
         }
     elif names:
         raise ValueError("summary.point_names without a regressor")
-    landmarks = len(summary.get("landmark_names") or ())
-    if landmarks not in (0, config.model.num_landmarks):
-        raise ValueError(f"summary.landmark_names has {landmarks} names, not one for each landmark")
+    packed_checks.check_landmarks(summary, config.model.num_landmarks)
     packed_checks.check_arrays(arrays, expected)
 
 

@@ -51,7 +51,9 @@ def detect_images(job: Job, items: Sequence[Input]) -> None:
         return _draw_image(job, cut, landmarks), landmarks
 
     cuts = parallel.in_order(lambda item: _load_image(job, item), items)
-    located = view_batches.locate(job.detector, cuts, view_batches.batch_size())
+    located = view_batches.locate(
+        job.detector, cuts, view_batches.batch_size(), mirror=job.options.mirror
+    )
     finished = parallel.in_order(finish, located)
     for cut, landmarks in parallel.with_progress(finished, len(items), "images", "image"):
         path = cut.source.path
@@ -168,7 +170,7 @@ def detect_video(job: Job, reader: videos.Reader, name: str, drawn: Path) -> int
     views = len(job.boxes.of(name)) if job.boxes is not None else 1
     batch = 1 if reader.live else min(held * views, view_batches.batch_size())
     cuts = parallel.in_order(load, reader.frames(job.stop), window)
-    located = view_batches.locate(job.detector, cuts, batch)
+    located = view_batches.locate(job.detector, cuts, batch, mirror=job.options.mirror)
     finished = parallel.in_order(finish, _track(job, name, located), window)
     count, before = 0, job.results.rows
     problems: dict[str, None] = {}

@@ -27,6 +27,7 @@ class Options:
       labelled: draw the labelled points that the regressor predicts.
       trails: in videos, draw the landmarks of this many previous frames.
       smooth: in videos, smooth the points; the smoothed ones are drawn.
+      mirror: take the mean over each view and its mirror image.
     """
 
     draw: bool = True
@@ -34,6 +35,7 @@ class Options:
     labelled: bool = False
     trails: int = 0
     smooth: bool = False
+    mirror: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from landmarks_jax.data import photo_files
-from landmarks_jax.inference import face_finder
+from landmarks_jax.inference import face_finder, mirroring
 from landmarks_jax.inference.api import LandmarkDetector, load_detector
 from landmarks_jax.inference.media import videos
 from landmarks_jax.inference.media.detection import (
@@ -117,6 +117,8 @@ def _load(name: str, options: Options) -> LandmarkDetector:
     detector = load_detector(name)
     if options.labelled and detector.regressor is None:
         raise DataError(f"--labelled: {name} has no regressor to labelled points")
+    if options.mirror:
+        mirroring.need_pairs(detector.mirror_pairs, name)
     return detector
 
 

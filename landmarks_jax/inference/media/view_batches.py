@@ -106,9 +106,11 @@ def without_views(detector: LandmarkDetector, source: T, problem: str) -> Cut[T]
 
 
 def locate(
-    detector: LandmarkDetector, cuts: Iterable[Cut[T]], batch: int
+    detector: LandmarkDetector, cuts: Iterable[Cut[T]], batch: int, *, mirror: bool = False
 ) -> Iterator[tuple[Cut[T], Landmarks | None]]:
     """Detects landmarks in order, in batches of at least `batch` views, or as many images.
+
+    With `mirror` as the mean over each view and its mirror image.
 
     Yields:
       Each cut with its landmarks `[n, ...]`, or None if it has no views.
@@ -119,14 +121,14 @@ def locate(
         waiting.append(cut)
         count += len(cut.views)
         if count >= batch or len(waiting) >= batch:  # images without faces have no view
-            yield from _locate(detector, waiting, count)
+            yield from _locate(detector, waiting, count, mirror)
             waiting, largest, count = [], max(largest, count), 0
     # Compiling for a smaller last batch would take longer than a few empty views.
-    yield from _locate(detector, waiting, max(count, min(largest, _MAX_BATCH)))
+    yield from _locate(detector, waiting, max(count, min(largest, _MAX_BATCH)), mirror)
 
 
 def _locate(
-    detector: LandmarkDetector, cuts: list[Cut[T]], size: int
+    detector: LandmarkDetector, cuts: list[Cut[T]], size: int, mirror: bool
 ) -> Iterator[tuple[Cut[T], Landmarks | None]]:
     """Detects one batch, padded with empty views to `size`."""
     rectangles = [rectangle for cut in cuts for rectangle in cut.rectangles]
@@ -135,7 +137,8 @@ def _locate(
         views = np.concatenate([cut.views for cut in cuts])
         padding = size - len(views)
         views = np.pad(views, ((0, padding), *((0, 0),) * 3))
-        batch = detector.locate(views, rectangles + [(0.0, 0.0, 1.0, 1.0)] * padding)
+        parts = rectangles + [(0.0, 0.0, 1.0, 1.0)] * padding
+        batch = detector.locate(views, parts, mirror=mirror)
     start = 0
     for cut in cuts:
         rows = slice(start, start := start + len(cut.rectangles))
