@@ -3,7 +3,7 @@
 python -m benchmarks.refinement --cache runs/features \
     --out docs/results/benchmarks/refinement_cpu.json
 
-Points start at a grid or at the shipped detector's and move as `landmarks_jax.refinement` says.
+Points start at a grid or at those of a detector and move as `landmarks_jax.refinement` says.
 What is fitted without labels is fitted on the 2,000 faces of `training.txt`, and applied to the 995
 of `testing.txt`. Labels are used in the linear map of the evaluation alone. Feature maps are kept
 in --cache, so that a rerun continues.
@@ -31,7 +31,6 @@ from landmarks_jax.refinement import Moments, Stage
 from landmarks_jax.system.tables import DASH, Table
 from landmarks_jax.training import start_points
 
-DETECTOR = "faces"
 _BATCH = 250  # photos refined at a time
 
 
@@ -53,17 +52,24 @@ class Bench:
     """Measures rows on faces; what several rows need is kept."""
 
     def __init__(
-        self, faces: Faces, files: FeatureFiles, pool: Sequence[Path] = (), pool_photos: int = 0
+        self,
+        faces: Faces,
+        files: FeatureFiles,
+        detector: str = "faces",
+        *,
+        pool: Sequence[Path] = (),
+        pool_photos: int = 0,
     ) -> None:
         """Names the inputs.
 
         Args:
           faces: to refine and score.
           files: computes or reads feature maps.
+          detector: a packed file or a shipped name, whose points some rows start at.
           pool: folders of photos whose statistics the row `pooled` adds.
           pool_photos: of each of them, spaced evenly.
         """
-        self._faces, self._files = faces, files
+        self._faces, self._files, self._name = faces, files, detector
         self._pool, self._pool_photos = pool, pool_photos
 
     def measure(self, name: str) -> dict[str, Any]:
@@ -102,7 +108,7 @@ class Bench:
 
     @functools.cached_property
     def _detected(self) -> np.ndarray:
-        detector = api.load_detector(DETECTOR)
+        detector = api.load_detector(self._name)
         return start_points.detected(detector, self._faces.views(detector.view_size))
 
     def _maps(self, features: Features) -> Maps:
@@ -176,7 +182,8 @@ def to_markdown(result: dict[str, Any]) -> str:
         harness.provenance(result),
         "Ours, not in the paper; VGG is trained on ImageNet's labels. Forward error, center crop "
         "(the whole photo), by a linear map fitted on all labelled faces: AFLW-dev's 1,600 or "
-        "AFLW-995's 2,000. Unless a row says otherwise: VGG-19's relu3_4 and relu4_4 of photos of "
+        f"AFLW-995's 2,000. The detector is {result['detector']}. Unless a row says otherwise: "
+        "VGG-19's relu3_4 and relu4_4 of photos of "
         f"128 pixels, 128 components a tap, a grid over +-{EXTENT}, s = 0.15 and t = 0.1 six "
         "times, then s = 0.1 and t = 0.2 four times (from the detector three times and twice). "
         "Features: without compiling. Rest: fitting and moving the points of all photos, with "
@@ -231,12 +238,14 @@ def main() -> None:
     parser.add_argument("--cache", type=harness.out_folder, default="runs/features", help="folder")
     parser.add_argument("--aflw", type=Path, default=Path("data/aflw"), help="AFLW's lists")
     parser.add_argument("--weights", type=Path, default=Path("data/weights"), help="VGG's folder")
+    parser.add_argument("--detector", default="faces", help="a packed file or a shipped name")
     parser.add_argument("--photos", type=at_least(2), help="only the first of each list")
     parser.add_argument("--pool", type=read(Path), default=(), help="folders of photos, by commas")
     parser.add_argument("--pool_photos", type=at_least(1), default=2_000, help="of each folder")
     args = parser.parse_args()
     result = {
         **harness.environment("benchmarks.refinement", ("jax", "jaxlib", "numpy")),
+        "detector": args.detector,
         "photos": args.photos,
         "pool": [folder.name for folder in args.pool],
         "pool_photos": args.pool_photos,
@@ -249,7 +258,7 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Measures the rows of a command line."""
     faces = Faces(args.aflw, 10**9 if args.photos is None else args.photos)
     files = FeatureFiles(args.cache, args.weights)
-    bench = Bench(faces, files, args.pool, args.pool_photos)
+    bench = Bench(faces, files, args.detector, pool=args.pool, pool_photos=args.pool_photos)
     return measure(chosen(args.rows, pooled=bool(args.pool)), bench)
 
 

@@ -22,7 +22,7 @@ class Row(NamedTuple):
     Attributes:
       group: a key of `GROUPS`.
       label: its first cell.
-      grid: points a side of the grid to start from; 0 starts at the shipped detector's points.
+      grid: points a side of the grid to start from; 0 starts at those of the detector.
       extent: half a side of the grid, normalised units.
       schedule: s and t of each iteration.
       features: what is compared.
@@ -41,11 +41,10 @@ class Row(NamedTuple):
 def table() -> dict[str, Row]:
     """The main rows."""
     of, vgg16 = functools.partial(Row, "table"), Features("vgg16", ("relu3_3",))
-    detector = "shipped detector"
     rows = {
         "mean": of("mean shape", change="mean"),
-        "shipped": of(f"{detector}, not refined", grid=0, schedule=()),
-        "shipped-refined": of(f"{detector}, refined", grid=0, schedule=FROM_DETECTOR),
+        "detector": of("detector, not refined", grid=0, schedule=()),
+        "detector-refined": of("detector, refined", grid=0, schedule=FROM_DETECTOR),
     }
     rows |= {f"grid-{n}": of(f"{n} x {n} grid, refined", grid=n) for n in (3, 6, 8)}
     drawn = f"{DRAWN} of the refined 6 x 6, {DRAWS} draws"
@@ -81,8 +80,8 @@ def sensitivity() -> dict[str, Row]:
         rows[f"iterations-{count}"] = of(f"{count} iterations", schedule=longer)
     for count in (2, 10):
         schedule = FROM_DETECTOR[:count] if count == 2 else SCHEDULE
-        label = f"from the shipped detector, {count} iterations"
-        rows[f"shipped-{count}"] = of(label, grid=0, schedule=schedule)
+        label = f"from the detector, {count} iterations"
+        rows[f"detector-{count}"] = of(label, grid=0, schedule=schedule)
     for count in (16, 32, 64, 96, 256):
         features = Features(components=count)
         rows[f"components-{count}"] = of(f"{count} components a tap", features=features)

@@ -189,7 +189,7 @@ class Planted:
 
 def test_rows_on_a_planted_pattern(faces, folder):
     planted = Planted()
-    bench = refinement.Bench(faces, planted, [folder / "AFLW"], 6)
+    bench = refinement.Bench(faces, planted, pool=[folder / "AFLW"], pool_photos=6)
     names = ["mean", "grid-3", "grid-6", "drawn", "no-iteration", "others", "no-whitening"]
     rows = {row["row"]: row for row in refinement.measure([*names, "pooled"], bench)}
     mean = rows["mean"]["test"][0]
@@ -219,7 +219,7 @@ def test_fewer_components_come_from_the_same_file(faces):
 def test_the_detectors_points_start_where_it_finds_them(faces, monkeypatch, landmark_detector):
     monkeypatch.setattr(refinement.api, "load_detector", lambda name: landmark_detector)
     bench = refinement.Bench(faces, Planted())
-    row = bench.measure("shipped")
+    row = bench.measure("detector")
     views = faces.views(landmark_detector.view_size)
     found = landmark_detector.function(landmark_detector.variables, views).landmarks
     assert row["points"] == landmark_detector.num_landmarks
@@ -252,6 +252,7 @@ def test_the_tables():
     result = {
         **HEAD,
         "photos": 8,
+        "detector": "faces",
         "pool": ["lfw", "celeba_crops"],
         "pool_photos": 2000,
         "rows": [
