@@ -219,6 +219,11 @@ def test_an_empty_path_is_not_the_current_folder(words, fake):
         (FileNotFoundError(2, "No such file", "a.jpg"), 1, "error: a.jpg: No such file\n"),
         (OSError(36, "File name too long", "x" * 300), 1, f"error: {'x' * 300}: File name too lo"),
         (OSError(28, "No space left on device"), 1, "error: No space left on device\n"),
+        (
+            ModuleNotFoundError(name="optax"),
+            2,
+            "error: fake needs optax: install the extra `train`",
+        ),
         (KeyboardInterrupt(), 130, ""),
     ],
 )

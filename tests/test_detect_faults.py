@@ -114,8 +114,8 @@ def test_an_image_that_changes_before_it_is_drawn_is_listed(packed_path, tmp_pat
         Image.fromarray(noise(0)).save(tmp_path / name)
     locate = view_batches.locate
 
-    def locate_and_change(*arguments):
-        pairs = list(locate(*arguments))
+    def locate_and_change(*arguments, **options):
+        pairs = list(locate(*arguments, **options))
         Image.fromarray(noise(1, 20, 20)).save(tmp_path / "changed.png")
         (tmp_path / "vanished.png").unlink()
         yield from pairs

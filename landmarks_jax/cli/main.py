@@ -59,6 +59,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         except UserError as error:
             print_error(str(error))
             code = error.exit_code
+        except ModuleNotFoundError as error:
+            if (error.name or "").startswith("landmarks_jax"):
+                raise
+            print_error(f"{name} needs {error.name}: install the extra `train`")
+            code = 2
         except KeyboardInterrupt:
             code = 128 + signal.SIGINT
         except OSError as error:
