@@ -111,6 +111,7 @@ print(next(batches)["canvas"].shape, flush=True)
 """
 
 
+@pytest.mark.slow
 def test_a_program_that_ends_between_batches_ends_quietly():
     # Threads that read ahead would block the interpreter's exit.
     environment = {name: value for name, value in os.environ.items() if name[:3] != "TF_"}

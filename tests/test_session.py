@@ -149,6 +149,7 @@ def test_missing_labelled_faces_cost_no_training(tmp_path, monkeypatch):
         )
 
 
+@pytest.mark.slow
 def test_a_stopped_session_writes_transfer_files_and_evaluates_nothing(tmp_path, monkeypatch):
     workdir, out = tmp_path / "run", tmp_path / "out"
     real, deadlines = loop.train, []
