@@ -172,6 +172,7 @@ with distributed.joined(multihost=True):
 """
 
 
+@pytest.mark.slow
 def test_what_one_process_knows_all_are_told(alone, half, canvases, tmp_path):
     photos = prepared.PreparedCanvases(str(canvases)).canvases.mean((1, 2, 3))
     config = configuration(canvases)
@@ -235,6 +236,7 @@ reports.Reporter.step_done = step_done
 """
 
 
+@pytest.mark.slow
 def test_two_processes_compute_what_one_does_and_stop_together(alone, half, canvases):
     config = configuration(canvases, train__steps=10**6)
     config.train.checkpoint_every = 10**6
