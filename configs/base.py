@@ -113,7 +113,7 @@ def get_config() -> ConfigDict:
     train.minutes = 0.0  # stop after, over all sessions; 0 is no limit
     train.log_every = 100  # steps
     train.checkpoint_every = 1_000  # steps
-    train.picture_every = 1_000  # steps, and at the end; 0 is no pictures
+    train.picture_every = 1_000  # steps, and at the end; 0: never
 
     config.eval = evaluation = ConfigDict()
     evaluation.protocols = ("synthetic",)  # what eval measures by default

@@ -62,7 +62,7 @@ def exif_entry(kind: int, count: int, value: bytes, after: bytes = b"") -> bytes
     return b"MM\0*" + struct.pack(">IHHHI4sI", 8, 1, 0x0112, kind, count, value, 0) + after
 
 
-# Orientations that are not one SHORT from 1 to 8, and data that is no EXIF.
+# Orientations that are not one SHORT from 1 to 8, and data that is not EXIF.
 BAD_EXIF = {
     "text": b"hello world",
     "short": b"MM\0*\0\0",

@@ -238,6 +238,15 @@ def test_what_the_system_refuses_is_one_line(error, code, message, fake):
     assert len(err.splitlines()) == bool(message)
 
 
+def test_a_module_of_this_package_that_is_missing_is_no_missing_extra(fake):
+    def run(call):
+        raise ModuleNotFoundError(name="landmarks_jax.gone")
+
+    fake(run)
+    with pytest.raises(ModuleNotFoundError):
+        call("fake")
+
+
 @pytest.mark.parametrize(
     ("place", "message"),
     [

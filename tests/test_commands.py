@@ -71,7 +71,14 @@ class TracedError(Exception):
     """Ends a run once its step is traced; holds the shapes of the step's results."""
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+# They compile longest; `quickstart` and the others stay in the fast tests.
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in ("best_cpu", "folder")))
+        for name in CONFIGS
+    ],
+)
 def test_every_shipped_configuration_trains(name, tmp_path, monkeypatch):
     config = importlib.import_module(f"landmarks_jax.configs.{name}").get_config()
     shrink(config)

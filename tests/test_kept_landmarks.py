@@ -57,6 +57,8 @@ def test_some_landmarks_are_those_of_the_whole_detector(named, landmark_detector
 def test_a_part_keeps_its_names_until_it_gets_others(named):
     one = kept_landmarks.keep(packed_file.read(named), (1,))
     assert one.summary["landmark_names"] == ["root"]
+    turned = kept_landmarks.keep(packed_file.read(named), (1, 0))
+    assert turned.summary["landmark_names"] == ["root", "wing tip"]
     assert kept_landmarks.rename(one, ()) is one
     assert kept_landmarks.rename(one, ["a"]).summary["landmark_names"] == ["a"]
     for names, problem in ((["a", "b"], "2 names for 1 landmarks"), (["a\n"], "must be different")):

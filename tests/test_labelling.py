@@ -206,7 +206,8 @@ def test_the_command_refuses_in_one_line(arguments, message, photos, tmp_path):
     assert not (tmp_path / "labels.csv").exists()
 
 
-def test_a_second_process_on_a_file_is_refused(photos, tmp_path):
+def test_a_second_process_on_a_file_is_refused(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(label_server.LabelServer, "serve_forever", lambda _: pytest.fail("serves"))
     out = tmp_path / "labels.csv"
     with files.lock(tmp_path / ".labels.csv.lock", what=out):
         code, _, err = call("label", str(photos), "--points=tip", f"--out={out}", "--port=0")

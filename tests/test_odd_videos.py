@@ -255,7 +255,7 @@ def test_a_video_without_a_frame_is_listed(detector, tmp_path):
 def test_a_packet_without_data_is_no_frame(detector, tmp_path):
     """It repeats the frame before, as in Theora of a still; other containers have no such packets.
 
-    So there is no row for it, but the frame is shown for longer.
+    It gets no row; the frame before it is shown for longer.
     """
 
     def empty(number, packet):

@@ -39,6 +39,7 @@ def faces(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_sessions_continue_each_other_without_tensorflow(tmp_path, capsys):
     write_photos(tmp_path / "photos", 12)
     (tmp_path / "out.txt").write_text("000002.jpg\n")

@@ -41,7 +41,7 @@ def test_a_landmarks_table_gives_its_photos_in_its_order(tmp_path):
     assert source.num_points == 2
     assert source.points(0).tolist() == [[1, 2], [3.5, 4]]
     assert source.points(0).dtype == np.float32
-    (tmp_path / "skip.txt").write_text("b\n")  # and its label is no longer looked at
+    (tmp_path / "skip.txt").write_text("b\n")  # whose label is then not checked
     table.write_text("file,x1,y1,x2,y2\nsub/b.jpg,0,0,-1,-1\na.jpg,5,6,7,8\n")
     other = folder.FolderPhotos([str(tmp_path)], [str(tmp_path / "skip.txt")], str(table))
     assert other.points(0).tolist() == [[5, 6], [7, 8]]

@@ -40,7 +40,7 @@ _FLAGS = (
     Flag("core", "checkpoint: the core's file, for an adapted detector."),
     Flag(
         "points",
-        "landmarks: which points; default: labelled, or landmarks if there is no linear map.",
+        "landmarks: which points; default: labelled, or landmarks without a linear map.",
         choices=("landmarks", "labelled", "smooth_landmarks", "smooth_labelled"),
     ),
     Flag("scale", "landmarks: the length of a pixel, for SCALE= of a TPS file.", kind=float, low=0),

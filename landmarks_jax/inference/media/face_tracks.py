@@ -7,7 +7,7 @@ import numpy as np
 from landmarks_jax.inference.face_finder import iou
 
 _MIN_IOU = 0.1  # of a face and the box that its track predicts
-_MAX_MISSED = 30  # frames that a track goes on without its face
+_MAX_MISSED = 30  # frames without the face, after which its track ends
 _NEWEST = 0.3  # weight of the newest step in a track's velocity
 
 

@@ -6,6 +6,8 @@
 
 /** Radii in the side of a view, at least: dots of small faces are smaller. */
 const SMALL_VIEW = 36;
+/** CSS pixels from landmark to landmark, about; with less their numbers would hide the object. */
+const NUMBER_ROOM = 18;
 
 /**
  * What to draw, and how.
@@ -48,9 +50,11 @@ export function draw(target, image, part, objects, description, style, unit) {
   const few = Math.min(6, Math.max(2.5, target.width / unit / 80));
   [...objects].reverse().forEach((found, i) => {
     const viewed = (found.rectangle[2] - found.rectangle[0]) / (right - left);
-    const share = Math.max(1, (viewed * target.width) / unit / SMALL_VIEW);
+    const width = (viewed * target.width) / unit;
+    const share = Math.max(1, width / SMALL_VIEW);
     const radius = unit * Math.min(few, share) * description.dot_scale;
-    const numbers = style.numbers && i === objects.length - 1;
+    const legible = width / Math.sqrt(found.landmarks.length) > NUMBER_ROOM;
+    const numbers = style.numbers && legible && i === objects.length - 1;
     drawPoints(context, place, radius, unit, found, description, { ...style, numbers });
   });
 }
