@@ -1,0 +1,140 @@
+"""Draws filled shapes, given in a thing's own frame, onto a picture, with smooth edges."""
+
+import math
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from landmarks_jax import geometry
+
+SAMPLING = 3  # shapes are drawn at so many times the picture's size, then averaged
+
+
+class Pen:
+    """A picture under construction, enlarged.
+
+    Attributes:
+      image: the enlarged picture, RGB.
+    """
+
+    def __init__(self, picture: Image.Image, to_picture: np.ndarray) -> None:
+        """Enlarges a picture.
+
+        Args:
+          picture: the background, RGB.
+          to_picture: `[2, 3]` similarity from the thing's frame to the picture's pixels.
+        """
+        size = picture.width * SAMPLING, picture.height * SAMPLING
+        self.image = picture.resize(size, Image.Resampling.NEAREST)
+        self._draw = ImageDraw.Draw(self.image)
+        # Pixel centres count from 0, in the picture and enlarged.
+        middle = (SAMPLING - 1) / 2
+        enlarge = np.array([[SAMPLING, 0, middle], [0, SAMPLING, middle]])
+        self._affine = geometry.compose(enlarge, to_picture)
+
+    def polygon(self, points: np.ndarray, color: np.ndarray) -> None:
+        """Fills a polygon `[n, 2]`; the colour is `[3]` RGB in [0, 1]."""
+        self._draw.polygon(self._pixels(points), fill=rgb(color))
+
+    def ribbon(self, line: np.ndarray, widths: np.ndarray, color: np.ndarray) -> None:
+        """Draws a line `[n, 2]` of half widths `[n]`, with round ends."""
+        self.polygon(ribbon(line, widths), color)
+        for end, width in ((line[0], widths[0]), (line[-1], widths[-1])):
+            self.polygon(ellipse(end, (width, width)), color)
+
+    def mask(self, points: np.ndarray, opacity: float = 1.0) -> Image.Image:
+        """The inside of a polygon `[n, 2]`: an enlarged greyscale image, 255 times `opacity`."""
+        mask = Image.new("L", self.image.size, 0)
+        ImageDraw.Draw(mask).polygon(self._pixels(points), fill=round(255 * opacity))
+        return mask
+
+    def paste(self, picture: Image.Image, mask: Image.Image) -> None:
+        """Blends a picture of the picture's size in, where the enlarged mask says so."""
+        self.image.paste(picture.resize(self.image.size, Image.Resampling.BILINEAR), (0, 0), mask)
+
+    def finish(self) -> Image.Image:
+        """The picture at its own size."""
+        return self.image.reduce(SAMPLING)
+
+    def _pixels(self, points: np.ndarray) -> list[float]:
+        # Pillow truncates polygons to whole pixels.
+        return np.rint(geometry.apply(self._affine, points)).ravel().tolist()
+
+
+def rgb(color: np.ndarray) -> tuple[int, ...]:
+    """Pillow's colour from `[3]` in [0, 1], clipped."""
+    return tuple((np.clip(color, 0, 1) * 255 + 0.5).astype(int).tolist())
+
+
+def ribbon(line: np.ndarray, widths: np.ndarray) -> np.ndarray:
+    """The outline `[2n, 2]` of a line `[n, 2]` of half widths `[n]`."""
+    along = np.gradient(line, axis=0)
+    along /= np.linalg.norm(along, axis=1, keepdims=True)
+    across = widths[:, None] * np.stack([-along[:, 1], along[:, 0]], 1)
+    return np.concatenate([line + across, (line - across)[::-1]])
+
+
+def ellipse(
+    center: np.ndarray, radii: tuple[float, float], angle: float = 0.0, corners: int = 20
+) -> np.ndarray:
+    """The outline `[corners, 2]` of an ellipse, its first axis rotated by `angle` radians."""
+    around = np.linspace(0, 2 * math.pi, corners, endpoint=False)
+    points = np.stack([radii[0] * np.cos(around), radii[1] * np.sin(around)], 1)
+    return geometry.apply(geometry.similarity(np.array(angle), np.array(1.0), center), points)
+
+
+def quadratic(start: np.ndarray, control: np.ndarray, end: np.ndarray, t: np.ndarray) -> np.ndarray:
+    """Points `[n, 2]` of a quadratic Bezier curve at parameters `[n]` in [0, 1]."""
+    t = t[:, None]
+    return (1 - t) ** 2 * start + 2 * t * (1 - t) * control + t**2 * end
+
+
+def closed_curve(anchors: np.ndarray, t: np.ndarray) -> np.ndarray:
+    """Points `[n, 2]` of the closed Catmull-Rom curve through anchors `[m, 2]`.
+
+    Args:
+      anchors: the curve passes through number i at parameter i.
+      t: `[n]` parameters, of period m.
+    """
+    first = np.floor(t).astype(int)
+    f = (t - first)[:, None]
+    a, b, c, d = (anchors[(first + k) % len(anchors)] for k in (-1, 0, 1, 2))
+    return b + f / 2 * (c - a + f * (2 * a - 5 * b + 4 * c - d + f * (3 * (b - c) + d - a)))
+
+
+def pose(
+    rng: np.random.Generator,
+    size: tuple[int, int],
+    outline: np.ndarray,
+    *,
+    share: float,
+    rotation: float,
+    margin: float = 0.02,
+) -> np.ndarray:
+    """Draws how a thing lies in its picture: rotated, scaled by 0.8 to 1.15, shifted by up to 8 %.
+
+    A thing that would leave the picture is shifted back, and scaled down where that is not enough.
+
+    Args:
+      rng: draws the pose.
+      size: width and height of the picture.
+      outline: `[n, 2]`, in the thing's frame.
+      share: of the picture's width or height, whichever binds, that the upright thing fills at
+        scale 1.
+      rotation: standard deviation, degrees.
+      margin: share of each side that stays free.
+
+    Returns:
+      `[2, 3]` similarity from the thing's frame to pixels.
+    """
+    room = np.array(size, float)
+    angle = np.radians(np.clip(rng.normal(0, rotation), -2.5 * rotation, 2.5 * rotation))
+    rotated = geometry.apply(geometry.similarity(angle, np.array(1.0), np.zeros(2)), outline)
+    scale = share * (room / np.ptp(outline, axis=0)).min() * rng.uniform(0.8, 1.15)
+    free = (1 - 2 * margin) * room
+    scale = min(scale, (free / np.ptp(rotated, axis=0)).min())
+    middle = (rotated.min(0) + rotated.max(0)) / 2
+    slack = (free - scale * np.ptp(rotated, axis=0)) / 2
+    shift = np.clip(rng.uniform(-0.08, 0.08, 2) * room, -slack, slack)
+    offset = (room - 1) / 2 + shift - scale * middle
+    return geometry.similarity(angle, np.array(scale), offset)
