@@ -24,8 +24,8 @@ POINTS = (
 SIZE = (160, 200)  # of a picture, about
 
 
-class Skin(NamedTuple):
-    """Colours `[3]` of a figure and the cut of its clothes.
+class Look(NamedTuple):
+    """Colours `[3]` of a figure, and the cut of its hair and clothes.
 
     Attributes:
       skin: of face and hands.
@@ -103,12 +103,12 @@ def _direction(side: int, degrees: float) -> np.ndarray:
     return np.array([side * np.sin(angle), np.cos(angle)])
 
 
-def skin(rng: np.random.Generator) -> Skin:
+def look(rng: np.random.Generator) -> Look:
     """Draws colours and clothes."""
     tone = rng.uniform(0, 1)
     skin_color = np.array([0.95, 0.78, 0.66]) * (1 - tone) + np.array([0.42, 0.27, 0.18]) * tone
     hair = drawn_scene.color(rng, 0.06, 0.2 if rng.random() < 0.6 else 0.7, 0.05)
-    return Skin(
+    return Look(
         skin_color,
         hair + np.array([0.04, 0, -0.04]),
         drawn_scene.color(rng, 0.2, 0.9, 0.22),
@@ -134,22 +134,22 @@ def draw(rng: np.random.Generator, size: tuple[int, int]) -> tuple[Image.Image, 
     outline = np.stack([figure.points.min(0), figure.points.max(0)]) + reach
     to_picture = pose(rng, size, outline, share=0.85, rotation=6)
     pen = Pen(drawn_scene.backdrop(rng, size), to_picture)
-    dress(pen, figure, skin(rng))
+    dress(pen, figure, look(rng))
     return pen.finish(), geometry.apply(to_picture, figure.points)
 
 
-def dress(pen: Pen, figure: Figure, colors: Skin) -> None:
+def dress(pen: Pen, figure: Figure, look: Look) -> None:
     """Draws a figure, from what is behind to what is in front."""
-    if colors.long_hair:
+    if look.long_hair:
         back = _ahead(figure, [(0, 0.25)])[0]
         outline = ellipse(back, (1.25 * figure.head[0], 1.35 * figure.head[1]), figure.tilt)
-        pen.polygon(outline, 0.8 * colors.hair)
+        pen.polygon(outline, 0.8 * look.hair)
     for side in SIDES:
-        _draw_leg(pen, figure, colors, side)
-    _draw_trunk(pen, figure, colors)
+        _draw_leg(pen, figure, look, side)
+    _draw_trunk(pen, figure, look)
     for side in SIDES:
-        _draw_arm(pen, figure, colors, side)
-    _draw_head(pen, figure, colors)
+        _draw_arm(pen, figure, look, side)
+    _draw_head(pen, figure, look)
 
 
 def _limb(
@@ -171,46 +171,46 @@ def _crease(pen: Pen, joint: np.ndarray, end: np.ndarray, half: float, color: np
     pen.ribbon(np.stack([joint - across, joint + across]), np.full(2, 0.004), 0.5 * color)
 
 
-def _draw_leg(pen: Pen, figure: Figure, colors: Skin, side: str) -> None:
+def _draw_leg(pen: Pen, figure: Figure, look: Look, side: str) -> None:
     hip, knee, ankle = (figure.point(f"{side}_{name}") for name in ("hip", "knee", "ankle"))
     w = figure.weight
-    lower = colors.trousers if colors.legs else colors.skin
+    lower = look.trousers if look.legs else look.skin
     outward = -1 if side == "left" else 1
     toe = ankle + np.array([0.04 * outward, 0.026])
-    _limb(pen, ankle + np.array([0, 0.012]), toe, (0.024, 0.019), colors.shoes)
-    slim = 1.0 if colors.legs else 0.8
+    _limb(pen, ankle + np.array([0, 0.012]), toe, (0.024, 0.019), look.shoes)
+    slim = 1.0 if look.legs else 0.8
     _limb(pen, knee, ankle, (0.037 * w * slim, 0.025 * w * slim), lower)
-    _limb(pen, hip, knee, (0.052 * w, 0.041 * w), colors.trousers)
-    _crease(pen, knee, ankle, 0.039 * w, colors.trousers)
+    _limb(pen, hip, knee, (0.052 * w, 0.041 * w), look.trousers)
+    _crease(pen, knee, ankle, 0.039 * w, look.trousers)
     _crease(pen, ankle, knee, 0.026 * w * slim, lower)
 
 
-def _draw_arm(pen: Pen, figure: Figure, colors: Skin, side: str) -> None:
+def _draw_arm(pen: Pen, figure: Figure, look: Look, side: str) -> None:
     shoulder, elbow, wrist = (figure.point(f"{side}_{n}") for n in ("shoulder", "elbow", "wrist"))
     w = figure.weight
-    lower = colors.shirt if colors.sleeves else colors.skin
+    lower = look.shirt if look.sleeves else look.skin
     along = (wrist - elbow) / np.linalg.norm(wrist - elbow)
     outward = -1 if side == "left" else 1
     thumb = outward * -0.022 * np.array([along[1], -along[0]])
     palm = wrist + 0.032 * along
-    _limb(pen, wrist, wrist + 0.02 * along + thumb, (0.012, 0.008), colors.skin)
-    _limb(pen, wrist + 0.008 * along, palm, (0.018, 0.02), colors.skin)
-    slim = 1.0 if colors.sleeves else 0.8
+    _limb(pen, wrist, wrist + 0.02 * along + thumb, (0.012, 0.008), look.skin)
+    _limb(pen, wrist + 0.008 * along, palm, (0.018, 0.02), look.skin)
+    slim = 1.0 if look.sleeves else 0.8
     _limb(pen, elbow, wrist, (0.029 * w * slim, 0.021 * w * slim), lower)
-    _limb(pen, shoulder, elbow, (0.036 * w, 0.031 * w), colors.shirt)
-    _crease(pen, elbow, wrist, 0.03 * w, colors.shirt)
+    _limb(pen, shoulder, elbow, (0.036 * w, 0.031 * w), look.shirt)
+    _crease(pen, elbow, wrist, 0.03 * w, look.shirt)
     _crease(pen, wrist, elbow, 0.022 * w * slim, lower)
 
 
-def _draw_trunk(pen: Pen, figure: Figure, colors: Skin) -> None:
+def _draw_trunk(pen: Pen, figure: Figure, look: Look) -> None:
     """Draws neck, shirt with stripes, hips, belt and its buckle at the pelvis."""
     neck, pelvis = figure.point("neck"), figure.point("pelvis")
     sides = [figure.point(f"{side}_{name}") for name in ("shoulder", "hip") for side in SIDES]
     left, right, left_hip, right_hip = sides
     w = figure.weight
     out = (right - left) / np.linalg.norm(right - left)
-    _limb(pen, neck + (pelvis - neck) * 0.05, figure.point("head"), (0.03, 0.028), colors.skin)
-    _limb(pen, left_hip, right_hip, (0.055 * w, 0.055 * w), colors.trousers)
+    _limb(pen, neck + (pelvis - neck) * 0.05, figure.point("head"), (0.03, 0.028), look.skin)
+    _limb(pen, left_hip, right_hip, (0.055 * w, 0.055 * w), look.trousers)
     waist = 0.25 * neck + 0.75 * pelvis
     half = 0.5 * np.linalg.norm(right_hip - left_hip) + 0.035 * w
     collar, top, sleeve = 0.03 * out, np.array([0, -0.03]), 0.025 * w * out
@@ -221,29 +221,29 @@ def _draw_trunk(pen: Pen, figure: Figure, colors: Skin) -> None:
             belt[1], waist + half * out, right + sleeve, right + top, neck + collar,
         ]
     )  # fmt: skip
-    pen.polygon(outline, 0.62 * colors.shirt)
+    pen.polygon(outline, 0.62 * look.shirt)
     middle = outline.mean(0)
     inside = middle + 0.93 * (outline - middle)
-    pen.polygon(inside, colors.shirt)
-    _draw_stripes(pen, colors, inside)
-    pen.polygon(ellipse(neck, (0.032, 0.024)), colors.skin)
-    pen.ribbon(belt, np.full(2, 0.012), 0.7 * colors.shoes)
+    pen.polygon(inside, look.shirt)
+    _draw_stripes(pen, look, inside)
+    pen.polygon(ellipse(neck, (0.032, 0.024)), look.skin)
+    pen.ribbon(belt, np.full(2, 0.012), 0.7 * look.shoes)
     pen.polygon(ellipse(pelvis, (0.014, 0.012)), np.array([0.85, 0.78, 0.5]))
 
 
-def _draw_stripes(pen: Pen, colors: Skin, inside: np.ndarray) -> None:
-    """Draws stripes between the sides of the shirt's outline `[10, 2]`, root first."""
+def _draw_stripes(pen: Pen, look: Look, inside: np.ndarray) -> None:
+    """Draws stripes from side to side of a shirt's outline `[10, 2]`, which begins at the neck."""
     left, right = inside[[1, 2, 3, 4]], inside[[8, 7, 6, 5]]
     shares = np.linspace(0.1, 0.9, 6)
     at = np.linspace(0, 1, 4)
-    for share in shares if colors.stripes != "none" else ():
-        if colors.stripes == "across":
+    for share in shares if look.stripes != "none" else ():
+        if look.stripes == "across":
             line = np.stack(
                 [[np.interp(share, at, edge[:, k]) for k in (0, 1)] for edge in (left, right)]
             )
         else:
             line = (left + share * (right - left))[[0, 2, 3]]
-        pen.ribbon(line, np.full(len(line), 0.009), colors.second)
+        pen.ribbon(line, np.full(len(line), 0.009), look.second)
 
 
 def _ahead(figure: Figure, places: list[tuple[float, float]]) -> np.ndarray:
@@ -252,26 +252,26 @@ def _ahead(figure: Figure, places: list[tuple[float, float]]) -> np.ndarray:
     return geometry.apply(affine, np.array(places) * figure.head)
 
 
-def _draw_head(pen: Pen, figure: Figure, colors: Skin) -> None:
+def _draw_head(pen: Pen, figure: Figure, look: Look) -> None:
     """Draws face, ears, eyes, brows, nose, mouth and hair."""
     across, along = figure.head
     tilt, middle = figure.tilt, figure.point("head")
     for ear in _ahead(figure, [(-1, 0.05), (1, 0.05)]):
-        pen.polygon(ellipse(ear, (0.18 * across, 0.2 * along), tilt), 0.85 * colors.skin)
+        pen.polygon(ellipse(ear, (0.18 * across, 0.2 * along), tilt), 0.85 * look.skin)
     crown = _ahead(figure, [(0, -0.15)])[0]
-    pen.polygon(ellipse(crown, (1.08 * across, along), tilt), colors.hair)
-    pen.polygon(ellipse(middle, (across, along), tilt), 0.7 * colors.skin)
-    pen.polygon(ellipse(middle, (0.94 * across, 0.95 * along), tilt), colors.skin)
+    pen.polygon(ellipse(crown, (1.08 * across, along), tilt), look.hair)
+    pen.polygon(ellipse(middle, (across, along), tilt), 0.7 * look.skin)
+    pen.polygon(ellipse(middle, (0.94 * across, 0.95 * along), tilt), look.skin)
     t = np.linspace(np.pi * 1.04, np.pi * 1.96, 12)
     cap = [*zip(1.03 * np.cos(t), 1.03 * np.sin(t), strict=True), (0.75, -0.5), (-0.55, -0.55)]
-    pen.polygon(_ahead(figure, cap), colors.hair)
+    pen.polygon(_ahead(figure, cap), look.hair)
     dark = np.array([0.08, 0.06, 0.06])
     for side in (-1, 1):
         eye = _ahead(figure, [(0.38 * side, -0.08)])[0]
         pen.polygon(ellipse(eye, (0.2 * across, 0.11 * along), tilt), np.array([0.95, 0.95, 0.95]))
         pen.polygon(ellipse(eye, (0.1 * across, 0.1 * along), tilt), dark)
         brow = _ahead(figure, [(0.2 * side, -0.3), (0.58 * side, -0.27)])
-        pen.ribbon(brow, np.full(2, 0.04 * along), 0.8 * colors.hair)
-    pen.ribbon(_ahead(figure, [(0, -0.05), (0.06, 0.24)]), np.full(2, 0.003), 0.7 * colors.skin)
+        pen.ribbon(brow, np.full(2, 0.04 * along), 0.8 * look.hair)
+    pen.ribbon(_ahead(figure, [(0, -0.05), (0.06, 0.24)]), np.full(2, 0.003), 0.7 * look.skin)
     mouth = _ahead(figure, [(-0.3, 0.52), (0, 0.58), (0.3, 0.52)])
     pen.ribbon(mouth, np.full(3, 0.05 * along), np.array([0.62, 0.25, 0.25]))

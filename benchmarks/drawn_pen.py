@@ -27,51 +27,56 @@ class Pen:
         size = picture.width * SAMPLING, picture.height * SAMPLING
         self.image = picture.resize(size, Image.Resampling.NEAREST)
         self._draw = ImageDraw.Draw(self.image)
-        # Pixel centres count from 0, in the picture and enlarged.
-        middle = (SAMPLING - 1) / 2
-        enlarge = np.array([[SAMPLING, 0, middle], [0, SAMPLING, middle]])
-        self._affine = geometry.compose(enlarge, to_picture)
+        self._affine = _enlarged(to_picture)
 
     def polygon(self, points: np.ndarray, color: np.ndarray) -> None:
         """Fills a polygon `[n, 2]`; the colour is `[3]` RGB in [0, 1]."""
-        self._draw.polygon(self._pixels(points), fill=rgb(color))
+        self._draw.polygon(_corners(self._affine, points), fill=rgb(color))
 
     def ribbon(self, line: np.ndarray, widths: np.ndarray, color: np.ndarray) -> None:
         """Draws a line `[n, 2]` of half widths `[n]`, with round ends."""
         self.polygon(ribbon(line, widths), color)
-        for end, width in ((line[0], widths[0]), (line[-1], widths[-1])):
-            self.polygon(ellipse(end, (width, width)), color)
-
-    def mask(self, points: np.ndarray, opacity: float = 1.0) -> Image.Image:
-        """The inside of a polygon `[n, 2]`: an enlarged greyscale image, 255 times `opacity`."""
-        mask = Image.new("L", self.image.size, 0)
-        ImageDraw.Draw(mask).polygon(self._pixels(points), fill=round(255 * opacity))
-        return mask
-
-    def paste(self, picture: Image.Image, mask: Image.Image) -> None:
-        """Blends a picture of the picture's size in, where the enlarged mask says so."""
-        self.image.paste(picture.resize(self.image.size, Image.Resampling.BILINEAR), (0, 0), mask)
 
     def finish(self) -> Image.Image:
         """The picture at its own size."""
         return self.image.reduce(SAMPLING)
 
-    def _pixels(self, points: np.ndarray) -> list[float]:
-        # Pillow truncates polygons to whole pixels.
-        return np.rint(geometry.apply(self._affine, points)).ravel().tolist()
+
+def coverage(size: tuple[int, int], to_picture: np.ndarray, points: np.ndarray) -> Image.Image:
+    """How much of each pixel is inside a polygon `[n, 2]`: a greyscale image, 255 for all of it."""
+    mask = Image.new("L", (size[0] * SAMPLING, size[1] * SAMPLING), 0)
+    ImageDraw.Draw(mask).polygon(_corners(_enlarged(to_picture), points), fill=255)
+    return mask.reduce(SAMPLING)
+
+
+def _enlarged(to_picture: np.ndarray) -> np.ndarray:
+    """The map to the enlarged picture's pixels; in both the first one's centre is at 0."""
+    middle = (SAMPLING - 1) / 2
+    return geometry.compose(np.array([[SAMPLING, 0, middle], [0, SAMPLING, middle]]), to_picture)
+
+
+def _corners(affine: np.ndarray, points: np.ndarray) -> list[float]:
+    """A polygon for Pillow, which would truncate it to whole pixels."""
+    return np.rint(geometry.apply(affine, points)).ravel().tolist()
 
 
 def rgb(color: np.ndarray) -> tuple[int, ...]:
     """Pillow's colour from `[3]` in [0, 1], clipped."""
-    return tuple((np.clip(color, 0, 1) * 255 + 0.5).astype(int).tolist())
+    return tuple(round(255 * min(max(value, 0.0), 1.0)) for value in color.tolist())
 
 
 def ribbon(line: np.ndarray, widths: np.ndarray) -> np.ndarray:
-    """The outline `[2n, 2]` of a line `[n, 2]` of half widths `[n]`."""
-    along = np.gradient(line, axis=0)
-    along /= np.linalg.norm(along, axis=1, keepdims=True)
-    across = widths[:, None] * np.stack([-along[:, 1], along[:, 0]], 1)
-    return np.concatenate([line + across, (line - across)[::-1]])
+    """The outline of a line `[n, 2]` of half widths `[n]`, with half circles at its ends."""
+    steps = np.diff(line, axis=0)
+    along = np.concatenate([steps[:1], steps[:-1] + steps[1:], steps[-1:]])
+    along /= np.hypot(along[:, 0], along[:, 1])[:, None]
+    along *= widths[:, None]
+    across = np.stack([-along[:, 1], along[:, 0]], 1)
+    around = np.linspace(0, math.pi, 9)[1:-1, None]
+    cos, sin = np.cos(around), np.sin(around)
+    last = line[-1] + cos * across[-1] + sin * along[-1]
+    first = line[0] - cos * across[0] - sin * along[0]
+    return np.concatenate([line + across, last, (line - across)[::-1], first])
 
 
 def ellipse(
@@ -79,8 +84,9 @@ def ellipse(
 ) -> np.ndarray:
     """The outline `[corners, 2]` of an ellipse, its first axis rotated by `angle` radians."""
     around = np.linspace(0, 2 * math.pi, corners, endpoint=False)
-    points = np.stack([radii[0] * np.cos(around), radii[1] * np.sin(around)], 1)
-    return geometry.apply(geometry.similarity(np.array(angle), np.array(1.0), center), points)
+    u, v = radii[0] * np.cos(around), radii[1] * np.sin(around)
+    cos, sin = math.cos(angle), math.sin(angle)
+    return center + np.stack([cos * u - sin * v, sin * u + cos * v], 1)
 
 
 def quadratic(start: np.ndarray, control: np.ndarray, end: np.ndarray, t: np.ndarray) -> np.ndarray:

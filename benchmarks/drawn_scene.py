@@ -105,12 +105,14 @@ BACKDROPS = (_plain, _cloth, _lines, _blobs, _leaves, _clutter)
 _SHARES = (0.2, 0.2, 0.15, 0.15, 0.15, 0.15)
 
 
-def shadow(picture: Image.Image, outline: np.ndarray, strength: float) -> Image.Image:
-    """Darkens a picture softly inside an outline `[n, 2]` in its pixels."""
-    mask = Image.new("L", picture.size, 0)
-    ImageDraw.Draw(mask).polygon(outline.ravel().tolist(), fill=round(255 * strength))
+def shadow(
+    picture: Image.Image, mask: Image.Image, shift: tuple[int, int], strength: float
+) -> Image.Image:
+    """Darkens a picture where a mask, shifted by whole pixels and blurred, is white."""
+    cast = Image.new("L", picture.size, 0)
+    cast.paste(mask.point(lambda value: strength * value), shift)
     black = Image.new("RGB", picture.size)
-    return Image.composite(black, picture, mask.filter(ImageFilter.GaussianBlur(3)))
+    return Image.composite(black, picture, cast.filter(ImageFilter.GaussianBlur(3)))
 
 
 def develop(rng: np.random.Generator, picture: Image.Image) -> bytes:
@@ -118,12 +120,12 @@ def develop(rng: np.random.Generator, picture: Image.Image) -> bytes:
     picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.2, 0.9)))
     x, y = _grid(picture.size)
     slope = rng.normal(0, 0.08, 2)
-    light = rng.normal(1, 0.08) * (1 + slope[0] * x + slope[1] * y)
-    cast = rng.normal(1, 0.04, 3)
-    pixels = np.asarray(picture) / 255 * light[..., None] * cast
-    pixels = 0.5 + rng.uniform(0.8, 1.1) * (pixels - 0.5)
+    contrast, gain = rng.uniform(0.8, 1.1), rng.normal(1, 0.08)
+    light = contrast * gain * (1 + slope[0] * x + slope[1] * y)
+    cast = rng.normal(1, 0.04, 3).astype(np.float32)
+    pixels = np.asarray(picture, np.float32) / 255 * light[..., None] * cast + (1 - contrast) / 2
     noise = rng.standard_normal(pixels.shape, np.float32)
-    taken = _image(pixels + rng.uniform(0.005, 0.03) * noise)
+    taken = _image(pixels + np.float32(rng.uniform(0.005, 0.03)) * noise)
     file = io.BytesIO()
     taken.save(file, "JPEG", quality=int(rng.integers(80, 96)))
     return file.getvalue()
@@ -141,8 +143,9 @@ def _noise(rng: np.random.Generator, size: tuple[int, int], cells: int) -> np.nd
 
 
 def _grid(size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates of the pixels, -1 to 1: x `[1, W]` and y `[H, 1]`."""
-    return np.linspace(-1, 1, size[0])[None, :], np.linspace(-1, 1, size[1])[:, None]
+    """Coordinates of the pixels, -1 to 1: x `[1, W]` and y `[H, 1]`, float32."""
+    x, y = (np.linspace(-1, 1, side, dtype=np.float32) for side in size)
+    return x[None, :], y[:, None]
 
 
 def _image(pixels: np.ndarray) -> Image.Image:

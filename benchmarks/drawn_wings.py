@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import drawn_scene
-from benchmarks.drawn_pen import Pen, closed_curve, ellipse, pose, quadratic
+from benchmarks.drawn_pen import Pen, closed_curve, coverage, ellipse, pose, quadratic
 from landmarks_jax import geometry
 
 POINTS = (
@@ -24,7 +24,7 @@ class Wing(NamedTuple):
     """The shape of a wing.
 
     Attributes:
-      margin: `[n, 2]`, closed.
+      margin: `[n, 2]`, a polygon that begins at the root.
       costa: `[n, 2]`, the margin's front, from root to tip.
       veins: lines `[n, 2]`, each with the share of the full thickness at its start and end.
       points: `[12, 2]`, in the order of `POINTS`.
@@ -54,8 +54,9 @@ def shape(rng: np.random.Generator) -> Wing:
         _bowed(base, end_4, 0.02 * width + bend[3]),
         _bowed(base, end_5, 0.10 * width + bend[4]),
     ]
-    along = np.array([0.34, 0.53, 0.68, 0.80]) + np.repeat(rng.normal(0, 0.045, 2), 2)
-    along += rng.normal(0, 0.02, 4)
+    # Clipped so that the two cross veins keep their order.
+    shifts = np.repeat(rng.normal(0, 0.035, 2), 2) + rng.normal(0, 0.02, 4)
+    along = np.array([0.32, 0.50, 0.70, 0.81]) + np.clip(shifts, -0.09, 0.09)
     cross = np.concatenate(
         [
             quadratic(fork, controls[2], tip, along[:1]),
@@ -115,19 +116,21 @@ def draw(rng: np.random.Generator, size: tuple[int, int]) -> tuple[Image.Image, 
     wing = shape(rng)
     to_picture = pose(rng, size, wing.margin, share=0.73, rotation=12)
     picture = drawn_scene.backdrop(rng, size)
+    mask = coverage(size, to_picture, wing.margin)
     if rng.random() < 0.6:
-        cast = geometry.apply(to_picture, wing.margin) + rng.uniform(1, 4, 2)
-        picture = drawn_scene.shadow(picture, cast, rng.uniform(0.15, 0.45))
-    pen = Pen(picture, to_picture)
-    pen.paste(_membrane(rng, size, wing, to_picture), pen.mask(wing.margin, rng.uniform(0.5, 0.95)))
+        right, down = rng.integers(1, 5, 2).tolist()
+        picture = drawn_scene.shadow(picture, mask, (right, down), rng.uniform(0.15, 0.45))
+    opacity = rng.uniform(0.5, 0.95)
+    mask = mask.point(lambda value: opacity * value)
+    pen = Pen(Image.composite(_membrane(rng, size, wing, to_picture), picture, mask), to_picture)
     draw_veins(pen, wing, drawn_scene.color(rng, 0.05, 0.28, 0.05), rng.uniform(0.004, 0.0085))
     return pen.finish(), geometry.apply(to_picture, wing.points)
 
 
 def draw_veins(pen: Pen, wing: Wing, color: np.ndarray, thickness: float) -> None:
     """Draws veins and margin; `thickness` is half a vein's, in wing lengths."""
-    closed = np.concatenate([wing.margin, wing.margin[:1]])
-    pen.ribbon(closed, np.full(len(closed), 0.5 * thickness), color)
+    # Its ends are apart, which the hinge hides: Pillow leaves blank what a polygon covers twice.
+    pen.ribbon(wing.margin, np.full(len(wing.margin), 0.5 * thickness), color)
     pen.ribbon(wing.costa, np.linspace(1.7, 0.8, len(wing.costa)) * thickness, color)
     for line, start, end in wing.veins:
         pen.ribbon(line, np.linspace(start, end, len(line)) * thickness, color)
@@ -141,15 +144,17 @@ def _membrane(
     """The colours of the wing: a gradient from root to tip, spots anywhere, and a fine grain."""
     first = drawn_scene.color(rng, 0.5, 0.95, 0.07)
     second = np.clip(first + rng.normal(0, 0.08) + rng.normal(0, 0.04, 3), 0.3, 1)
-    x, y = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
-    place = geometry.apply(geometry.invert(to_picture), np.stack([x, y], -1).reshape(-1, 2))
-    ramp = np.clip(place[:, :1], 0, 1)
-    pixels = first + (second - first) * ramp
+    x, y = np.meshgrid(*(np.arange(side, dtype=np.float32) for side in size))
+    to_wing = geometry.invert(to_picture).astype(np.float32)
+    place = geometry.apply(to_wing, np.stack([x, y], -1).reshape(-1, 2))
+    shade = np.ones(len(place), np.float32)
     low, high = wing.margin.min(0), wing.margin.max(0)
     for _ in range(rng.integers(0, 6)):
-        center, radii = rng.uniform(low, high), rng.uniform(0.02, 0.1, 2)
-        spot = np.exp(-np.square((place - center) / radii).sum(1) / 2)[:, None]
-        pixels = pixels * (1 - rng.uniform(0.15, 0.6) * spot)
-    pixels = pixels + 0.03 * rng.standard_normal((len(pixels), 1), np.float32)
+        center = rng.uniform(low, high).astype(np.float32)
+        u, v = ((place - center) / rng.uniform(0.02, 0.1, 2).astype(np.float32)).T
+        shade *= 1 - np.float32(rng.uniform(0.15, 0.6)) * np.exp(-(u * u + v * v) / 2)
+    grain = 0.03 * rng.standard_normal(len(place), np.float32)
+    ramp = np.clip(place[:, :1], 0, 1)
+    pixels = (first + (second - first) * ramp) * shade[:, None] + grain[:, None]
     values = (np.clip(pixels, 0, 1) * 255 + 0.5).astype(np.uint8)
     return Image.fromarray(values.reshape(size[1], size[0], 3))

@@ -118,7 +118,7 @@ def test_shapes_are_drawn_where_they_are():
 @pytest.mark.parametrize("seed", range(4))
 def test_veins_meet_at_the_points(seed):
     wing = drawn_wings.shape(np.random.default_rng(seed))
-    lines = [np.concatenate([wing.margin, wing.margin[:1]]), *(vein for vein, _, _ in wing.veins)]
+    lines = [wing.margin, *(vein for vein, _, _ in wing.veins)]
     to_picture = np.array([[300.0, 0, 30], [0, 300, 150]])
     near = np.zeros((len(lines), len(wing.points)), bool)
     control = near.copy()
@@ -147,7 +147,7 @@ def test_parts_of_a_figure_meet_at_its_joints(seed):
             "trousers": (0.1, 0.1, 0.9), "shoes": (0.8, 0.1, 0.8), "second": (0.5, 0.5, 0.5),
         }.items()
     }  # fmt: skip
-    clothes = drawn_figures.Skin(
+    clothes = drawn_figures.Look(
         **colors, stripes="none", sleeves=False, legs=False, long_hair=False
     )
     to_picture = np.array([[600.0, 0, 450], [0, 600, 400]])
