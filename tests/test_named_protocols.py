@@ -145,16 +145,16 @@ def test_the_box_of_68_points_is_that_of_the_five(tmp_path):
 def test_faces_of_under_a_tenth_of_the_view_are_noted(side, count, tmp_path, caplog):
     """In the central 80 of 100 pixels, a face is as large as the larger side of its points' box."""
     lists = []
-    for listed in ("ab", "cd"):
+    for listed in ("abe", "cdf"):
         lines = ["file,x1,y1,x2,y2"]
-        for name, width in zip(listed, (20, 80 * side), strict=True):
+        for name, width in zip(listed, (20, 80 * side, 20), strict=True):
             datasets.save(tmp_path / f"{name}.png", (100, 100), ord(name))
             lines.append(f"{name}.png,40,50,{40 + width},51")
         lists.append(str(tmp_path / f"{listed}.csv"))
         (tmp_path / f"{listed}.csv").write_text("\n".join(lines))
     options = {"fit": lists[0], "crops": ("center",), "fit_alone": True}
-    note = "small faces: 1 of the 2 of {} are under a tenth of the view (center crop)"
-    for score, noted in ((None, ["ab"]), (lists[1], ["ab", "cd"])):
+    note = "small faces: 1 of the 3 of {} are under a tenth of the view (center crop)"
+    for score, noted in ((None, ["abe"]), (lists[1], ["abe", "cdf"])):
         caplog.clear()
         (protocol,) = run_evaluation.open_faces(narrow(), **options, score=score)
         assert len(protocol.notes) == caplog.text.count("small faces") == count * len(noted)

@@ -122,11 +122,8 @@ def test_a_packed_detector_gets_a_new_linear_map(packed_path, lists, by_hand, tm
     assert after.summary["notes"] == [note]
     assert (after.summary["scores"], after.summary["point_names"]) == ([], [])
     assert "- The linear map is fitted anew on 14 faces" in card.read_text()
-    assert "Not scored" in card.read_text()
-
-    found = load_detector(out)(photo)
-    expected = by_hand[0].predict(found.landmarks.reshape(1, -1).astype(float)).reshape(5, 2)
-    np.testing.assert_allclose(found.labelled, expected, atol=2e-3)
+    (measured,) = after.summary["leave_one_out"]
+    assert (measured["photos"], measured["protocol"]) == (14, "faces")
 
     # Again, and scored; what was said of the last map goes.
     last = [*after.summary["notes"], *(f"{start} of its faces" for start in labelled_faces.NOTES)]
@@ -138,6 +135,10 @@ def test_a_packed_detector_gets_a_new_linear_map(packed_path, lists, by_hand, tm
     (score,) = summary["scores"]
     assert score["forward"] == pytest.approx(by_hand[1], abs=2e-3)
     assert (score["fit"]["faces"], score["score"]["faces"]) == (14, 6)
+    assert summary["leave_one_out"] == []
+    found = load_detector(out)(photo)
+    expected = by_hand[0].predict(found.landmarks.reshape(1, -1).astype(float)).reshape(5, 2)
+    np.testing.assert_allclose(found.labelled, expected, atol=2e-3)
     assert summary["notes"] == ["a note on the training", note]
 
 
@@ -153,7 +154,8 @@ def test_what_does_not_go_together_is_refused_in_a_line(packed_path, lists, tmp_
         (detector, out, "--workdir=runs/a"): "instead of --workdir",
         ("--workdir=runs/a", out): "--out: goes with --detector",
         (detector, out): "no labelled faces are named: give a --protocol, or your own faces",
-        (detector, out, fit): "--fit and --score go together",
+        (detector, out, f"--score={lists[0]}"): "--fit and --score go together",
+        (detector, out, fit, "--protocol=synthetic"): "and without --protocol",
         (detector, out, fit, f"--score={lists[0]}"): "are also fitted on",
         (detector, out, fit, f"--score={together}"): (
             "together: AFLW/000003.jpg: both eyes are labelled at one place; correct the label"

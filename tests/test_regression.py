@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from sklearn.linear_model import Ridge
+from sklearn.linear_model import Ridge, RidgeCV
 
 from landmarks_jax.evaluation import regression
 
@@ -71,6 +71,88 @@ def test_float32_inputs_are_fitted_in_float64():
     np.testing.assert_array_equal(
         linear.matrix, regression.fit(X.astype(float), Y.astype(float)).matrix
     )
+
+
+def _refitted(X, Y, lam_scale):
+    """`[N, P, 2]`, each photo's points by scikit-learn's ridge of all others; NaN stays missing."""
+    x, y = X.reshape(len(X), -1), Y.reshape(len(Y), -1)
+    expected = np.full_like(y, np.nan)
+    for column in range(y.shape[1]):
+        rows = np.flatnonzero(~np.isnan(y[:, column]))
+        centred = x[rows] - x[rows].mean(0)
+        alpha = lam_scale * ((centred.T @ centred).max() + 1e-12)
+        for row in rows:
+            others = rows[rows != row]
+            ridge = Ridge(alpha=alpha, solver="svd").fit(x[others], y[others, column])
+            expected[row, column] = ridge.predict(x[[row]])[0]
+    return expected.reshape(Y.shape)
+
+
+def _affine(n, k, noise=0.1):
+    """Inputs, and targets that depend on them but for noise."""
+    X = _points(0, n, k)
+    return X, 0.4 * X[:, :1] + noise * _points(1, n, 2) + [0.1, -0.2]
+
+
+@pytest.mark.parametrize("lam_scale", [1e-4, 0.1, 100.0])
+@pytest.mark.parametrize(("n", "k"), [(25, 4), (6, 10), (3, 1)])
+def test_leave_one_out_is_that_of_refits(n, k, lam_scale, monkeypatch):
+    X, Y = _affine(n, k)
+    monkeypatch.setattr(regression, "PENALTIES", (lam_scale,))
+    fitted = regression.fit_leave_one_out(X, Y)
+    np.testing.assert_allclose(fitted.predicted, _refitted(X, Y, lam_scale), rtol=0, atol=1e-9)
+    others = np.stack([np.delete(Y, row, 0).mean(0) for row in range(n)])
+    np.testing.assert_allclose(fitted.mean_shape, others, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(fitted.map.matrix, regression.fit(X, Y, lam_scale).matrix, atol=1e-9)
+    np.testing.assert_array_equal(fitted.map.y_origin, regression.fit(X, Y).y_origin)
+
+
+@pytest.mark.parametrize(("n", "noise"), [(40, 0.3), (40, 0.01), (8, 0.3)])
+def test_the_penalty_is_the_one_that_scikit_learn_chooses(n, noise):
+    X, Y = _affine(n, 6, noise)
+    x, y = X.reshape(n, -1), Y.reshape(n, -1)
+    centred = x - x.mean(0)
+    alphas = np.array(regression.PENALTIES[:-1]) * ((centred.T @ centred).max() + 1e-12)
+    chosen = RidgeCV(alphas, store_cv_results=True).fit(x, y)
+    fitted = regression.fit_leave_one_out(X, Y)
+    assert fitted.penalty * alphas[-1] / 100 == pytest.approx(chosen.alpha_)
+    errors = chosen.cv_results_[:, :, list(alphas).index(chosen.alpha_)]
+    np.testing.assert_allclose((fitted.predicted - Y).reshape(n, -1) ** 2, errors, atol=1e-9)
+    np.testing.assert_allclose(fitted.map.matrix, chosen.coef_, atol=1e-9)
+
+
+def test_less_noise_needs_less_penalty_and_none_of_it_helps_noise():
+    penalties = [regression.fit_leave_one_out(*_affine(40, 2, n)).penalty for n in (1e-4, 0.1, 0.5)]
+    assert penalties[0] < penalties[1] < penalties[2]
+    # Collapsed inputs: all penalties are equal, and the strongest is taken.
+    Y = _points(1, 9, 2)
+    fitted = regression.fit_leave_one_out(np.full((9, 3, 2), 0.3), Y)
+    assert fitted.penalty == np.inf
+    np.testing.assert_array_equal(fitted.predicted, fitted.mean_shape)
+    np.testing.assert_allclose(fitted.map(_points(2, 4, 3)), [Y.mean(0)] * 4, atol=1e-15)
+
+
+def test_missing_points_are_fitted_on_the_photos_that_have_them():
+    X, Y = _affine(20, 3)
+    whole = regression.fit_leave_one_out(X, Y)
+    Y[[2, 5], 1] = Y[[5, 7], 0] = np.nan
+    fitted = regression.fit_leave_one_out(X, Y)
+    expected = _refitted(X, Y, fitted.penalty)
+    np.testing.assert_allclose(fitted.predicted, expected, rtol=0, atol=1e-9)
+    assert np.isnan(fitted.mean_shape).sum() == 8
+    for point, rows in ((0, [5, 7]), (1, [2, 5])):
+        there = np.delete(np.arange(20), rows)
+        alone = regression.fit(X[there], Y[there, point : point + 1], fitted.penalty)
+        new = _points(3, 5, 3)
+        np.testing.assert_allclose(fitted.map(new)[:, [point]], alone(new), rtol=0, atol=1e-12)
+    assert not np.allclose(fitted.map.matrix, whole.map.matrix)
+
+
+def test_a_point_of_one_photo_cannot_be_left_out():
+    X, Y = _affine(4, 3)
+    Y[1:, 1] = np.nan
+    with pytest.raises(ValueError, match="two photos with each point"):
+        regression.fit_leave_one_out(X, Y)
 
 
 def test_without_intercept_is_least_squares_in_pixels_from_the_corner():

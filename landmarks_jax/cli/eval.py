@@ -3,9 +3,16 @@
 landmarks-jax eval --workdir DIR [--protocol NAME ...]
 landmarks-jax eval --workdir runs/mine --fit some.csv --score others.csv --crop center --crop box
 landmarks-jax eval --detector faces --fit some.csv --score others.csv --out scores
+landmarks-jax eval --workdir runs/mine --fit labels.csv
 
 Those of a run go into its folder. Without arguments it scores the quickstart. The linear map is
 fitted on the labelled faces, also for a packed detector, which may have one of its own.
+
+--fit without --score is for a few labels, from three photos on: the error is that by leave-one-out
+(each photo by the map of all others), beside that of the mean shape, and so is the penalty of the
+linear map chosen. Points that are missing in some photos are fitted on the others. All photos of a
+run get the labelled points: evaluation/NAME-CROP/points.csv, in DeepLabCut's form, can be read like
+labels; landmarks.csv and landmarks.jsonl are as of `landmarks-jax detect`.
 """
 
 from pathlib import Path
@@ -31,7 +38,7 @@ _FLAGS = (
 )
 
 
-def _run(call: Call) -> None:
+def _run(call: Call) -> int:
     values = call.flags
     if values.detector is not None and (values.out is None or values.workdir is not None):
         raise ConfigError("--detector: goes with --out, the folder to write, instead of --workdir")
@@ -44,21 +51,32 @@ def _run(call: Call) -> None:
     options = {**faces, "kept": kept, "command": call.command_line}
     folder = Path(values.out or values.workdir or _QUICKSTART)
     files.check_writable(folder, WorkdirError)
-    if values.detector is None:
-        from landmarks_jax.evaluation import run_evaluation  # noqa: PLC0415
-
-        print(run_evaluation.evaluate_run(folder, **options))
-        return
-    from landmarks_jax.evaluation import packed_evaluation  # noqa: PLC0415
+    alone = values.fit is not None and values.score is None
+    if alone and values.mirror:
+        raise ConfigError("--mirror: goes with --score")
+    from landmarks_jax.evaluation import (  # noqa: PLC0415
+        named_points,
+        packed_evaluation,
+        run_evaluation,
+    )
     from landmarks_jax.inference import api, packed_file  # noqa: PLC0415
 
-    path = api.find_packed(values.detector)
-    packed = packed_file.read(path)
-    print(
-        packed_evaluation.evaluate_packed(
-            packed, path.stem, folder, mirror=values.mirror, **options
-        )
-    )
+    text, code = "", 0
+    if values.detector is not None:
+        path = api.find_packed(values.detector)
+        packed = packed_file.read(path)
+        if alone:
+            text = named_points.evaluate_packed(packed, folder, **options)
+        else:
+            text = packed_evaluation.evaluate_packed(
+                packed, path.stem, folder, mirror=values.mirror, **options
+            )
+    elif alone:
+        text, code = named_points.evaluate_run(folder, **options)
+    else:
+        text = run_evaluation.evaluate_run(folder, **options)
+    print(text)
+    return code
 
 
 COMMAND = Command(_run, _FLAGS)

@@ -9,8 +9,9 @@ landmarks-jax export --detector mine.safetensors --landmarks 0,3,5:7 --names toe
 
 A run is packed with the linear map to the labelled faces of its config.eval.protocols, or of those
 given by the flags of `landmarks-jax eval`; --noregressor needs no labelled faces. Those flags fit a
-new linear map for a packed detector too. --fit may be alone: then nothing is scored. Names are in
-what `landmarks-jax detect` writes, and in the page.
+new linear map for a packed detector too. --fit may be without --score, for a few labels: the
+error, and the penalty of the map, are then those of leave-one-out. Names are in what
+`landmarks-jax detect` writes, and in the page.
 """
 
 import dataclasses

@@ -2,7 +2,7 @@
 
 landmarks-jax label photos/ --points left_wing_tip,right_wing_tip --out labels.csv
 landmarks-jax label photos/ --points tip,base --count 50 --detector mine.safetensors --out tips.csv
-landmarks-jax export --workdir runs/mine --fit labels.csv --out mine.safetensors
+landmarks-jax eval --workdir runs/mine --fit labels.csv
 
 The arguments are folders, searched recursively. Of their photos the --count that differ most are
 chosen: by the landmarks that --detector finds in them, or without it by their look. Photos are
@@ -10,9 +10,9 @@ shown upright. A point can be marked missing.
 
 Each photo is saved as soon as all its points are set. The file is DeepLabCut's CSV: points in
 pixels of the upright photo, the centre of the first pixel at 0, 0, empty cells for a missing point,
-photos relative to the file's folder. What reads labels, such as --fit, leaves out photos with
-missing points. The same command continues a file, also with a larger --count. The server answers
-this machine only.
+photos relative to the file's folder. --fit without --score uses the points that a photo has; all
+else that reads labels leaves out photos with missing points. The same command continues a file,
+also with a larger --count. The server answers this machine only.
 """
 
 from pathlib import Path

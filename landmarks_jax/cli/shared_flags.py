@@ -29,12 +29,12 @@ LABELLED_FACES = (
     Flag(
         "fit",
         "Labelled faces that the linear map is fitted on: .csv, .tps, .json (COCO), .txt, a "
-        "prepared folder or one with .pts files.",
+        "prepared folder or one with .pts files. Without --score they are scored by leave-one-out.",
     ),
     Flag("score", "Labelled faces to score, in the same forms."),
     Flag(
         "crop",
-        "With --fit and --score; default: the crop of the run's training.",
+        "With --fit; default: the crop of the run's training.",
         [],
         choices=CROPS,
         repeated=True,

@@ -17,6 +17,7 @@ import numpy as np
 from landmarks_jax.data import photo_files
 from landmarks_jax.data.sources import photos
 from landmarks_jax.data.sources.photos import Source
+from landmarks_jax.evaluation import metrics
 
 
 class Faces(NamedTuple):
@@ -25,7 +26,7 @@ class Faces(NamedTuple):
     Attributes:
       names: names of the N photos.
       digests: digest of each photo, or view.
-      points: `[N, P, 2]` labelled points in the photo, or view.
+      points: `[N, P, 2]` labelled points in the photo, or view; NaN for a missing one.
     """
 
     names: Sequence[str]
@@ -75,25 +76,25 @@ def of_views(names: Sequence[str], views: np.ndarray, points: np.ndarray) -> Fac
     return Faces(names, [_digest(view) for view in views], points)
 
 
-def describe(fit: Faces, score: Faces, names: tuple[str, str]) -> list[str]:
+def describe(fit: Faces, score: Faces | None, names: tuple[str, str]) -> list[str]:
     """Sentences that count and name duplicate faces; none if there are none.
 
     Args:
       fit: the faces that fit the regressor.
-      score: the faces that are scored.
+      score: the faces that are scored; None if those to fit on are, by leave-one-out.
       names: names of both.
     """
     sentences = []
     fit_name, score_name = names
-    both = _twins(score, fit)
-    if both:
+    both = _twins(score, fit) if score else []
+    if score and both:
         sentences.append(
             f"{len(both):,} of the {len(score.names):,} faces scored ({score_name}) are also "
             f"fitted on ({fit_name}): {_named(both)}"
         )
     for name, use, faces in ((fit_name, "fitted on", fit), (score_name, "scored", score)):
-        repeats = _twins(faces, None)
-        if repeats:
+        repeats = _twins(faces, None) if faces else []
+        if faces and repeats:
             sentences.append(
                 f"{len(repeats):,} of the {len(faces.names):,} faces {use} ({name}) repeat "
                 f"others: {_named(repeats)}"
@@ -133,7 +134,7 @@ def _pairs(faces: Faces, others: Faces | None) -> Iterator[tuple[int, int]]:
 def _place(faces: Faces) -> tuple[np.ndarray, np.ndarray]:
     """Middles `[N, 2]` and larger sides `[N]` of the points."""
     points = faces.points.astype(np.float64)
-    return points.mean(1), np.ptp(points, axis=1).max(1)
+    return np.nanmean(points, axis=1), metrics.larger_sides(points)
 
 
 def _named(pairs: Sequence[tuple[str, str]]) -> str:

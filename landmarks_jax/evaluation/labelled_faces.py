@@ -5,7 +5,6 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from ml_collections import ConfigDict
 
 from landmarks_jax.data import cutting
@@ -16,7 +15,7 @@ from landmarks_jax.data.sources.aflw import AflwFaces
 from landmarks_jax.data.sources.mafl import MaflFaces
 from landmarks_jax.data.sources.photos import Source, point_names
 from landmarks_jax.data.sources.synthetic import SyntheticFaces
-from landmarks_jax.evaluation import duplicates, pckh
+from landmarks_jax.evaluation import duplicates, metrics, pckh
 from landmarks_jax.evaluation.breakdown import FIVE_POINTS
 from landmarks_jax.evaluation.metrics import FIRST_TWO, Eyes
 from landmarks_jax.evaluation.protocols import LabelledSet, Protocol
@@ -140,7 +139,8 @@ def open_lists(
         COCO's `.json`, DeepLabCut's `.csv`), a `.txt` list in MTFL's format, a prepared folder (of
         the crop asked for), or a folder of photos with `.pts` files, of which
         `config.eval.pts_points` points are used.
-      score: labelled faces that are scored, in any of these forms; None takes those of `fit`.
+      score: labelled faces that are scored, in any of these forms; None takes those of `fit`, and
+        photos that lack points too, unless the crop is cut around these.
       crops: some of center, tight and box.
       config: the run's configuration.
 
@@ -152,9 +152,9 @@ def open_lists(
         raise ConfigError(f"--pts_points {config.eval.pts_points}: must be 5 or 68")
     opened = []
     for crop in crops:
-        fit_faces = _open(fit, crop, config)
+        fit_faces = _open(fit, crop, config, partial=score is None and crop != "box")
         score_faces = fit_faces if score is None else _open(score, crop, config)
-        name = f"{fit_faces.name} to {score_faces.name}"
+        name = fit_faces.name if score is None else f"{fit_faces.name} to {score_faces.name}"
         notes = _box_notes(crop, config)
         eyes, names = _eyes(fit, config), fit_faces.point_names or score_faces.point_names
         opened.append(Protocol(name, crop, fit_faces, score_faces, eyes, names, notes))
@@ -178,7 +178,8 @@ def check_duplicates(protocol: Protocol, *, allowed: bool) -> Protocol:
     fit, score = (faces.photos for faces in both)
     if fit is None or score is None:  # prepared: compared by their views
         fit, score = (duplicates.of_views(one.names, one.views, one.points) for one in both)
-    notes = duplicates.describe(fit, score, (protocol.fit.name, protocol.score.name))
+    other = None if protocol.score is protocol.fit else score
+    notes = duplicates.describe(fit, other, (protocol.fit.name, protocol.score.name))
     if notes and not allowed and protocol.name not in _PUBLISHED:
         raise DataError(
             f"{'; '.join(notes)}: the errors would not be those of new faces; leave them out, or "
@@ -201,7 +202,7 @@ def check_sizes(protocol: Protocol) -> Protocol:
         parts.append(protocol.score)
     notes = []
     for faces in parts:
-        sides = np.ptp(faces.points, axis=1).max(1) / 2  # the view is 2 units wide
+        sides = metrics.larger_sides(faces.points) / 2  # the view is 2 units wide
         if faces.points.shape[1] > 1 and (count := int((sides < _SMALL_SIDE).sum())):
             notes.append(
                 f"{_SMALL}: {count:,} of the {len(sides):,} of {faces.name} are under a tenth of "
@@ -222,12 +223,13 @@ def _eyes(path: str, config: ConfigDict) -> Eyes:
     return pts.EYES[config.eval.pts_points] if _is_pts(path) else FIRST_TWO
 
 
-def _open(path: str, crop: str, config: ConfigDict) -> LabelledSet:
+def _open(path: str, crop: str, config: ConfigDict, *, partial: bool = False) -> LabelledSet:
     half_open = config.eval.as_released
     framing = Framing(config.data.canvas_size, config.views.size, crop, half_open)
     name = Path(path).stem
     if not (Path(path) / MANIFEST).is_file():
-        return _load(registry.open_labelled(path, config.eval.pts_points), name, framing)
+        source = registry.open_labelled(path, config.eval.pts_points, partial=partial)
+        return _load(source, name, framing, partial=partial)
     prepared = PreparedCanvases(path)
     prepared.fit(framing)
     if prepared.num_points == 0:
@@ -236,8 +238,8 @@ def _open(path: str, crop: str, config: ConfigDict) -> LabelledSet:
     return LabelledSet(views, framing.points_in_view(prepared.points), name, prepared.names())
 
 
-def _load(source: Source, name: str, framing: Framing) -> LabelledSet:
+def _load(source: Source, name: str, framing: Framing, *, partial: bool = False) -> LabelledSet:
     hashed = duplicates.HashedPhotos(source)
     views, points = cutting.load_views(hashed, framing)
     faces = hashed.faces()
-    return LabelledSet(views, points, name, faces.names, faces, point_names(source))
+    return LabelledSet(views, points, name, faces.names, faces, point_names(source), partial)

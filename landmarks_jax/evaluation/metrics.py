@@ -32,12 +32,12 @@ def inter_ocular(
     """Distance between the eyes of each face.
 
     Args:
-      labels: `[N, P, 2]` labelled points.
+      labels: `[N, P, 2]` labelled points, NaN for a missing one.
       eyes: the points of each eye; `((36, ..., 41), (42, ..., 47))` for the usual 68.
       names: names of the faces, for the message; empty for their numbers.
 
     Returns:
-      `[N]` distances in the unit of the labels, float64.
+      `[N]` distances in the unit of the labels, float64; NaN where a point of the eyes is missing.
 
     Raises:
       ConfigError: `eyes` names a point that is not labelled.
@@ -51,7 +51,7 @@ def inter_ocular(
         )
     left, right = (labels[:, list(eye)].mean(1) for eye in eyes)
     distances = np.linalg.norm(left - right, axis=-1)
-    together = distances <= _TOGETHER * np.ptp(labels, axis=1).max(1)
+    together = distances <= _TOGETHER * larger_sides(labels)
     if together.any():
         face = int(together.argmax())
         name = names[face] if names else f"face {face} of {len(labels)} (counted from 0)"
@@ -59,6 +59,19 @@ def inter_ocular(
             f"{name}: both eyes are labelled at one place; correct the label or leave the photo out"
         )
     return distances
+
+
+def larger_sides(points: np.ndarray) -> np.ndarray:
+    """The larger side of the box of each photo's points.
+
+    Args:
+      points: `[N, P, 2]`; NaN for missing ones, but at least one of each photo is there.
+
+    Returns:
+      `[N]`, in the unit of the points.
+    """
+    sides: np.ndarray = (np.nanmax(points, axis=1) - np.nanmin(points, axis=1)).max(1)
+    return sides
 
 
 def point_errors(predicted: np.ndarray, target: np.ndarray, eye_distance: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from landmarks_jax.evaluation import (
     labelled_faces,
+    leave_one_out,
     metrics,
     packed_evaluation,
     regression,
@@ -90,7 +91,7 @@ def refit(
       UserError: the labelled faces cannot be used.
     """
     config = packed_evaluation.config_of(packed)
-    protocols = _open(config, faces)
+    protocols = open_sorted(config, faces)
     regressor, measured = _fit(ViewDetector(packed.config, packed.variables), protocols)
     first = protocols[0]
     earlier = (_REFITTED, *labelled_faces.NOTES)
@@ -121,9 +122,6 @@ def check_landmarks(workdir: Path, kept: Sequence[int] | None, names: Sequence[s
 def open_faces(workdir: Path, faces: Mapping[str, Any]) -> list[Protocol]:
     """Opens the labelled faces for `pack_run`.
 
-    Protocols with the crop of the run's training come first: the packed regressor has to fit the
-    views of the packed detector.
-
     Args:
       workdir: the run folder.
       faces: keyword arguments of `run_evaluation.open_faces`.
@@ -134,12 +132,23 @@ def open_faces(workdir: Path, faces: Mapping[str, Any]) -> list[Protocol]:
     config = run_folder.read_config(workdir)
     run_evaluation.need_landmarks(workdir, config, "packed")
     try:
-        return _open(config, faces)
+        return open_sorted(config, faces)
     except UserError as error:
         raise type(error)(f"{error}; --noregressor packs without labelled faces") from error
 
 
-def _open(config: ConfigDict, faces: Mapping[str, Any]) -> list[Protocol]:
+def open_sorted(config: ConfigDict, faces: Mapping[str, Any]) -> list[Protocol]:
+    """Opens labelled faces, protocols with the crop of the training first.
+
+    A regressor in a packed file has to fit the views of its detector.
+
+    Args:
+      config: the detector's configuration.
+      faces: keyword arguments of `run_evaluation.open_faces`.
+
+    Raises:
+      UserError: the labelled faces cannot be used.
+    """
     protocols = run_evaluation.open_faces(config, **faces, fit_alone=True)
     return sorted(protocols, key=lambda protocol: protocol.crop != config.data.crop)
 
@@ -148,14 +157,20 @@ def _fit(
     detector: ViewDetector, protocols: Sequence[Protocol]
 ) -> tuple[LinearMap | None, dict[str, Any]]:
     """The regressor fitted under the first protocol, and the fields of the summary on all."""
-    regressors, scores = [], []
+    regressors, scores, left_out = [], [], []
     for protocol in protocols:
-        regressors.append(regression.fit(detector(protocol.fit.views), protocol.fit.points))
-        if protocol.score is not protocol.fit:
-            scores.append(_score(protocol, detector, regressors[-1]))
+        landmarks = detector(protocol.fit.views)
+        if protocol.score is protocol.fit:
+            regressor, measured = leave_one_out.measure(protocol, landmarks)
+            left_out.append(measured)
+        else:
+            regressor = regression.fit(landmarks, protocol.fit.points)
+            scores.append(_score(protocol, detector, regressor))
+        regressors.append(regressor)
     return regressors[0] if regressors else None, {
         "packed_on": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "scores": scores,
+        "leave_one_out": left_out,
         "point_names": list(protocols[0].point_names) if protocols else [],
     }
 

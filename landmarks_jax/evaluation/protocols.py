@@ -58,11 +58,12 @@ class LabelledSet:
 
     Attributes:
       views: uint8 `[N, S, S, 3]`.
-      points: `[N, P, 2]`, normalised to the view.
+      points: `[N, P, 2]`, normalised to the view; NaN for a missing one, if `partial`.
       name: name in tables and messages.
       names: the photos' names.
       photos: what their photos are compared by, None where they are not at hand.
       point_names: P names of the points, or empty.
+      partial: whether photos may lack points; such a set can be scored by leave-one-out alone.
     """
 
     views: np.ndarray
@@ -71,6 +72,7 @@ class LabelledSet:
     names: Sequence[str] = ()
     photos: Faces | None = None
     point_names: tuple[str, ...] = ()
+    partial: bool = False
 
     def __post_init__(self) -> None:
         faces = len(self.views)
@@ -80,7 +82,8 @@ class LabelledSet:
             raise ValueError(f"{self.name}: points {self.points.shape} must be [{faces}, P, 2]")
         if not faces or not self.points.shape[1]:
             raise DataError(f"{self.name}: has no labelled face; check its list of files")
-        if (bad := ~np.isfinite(self.points).all((1, 2))).any():
+        usable = np.isfinite(self.points) | (self.partial & np.isnan(self.points))
+        if (bad := ~usable.all((1, 2))).any():
             raise DataError(f"{self.name}: the label of face {bad.argmax()} is not finite")
 
 

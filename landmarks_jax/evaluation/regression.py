@@ -15,6 +15,9 @@ from landmarks_jax.inference.linear_map import LinearMap, flatten
 
 # Inputs [N, K, 2] and targets [N, P, 2] to a map.
 Fitter = Callable[[np.ndarray, np.ndarray], LinearMap]
+# The penalties of `fit_leave_one_out`, as `lam_scale` of `fit`; the last leaves the mean alone.
+PENALTIES = (*np.logspace(-6, 2, 17).tolist(), np.inf)
+_TIE = 1e-9  # relative; penalties whose errors differ by less are equally good
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,91 @@ def fit(X: np.ndarray, Y: np.ndarray, lam_scale: float = 1e-4) -> LinearMap:
     # The matrix solved is symmetric, so solving for R^T needs no second transpose.
     matrix = np.linalg.solve(gram + lam * np.eye(len(gram)), x.T @ y).T
     return LinearMap(matrix, x_mean, y_mean)
+
+
+@dataclass(frozen=True)
+class LeaveOneOut:
+    """A ridge regression (ours, not the paper's) whose penalty is chosen by leave-one-out.
+
+    Attributes:
+      map: fitted on all photos.
+      penalty: the one of `PENALTIES` that was chosen; infinite for the mean.
+      predicted: `[N, P, 2]`, each photo's points by the map fitted on all other photos with the
+        same penalty; NaN where a point is not labelled.
+      mean_shape: `[N, P, 2]`, the control: the mean of all other photos.
+    """
+
+    map: LinearMap
+    penalty: float
+    predicted: np.ndarray
+    mean_shape: np.ndarray
+
+
+def fit_leave_one_out(X: np.ndarray, Y: np.ndarray) -> LeaveOneOut:
+    """Fits the regression of `fit` with the penalty of least squared leave-one-out error (PRESS).
+
+    A point is fitted on the photos that have it, with one `lam_scale` for all points. Of equally
+    good penalties the largest is taken. Leaving a photo out changes neither the penalty nor, as it
+    uses no label, the largest entry of `X^T X` that it is relative to.
+
+    Args:
+      X: `[N, K, 2]` inputs, normalised.
+      Y: `[N, P, 2]` targets, normalised; NaN for a missing point.
+
+    Raises:
+      ValueError: the shapes do not fit, or a point is in fewer than two photos.
+    """
+    x, y = _checked(X, Y)
+    labelled = ~np.isnan(y)
+    if (labelled.sum(0) < 2).any():
+        raise ValueError("leave-one-out needs two photos with each point")
+    # Columns with the same photos share one decomposition.
+    patterns, pattern_of = np.unique(labelled, axis=1, return_inverse=True)
+    parts = []
+    for number, rows in enumerate(patterns.T):
+        columns = np.flatnonzero(pattern_of == number)
+        parts.append((np.ix_(rows, columns), _Ridge(x[rows], y[np.ix_(rows, columns)])))
+    squares = np.array(
+        [sum((part.residuals(p) ** 2).sum() for _, part in parts) for p in PENALTIES]
+    )
+    penalty = PENALTIES[np.flatnonzero(squares <= squares.min() * (1 + _TIE))[-1]]
+    matrix, y_origin, x_origin = np.zeros((y.shape[1], x.shape[1])), np.zeros(y.shape[1]), x.mean(0)
+    residuals = np.full((2, *y.shape), np.nan)
+    for place, part in parts:
+        columns = place[1][0]
+        matrix[columns] = part.matrix(penalty)
+        y_origin[columns] = part.y_mean + matrix[columns] @ (x_origin - part.x_mean)
+        residuals[0][place], residuals[1][place] = part.residuals(penalty), part.residuals(np.inf)
+    predicted, mean_shape = (y - residuals).reshape(2, *np.shape(Y))
+    return LeaveOneOut(LinearMap(matrix, x_origin, y_origin), penalty, predicted, mean_shape)
+
+
+class _Ridge:
+    """The regression of `fit` of rows `x` `[N, 2 K]` and `y` `[N, C]` for any penalty."""
+
+    def __init__(self, x: np.ndarray, y: np.ndarray) -> None:
+        self.x_mean, self.y_mean = x.mean(0), y.mean(0)
+        x, self._y = x - self.x_mean, y - self.y_mean
+        self._largest = (x.T @ x).max() + 1e-12
+        self._u, self._s, self._vt = np.linalg.svd(x, full_matrices=False)
+
+    def matrix(self, lam_scale: float) -> np.ndarray:
+        """`R`, `[C, 2 K]`."""
+        factors = self._s / (self._s**2 + lam_scale * self._largest)
+        matrix: np.ndarray = (self._y.T @ self._u * factors) @ self._vt
+        return matrix
+
+    def residuals(self, lam_scale: float) -> np.ndarray:
+        """`[N, C]`: labels minus predictions of the maps fitted without their photo.
+
+        These are the residuals of the map of all, each over `1 - h`: h is the photo's leverage, on
+        the diagonal of the hat matrix `1 / N + X (X^T X + lambda I)^-1 X^T`.
+        """
+        shares = self._s**2 / (self._s**2 + lam_scale * self._largest)
+        leverages = 1 / len(self._u) + (self._u**2 * shares).sum(1)
+        fitted = (self._u * shares) @ (self._u.T @ self._y)
+        residuals: np.ndarray = (self._y - fitted) / (1 - leverages)[:, None]
+        return residuals
 
 
 def fit_without_intercept(X: np.ndarray, Y: np.ndarray) -> LinearMap:

@@ -20,7 +20,13 @@ from ml_collections import ConfigDict
 
 import landmarks_jax
 from landmarks_jax import keypoints
-from landmarks_jax.evaluation import labelled_faces, pckh, protocols, score_files
+from landmarks_jax.evaluation import (
+    labelled_faces,
+    leave_one_out,
+    pckh,
+    protocols,
+    score_files,
+)
 from landmarks_jax.evaluation.protocols import Protocol
 from landmarks_jax.inference.detector import STATISTICS_BATCH, ViewDetector
 from landmarks_jax.models.detectors import check_numbers, keep_landmarks, kept_note, numbers_text
@@ -89,11 +95,16 @@ def _evaluate_landmarks(
     for protocol in opened:
         result = protocols.evaluate(protocol, detectors, notes=notes)
         results.append(result | {"provenance": _provenance_of(workdir, restored, command)})
+    return score_files.write(folder_of(workdir, kept), opened, results)
+
+
+def folder_of(workdir: Path, kept: Sequence[int] | None) -> Path:
+    """The folder of a run's evaluation, of all landmarks or of those that are kept."""
     out = workdir / run_folder.EVALUATION
-    if kept is not None:
-        numbers = numbers_text(kept).replace(",", "_").replace(":", "-")
-        out = out.with_name(f"{out.name}-{numbers}")
-    return score_files.write(out, opened, results)
+    if kept is None:
+        return out
+    numbers = numbers_text(kept).replace(",", "_").replace(":", "-")
+    return out.with_name(f"{out.name}-{numbers}")
 
 
 def _evaluate_pose(
@@ -210,7 +221,8 @@ def open_faces(
       score: labelled faces that are scored; goes with `fit`.
       crops: crops for `fit` and `score`; empty takes the crop that the detector was trained with.
       allow_duplicates: whether faces may be in both, or several times in one.
-      fit_alone: whether `fit` may be without `score`; the protocol's are then the same faces.
+      fit_alone: whether `fit` may be without `score`, for `leave_one_out`; both sets of a protocol
+        are then the same.
       **places: fields of `config.eval`, such as the folder `aflw`; None takes the configuration's.
 
     Raises:
@@ -221,7 +233,7 @@ def open_faces(
     if ((fit is None) != (score is None) and not alone) or (fit is not None and protocol_names):
         raise ConfigError("--fit and --score go together, and without --protocol")
     if crops and fit is None:
-        raise ConfigError("--crop goes with --fit and --score; a named protocol has its own crops")
+        raise ConfigError("--crop goes with --fit; a named protocol has its own crops")
     config = _at(config, places)
     names = protocol_names or config.eval.protocols
     if fit is not None:
@@ -234,8 +246,8 @@ def open_faces(
             "no labelled faces are named: give a --protocol, or your own faces by --fit and --score"
         )
     opened = [labelled_faces.check_sizes(protocol) for protocol in opened]
-    if alone:
-        return opened
+    for protocol in opened if alone else ():
+        leave_one_out.check(protocol)
     return [labelled_faces.check_duplicates(p, allowed=bool(allow_duplicates)) for p in opened]
 
 

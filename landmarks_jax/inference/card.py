@@ -48,7 +48,7 @@ def to_markdown(packed: PackedDetector, name: str) -> str:
         "## Training",
         _training(packed.summary),
         "## Scores",
-        *_scores(packed.summary.get("scores", []), fitted=packed.regressor is not None),
+        *_scores(packed.summary, fitted=packed.regressor is not None),
         *_mirror(packed.summary),
         "## Limits",
         _bullets(_LIMITS),
@@ -123,8 +123,11 @@ def _training(summary: Mapping[str, Any]) -> str:
     return _bullets(lines)
 
 
-def _scores(scores: list[Mapping[str, Any]], *, fitted: bool) -> list[str]:
+def _scores(summary: Mapping[str, Any], *, fitted: bool) -> list[str]:
     """Errors by protocol beside those of the mean shape, by pose and by confidence."""
+    scores = summary.get("scores", [])
+    if left_out := summary.get("leave_one_out"):
+        return _leave_one_out(left_out)
     if not scores:
         return ["Not scored: it was packed without labelled faces to score."]
     errors = [
@@ -154,6 +157,27 @@ def _scores(scores: list[Mapping[str, Any]], *, fitted: bool) -> list[str]:
         *_scores_by_pose(scores),
         *_scores_by_confidence(scores),
     ]
+
+
+def _leave_one_out(measured: list[Mapping[str, Any]]) -> list[str]:
+    rows = [
+        (
+            one["protocol"],
+            one["crop"],
+            f"{one['photos']:,}",
+            f"{one['error']:.1f}",
+            f"{one['mean_shape']:.1f}",
+        )
+        for one in measured
+    ]
+    about = (
+        f"Leave-one-out error, in {measured[0]['unit']}: the labelled points of each photo are "
+        "predicted by a linear map from the detector's points that is fitted on all other labelled "
+        "photos. The mean shape predicts the same points for every photo: an error close to it is "
+        "worthless. The linear map in the file is that of the first row."
+    )
+    header = ("Labels", "Crop", "Photos", "Leave-one-out error", "Mean shape")
+    return [_paragraph(about), _table(header, rows)]
 
 
 def _scores_by_pose(scores: list[Mapping[str, Any]]) -> list[str]:

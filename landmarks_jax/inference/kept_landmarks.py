@@ -22,6 +22,7 @@ def keep(packed: PackedDetector, numbers: Sequence[int]) -> PackedDetector:
     config, variables = keep_landmarks(packed.config, packed.variables, numbers)
     notes = [*packed.summary.get("notes", []), kept_note(packed.config, numbers)]
     summary = {**packed.summary, "notes": notes, "scores": [], "point_names": []}
+    summary |= {"leave_one_out": []}
     if names := packed.summary.get("landmark_names"):
         summary["landmark_names"] = [names[number] for number in numbers]
     if mirror := packed.summary.get("mirror"):

@@ -29,6 +29,14 @@ _SCORE = {
     "groups": [_GROUP],
     "confidence": [{"faces": int, "lowest": float, "highest": float, "forward": float}],
 }
+_LEFT_OUT = {
+    "protocol": str,
+    "crop": str,
+    "photos": int,
+    "unit": str,
+    "error": float,
+    "mean_shape": float,
+}
 _PAIR = {"first": int, "second": int, "distance": float, "swapped": float}
 _VERSIONS = dict.fromkeys(("landmarks_jax", "jax", "flax", "device", "machine"), str)
 # The forms of the summary's fields, each of which may be absent, and whatever else it may hold.
@@ -39,6 +47,7 @@ _SUMMARY = {
     "provenance": {"steps": int, "training_minutes": float, **_VERSIONS},
     "packed_on": str,
     "scores": [_SCORE],
+    "leave_one_out": [_LEFT_OUT],
     "point_names": [str],
     "landmark_names": [str],
     "mirror": {"photos": int, "pairs": [_PAIR]},

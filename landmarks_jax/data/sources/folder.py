@@ -23,7 +23,12 @@ class FolderPhotos(photos.PhotoFiles):
     """
 
     def __init__(
-        self, roots: Sequence[str], exclude: Sequence[str] = (), landmarks: str = ""
+        self,
+        roots: Sequence[str],
+        exclude: Sequence[str] = (),
+        landmarks: str = "",
+        *,
+        partial: bool = False,
     ) -> None:
         """Finds the images.
 
@@ -34,6 +39,7 @@ class FolderPhotos(photos.PhotoFiles):
             or one of `formats`. Photos are relative to a root or to the file's folder, points are
             in pixels of the stored image, or of the upright one if the file is this program's. Only
             the listed photos are used, in the file's order, without those that lack a point.
+          partial: keep photos that have some point; the others are then NaN.
 
         Raises:
           ConfigError: neither folders nor labelled points.
@@ -51,7 +57,7 @@ class FolderPhotos(photos.PhotoFiles):
             raise ConfigError("config.data.roots = (): must name at least one folder of images")
         kept, excluded = lists.leave_out(files, exclude)
         if labels:
-            kept, lacking = _without_missing(labels, kept, landmarks)
+            kept, lacking = _without_missing(labels, kept, landmarks, partial)
             note = photos.one_line(note, lacking)
         remaining = [files[i] for i in kept]
         self.point_names = labels.names if labels else ()
@@ -64,17 +70,23 @@ class FolderPhotos(photos.PhotoFiles):
         )
 
 
-def _without_missing(labels: Labels, kept: Sequence[int], path: str) -> tuple[list[int], str]:
-    """The photos that have all points, and a note of how many do not; also a warning."""
-    lacking = np.isnan(labels.points).any((1, 2))
-    whole = [i for i in kept if not lacking[i]]
-    if not whole:
+def _without_missing(
+    labels: Labels, kept: Sequence[int], path: str, partial: bool
+) -> tuple[list[int], str]:
+    """The photos that have all points, or some, and a note of how many do not; also a warning."""
+    missing = np.isnan(labels.points).any(2)
+    lacking = missing.all(1) if partial else missing.any(1)
+    usable = [i for i in kept if not lacking[i]]
+    if not usable and partial:
+        raise DataError(f"{path}: every point is missing in every photo; label some")
+    if not usable:
         raise DataError(f"{path}: a point is missing in every photo; label some photos whole")
-    if len(whole) == len(kept):
-        return whole, ""
-    note = f"{len(kept) - len(whole):,} photos with missing points left out"
+    if len(usable) == len(kept):
+        return usable, ""
+    what = "without a point" if partial else "with missing points"
+    note = f"{len(kept) - len(usable):,} photos {what} left out"
     _LOGGER.warning("warning: %s: %s", path, note)
-    return whole, note
+    return usable, note
 
 
 def _checked(

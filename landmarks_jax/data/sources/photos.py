@@ -94,6 +94,10 @@ class PhotoFiles:
         """Its points `[P, 2]` float32 `(x, y)` in pixels; the first pixel's centre is (0, 0)."""
         return self._points[index]
 
+    def path(self, index: int) -> str:
+        """The photo's file."""
+        return self._photos[index].path
+
     def stamp(self, index: int) -> list[int]:
         """Size and modification time of the photo's file."""
         return self._stamps[index]

@@ -71,12 +71,13 @@ def open_source(data: Any) -> Source:
     return entry.open(data)
 
 
-def open_labelled(path: str, num_points: int = pts.NUM_REDUCED) -> Source:
+def open_labelled(path: str, num_points: int = pts.NUM_REDUCED, *, partial: bool = False) -> Source:
     """Opens an annotated set by its list: a file of labelled points, or a `.txt` list as MTFL's.
 
     A file of labelled points is a `.csv` table, `.tps`, COCO's `.json` or DeepLabCut's `.csv`.
     Photos are relative to the list's folder. A folder is taken as photos with `.pts` files; of
-    their 68 points, `num_points` are used: all, or the five of `pts.five_points`.
+    their 68 points, `num_points` are used: all, or the five of `pts.five_points`. Photos that lack
+    points are left out, or if `partial` those without any.
     """
     if os.path.isdir(path) and pts.has_points(path):
         return pts.PtsFaces([path], num_points=num_points)
@@ -85,7 +86,7 @@ def open_labelled(path: str, num_points: int = pts.NUM_REDUCED) -> Source:
     if problem := files.not_regular(path):
         raise DataError(f"{path}: no list of annotated photos ({problem})")
     if label_files.is_label_file(path):
-        return folder.FolderPhotos((), landmarks=path)
+        return folder.FolderPhotos((), landmarks=path, partial=partial)
     if os.path.splitext(path)[1].lower() == ".txt":
         return mtfl.MtflFaces(path)
     raise DataError(f"{path}: must be {_LISTS}")

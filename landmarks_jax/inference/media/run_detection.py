@@ -6,7 +6,7 @@ import signal
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from landmarks_jax.data import photo_files
 from landmarks_jax.inference import face_finder, mirroring
@@ -70,6 +70,22 @@ def detect_files(
             job.results.skip(item.path, "no box")
         if unboxed:
             _LOGGER.info("skipped: %d files without a box, listed in %s", len(unboxed), SKIPPED)
+        return _detect(job, inputs, interrupt)
+
+
+def detect_photos(detector: LandmarkDetector, paths: Sequence[str], out: Path) -> int:
+    """Detects landmarks in image files, in the part that training would have viewed; draws nothing.
+
+    Args:
+      detector: the detector.
+      paths: the files.
+      out: the folder of results.
+
+    Returns:
+      The exit code, as of `detect_files`.
+    """
+    inputs = [Input(path, False, PurePath(path)) for path in paths]
+    with _open_job(detector, out, Options(draw=False), None, False) as (job, interrupt):
         return _detect(job, inputs, interrupt)
 
 
