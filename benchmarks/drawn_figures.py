@@ -129,21 +129,24 @@ def draw(rng: np.random.Generator, size: tuple[int, int]) -> tuple[Image.Image, 
       The picture, and the points `[15, 2]` in its pixels.
     """
     figure = shape(rng)
-    # Hands, shoes and hair reach beyond the joints.
-    reach = np.array([[-0.07, -0.11], [0.07, 0.05]])
-    outline = np.stack([figure.points.min(0), figure.points.max(0)]) + reach
-    to_picture = pose(rng, size, outline, share=0.85, rotation=6)
+    to_picture = pose(rng, size, outline(figure), share=0.85, rotation=6)
     pen = Pen(drawn_scene.backdrop(rng, size), to_picture)
     dress(pen, figure, look(rng))
     return pen.finish(), geometry.apply(to_picture, figure.points)
+
+
+def outline(figure: Figure) -> np.ndarray:
+    """Points `[n, 2]` around a figure: hands, shoes and hair reach beyond the joints."""
+    reach = np.array([[-0.07, -0.11], [0.07, -0.11], [-0.07, 0.05], [0.07, 0.05]])
+    return (figure.points[:, None] + reach).reshape(-1, 2)
 
 
 def dress(pen: Pen, figure: Figure, look: Look) -> None:
     """Draws a figure, from what is behind to what is in front."""
     if look.long_hair:
         back = _ahead(figure, [(0, 0.25)])[0]
-        outline = ellipse(back, (1.25 * figure.head[0], 1.35 * figure.head[1]), figure.tilt)
-        pen.polygon(outline, 0.8 * look.hair)
+        behind = ellipse(back, (1.25 * figure.head[0], 1.35 * figure.head[1]), figure.tilt)
+        pen.polygon(behind, 0.8 * look.hair)
     for side in SIDES:
         _draw_leg(pen, figure, look, side)
     _draw_trunk(pen, figure, look)
@@ -215,15 +218,15 @@ def _draw_trunk(pen: Pen, figure: Figure, look: Look) -> None:
     half = 0.5 * np.linalg.norm(right_hip - left_hip) + 0.035 * w
     collar, top, sleeve = 0.03 * out, np.array([0, -0.03]), 0.025 * w * out
     belt = np.stack([left_hip - np.array([0.045 * w, 0]), right_hip + np.array([0.045 * w, 0])])
-    outline = np.stack(
+    shirt = np.stack(
         [
             neck - collar, left + top, left - sleeve, waist - half * out, belt[0],
             belt[1], waist + half * out, right + sleeve, right + top, neck + collar,
         ]
     )  # fmt: skip
-    pen.polygon(outline, 0.62 * look.shirt)
-    middle = outline.mean(0)
-    inside = middle + 0.93 * (outline - middle)
+    pen.polygon(shirt, 0.62 * look.shirt)
+    middle = shirt.mean(0)
+    inside = middle + 0.93 * (shirt - middle)
     pen.polygon(inside, look.shirt)
     _draw_stripes(pen, look, inside)
     pen.polygon(ellipse(neck, (0.032, 0.024)), look.skin)

@@ -64,6 +64,18 @@ def test_the_error_of_the_mean_shape():
     assert drawn_things.mean_error(photos) == pytest.approx(5 / 3)
 
 
+def test_limbs_do_not_leave_the_picture():
+    rng, size = np.random.default_rng(0), drawn_figures.SIZE
+    for _ in range(500):
+        figure = drawn_figures.shape(rng)
+        outline = drawn_figures.outline(figure)
+        to_picture = drawn_pen.pose(rng, size, outline, share=0.85, rotation=6)
+        scale = np.hypot(*to_picture[:, 0])
+        points = geometry.apply(to_picture, figure.points)
+        assert (points > 0.05 * scale).all()  # a hand or a shoe has room
+        assert (points < np.array(size) - 1 - 0.05 * scale).all()
+
+
 @pytest.mark.parametrize("module", [drawn_wings, drawn_figures])
 def test_posed_points_are_the_pose_of_those_at_rest(module):
     size = module.SIZE
