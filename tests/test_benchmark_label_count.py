@@ -30,15 +30,22 @@ def test_the_errors_are_those_of_the_draws(made):
     rows = label_count.curve(landmarks, protocol, (5, 20), draws=10, seed=3)
     assert [(row["n"], row["draws"]) for row in rows] == [(5, 10), (20, 10), (40, 1)]
     labels, eyes = protocol.fit.points, np.ones(30)
-    errors, stated = [], []
+    errors, stated, fewer = [], [], []
     for faces in regression.subsets(40, (20,), 10, 3)[0]:
         fitted = regression.fit_leave_one_out(landmarks.fit[faces], labels[faces])
         predicted = fitted.map(landmarks.score)
         errors.append(metrics.point_errors(predicted, protocol.score.points, eyes).mean())
         offsets = fitted.predicted - labels[faces]
-        stated.append(100 * np.linalg.norm(offsets, axis=-1).mean())
+        distances = np.linalg.norm(offsets, axis=-1)
+        stated.append(100 * distances.mean())
+        kept = faces[np.argsort(distances.sum(1))[:-1]]
+        predicted = regression.fit_leave_one_out(landmarks.fit[kept], labels[kept]).map(
+            landmarks.score
+        )
+        fewer.append(metrics.point_errors(predicted, protocol.score.points, eyes).mean())
     assert rows[1]["chosen"]["mean"] == pytest.approx(np.mean(errors), abs=1e-4)
     assert rows[1]["chosen"]["std"] == pytest.approx(np.std(errors, ddof=1), abs=1e-4)
+    assert rows[1]["without_worst"]["mean"] == pytest.approx(np.mean(fewer), abs=1e-4)
     assert rows[1]["stated"]["mean"] == pytest.approx(np.mean(stated), abs=1e-4)
     # Noise in every landmark: with few labels a penalty helps.
     assert rows[0]["chosen"]["mean"] < rows[0]["fixed"]["mean"] < rows[0]["mean_shape"]["mean"]

@@ -35,6 +35,9 @@ def test_the_mean_shape_by_hand():
     assert "| all points | 3 | 300.00 | 300.00 |" in table
     assert "infinite: the landmarks predict nothing" in table
     assert table.count("Note: a note") == 1
+    worst = [(photo["name"], photo["error"]) for photo in measured["worst"]]
+    assert worst == [("photo 0", 450.0), ("photo 2", 450.0), ("photo 1", 0.0)]
+    assert "Largest errors: photo 0 (450.0), photo 2 (450.0), photo 1 (0.0)." in table
 
 
 def test_landmarks_that_follow_the_points_beat_the_mean_shape():
@@ -58,6 +61,7 @@ def test_photos_without_the_unit_are_fitted_on_but_not_scored():
     labels[3, 0] = np.nan
     _, measured = leave_one_out.measure(protocol(labels), np.zeros((4, 2, 2)))
     # The tip's mean of the others is 6, 5, 4 and, without a unit, 3.
+    assert {photo["name"] for photo in measured["worst"]} == {"photo 0", "photo 1", "photo 2"}
     assert measured["points"][2]["mean_shape"] == pytest.approx((600 + 200 + 200) / 3, abs=1e-3)
     alone = protocol(shapes([0, 3, 6])[:, 2:])
     _, measured = leave_one_out.measure(alone, np.zeros((3, 2, 2)))

@@ -12,6 +12,7 @@ The JSON of `measure`:
     mean_shape        the control: the same of the mean of all others
     points            for each point {"name", "photos", "error", "mean_shape"}; errors are None
                       where no photo has the point and those that make up the unit
+    worst             the photos with the largest errors {"name", "error"}, the largest first
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,7 @@ from landmarks_jax.system.tables import Table
 # Of two, each predicts the other by its own labels, whatever the penalty.
 _MIN_PHOTOS = 3
 _ALL = "all points"
+_NUM_WORST = 3
 
 
 def check(protocol: Protocol) -> None:
@@ -77,6 +79,12 @@ def measure(protocol: Protocol, landmarks: np.ndarray) -> tuple[LinearMap, dict[
         {"name": name, "photos": count, **{k: _mean(e[:, i]) for k, e in errors.items()}}
         for i, (name, count) in enumerate(zip(_names(protocol), counts, strict=True))
     ]
+    photos = [
+        (error, name)
+        for name, row in zip(protocol.fit.names, errors["error"], strict=True)
+        if (error := _mean(row)) is not None
+    ]
+    worst = sorted(photos, key=lambda photo: -photo[0])[:_NUM_WORST]
     return fitted.map, {
         "protocol": protocol.name,
         "crop": protocol.crop,
@@ -85,6 +93,7 @@ def measure(protocol: Protocol, landmarks: np.ndarray) -> tuple[LinearMap, dict[
         "penalty": fitted.penalty if np.isfinite(fitted.penalty) else None,
         **{key: _mean(values) for key, values in errors.items()},
         "points": points,
+        "worst": [{"name": name, "error": error} for error, name in worst],
     }
 
 
@@ -110,10 +119,15 @@ def to_markdown(result: Mapping[str, Any], notes: Sequence[str]) -> str:
     chosen = (
         f"Ridge penalty (ours; the paper's is fixed), which has the least squared error: {penalty}."
     )
+    worst = ", ".join(f"{one['name']} ({one['error']:.1f})" for one in result["worst"])
+    look = (
+        f"Largest errors: {worst}. Correct a wrong label, and leave out a photo in which the "
+        "landmarks are at a wrong place: one such photo spoils a map of few labels."
+    )
     title = f"Error by leave-one-out: {result['protocol']}, {result['crop']} crop"
     header = ["Point", "Photos", "This detector", "Mean shape"]
     listed = [f"Note: {note}" for note in dict.fromkeys(notes)]
-    return Table(header, rows, title, [about, chosen, *listed]).to_markdown()
+    return Table(header, rows, title, [about, chosen, look, *listed]).to_markdown()
 
 
 def _unit(protocol: Protocol) -> tuple[np.ndarray, str]:

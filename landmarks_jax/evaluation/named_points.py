@@ -107,7 +107,8 @@ def _photos_of(config: ConfigDict, crop: str) -> list[str]:
         try:
             source = registry.open_source(config.data)
             if path := getattr(source, "path", None):
-                return [path(index) for index in range(len(source))]
+                # A photo with several labelled objects is one view here.
+                return list(dict.fromkeys(path(index) for index in range(len(source))))
         except UserError as error:
             why = str(error)
     _LOGGER.warning("warning: the run's photos get no points (%s); %s", why, instead)
