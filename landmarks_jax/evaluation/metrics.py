@@ -194,21 +194,34 @@ def rotate_views(views: np.ndarray, angle: float) -> np.ndarray:
     Returns:
       uint8 `[N, S, S, 3]`.
     """
+    # The warp maps output pixels to input pixels: the inverse rotation.
+    source = np.broadcast_to(_rotation(-angle, np.float32), (len(views), 2, 3))
+    return warp_views(views, source, views.shape[1])
+
+
+def warp_views(images: np.ndarray, maps: np.ndarray, size: int) -> np.ndarray:
+    """Resamples 8-bit images through affine maps, borders replicated; see `views.warp`.
+
+    Args:
+      images: uint8 `[N, C, C, 3]`.
+      maps: `[N, 2, 3]` float32, from output to input coordinates, both normalised.
+      size: side of the output, in pixels.
+
+    Returns:
+      uint8 `[N, size, size, 3]`.
+    """
     # Imported here: point errors alone need no JAX.
     import jax  # noqa: PLC0415
 
     from landmarks_jax.views import warp  # noqa: PLC0415
 
     resample = jax.jit(warp, static_argnums=2)
-    # The warp maps output pixels to input pixels: the inverse rotation.
-    source = _rotation(-angle, np.float32)
-    rotated = np.empty_like(views)
-    for start in range(0, len(views), _CHUNK):
-        chunk = views[start : start + _CHUNK]
-        maps = np.broadcast_to(source, (len(chunk), 2, 3))
-        warped = jax.device_get(resample(*jax.device_put((chunk, maps)), views.shape[1]))
-        rotated[start : start + _CHUNK] = np.clip(np.rint(warped), 0, 255)
-    return rotated
+    warped = np.empty((len(images), size, size, 3), np.uint8)
+    for start in range(0, len(images), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        floating = jax.device_get(resample(*jax.device_put((images[part], maps[part])), size))
+        warped[part] = np.clip(np.rint(floating), 0, 255)
+    return warped
 
 
 def _rotation(degrees: float, dtype: type) -> np.ndarray:

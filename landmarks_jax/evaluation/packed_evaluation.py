@@ -59,7 +59,7 @@ def evaluate_packed(
         pairs = mirroring.need_pairs(known, name)
         notes.append("running statistics: means over views and their mirror images")
     opened = run_evaluation.open_faces(config, **faces)
-    rows = run_evaluation.detector_rows(config, variables, _untrained(config))
+    rows = run_evaluation.detector_rows(config, variables, untrained(config))
     detectors: dict[str, protocols.Detect] = {**rows}
     if pairs is not None:
         detectors["running"] = functools.partial(_mean_landmarks, pairs, rows["running"])
@@ -92,7 +92,7 @@ def config_of(packed: PackedDetector) -> ConfigDict:
     return config
 
 
-def _untrained(config: ConfigDict) -> dict[str, Any]:
+def untrained(config: ConfigDict) -> dict[str, Any]:
     """The variables of the detector, just initialised."""
     module = build_detector(config)
     size = config.views.size

@@ -38,7 +38,10 @@ def photos_of_run(config: ConfigDict) -> loader.Loader:
     if config.data.source != "prepared":
         return photos_of_source(registry.open_source(config.data), config)
     if config.data.crop == "box":
-        raise DataError("the photos were prepared for the box crop; give --mirror_photos")
+        raise DataError(
+            "the photos were prepared for the box crop, which keeps no undistorted views; export "
+            "takes others by --mirror_photos"
+        )
     return loader.open_loader(config)
 
 
@@ -48,7 +51,7 @@ def photos_of_source(source: Source, config: ConfigDict) -> loader.Loader:
     Raises:
       UserError: the crop needs points, and the source has none.
     """
-    return loader.PhotoLoader(source, _framing(config))
+    return loader.PhotoLoader(source, view_framing(config))
 
 
 def add_pairs(packed: PackedDetector, photos: loader.Loader) -> PackedDetector:
@@ -64,21 +67,27 @@ def add_pairs(packed: PackedDetector, photos: loader.Loader) -> PackedDetector:
     Raises:
       DataError: there are too few photos, or one cannot be read.
     """
-    count = photos.num_different
-    if count < _MIN_PHOTOS:
+    if photos.num_different < _MIN_PHOTOS:
         raise DataError(
             f"{photos.summary}: {_MIN_PHOTOS} photos are needed to find landmarks that mirror each "
             "other"
         )
-    places = np.unique(np.linspace(0, count - 1, min(count, _MAX_PHOTOS)).astype(int))
-    views = _framing(packed.config).central_view(photos.canvases(places))
+    places = some_places(photos, _MAX_PHOTOS)
+    views = view_framing(packed.config).central_view(photos.canvases(places))
     detect = ViewDetector(packed.config, packed.variables)
     mirrored = detect(np.ascontiguousarray(views[:, :, ::-1])) * [-1, 1]
     mirror = {"photos": len(views), "pairs": pairs_of(detect(views), mirrored)}
     return dataclasses.replace(packed, summary={**packed.summary, "mirror": mirror})
 
 
-def _framing(config: ConfigDict) -> Framing:
+def some_places(photos: loader.Loader, most: int) -> np.ndarray:
+    """The numbers of at most `most` photos, evenly over their list."""
+    count = photos.num_different
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))
+
+
+def view_framing(config: ConfigDict) -> Framing:
+    """How photos are cut for undistorted views of the detector of `config`."""
     return Framing(config.data.canvas_size, config.views.size, config.data.crop)
 
 

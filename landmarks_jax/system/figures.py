@@ -115,15 +115,20 @@ def to_array(figure: Figure) -> np.ndarray:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
+def to_png(figure: Figure) -> bytes:
+    """Renders a figure to PNG, without a date or version in it."""
+    data = io.BytesIO()
+    Image.fromarray(to_array(figure)).save(data, format="PNG")
+    return data.getvalue()
+
+
 def save(figure: Figure, path: Path) -> None:
-    """Writes a figure as PNG, without a date or version in it.
+    """Writes a figure as PNG; see `to_png`.
 
     Raises:
       WorkdirError: the file cannot be written.
     """
-    data = io.BytesIO()
-    Image.fromarray(to_array(figure)).save(data, format="PNG")
-    files.write_file(path, data.getvalue(), WorkdirError)
+    files.write_file(path, to_png(figure), WorkdirError)
 
 
 class _Page:

@@ -1,0 +1,266 @@
+"""Verdicts on discovered points and on a run, from what `report_measures` measures.
+
+The limits lie between runs of known quality and controls (`benchmarks.report_controls`); their
+values are in docs/report.md.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from landmarks_jax.evaluation.report_measures import Measures
+from landmarks_jax.training import limits
+
+BELIEVE, DOUBTFUL, REJECT = "believe", "doubtful", "do not believe"
+SETTLED, MOVING, FAILED = "settled", "still moving", "failed"
+
+# Of the points: with fewer to believe a run has failed.
+_FEW = 1 / 3
+# Of the loss, from the third quarter of the log to the last.
+_FALLS = 0.05
+# Two points are at one place within this share of a point's spread, or of the view's side in %.
+_COLLAPSED, _COLLAPSED_SIDE = 0.25, 1.0
+
+
+class PointVerdict(NamedTuple):
+    """Whether to believe a point.
+
+    Attributes:
+      verdict: `BELIEVE`, `DOUBTFUL` or `REJECT`.
+      cause: the name of the rule that decided; "" for a point to believe.
+      reason: in words.
+    """
+
+    verdict: str
+    cause: str
+    reason: str
+
+
+class Progress(NamedTuple):
+    """How far the training of a run is.
+
+    Attributes:
+      step: of its newest checkpoint.
+      stopped: why it is not complete, in words; "" if it is.
+      fall: of the loss, from the third quarter of the log to the last, as a share; None if the log
+        is too short.
+      decays: whether the learning rate falls to 0; the loss then falls to the end.
+    """
+
+    step: int
+    stopped: str
+    fall: float | None
+    decays: bool
+
+    @property
+    def falls(self) -> bool:
+        """Whether the loss still falls."""
+        return self.fall is None or self.fall > _FALLS
+
+
+class RunVerdict(NamedTuple):
+    """The verdict on a run.
+
+    Attributes:
+      verdict: `SETTLED`, `MOVING` or `FAILED`.
+      reason: in a sentence.
+      advice: what to do next, in a sentence.
+    """
+
+    verdict: str
+    reason: str
+    advice: str
+
+
+class _Rule(NamedTuple):
+    """A reason not to believe a point.
+
+    Attributes:
+      badness: `[K]`, the larger the worse; NaN decides nothing.
+      doubtful: the limit above which a point is doubtful.
+      reject: the limit above which it is not to be believed.
+      words: the reason, of a point.
+    """
+
+    badness: np.ndarray
+    doubtful: float
+    reject: float
+    words: Callable[[int], str]
+
+
+def _rules(measured: Measures) -> dict[str, _Rule]:
+    """The reasons, the most telling first."""
+    m = measured
+    gap = m.distance / np.maximum(m.spread, _COLLAPSED_SIDE / _COLLAPSED)
+    return {
+        "stays": _Rule(
+            1 - m.follows,
+            0.25,
+            0.5,
+            lambda k: (
+                f"stays at its place in the view: goes {_share(m.follows[k])} of the way that the "
+                "photo is moved"
+            ),
+        ),
+        "misses": _Rule(
+            m.missed,
+            0.35,
+            0.6,
+            lambda k: (
+                f"is off by {m.error[k]:.1f} % of the view in moved photos, "
+                f"{_share(m.missed[k])} of the way"
+            ),
+        ),
+        "same": _Rule(
+            -m.spread,
+            -0.5,
+            -0.25,
+            lambda k: f"is at the same place in all photos, within {m.spread[k]:.2f} % of the view",
+        ),
+        "collapsed": _Rule(
+            -gap,
+            -_COLLAPSED,
+            -_COLLAPSED,
+            lambda k: (
+                f"is at the place of point {m.nearest[k]}: {m.distance[k]:.1f} % of the view from "
+                f"it, where it varies by {m.spread[k]:.1f} %"
+            ),
+        ),
+        "alone": _Rule(
+            1 - m.agreement,
+            0.7,
+            0.9,
+            lambda k: (
+                f"jumps about on its own: the other points explain {_share(m.agreement[k])} of its "
+                "variance"
+            ),
+        ),
+        "border": _Rule(
+            m.border,
+            0.2,
+            0.5,
+            lambda k: f"is at the border of the view in {_share(m.border[k])} of the photos",
+        ),
+        "unsure": _Rule(
+            -m.confidence,
+            -0.6,
+            -0.4,
+            lambda k: f"has a blurred map: {_share(m.confidence[k])} of it near the point",
+        ),
+    }
+
+
+def of_points(measured: Measures) -> list[PointVerdict]:
+    """The verdict on each point.
+
+    Of two points at one place that with the smaller error is kept; the reason of the other names
+    it.
+    """
+    rules = _rules(measured)
+    verdicts = []
+    for k in range(len(measured.error)):
+        found = [
+            PointVerdict(verdict, cause, rule.words(k))
+            for verdict in (REJECT, DOUBTFUL)
+            for cause, rule in rules.items()
+            if rule.badness[k] > (rule.reject if verdict == REJECT else rule.doubtful)
+            if cause != "collapsed" or _is_worse(measured, k)
+        ]
+        moves = f"moves with the thing, off by {measured.error[k]:.1f} % of the view"
+        verdicts.append(found[0] if found else PointVerdict(BELIEVE, "", moves))
+    return verdicts
+
+
+def _is_worse(measured: Measures, point: int) -> bool:
+    """Whether a point has a larger error than its neighbour, or the same and a later number."""
+    other = measured.nearest[point]
+    mine, its = (measured.error[point], point), (measured.error[other], other)
+    return bool(mine > its)
+
+
+def believed(verdicts: Sequence[PointVerdict]) -> list[int]:
+    """The numbers of the points to believe."""
+    return [number for number, point in enumerate(verdicts) if point.verdict == BELIEVE]
+
+
+def progress_of(
+    config: ConfigDict, rows: Sequence[Mapping[str, Any]], step: int, seconds: float
+) -> Progress:
+    """How far the training of a run is.
+
+    Args:
+      config: its configuration.
+      rows: its log.
+      step: of its newest checkpoint.
+      seconds: trained until then.
+    """
+    decay, stopped = config.optimizer.cosine_steps, ""
+    if not limits.is_done(config, step, seconds):
+        stopped = f"training stopped at step {step:,}, before its end"
+    elif step < decay:
+        stopped = f"time was up at step {step:,} of {decay:,}, with the learning rate still high"
+    losses = [row["loss"] for row in rows if "loss" in row]
+    fall, quarter = None, len(losses) // 4
+    if quarter:
+        before, last = np.mean(losses[-2 * quarter : -quarter]), np.mean(losses[-quarter:])
+        fall = float(1 - last / before)
+    return Progress(step, stopped, fall, bool(decay))
+
+
+_CHANGES = {
+    "stays": (
+        "the points do not see the thing. Is it large and of one kind in the photos? Crop them to "
+        "it, leave out other kinds, compare features of VGG instead of gradients, or train longer"
+    ),
+    "misses": (
+        "the points do not find the same place again. Is it one kind of thing? Sort the photos, "
+        "use more of them, or fewer points"
+    ),
+    "same": "the photos are copies of one; points are checked on different photos",
+    "collapsed": "points fall together: use fewer of them, or a larger separation_weight",
+    "alone": (
+        "each point jumps about on its own. Is it one kind of thing, the same way up? Sort the "
+        "photos, or use fewer points"
+    ),
+    "border": "points lie at the border of the view: leave more room around the thing",
+    "unsure": "the maps of the points are blurred: train longer, or use fewer points",
+}
+
+
+def of_run(verdicts: Sequence[PointVerdict], progress: Progress) -> RunVerdict:
+    """The verdict on a run, from those on its points and its progress."""
+    good, count = len(believed(verdicts)), len(verdicts)
+    few = good < _FEW * count
+    points = f"{good} of {count} points are to be believed"
+    fall = f"{100 * (progress.fall or 0):.0f} %"
+    if few and not (progress.stopped and progress.falls):
+        cause = Counter(point.cause for point in verdicts if point.cause).most_common(1)[0][0]
+        return RunVerdict(FAILED, f"{points}.", f"{_capital(_CHANGES[cause])}.")
+    if progress.stopped:
+        return RunVerdict(
+            MOVING,
+            f"{_capital(progress.stopped)}. So far {points}.",
+            "Train on: rerun the command that trained it, where its time was up with a larger "
+            "--config.train.minutes.",
+        )
+    if progress.falls and not progress.decays and progress.fall is not None:
+        return RunVerdict(
+            MOVING,
+            f"The loss fell by {fall} over the last quarter. So far {points}.",
+            "Train on: rerun the command that trained it with larger --config.train.minutes or "
+            "--config.train.steps.",
+        )
+    return RunVerdict(
+        SETTLED, f"{points}.", "Keep the points to believe, and name places by a few labels."
+    )
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _share(share: float) -> str:
+    return f"{round(100 * share)} %"

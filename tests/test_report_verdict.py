@@ -1,0 +1,159 @@
+"""Verdicts on points and runs: each rule, and the stored measures of runs of known quality."""
+
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks import report_controls
+from landmarks_jax.evaluation import report_verdict
+from landmarks_jax.evaluation.report_measures import Measures
+from landmarks_jax.evaluation.report_verdict import (
+    BELIEVE,
+    DOUBTFUL,
+    FAILED,
+    MOVING,
+    REJECT,
+    SETTLED,
+    PointVerdict,
+    Progress,
+)
+from landmarks_jax.system.errors import UserError
+from tests.running import ROOT, narrow
+
+STORED = ROOT / "docs/results/benchmarks/report_cpu.json"
+RESULT = json.loads(STORED.read_text())
+CASES = RESULT["cases"]
+COMPLETE = Progress(100, "", 0.0, True)
+
+
+def good(count=4, **changes):
+    """Measures of points to believe; of the first, some as given."""
+    values = {
+        "error": 0.8,
+        "missed": 0.1,
+        "follows": 0.98,
+        "confidence": 0.9,
+        "spread": 6.0,
+        "nearest": 1,
+        "distance": 8.0,
+        "border": 0.0,
+        "agreement": 0.9,
+    }
+    arrays = {name: np.full(count, value) for name, value in values.items()}
+    for name, value in changes.items():
+        arrays[name][0] = value
+    return Measures(**arrays)
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict", "reason"),
+    [
+        ({}, BELIEVE, "moves with the thing, off by 0.8 % of the view"),
+        ({"follows": 0.1, "missed": 0.9}, REJECT, "stays at its place in the view: goes 10 % of"),
+        ({"follows": 0.7}, DOUBTFUL, "stays at its place in the view: goes 70 % of"),
+        (
+            {"missed": 0.7, "error": 4.2},
+            REJECT,
+            "is off by 4.2 % of the view in moved photos, 70 %",
+        ),
+        ({"missed": 0.5}, DOUBTFUL, "is off by 0.8 % of the view in moved photos, 50 %"),
+        ({"spread": 0.1}, REJECT, "is at the same place in all photos, within 0.10 %"),
+        ({"distance": 1.2, "error": 1.0}, REJECT, "is at the place of point 1: 1.2 % of the view"),
+        ({"distance": 1.2, "error": 0.7}, BELIEVE, "moves with the thing"),
+        ({"agreement": 0.05}, REJECT, "jumps about on its own: the other points explain 5 % of"),
+        ({"agreement": 0.25}, DOUBTFUL, "jumps about on its own"),
+        ({"agreement": np.nan, "distance": np.nan}, BELIEVE, "moves with the thing"),
+        ({"border": 0.3}, DOUBTFUL, "is at the border of the view in 30 % of the photos"),
+        ({"border": 0.6}, REJECT, "is at the border of the view in 60 % of the photos"),
+        ({"confidence": 0.5}, DOUBTFUL, "has a blurred map: 50 % of it near the point"),
+        # A reason to reject goes before one to doubt.
+        ({"follows": 0.7, "border": 0.6}, REJECT, "is at the border of the view in 60 %"),
+    ],
+)
+def test_each_reason(changes, verdict, reason):
+    first, *others = report_verdict.of_points(good(**changes))
+    assert first.verdict == verdict
+    assert first.reason.startswith(reason)
+    assert {point.verdict for point in others} == {BELIEVE}
+
+
+def points(believed, count=12, cause="stays"):
+    bad = PointVerdict(REJECT, cause, "")
+    return [PointVerdict(BELIEVE, "", "")] * believed + [bad] * (count - believed)
+
+
+@pytest.mark.parametrize(
+    ("believed", "progress", "verdict", "words"),
+    [
+        (12, COMPLETE, SETTLED, "12 of 12 points"),
+        (4, COMPLETE, SETTLED, "4 of 12 points"),
+        (3, COMPLETE, FAILED, "3 of 12 points"),
+        # Without a decay of the learning rate, a loss that falls has not ended.
+        (12, Progress(100, "", 0.06, False), MOVING, "The loss fell by 6 % over the last quarter"),
+        (12, Progress(100, "", 0.04, False), SETTLED, "12 of 12 points"),
+        (12, Progress(100, "", 0.06, True), SETTLED, "12 of 12 points"),
+        (12, Progress(100, "", None, False), SETTLED, "12 of 12 points"),
+        (12, Progress(100, "stopped", 0.0, True), MOVING, "Stopped. So far 12 of 12 points"),
+        # What has nothing to believe and is not getting better has failed, however short it was.
+        (0, Progress(100, "stopped", 0.2, True), MOVING, "Stopped. So far 0 of 12 points"),
+        (0, Progress(100, "stopped", None, True), MOVING, "Stopped. So far 0 of 12 points"),
+        (0, Progress(100, "stopped", 0.01, True), FAILED, "0 of 12 points"),
+        (0, Progress(100, "", 0.2, False), FAILED, "0 of 12 points"),
+    ],
+)
+def test_the_verdict_on_a_run(believed, progress, verdict, words):
+    run = report_verdict.of_run(points(believed), progress)
+    assert run.verdict == verdict
+    assert run.reason.startswith(words)
+    assert run.advice
+
+
+def test_what_failed_decides_what_to_change():
+    mixed = points(0, 5, "alone") + points(0, 3, "collapsed")
+    assert "Sort the photos" in report_verdict.of_run(mixed, COMPLETE).advice
+    assert "copies of one" in report_verdict.of_run(points(0, cause="same"), COMPLETE).advice
+
+
+def test_progress_is_read_from_the_log():
+    config = narrow(train__steps=100, optimizer__cosine_steps=0)
+    rows = [{"step": step, "loss": loss} for step, loss in enumerate([9, 9, 4, 4, 3, 3, 2, 1], 1)]
+    assert report_verdict.progress_of(config, rows, 100, 60.0) == (100, "", 0.5, False)
+    stopped = report_verdict.progress_of(config, rows[:3], 80, 60.0)
+    assert stopped == (80, "training stopped at step 80, before its end", None, False)
+    config = narrow(train__steps=0, train__minutes=1.0, optimizer__cosine_steps=200)
+    over = report_verdict.progress_of(config, rows, 100, 60.0)
+    assert over.stopped == "time was up at step 100 of 200, with the learning rate still high"
+    assert over.decays
+    assert report_verdict.progress_of(config, rows, 200, 60.0).stopped == ""
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
+def test_runs_of_known_quality_get_the_right_verdict(case):
+    measured = Measures(
+        **{
+            name: np.array([np.nan if value is None else value for value in values])
+            for name, values in case["measures"].items()
+        }
+        | {"nearest": np.array(case["measures"]["nearest"], int)}
+    )
+    verdicts = report_verdict.of_points(measured)
+    run = report_verdict.of_run(verdicts, Progress(**case["progress"]))
+    assert run.verdict == case["expected"]
+    assert report_verdict.believed(verdicts) == case["believed"]
+
+
+def test_all_kinds_of_runs_are_stored():
+    assert {case["expected"] for case in CASES} == {SETTLED, MOVING, FAILED}
+
+
+def test_the_stored_table_is_that_of_the_stored_numbers():
+    assert STORED.with_suffix(".md").read_text() == report_controls.to_markdown(RESULT)
+
+
+def test_a_case_keeps_what_the_verdict_needs():
+    line = report_controls.case("name", SETTLED, good(distance=np.nan), COMPLETE)
+    assert line["measures"]["distance"] == [None, 8.0, 8.0, 8.0]
+    assert (line["verdict"], line["believed"]) == (SETTLED, [0, 1, 2, 3])
+    with pytest.raises(UserError, match="--run good:there: must be VERDICT:FOLDER"):
+        report_controls.of_run("good:there")
