@@ -16,7 +16,7 @@ from benchmarks import harness
 from benchmarks.problem import random_layers
 from landmarks_jax.refinement import Projection
 from landmarks_jax.system import parallel
-from landmarks_jax.training import refiner
+from landmarks_jax.training import feature_maps, refiner
 from landmarks_jax.weights import vgg_weights
 
 WEIGHTS = {"vgg16": "vgg16_conv1_1_to_conv3_3.npz", "vgg19": "vgg19_conv1_1_to_conv4_4.npz"}
@@ -107,11 +107,11 @@ class FeatureFiles:
         if (kept := _load(path, key.hexdigest())) is not None:
             return kept
         path.with_suffix(".json").unlink(missing_ok=True)  # it says that the others are complete
-        activate = in_cells(refiner.activations(weights), features.size // CELL)
+        activate = in_cells(feature_maps.activations(weights), features.size // CELL)
         if projections is None:
             rows = np.random.default_rng(0).permutation(num_fit)[: refiner.PCA_PHOTOS]
             batches = (views[rows[part]] for part in _batches(len(rows)))
-            projections = refiner.projections(activate, batches, features.components)
+            projections = feature_maps.projections(activate, batches, features.components)
         milliseconds = _compute(path.with_suffix(".part"), views, activate, projections)
         content = Maps(np.empty(0), projections, milliseconds)
         path.with_suffix(".part").replace(path.with_suffix(".npy"))
@@ -128,7 +128,7 @@ class FeatureFiles:
         return weights
 
 
-def in_cells(activate: refiner.Activate, side: int) -> refiner.Activate:
+def in_cells(activate: feature_maps.Activate, side: int) -> feature_maps.Activate:
     """Averages taps that have more cells down to `side` x `side`."""
 
     @jax.jit
@@ -144,7 +144,9 @@ def in_cells(activate: refiner.Activate, side: int) -> refiner.Activate:
 
 
 def _batches(count: int) -> list[slice]:
-    return [slice(first, first + refiner.BATCH) for first in range(0, count, refiner.BATCH)]
+    return [
+        slice(first, first + feature_maps.BATCH) for first in range(0, count, feature_maps.BATCH)
+    ]
 
 
 def _compute(
@@ -154,15 +156,15 @@ def _compute(
     projections: dict[str, Projection],
 ) -> float:
     """Writes the maps, batch by batch; returns the milliseconds a photo, compiling not counted."""
-    first = refiner.feature_maps(activate, views[:1], projections)
-    if len(views) > refiner.BATCH:
-        refiner.feature_maps(activate, views[: refiner.BATCH], projections)  # compiles
+    first = feature_maps.maps(activate, views[:1], projections)
+    if len(views) > feature_maps.BATCH:
+        feature_maps.maps(activate, views[: feature_maps.BATCH], projections)  # compiles
     path.parent.mkdir(parents=True, exist_ok=True)
     out = open_memmap(path, "w+", np.float16, (len(views), *first.shape[1:]))
     started = time.perf_counter()
     batches = _batches(len(views))
     for part in parallel.with_progress(batches, len(batches), "features", unit="batch"):
-        out[part] = refiner.feature_maps(activate, views[part], projections)
+        out[part] = feature_maps.maps(activate, views[part], projections)
     out.flush()
     return 1e3 * (time.perf_counter() - started) / len(views)
 

@@ -18,10 +18,11 @@ def get_config() -> ConfigDict:
 
     config.data = data = ConfigDict()
     data.source = "synthetic"  # of the photos: synthetic, folder, celeba, ...; see docs/datasets.md
-    data.roots = ()  # folders: of images (folder), official layouts, or prepared forms
+    data.roots = ()  # folders, images, globs (folder); official layouts, or prepared forms
     data.split = "all"  # all | train | validation | test: of CelebA, MAFL, AFLW or MPII
     data.exclude = ()  # lists of photos to leave out, such as MAFL's testing.txt
     data.landmarks = ""  # "" or labelled points: CSV, TPS, COCO, DeepLabCut (folder), MTFL (mtfl)
+    data.max_photos = 0  # use at most so many, chosen by their names; 0 is all (folder)
     data.crop = "center"  # center | tight | box: what the view shows of a photo
     data.canvas_size = 160  # pixels a side; views are drawn about its centre (center, tight)
     data.resident = False  # keep all canvases on each device as uint8 (prepared)
@@ -73,6 +74,7 @@ def get_config() -> ConfigDict:
     targets.grid = 6  # points a side of a grid, the same in every photo; 0 is none (start)
     targets.extent = 0.7  # half a side of the grid, normalised units of the view
     targets.detector = ""  # packed file, or name of a shipped one, whose points come after (start)
+    targets.min_following = 0.0  # share of a known warp that kept points follow; 0 keeps all
     targets.merge = ()  # numbers of groups that points are merged to; () keeps them as they are
     targets.mirror = False  # objects are symmetric and points from one grid: mirrored views too
     targets.weights = ""  # .npz of the network whose features are compared; "" for hog

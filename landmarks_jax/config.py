@@ -71,6 +71,7 @@ _KINDS = {
 COUNTS: dict[str, tuple[int, int]] = {
     **detectors.COUNTS,
     "seed": (0, 2**31 - 1),
+    "data.max_photos": (0, 10_000_000),
     "data.num_synthetic": (2, 10_000_000),
     "data.synthetic_seed": (0, 2**31 - 1),
     "model.generator_channels": (1, 4096),
@@ -104,6 +105,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "model.sigma": (1e-3, 1e3),
     "objective.separation_sigma": (1e-6, 10),
     "targets.extent": (0, 1),
+    "targets.min_following": (0, 1),
     "perceptual.weight": (0, 1e6),
     "perceptual.balance_decay": (0, 0.999999),
     "optimizer.learning_rate": (1e-12, 10),

@@ -14,7 +14,7 @@ from landmarks_jax.evaluation.regression import Split, fit_mean
 from landmarks_jax.models.vgg import TAPS
 from landmarks_jax.refinement import Moments
 from landmarks_jax.system.errors import DataError
-from landmarks_jax.training import refiner
+from landmarks_jax.training import feature_maps
 from landmarks_jax.weights import vgg_weights
 from tests import datasets
 from tests.benchmarking import HEAD
@@ -111,14 +111,14 @@ def test_maps_are_computed_once(faces, weights, tmp_path, monkeypatch):
     read = vgg_weights.load_vgg(
         str(weights / features.WEIGHTS["vgg16"]), "vgg16", SHALLOW.taps, normalize=True
     )
-    activate = features.in_cells(refiner.activations(read), 4)
+    activate = features.in_cells(feature_maps.activations(read), 4)
     rows = np.random.default_rng(0).permutation(30)
-    components = refiner.projections(activate, [views[rows]], 5)
+    components = feature_maps.projections(activate, [views[rows]], 5)
     np.testing.assert_array_equal(
-        made.maps[:32], refiner.feature_maps(activate, views[:32], components)
+        made.maps[:32], feature_maps.maps(activate, views[:32], components)
     )
     with monkeypatch.context() as patch:
-        patch.setattr(refiner, "feature_maps", None)
+        patch.setattr(feature_maps, "maps", None)
         again = files.maps("some", views, SHALLOW, num_fit=30)
     np.testing.assert_array_equal(again.maps, made.maps)
     assert again.milliseconds == made.milliseconds

@@ -8,7 +8,7 @@ from landmarks_jax import config as configuration
 from landmarks_jax.models import hog
 from landmarks_jax.system.errors import ConfigError
 from landmarks_jax.tasks import self_training
-from landmarks_jax.training import refiner
+from landmarks_jax.training import feature_maps
 from landmarks_jax.training.run_folder import read_log, read_record
 from tests import test_self_training
 from tests.running import call, flags, shared_compilation
@@ -125,7 +125,7 @@ def test_neighborhoods_are_those_of_padded_numpy():
 
 def test_taps_have_a_vector_for_each_cell():
     images = np.random.default_rng(5).integers(0, 256, (3, 32, 32, 3), np.uint8)
-    taps = refiner.histograms(hog.TAPS)(images)
+    taps = feature_maps.histograms(hog.TAPS)(images)
     assert {tap: maps.shape for tap, maps in taps.items()} == {
         "fine": (3, 8, 8, 9 * 27),
         "coarse": (3, 4, 4, 9 * 27),
@@ -134,7 +134,7 @@ def test_taps_have_a_vector_for_each_cell():
     }
     expected = hog.features(images / np.float32(255), ("coarse",))["coarse"]
     np.testing.assert_allclose(taps["coarse"], expected, atol=1e-5)
-    assert refiner.histograms(("fine",))(images).keys() == {"fine"}
+    assert feature_maps.histograms(("fine",))(images).keys() == {"fine"}
 
 
 def narrow(**fields):

@@ -157,7 +157,7 @@ def test_a_folder_of_nothing_is_an_error(kind, tmp_path):
         root.mkdir()
     if kind == "corrupt":
         (root / "a.jpg").write_bytes(b"x")
-    with pytest.raises(DataError, match=r"photos: no (such folder|usable image)") as error:
+    with pytest.raises(DataError, match=r"photos: no (such file or folder|usable image)") as error:
         folder.FolderPhotos([str(root)])
     assert "\n" not in str(error.value)
     with pytest.raises(ConfigError, match=r"config.data.roots = \(\)"):

@@ -5,7 +5,6 @@ in `$XDG_CACHE_HOME/landmarks_jax` (`~/.cache/landmarks_jax`), so that a later s
 what is new or changed.
 """
 
-import collections
 import dataclasses
 import hashlib
 import json
@@ -14,10 +13,10 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from landmarks_jax.data import decoding
+from landmarks_jax.data import decoding, file_search
 from landmarks_jax.system import cache as caches
 from landmarks_jax.system import files, parallel
-from landmarks_jax.system.errors import DataError, reason
+from landmarks_jax.system.errors import DataError
 
 # Of the formats that Pillow reads, those of photos.
 _ENDINGS = (
@@ -65,49 +64,6 @@ def some(names: Sequence[str]) -> str:
     return ", ".join(names[:_NAMED]) + more
 
 
-def walk(top: str) -> Iterator[tuple[str, list[str]]]:
-    """A folder and those below it, each with the names of its files.
-
-    Hidden names are skipped. Links are followed, but only after all folders that are not links, and
-    each folder is entered once: it is found by its own name rather than by a link's.
-
-    Raises:
-      DataError: a folder cannot be searched.
-    """
-    seen: set[str] = set()
-    waiting = collections.deque([top])
-    while waiting:
-        folder = waiting.popleft()
-        real = os.path.realpath(folder)
-        if real in seen:
-            continue
-        seen.add(real)
-        try:
-            with os.scandir(folder or ".") as found:
-                entries = sorted(found, key=lambda entry: entry.name)
-        except OSError as error:
-            raise DataError(f"{folder}: cannot be searched ({reason(error)})") from error
-        names = []
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if not _is_folder(entry):
-                names.append(entry.name)
-            elif entry.is_symlink():
-                waiting.append(os.path.join(folder, entry.name))
-            else:
-                waiting.appendleft(os.path.join(folder, entry.name))
-        yield folder, names
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """False for links that lead nowhere, such as to themselves: they count as unreadable files."""
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False
-
-
 def list_images(root: str) -> tuple[list[PhotoFile], list[str]]:
     """The files below a folder, sorted by their path relative to it.
 
@@ -116,9 +72,15 @@ def list_images(root: str) -> tuple[list[PhotoFile], list[str]]:
     """
     if not os.path.isdir(root):
         raise DataError(f"{root}: no such folder of images")
+    walked = file_search.walk(root)
+    return _sorted([os.path.join(folder, name) for folder, names in walked for name in names], root)
+
+
+def _sorted(paths: Iterable[str], root: str) -> tuple[list[PhotoFile], list[str]]:
+    """Files below a folder as images and others; see `list_images`."""
     title = os.path.basename(os.path.realpath(root))
     images, others = [], []
-    for path in (os.path.join(folder, name) for folder, names in walk(root) for name in names):
+    for path in paths:
         relative = Path(os.path.relpath(path, root)).as_posix()
         if is_image(path):
             images.append(PhotoFile(path, f"{title}/{relative}"))
@@ -209,27 +171,38 @@ def _without_repeats(photos: Iterable[PhotoFile], seen: set[str]) -> list[PhotoF
     return kept
 
 
+def _listed(roots: Sequence[str]) -> Iterator[tuple[str, list[PhotoFile], list[str]]]:
+    """The folders that are named or have named files, with their images and other files."""
+    of_folder: dict[str, list[str]] = {}
+    for path in (match for root in roots for match in file_search.expand(root)):
+        if os.path.isdir(path):
+            yield path, *list_images(path)
+        else:
+            of_folder.setdefault(os.path.dirname(path) or ".", []).append(path)
+    for folder, paths in of_folder.items():
+        yield folder, *_sorted(paths, folder)
+
+
 def usable_files(roots: Sequence[str]) -> tuple[list[PhotoFile], str]:
     """The readable images below folders, in a fixed order.
 
     Args:
-      roots: folders, searched recursively; hidden files are skipped, links followed, and a file
-        that two folders share is used once.
+      roots: folders, searched recursively, image files, and globs; hidden files are skipped, links
+        followed, and a file that two folders share is used once.
 
     Returns:
       The files, folder by folder and sorted within each, and a note of what was left out ("" if
       nothing was).
 
     Raises:
-      DataError: a folder is missing or has no usable image.
+      DataError: a folder or file is missing, or a folder has no usable image.
     """
     usable: list[PhotoFile] = []
     others: list[str] = []
     bad: list[str] = []
     repeats = 0
     seen: set[str] = set()
-    for root in roots:
-        listed, rest = list_images(root)
+    for root, listed, rest in _listed(roots):
         photos = _without_repeats(listed, seen)
         verdicts = inspect(photos, root)
         good = [file for file, verdict in zip(photos, verdicts, strict=True) if not verdict.problem]

@@ -1,10 +1,9 @@
 """Refines the points of the photos of a configuration by their features, see `refinement`."""
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -12,21 +11,18 @@ from landmarks_jax import refinement
 from landmarks_jax.data import loader
 from landmarks_jax.data.framing import Framing
 from landmarks_jax.models import hog
-from landmarks_jax.models.vgg import Vgg
 from landmarks_jax.refinement import Projection, Stage
-from landmarks_jax.system import compiler, parallel
+from landmarks_jax.system import parallel
 from landmarks_jax.system.errors import ConfigError
+from landmarks_jax.training import feature_maps, following
+from landmarks_jax.training.feature_maps import BATCH
 from landmarks_jax.weights import vgg_weights
 
 T = TypeVar("T")
+_LOGGER = logging.getLogger(__name__)
 
-# Photos that are computed at a time.
-BATCH = 32
 # Photos whose cells the principal components are taken of.
 PCA_PHOTOS = 256
-
-# At most `BATCH` views `[n, S, S, 3]` uint8 to the taps' activations `[n, h, w, C]`.
-Activate = Callable[[np.ndarray], dict[str, jax.Array]]
 
 
 class Start(NamedTuple):
@@ -93,7 +89,7 @@ class Refiner:
         targets = config.targets
         self.weights: vgg_weights.VggWeights | None = None
         if targets.network == hog.NETWORK:
-            self._activate = histograms(tuple(targets.taps))
+            self._activate = feature_maps.histograms(tuple(targets.taps))
         else:
             self.weights = vgg_weights.load_vgg(
                 targets.weights,
@@ -102,7 +98,7 @@ class Refiner:
                 normalize=True,
                 section="targets",
             )
-            self._activate = activations(self.weights)
+            self._activate = feature_maps.activations(self.weights)
         larger = config.copy_and_resolve_references()
         with larger.unlocked():
             larger.views.size = size = targets.view_size
@@ -134,6 +130,8 @@ class Refiner:
         start: Start,
         schedule: Sequence[tuple[float, float]],
         check: Callable[[], None] = lambda: None,
+        *,
+        min_following: float = 0.0,
     ) -> Targets:
         """Refines the points of all photos.
 
@@ -144,6 +142,8 @@ class Refiner:
           start: where points start.
           schedule: s and t of each iteration.
           check: called before each batch and iteration; what it raises ends the work.
+          min_following: the points kept are those that follow known warps by this share, but at
+            least as many as the largest of `config.targets.merge`. 0 keeps all.
         """
         self._check = check
         targets = self._config.targets
@@ -170,7 +170,40 @@ class Refiner:
         stages = refinement.fit(
             maps.reshape(-1, *maps.shape[2:]), np.concatenate(starts), self._checked(schedule)
         )
-        return self._refine_all(start, _Fitted(chosen, maps[0], begun, projections, stages))
+        fitted = _Fitted(chosen, maps[0], begun, projections, stages)
+        if not min_following:
+            return self._refine_all(start, fitted)
+        kept = self._following(start, fitted, min_following)
+        return self._refine_all(
+            Start(lambda places, images: start.points(places, images)[:, kept], None),
+            fitted._replace(points=begun[:, kept], stages=_some(stages, kept)),
+        )
+
+    def _following(self, start: Start, fitted: _Fitted, least: float) -> np.ndarray:
+        """The numbers of the points that follow known warps by at least this share."""
+        size, canvas_size = self.frame.view_size, self.frame.canvas_size
+        warp = following.warper(size, canvas_size, self._config.seed)
+        found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        for first in self._checked(range(0, min(len(fitted.places), following.NUM_PHOTOS), BATCH)):
+            part = slice(first, first + BATCH)
+            places = fitted.places[part]
+            warped = warp(self._photos.canvases(places), first)
+            begun = start.points(places, warped.images)
+            maps = self._maps(warped.images, fitted.projections)
+            moved, _ = refinement.refine(maps, begun, fitted.stages)
+            plain, _ = refinement.refine(fitted.maps[part], fitted.points[part], fitted.stages)
+            found.append((np.asarray(plain), np.asarray(moved), warped.to_view))
+        points, moved, to_view = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        shares = following.share_followed(points, moved, to_view)
+        count = max(self._config.targets.merge)
+        above = int((shares >= least).sum())
+        if above < count:
+            _LOGGER.warning(
+                "warning: %d of %d points move with the object by %g of a known shift, fewer than "
+                "the %d of config.targets.merge: the %d that follow best are kept",
+                *(above, len(shares), least, count, count),
+            )
+        return np.sort(np.argsort(-shares, kind="stable")[: max(above, count)])
 
     def _refine_all(self, start: Start, fitted: _Fitted) -> Targets:
         """Refines the photos that were fitted on, whose maps are known, then all others."""
@@ -203,62 +236,13 @@ class Refiner:
 
     def _projections(self, places: np.ndarray) -> dict[str, Projection]:
         batches = (images for _, images in self._images(places, "principal components"))
-        return projections(self._activate, batches, self._config.targets.components)
+        return feature_maps.projections(self._activate, batches, self._config.targets.components)
 
     def _maps(self, images: np.ndarray, projections: dict[str, Projection]) -> np.ndarray:
-        return feature_maps(self._activate, images, projections)
+        return feature_maps.maps(self._activate, images, projections)
 
 
-def padded(rows: np.ndarray) -> np.ndarray:
-    """Repeats the last of up to `BATCH` rows up to `BATCH`."""
-    return np.concatenate([rows, np.repeat(rows[-1:], BATCH - len(rows), 0)])
-
-
-def activations(weights: vgg_weights.VggWeights) -> Activate:
-    """The function that computes a network's taps, in batches of one size, compiled once."""
-    module = Vgg(weights.network, weights.taps)
-
-    def compute(params: Any, images: jax.Array) -> Any:
-        normalised = (images.astype(jnp.float32) / 255.0 - weights.mean) / weights.std
-        return module.apply({"params": params}, normalised)
-
-    return _in_batches(compute, jax.device_put(weights.params))
-
-
-def histograms(taps: tuple[str, ...]) -> Activate:
-    """The function that computes taps of `models.hog`; see `activations`."""
-    return _in_batches(lambda _, images: hog.features(images.astype(jnp.float32) / 255.0, taps), {})
-
-
-def _in_batches(compute: Callable[[Any, jax.Array], Any], params: Any) -> Activate:
-    jitted = jax.jit(compute, compiler_options=compiler.compiler_options())
-
-    def activate(images: np.ndarray) -> dict[str, jax.Array]:
-        taps = jitted(params, np.ascontiguousarray(padded(images)))
-        return {tap: features[: len(images)] for tap, features in taps.items()}
-
-    return activate
-
-
-def projections(
-    activate: Activate, batches: Iterable[np.ndarray], size: int
-) -> dict[str, Projection]:
-    """The first `size` principal components of each tap's cells, from batches of views."""
-    sums = refinement.add_moments(
-        {
-            tap: refinement.moments(refinement.unit(features))
-            for tap, features in activate(images).items()
-        }
-        for images in batches
-    )
-    return {tap: refinement.projection(moments, size) for tap, moments in sums.items()}
-
-
-_project = jax.jit(refinement.project)
-
-
-def feature_maps(
-    activate: Activate, images: np.ndarray, projections: dict[str, Projection]
-) -> np.ndarray:
-    """The feature maps `[n, h, w, D]` float16 of a batch of views; see `refinement.project`."""
-    return np.asarray(_project(activate(images), projections), np.float16)
+def _some(stages: Stage, kept: np.ndarray) -> Stage:
+    """The stages of some of the points."""
+    weights, bias, typical = (leaf[..., kept] for leaf in stages[:3])
+    return stages._replace(weights=weights, bias=bias, typical=typical)

@@ -17,7 +17,8 @@ from landmarks_jax.system import compiler
 from landmarks_jax.system.errors import wrong_field
 from landmarks_jax.tasks import task_of
 from landmarks_jax.tasks.self_training import NOT_MIRRORED, mirrored_order
-from landmarks_jax.training.refiner import Start, padded
+from landmarks_jax.training.feature_maps import padded
+from landmarks_jax.training.refiner import Start
 
 # How the views move over which a detector's points are averaged: fields of `config.views`.
 _AUGMENTATION = {

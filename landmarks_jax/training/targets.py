@@ -96,7 +96,8 @@ def load_or_make(
             raise StoppedError(interrupt.exit_code)
 
     with Interrupt() as interrupt:
-        targets = refiner.run(start, schedule(config, later=later), check)
+        least = 0.0 if later else config.targets.min_following
+        targets = refiner.run(start, schedule(config, later=later), check, min_following=least)
         weights = merging_of(config, targets.points, start.mirrored, later=later)
         write(path, refiner, targets, weights)
         seconds = time.monotonic() - started

@@ -1,5 +1,6 @@
 """Any folders of images, with or without a file of labelled points."""
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -29,17 +30,19 @@ class FolderPhotos(photos.PhotoFiles):
         landmarks: str = "",
         *,
         partial: bool = False,
+        max_photos: int = 0,
     ) -> None:
         """Finds the images.
 
         Args:
-          roots: folders, searched recursively.
+          roots: folders, searched recursively, image files, and globs.
           exclude: lists of photos to leave out, one name or id a line.
           landmarks: a file of labelled points: a CSV table `file,x1,y1,...,xP,yP` with that header,
             or one of `formats`. Photos are relative to a root or to the file's folder, points are
             in pixels of the stored image, or of the upright one if the file is this program's. Only
             the listed photos are used, in the file's order, without those that lack a point.
           partial: keep photos that have some point; the others are then NaN.
+          max_photos: at most so many are used, chosen by a hash of their names; 0 uses all.
 
         Raises:
           ConfigError: neither folders nor labelled points.
@@ -59,6 +62,9 @@ class FolderPhotos(photos.PhotoFiles):
         if labels:
             kept, lacking = _without_missing(labels, kept, landmarks, partial)
             note = photos.one_line(note, lacking)
+        if 0 < max_photos < len(kept):
+            note = photos.one_line(note, f"chosen of {len(kept):,} (config.data.max_photos)")
+            kept = _chosen(files, kept, max_photos)
         remaining = [files[i] for i in kept]
         self.point_names = labels.names if labels else ()
         where = landmarks or photo_files.some(roots)
@@ -68,6 +74,12 @@ class FolderPhotos(photos.PhotoFiles):
             photos.one_line(f"{len(kept):,} photos of {where}", excluded, note),
             upright=labels is None or labels.upright,
         )
+
+
+def _chosen(files: Sequence[photo_files.PhotoFile], kept: Sequence[int], count: int) -> list[int]:
+    """Some of the photos, in their order; nearly the same ones when a few are added."""
+    names = {i: hashlib.sha256(files[i].name.encode("utf-8", "surrogateescape")) for i in kept}
+    return sorted(sorted(kept, key=lambda i: names[i].digest())[:count])
 
 
 def _without_missing(
@@ -110,4 +122,6 @@ def _checked(
 
 def open_config(data: Any) -> FolderPhotos:
     """Opens the photos of `config.data`."""
-    return FolderPhotos(tuple(data.roots), tuple(data.exclude), data.landmarks)
+    return FolderPhotos(
+        tuple(data.roots), tuple(data.exclude), data.landmarks, max_photos=data.max_photos
+    )

@@ -1,15 +1,13 @@
 """The inputs of a detection: files, folders and globs as one list, and the table of boxes."""
 
 import dataclasses
-import glob
 import os
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePath
 
 import numpy as np
 
-from landmarks_jax.data import lists, photo_files
+from landmarks_jax.data import file_search, lists, photo_files
 from landmarks_jax.system import files
 from landmarks_jax.system.errors import DataError
 
@@ -64,7 +62,7 @@ def find_inputs(arguments: Sequence[str], drawn: Path) -> tuple[list[Input], str
     paths: list[str] = []
     folders: list[str] = []
     others = 0
-    for path in (match for argument in arguments for match in _expand(argument)):
+    for path in (match for argument in arguments for match in file_search.expand(argument)):
         if os.path.isdir(path):
             inside, skipped = _search(path)
             paths += inside
@@ -84,33 +82,6 @@ def find_inputs(arguments: Sequence[str], drawn: Path) -> tuple[list[Input], str
     )
     note = "; ".join(f"{count:,} {what}" for count, what in counts if count)
     return _with_drawn(kept, folders), note and f"skipped: {note}"
-
-
-def _expand(argument: str) -> list[str]:
-    if os.path.lexists(argument):  # also a name with a bracket in it
-        if not os.path.isdir(argument) and (problem := files.not_regular(argument)):
-            raise DataError(f"{argument}: {problem}")
-        return [argument]
-    matches = _glob(argument)
-    if not matches:
-        raise DataError(f"{argument}: no such file or folder, and no match as a glob")
-    return matches
-
-
-def _glob(pattern: str) -> list[str]:
-    """The sorted matches of a pattern; `**` enters every folder once, whatever links lead to it."""
-    stars = re.search(r"(?:^|/)\*\*(?:/|$)", pattern)
-    if stars is None:
-        return sorted(glob.glob(pattern))
-    head, tail = pattern[: stars.start()], pattern[stars.end() :]
-    if stars[0].startswith("/"):
-        head += "/"
-    matches: set[str] = set()
-    for top in glob.glob(head) if head else [""]:
-        for folder, names in photo_files.walk(top):
-            inside = os.path.join(glob.escape(folder), tail)
-            matches.update(_glob(inside) if tail else [os.path.join(folder, n) for n in names])
-    return sorted(matches)
 
 
 def _search(folder: str) -> tuple[list[str], int]:
