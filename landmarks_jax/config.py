@@ -1,7 +1,7 @@
 """Validates configurations, compares them, and converts them to and from JSON."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -234,6 +234,16 @@ def check_devices(config: ConfigDict, num_devices: int) -> None:
         if count > 1:
             rule += f" times config.train.accumulate = {count}"
         raise wrong_field(config, "train.batch_size", rule)
+
+
+def with_fields(config: ConfigDict, fields: Mapping[str, Any]) -> ConfigDict:
+    """A copy with other values of some fields, named as `train.steps`."""
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        for field, value in fields.items():
+            section, _, name = field.rpartition(".")
+            (config[section] if section else config)[name] = value
+    return config
 
 
 def to_json(config: ConfigDict) -> str:

@@ -90,6 +90,7 @@ class Command:
       flags: its flags, in the order of `--help`.
       config: help of its `--config` flag; None for commands that take no configuration.
       default_config: the preset without `--config`; None requires one.
+      config_with_arguments: the preset instead of that one if there are positional arguments.
       arguments: the placeholders of its positional arguments; "" for commands without.
       details: returns text for the end of `--help`.
     """
@@ -98,5 +99,6 @@ class Command:
     flags: Sequence[Flag] = ()
     config: str | None = None
     default_config: str | None = None
+    config_with_arguments: str | None = None
     arguments: str = ""
     details: Callable[[], str] | None = None

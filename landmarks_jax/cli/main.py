@@ -106,9 +106,17 @@ def parse(name: str, command: Command, arguments: Sequence[str]) -> Call:
     Raises:
       ConfigError: a flag, an argument or the configuration is wrong.
     """
+    call = _parse(name, command, arguments, command.default_config)
+    other = command.config_with_arguments
+    if other is None or not call.arguments:
+        return call
+    return _parse(name, command, arguments, other)  # which --config still replaces
+
+
+def _parse(name: str, command: Command, arguments: Sequence[str], default: str | None) -> Call:
     words, file = list(arguments), None
     if command.config is not None:
-        words, file = _take_config(words, command.default_config)
+        words, file = _take_config(words, default)
     values = _flags_of(command)
     try:
         if file is not None:

@@ -1,10 +1,16 @@
 """Train a landmark detector.
 
+landmarks-jax train PHOTOS ... [--workdir DIR] [--config.SECTION.FIELD=value ...]
 landmarks-jax train --config NAME --workdir DIR [--config.SECTION.FIELD=value ...]
+landmarks-jax train photos/
 landmarks-jax train --config faces_cpu --workdir runs/faces_cpu --config.train.steps=500
 
-Without arguments it trains the quickstart. Rerun the same command to resume, with a larger
---config.train.steps or --config.train.minutes to continue. With --transfer a new run folder
+With folders, image files or globs it looks at the photos, trains the preset `folder` on them, with
+VGG's features if data/weights or the cache folder has its weights, and reports how far each
+landmark is to be believed. Without arguments it trains the quickstart.
+
+Rerun the same command to resume, with a larger --config.train.steps or --config.train.minutes to
+continue. With --transfer a new run folder
 continues a run from another machine. With --multihost several processes train one run
 (docs/scaling.md).
 
@@ -21,11 +27,12 @@ from landmarks_jax.cli import presets, shared_flags
 from landmarks_jax.cli.command import Call, Command, Flag
 from landmarks_jax.system.errors import ConfigError
 
+_FOR_PHOTOS = "folder"
 _PLACE = ("coordinator", "num_processes", "process_id")
 
 
 _FLAGS = (
-    Flag("workdir", "The run's folder.", "runs/quickstart"),
+    Flag("workdir", "The run's folder. Default: runs/ and the photos' folder, or quickstart."),
     shared_flags.TRANSFER,
     Flag(
         "multihost",
@@ -74,12 +81,33 @@ def _check_place(coordinator: str, num_processes: int, process_id: int) -> None:
 def _run(call: Call) -> int:
     values = call.flags
     place = _multihost(values)
+    transfer = shared_flags.transfer(values)
+    if call.arguments:
+        if values.multihost:
+            raise ConfigError("--multihost: not with photos as arguments; name a --config")
+        return _train_on_photos(call, transfer)
     from landmarks_jax.training import distributed, loop  # noqa: PLC0415
 
     with distributed.joined(**place):
-        return loop.train(
-            values.config, Path(values.workdir), transfer_from=shared_flags.transfer(values)
-        )
+        workdir = Path(values.workdir or "runs/quickstart")
+        return loop.train(values.config, workdir, transfer_from=transfer)
+
+
+def _train_on_photos(call: Call, transfer: Path | None) -> int:
+    from ml_collections import config_flags  # noqa: PLC0415
+
+    from landmarks_jax.training import loop, own_photos  # noqa: PLC0415
+
+    values = call.flags
+    workdir = Path(values.workdir or Path("runs") / own_photos.name_of(call.arguments))
+    config = own_photos.configured(
+        values.config,
+        config_flags.get_override_values(values["config"]),
+        call.arguments,
+        workdir,
+        choose=call.config_file == _FOR_PHOTOS,
+    )
+    return loop.train(config, workdir, transfer_from=transfer)
 
 
 def _fields() -> str:
@@ -92,7 +120,9 @@ def _fields() -> str:
 COMMAND = Command(
     _run,
     _FLAGS,
-    config="The configuration.",
+    config="The configuration; with PHOTOS the default is folder.",
     default_config="quickstart",
+    config_with_arguments=_FOR_PHOTOS,
+    arguments="[PHOTOS ...]",
     details=_fields,
 )

@@ -13,6 +13,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from landmarks_jax import config as configuration
 from landmarks_jax.data.sources import registry
 from landmarks_jax.evaluation import leave_one_out, pack_run, run_evaluation, score_files
 from landmarks_jax.inference import kept_landmarks
@@ -96,7 +97,10 @@ def evaluate_packed(
 
 
 def _photos_of(config: ConfigDict, crop: str) -> list[str]:
-    """The files of a run's photos; none, with a warning, if the map cannot be used on them."""
+    """The files of a run's photos, with those that config.data.max_photos left out.
+
+    None, with a warning, if the map cannot be used on them.
+    """
     instead = (
         "`landmarks-jax export --fit` and `landmarks-jax detect` find the labelled points in photos"
     )
@@ -105,7 +109,8 @@ def _photos_of(config: ConfigDict, crop: str) -> list[str]:
         why = f"their views are not known to be of the {crop} crop"
     elif config.data.source not in ("prepared", "synthetic"):
         try:
-            source = registry.open_source(config.data)
+            every = configuration.with_fields(config, {"data.max_photos": 0})
+            source = registry.open_source(every.data)
             if path := getattr(source, "path", None):
                 # A photo with several labelled objects is one view here.
                 return list(dict.fromkeys(path(index) for index in range(len(source))))

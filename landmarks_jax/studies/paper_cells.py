@@ -164,10 +164,7 @@ def config_of(cell: Cell, base: Base, seed: int) -> ConfigDict:
     Raises:
       ConfigError: it is invalid.
     """
-    config = base.config.copy_and_resolve_references()
-    for field, value in changes(cell, base, seed).items():
-        section, _, name = field.rpartition(".")
-        (config[section] if section else config)[name] = value
+    config = configuration.with_fields(base.config, changes(cell, base, seed))
     try:
         configuration.validate(config)
     except ConfigError as error:

@@ -1,0 +1,115 @@
+"""The configuration of a training on the user's own photos, by what the machine has."""
+
+import logging
+import os
+import re
+from collections.abc import Container, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from ml_collections import ConfigDict
+
+from landmarks_jax import config as configuration
+from landmarks_jax.system import cache
+from landmarks_jax.system.errors import ConfigError
+from landmarks_jax.training import run_folder
+
+_LOGGER = logging.getLogger(__name__)
+# On a GPU, at the widths of `base`.
+_ON_GPU = {
+    "data.canvas_size": 160,
+    "data.max_photos": 20_000,
+    "views.size": 128,
+    "model.detector_channels": 256,
+    "model.hourglass_depth": 4,
+}
+_FEATURES = ("network", "taps", "weights")
+
+
+class _File(NamedTuple):
+    """A file of VGG's weights, and the taps whose features are compared."""
+
+    name: str
+    network: str
+    taps: tuple[str, ...]
+
+
+# The best first.
+_FILES = (
+    _File("vgg19.npz", "vgg19", ("relu3_4", "relu4_4")),
+    _File("vgg19_conv1_1_to_conv4_4.npz", "vgg19", ("relu3_4", "relu4_4")),
+    _File("vgg16.npz", "vgg16", ("relu3_3", "relu4_3")),
+    _File("vgg16_conv1_1_to_conv3_3.npz", "vgg16", ("relu3_3",)),
+)
+
+
+def name_of(arguments: Sequence[str]) -> str:
+    """A name for the run on some folders, image files or globs: that of the first one's folder."""
+    first = re.split(r"[*?\[]", arguments[0])[0]
+    path = first if os.path.isdir(first) else os.path.dirname(first)
+    name = os.path.basename(os.path.realpath(path))
+    return re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip("-.") or "photos"
+
+
+def configured(
+    preset: ConfigDict,
+    given: Mapping[str, Any],
+    arguments: Sequence[str],
+    workdir: Path,
+    *,
+    choose: bool,
+) -> ConfigDict:
+    """The configuration of a run on some photos: that of the run if it exists, or a new one.
+
+    Args:
+      preset: with the user's own values.
+      given: these values by field, such as `train.steps`; they stay.
+      arguments: folders, image files and globs.
+      workdir: the run's folder.
+      choose: whether a new run takes what the machine has: VGG's features, a GPU.
+
+    Raises:
+      ConfigError: the photos are given in a field as well.
+      WorkdirError: the run's configuration cannot be read.
+    """
+    for field in ("data.roots", "data.source", "data.landmarks"):
+        if field in given:
+            raise ConfigError(f"--config.{field}: name the photos by arguments, or by this field")
+    photos = {"data.source": "folder", "data.roots": tuple(arguments)}
+    if run_folder.is_run(workdir):
+        return configuration.with_fields(run_folder.read_config(workdir), {**given, **photos})
+    made = _choices(given) if choose else {}
+    return configuration.with_fields(preset, {**made, **photos})
+
+
+def _choices(given: Container[str]) -> dict[str, Any]:
+    """The fields that a new run takes by what is there, but for those given; says so in the log."""
+    fields = {} if any(f"targets.{name}" in given for name in _FEATURES) else _features()
+    if jax.default_backend() == "cpu":
+        _LOGGER.info("model: narrow, for processors (config.model, config.views.size)")
+    else:
+        _LOGGER.info("model: wide, for a GPU (config.model, config.views.size)")
+        fields |= _ON_GPU
+    return {name: value for name, value in fields.items() if name not in given}
+
+
+def _features() -> dict[str, Any]:
+    folders = (Path("data/weights"), cache.folder() / "weights")
+    for file in _FILES:
+        for path in (folder / file.name for folder in folders):
+            if path.is_file():
+                _LOGGER.info("features: those of %s in %s (config.targets)", file.network, path)
+                return {
+                    "targets.network": file.network,
+                    "targets.taps": file.taps,
+                    "targets.weights": str(path),
+                    "targets.components": 128,
+                }
+    _LOGGER.warning(
+        "features: histograms of gradients (config.targets); VGG-19's find better points, "
+        "docs/own-things.md says how much. Get them with: landmarks-jax convert vgg "
+        "--download vgg19 --out %s",
+        folders[1] / _FILES[0].name,
+    )
+    return {}

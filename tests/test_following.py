@@ -1,0 +1,103 @@
+"""Points that follow a known warp: closed forms, and the points that refinement keeps."""
+
+import logging
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from benchmarks import drawn_things
+from landmarks_jax import geometry
+from landmarks_jax.cli import presets
+from landmarks_jax.system.errors import ConfigError
+from landmarks_jax.tasks import self_training
+from landmarks_jax.training import following, start_points, targets
+from landmarks_jax.training.refiner import Refiner
+
+
+def test_the_share_is_1_for_points_that_move_and_0_for_those_that_stay():
+    rng = np.random.default_rng(0)
+    points = rng.uniform(-0.5, 0.5, (40, 4, 2)).astype(np.float32)
+    to_view = np.asarray(
+        geometry.similarity(
+            rng.normal(0, 0.2, 40).astype(np.float32),
+            rng.uniform(0.9, 1.1, 40).astype(np.float32),
+            rng.normal(0, 0.1, (40, 2)).astype(np.float32),
+        )
+    )
+    # Independently: the point of the warped view that the map takes to the point.
+    inverse = np.linalg.inv(to_view[:, :, :2].astype(np.float64))
+    expected = np.einsum("nij,nkj->nki", inverse, points - to_view[:, None, :, 2])
+    moved = points.copy()
+    moved[:, 0] = expected[:, 0]
+    moved[:, 2] = (points + expected)[:, 2] / 2
+    moved[:, 3] = 2 * points[:, 3] - expected[:, 3]
+    shares = following.share_followed(points, moved, to_view)
+    np.testing.assert_allclose(shares, [1, 0, 0.75, -3], atol=1e-5)
+
+
+def test_a_point_outside_of_every_warped_view_has_no_share():
+    away = np.tile(np.array([[1, 0, 5], [0, 1, 0]], np.float32), (3, 1, 1))
+    points = np.zeros((3, 1, 2), np.float32)
+    np.testing.assert_array_equal(following.share_followed(points, points, away), [0.0])
+
+
+def test_warped_views_show_the_canvas_where_the_maps_say():
+    size, canvas = 64, 80
+    place = np.array([0.2, -0.1])  # in the undistorted view
+    x, y = ((place * size / canvas + 1) * canvas - 1) / 2
+    rows, columns = np.mgrid[:canvas, :canvas]
+    blob = 255 * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / 18)
+    canvases = np.repeat(np.repeat(blob[None, :, :, None], 3, -1), 6, 0).astype(np.uint8)
+    warped = following.warper(size, canvas, seed=3)(canvases, 0)
+    assert warped.images.dtype == np.uint8
+    for image, to_view in zip(warped.images, warped.to_view, strict=True):
+        row, column = ndimage.center_of_mass(image[..., 0].astype(float))
+        found = (2 * np.array([column, row]) + 1) / size - 1
+        np.testing.assert_allclose(to_view[:, :2] @ found + to_view[:, 2], place, atol=0.01)
+    assert np.abs(warped.to_view - np.eye(2, 3)).max(0)[:, 2].min() > 0.02  # they are moved
+    later = following.warper(size, canvas, seed=3)(canvases[2:], 2)
+    np.testing.assert_array_equal(later.to_view, warped.to_view[2:])
+
+
+@pytest.fixture(name="config")
+def make_config(tmp_path):
+    """The preset `folder` on 48 drawn wings, with features of few pixels."""
+    drawn_things.write("wings", seed=1, count=48, out=tmp_path / "wings")
+    config = presets.load("folder").copy_and_resolve_references()
+    with config.unlocked():
+        config.data.roots = (str(tmp_path / "wings" / "photos"),)
+        config.model.num_landmarks = 3
+        config.targets.merge = (3,)
+        config.targets.grid = 4
+        config.targets.view_size = 64
+        config.targets.min_following = 0.5
+    return config
+
+
+def test_points_that_stay_behind_are_dropped_and_the_others_are_as_before(config, caplog):
+    start = start_points.first(config)
+    schedule = targets.schedule(config, later=False)
+    every = Refiner(config).run(start, schedule)
+    kept = Refiner(config).run(start, schedule, min_following=0.5)
+    assert every.points.shape[1] == 16
+    assert 3 <= kept.points.shape[1] < 16
+    gaps = np.abs(every.points[:, :, None] - kept.points[:, None]).max((0, 3))  # [16, kept]
+    assert (gaps.min(0) < 1e-5).all()
+    assert len(set(gaps.argmin(0))) == kept.points.shape[1]
+    # A wing fills the middle: the grid's corners are on the background.
+    assert not {0, 3, 12, 15} & set(gaps.argmin(0))
+    with caplog.at_level(logging.WARNING):
+        few = Refiner(config).run(start, schedule, min_following=1.0)
+    assert few.points.shape[1] == 3
+    assert "0 of 16 points move with the object by 1 of a known shift, fewer than the 3" in (
+        caplog.text
+    )
+
+
+@pytest.mark.parametrize(("field", "value"), [("merge", ()), ("mirror", True)])
+def test_fields_that_it_does_not_go_with(config, field, value):
+    with config.unlocked():
+        config.targets[field] = value
+    with pytest.raises(ConfigError, match=r"config.targets.min_following = 0.5: must be 0 unless"):
+        self_training.check_targets(config)

@@ -1,0 +1,170 @@
+"""`landmarks-jax train PHOTOS`: what is trained, on which photos, by what the machine has."""
+
+import json
+import logging
+import os
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from landmarks_jax.cli import presets
+from landmarks_jax.data import photo_files
+from landmarks_jax.data.sources.folder import FolderPhotos
+from landmarks_jax.system import cache
+from landmarks_jax.system.errors import ConfigError, DataError
+from landmarks_jax.training import own_photos, run_folder
+from tests.running import call
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def photos(folder: str, count: int = 4) -> None:
+    Path(folder).mkdir(parents=True)
+    for index in range(count):
+        pixels = np.random.default_rng(index).integers(0, 255, (24, 30, 3), np.uint8)
+        Image.fromarray(pixels).save(f"{folder}/{index:02d}.png")
+
+
+def configured(*arguments, given=(), workdir="run", choose=True):
+    preset = presets.load("folder")
+    own = own_photos.configured(preset, dict(given), arguments, Path(workdir), choose=choose)
+    return own.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["wings/"], "wings"),
+        (["a/wings/*.png"], "wings"),
+        (["a/wings/01.png", "other"], "wings"),
+        (["a/*/01.png"], "a"),
+        (["My photos (2)"], "My-photos-2"),
+    ],
+)
+def test_the_run_is_named_by_the_photos_folder(arguments, name):
+    for folder in ("wings", "a/wings", "My photos (2)"):
+        Path(folder).mkdir(parents=True)
+    assert own_photos.name_of(arguments) == name
+
+
+def test_the_name_of_this_folder_is_its_own(tmp_path, monkeypatch):
+    (tmp_path / "skulls").mkdir()
+    monkeypatch.chdir(tmp_path / "skulls")
+    assert own_photos.name_of(["."]) == own_photos.name_of(["*.jpg"]) == "skulls"
+
+
+def test_vgg_is_taken_where_its_file_lies_the_best_first(caplog):
+    with caplog.at_level(logging.INFO):
+        without = configured("photos")
+    kept = cache.folder() / "weights"
+    assert without == configured("photos", choose=False)
+    assert without["targets"]["network"] == "hog"
+    assert f"convert vgg --download vgg19 --out {kept / 'vgg19.npz'}" in caplog.text
+    kept.mkdir(parents=True)
+    (kept / "vgg16_conv1_1_to_conv3_3.npz").touch()
+    cut = configured("photos")["targets"]
+    assert (cut["network"], cut["taps"]) == ("vgg16", ("relu3_3",))
+    (kept / "vgg19.npz").touch()
+    whole = configured("photos")["targets"]
+    assert (whole["network"], whole["taps"]) == ("vgg19", ("relu3_4", "relu4_4"))
+    assert whole["weights"] == str(kept / "vgg19.npz")
+    Path("data/weights").mkdir(parents=True)
+    Path("data/weights/vgg19.npz").touch()
+    assert configured("photos")["targets"]["weights"] == "data/weights/vgg19.npz"
+    assert configured("photos", given={"targets.taps": ("fine",)})["targets"]["network"] == "hog"
+    assert configured("photos", given={"targets.components": 8})["targets"]["network"] == "vgg19"
+
+
+def test_a_gpu_gets_the_wide_model_but_for_what_is_given(monkeypatch):
+    narrow = configured("photos")
+    assert (narrow["model"]["detector_channels"], narrow["views"]["size"]) == (128, 48)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    wide = configured("photos", given={"views.size": 48})
+    assert (wide["model"]["detector_channels"], wide["views"]["size"]) == (256, 48)
+    assert configured("photos", choose=False) == narrow
+
+
+def test_a_run_keeps_its_configuration_when_vgg_appears():
+    first = own_photos.configured(presets.load("folder"), {}, ["photos"], Path("run"), choose=True)
+    Path("run").mkdir()
+    Path("run", run_folder.CONFIG_FILE).write_text(json.dumps(first.to_dict()))
+    Path("data/weights").mkdir(parents=True)
+    Path("data/weights/vgg19.npz").touch()
+    again = configured("moved/photos", given={"train.steps": 9})
+    assert again["targets"]["network"] == "hog"
+    assert again["data"]["roots"] == ("moved/photos",)
+    assert again["train"]["steps"] == 9
+
+
+@pytest.mark.parametrize("field", ["data.roots", "data.source", "data.landmarks"])
+def test_photos_are_named_once(field):
+    with pytest.raises(ConfigError, match=rf"--config.{field}: name the photos by arguments"):
+        configured("photos", given={field: "x"})
+
+
+def test_images_and_globs_name_the_photos_of_their_folder():
+    photos("a/b")
+    photos("a/c", 2)
+    Path("a/b/notes.txt").write_text("x")
+    whole, note = photo_files.usable_files(["a/b"])
+    assert photo_files.usable_files(["a/b/*.png"]) == (whole, "")
+    assert photo_files.usable_files(["a/b/*"]) == (whole, note)
+    assert "1 files that are not images left out: notes.txt" in note
+    some, _ = photo_files.usable_files(["a/b/03.png", "a/c", "a/b/01.png", "a/*/01.png"])
+    names = ["c/00.png", "c/01.png", "b/01.png", "b/03.png"]
+    assert [file.name for file in some] == names
+    with pytest.raises(DataError, match=r"a/\*.gif: no such file or folder, and no match"):
+        photo_files.usable_files(["a/b", "a/*.gif"])
+
+
+def test_at_most_so_many_photos_nearly_the_same_when_some_are_added():
+    photos("p", 40)
+    every = FolderPhotos(["p"])
+    some = FolderPhotos(["p"], max_photos=10)
+    names = [some.name(index) for index in range(len(some))]
+    assert len(names) == 10
+    assert names == sorted(names)
+    assert "chosen of 40 (config.data.max_photos)" in some.summary
+    assert len(FolderPhotos(["p"], max_photos=40)) == len(every) == 40
+    os.remove(f"{names[0]}")
+    left = FolderPhotos(["p"], max_photos=10)
+    assert set(names[1:]) < {left.name(index) for index in range(10)}
+
+
+def test_the_command_trains_and_continues_with_the_photos_as_arguments():
+    photos("my things", 6)
+    small = [
+        "--config.model.num_landmarks=2",
+        "--config.targets.merge=(2,)",
+        "--config.targets.grid=2",
+        "--config.model.detector=tests.tiny_detector",
+        "--config.views.size=16",
+        "--config.data.canvas_size=20",
+        "--config.targets.view_size=32",
+        "--config.train.batch_size=2",
+        "--config.model.hourglass_depth=1",
+        "--config.targets.steps=(0,)",
+    ]
+    code, _, err = call("train", "my things", *small, "--config.train.steps=1")
+    assert code == 0, err
+    run = Path("runs/my-things")
+    config = run_folder.read_config(run)
+    assert config.data.roots == ("my things",)
+    assert config.objective.task == "self_training"
+    assert run_folder.newest_step(run) == 1
+    code, _, err = call("train", "my things", "--config.train.steps=2")
+    assert code == 0, err
+    assert run_folder.newest_step(run) == 2
+    code, _, err = call("train", "nowhere")
+    assert code == 2
+    assert "nowhere: no such file or folder, and no match as a glob" in err
+    assert not Path("runs/nowhere").exists()
+    code, _, err = call("train", "my things", "--multihost")
+    assert (code, "--multihost: not with photos" in err) == (2, True)
