@@ -74,7 +74,7 @@ def get_config() -> ConfigDict:
     targets.grid = 6  # points a side of a grid, the same in every photo; 0 is none (start)
     targets.extent = 0.7  # half a side of the grid, normalised units of the view
     targets.detector = ""  # packed file, or name of a shipped one, whose points come after (start)
-    targets.min_following = 0.0  # share of a known warp that kept points follow; 0 keeps all
+    targets.keep = 0  # points kept, those that follow known warps best; 0 is all (start)
     targets.merge = ()  # numbers of groups that points are merged to; () keeps them as they are
     targets.mirror = False  # objects are symmetric and points from one grid: mirrored views too
     targets.weights = ""  # .npz of the network whose features are compared; "" for hog

@@ -11,7 +11,7 @@ pixels; what is set by a flag stays. This preset is what it takes otherwise: his
 gradients, and the narrow model.
 
 For another number of landmarks set config.model.num_landmarks and config.targets.merge. If the
-objects look the same in a mirror, config.targets.mirror=True with config.targets.min_following=0
+objects look the same in a mirror, config.targets.mirror=True with config.targets.keep=0
 learns from mirrored photos too.
 """
 
@@ -38,7 +38,7 @@ def get_config() -> ConfigDict:
     config.targets.steps = (0, 1_500)
     config.targets.grid = 8
     config.targets.merge = (16,)
-    config.targets.min_following = 0.6
+    config.targets.keep = 28
     config.targets.network = "hog"
     config.targets.taps = ("fine", "coarse")
     config.targets.components = 64

@@ -95,7 +95,7 @@ def test_every_way_to_start_it_fails_with_one_line_and_a_code(start):
     ("arguments", "message"),
     [
         (("trian",), "trian: no such command; it is one of train, eval, "),
-        (("train", "runs/a"), "unknown argument 'runs/a'; every argument is a --flag"),
+        (("eval", "runs/a"), "unknown argument 'runs/a'; every argument is a --flag"),
         (("train", "--config"), "--config: give the name of a preset, or a file"),
         (("train", "--config=nothing"), "--config nothing: no such configuration file; .*released"),
         (("train", "--config=configs/no.py"), "--config configs/no.py: no such configuration file"),

@@ -1,7 +1,5 @@
 """Points that follow a known warp: closed forms, and the points that refinement keeps."""
 
-import logging
-
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -71,33 +69,28 @@ def make_config(tmp_path):
         config.targets.merge = (3,)
         config.targets.grid = 4
         config.targets.view_size = 64
-        config.targets.min_following = 0.5
+        config.targets.keep = 6
     return config
 
 
-def test_points_that_stay_behind_are_dropped_and_the_others_are_as_before(config, caplog):
+def test_points_that_stay_behind_are_dropped_and_the_others_are_as_before(config):
     start = start_points.first(config)
     schedule = targets.schedule(config, later=False)
-    every = Refiner(config).run(start, schedule)
-    kept = Refiner(config).run(start, schedule, min_following=0.5)
+    refiner = Refiner(config)
+    every = refiner.run(start, schedule)
+    kept = refiner.run(start, schedule, keep=6)
     assert every.points.shape[1] == 16
-    assert 3 <= kept.points.shape[1] < 16
+    assert kept.points.shape[1] == 6
     gaps = np.abs(every.points[:, :, None] - kept.points[:, None]).max((0, 3))  # [16, kept]
     assert (gaps.min(0) < 1e-5).all()
-    assert len(set(gaps.argmin(0))) == kept.points.shape[1]
+    assert len(set(gaps.argmin(0))) == 6
     # A wing fills the middle: the grid's corners are on the background.
     assert not {0, 3, 12, 15} & set(gaps.argmin(0))
-    with caplog.at_level(logging.WARNING):
-        few = Refiner(config).run(start, schedule, min_following=1.0)
-    assert few.points.shape[1] == 3
-    assert "0 of 16 points move with the object by 1 of a known shift, fewer than the 3" in (
-        caplog.text
-    )
 
 
-@pytest.mark.parametrize(("field", "value"), [("merge", ()), ("mirror", True)])
+@pytest.mark.parametrize(("field", "value"), [("merge", ()), ("merge", (9,)), ("mirror", True)])
 def test_fields_that_it_does_not_go_with(config, field, value):
     with config.unlocked():
         config.targets[field] = value
-    with pytest.raises(ConfigError, match=r"config.targets.min_following = 0.5: must be 0 unless"):
+    with pytest.raises(ConfigError, match=r"config.targets.keep = 6: must be 0, or at least"):
         self_training.check_targets(config)

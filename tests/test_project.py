@@ -216,7 +216,7 @@ def test_every_configuration_gives_its_command(path):
         pytest.skip("no run of its own")
     docstring = ast.get_docstring(ast.parse(path.read_text()))
     assert "landmarks-jax train" in docstring
-    assert path.stem == "quickstart" or f"--config {path.stem}" in docstring
+    assert path.stem in ("quickstart", "folder") or f"--config {path.stem}" in docstring
 
 
 @cache

@@ -50,9 +50,8 @@ def _run(call: Call) -> None:
         self_training.check_targets(config)
         refiner = Refiner(config)
         start, later = start_points.own(config, loader.open_loader(config), variables), True
-    least = 0.0 if later else config.targets.min_following
-    schedule = targets.schedule(config, later=later)
-    made = refiner.run(start, schedule, min_following=least)
+    keep = 0 if later else config.targets.keep
+    made = refiner.run(start, targets.schedule(config, later=later), keep=keep)
     weights = targets.merging_of(config, made.points, start.mirrored, later=later)
     targets.write(out / "points.npz", refiner, made, weights)
     print(f"{out}: {made.points.shape[1]} points of {len(made.points):,} photos")

@@ -72,9 +72,9 @@ def check_targets(config: ConfigDict) -> None:
         raise wrong_field(config, "data.crop", "center or tight to refine without annotation")
     if targets.mirror and targets.detector and targets.grid:
         raise wrong_field(config, "targets.mirror", NOT_MIRRORED)
-    if targets.min_following and (targets.mirror or not targets.merge):
-        rule = "0 unless config.targets.merge says how many to keep, without config.targets.mirror"
-        raise wrong_field(config, "targets.min_following", rule)
+    if targets.keep and (targets.mirror or targets.keep < max(targets.merge, default=math.inf)):
+        rule = "0, or at least as many as config.targets.merge, without config.targets.mirror"
+        raise wrong_field(config, "targets.keep", rule)
     without = targets.network == hog.NETWORK
     if without and targets.weights:
         raise wrong_field(config, "targets.weights", "'' for histograms of gradients (hog)")

@@ -1,6 +1,5 @@
 """Refines the points of the photos of a configuration by their features, see `refinement`."""
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
@@ -19,7 +18,6 @@ from landmarks_jax.training.feature_maps import BATCH
 from landmarks_jax.weights import vgg_weights
 
 T = TypeVar("T")
-_LOGGER = logging.getLogger(__name__)
 
 # Photos whose cells the principal components are taken of.
 PCA_PHOTOS = 256
@@ -131,7 +129,7 @@ class Refiner:
         schedule: Sequence[tuple[float, float]],
         check: Callable[[], None] = lambda: None,
         *,
-        min_following: float = 0.0,
+        keep: int = 0,
     ) -> Targets:
         """Refines the points of all photos.
 
@@ -142,8 +140,8 @@ class Refiner:
           start: where points start.
           schedule: s and t of each iteration.
           check: called before each batch and iteration; what it raises ends the work.
-          min_following: the points kept are those that follow known warps by this share, but at
-            least as many as the largest of `config.targets.merge`. 0 keeps all.
+          keep: number of points to keep, those that follow known warps best; 0 keeps all. Not
+            for a start that does not find its points in the views.
         """
         self._check = check
         targets = self._config.targets
@@ -171,16 +169,16 @@ class Refiner:
             maps.reshape(-1, *maps.shape[2:]), np.concatenate(starts), self._checked(schedule)
         )
         fitted = _Fitted(chosen, maps[0], begun, projections, stages)
-        if not min_following:
+        if not keep:
             return self._refine_all(start, fitted)
-        kept = self._following(start, fitted, min_following)
+        kept = np.sort(np.argsort(-self._followed(start, fitted), kind="stable")[:keep])
         return self._refine_all(
             Start(lambda places, images: start.points(places, images)[:, kept], None),
             fitted._replace(points=begun[:, kept], stages=_some(stages, kept)),
         )
 
-    def _following(self, start: Start, fitted: _Fitted, least: float) -> np.ndarray:
-        """The numbers of the points that follow known warps by at least this share."""
+    def _followed(self, start: Start, fitted: _Fitted) -> np.ndarray:
+        """How far each point follows known warps `[G]`; see `following.share_followed`."""
         size, canvas_size = self.frame.view_size, self.frame.canvas_size
         warp = following.warper(size, canvas_size, self._config.seed)
         found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
@@ -194,16 +192,7 @@ class Refiner:
             plain, _ = refinement.refine(fitted.maps[part], fitted.points[part], fitted.stages)
             found.append((np.asarray(plain), np.asarray(moved), warped.to_view))
         points, moved, to_view = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        shares = following.share_followed(points, moved, to_view)
-        count = max(self._config.targets.merge)
-        above = int((shares >= least).sum())
-        if above < count:
-            _LOGGER.warning(
-                "warning: %d of %d points move with the object by %g of a known shift, fewer than "
-                "the %d of config.targets.merge: the %d that follow best are kept",
-                *(above, len(shares), least, count, count),
-            )
-        return np.sort(np.argsort(-shares, kind="stable")[: max(above, count)])
+        return following.share_followed(points, moved, to_view)
 
     def _refine_all(self, start: Start, fitted: _Fitted) -> Targets:
         """Refines the photos that were fitted on, whose maps are known, then all others."""

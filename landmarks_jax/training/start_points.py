@@ -47,6 +47,9 @@ def first(config: ConfigDict) -> Start:
     if targets.merge and (max(targets.merge) > count or count < 2):
         rule = f"at most the {count} points of config.targets.grid and config.targets.detector"
         raise wrong_field(config, "targets.merge", rule)
+    if targets.keep > count:
+        rule = f"at most the {count} points of config.targets.grid and config.targets.detector"
+        raise wrong_field(config, "targets.keep", rule)
     training = task_of(config).MAKES_TARGETS
     if training and not targets.merge and count != config.model.num_landmarks:
         rule = f"{count}, the points of config.targets.grid and config.targets.detector"

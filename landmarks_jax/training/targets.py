@@ -96,8 +96,8 @@ def load_or_make(
             raise StoppedError(interrupt.exit_code)
 
     with Interrupt() as interrupt:
-        least = 0.0 if later else config.targets.min_following
-        targets = refiner.run(start, schedule(config, later=later), check, min_following=least)
+        keep = 0 if later else config.targets.keep
+        targets = refiner.run(start, schedule(config, later=later), check, keep=keep)
         weights = merging_of(config, targets.points, start.mirrored, later=later)
         write(path, refiner, targets, weights)
         seconds = time.monotonic() - started
