@@ -1,15 +1,16 @@
 """Points that follow a known warp: closed forms, and the points that refinement keeps."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 from scipy import ndimage
 
-from benchmarks import drawn_things
 from landmarks_jax import geometry
 from landmarks_jax.cli import presets
 from landmarks_jax.system.errors import ConfigError
 from landmarks_jax.tasks import self_training
-from landmarks_jax.training import following, start_points, targets
+from landmarks_jax.training import feature_maps, following, start_points, targets
 from landmarks_jax.training.refiner import Refiner
 
 
@@ -58,18 +59,42 @@ def test_warped_views_show_the_canvas_where_the_maps_say():
     np.testing.assert_array_equal(later.to_view, warped.to_view[2:])
 
 
+def colours(_):
+    """The mean colour of cells of 4 x 4 pixels, and its squares, as features."""
+
+    def activate(images):
+        count, size = len(images), images.shape[1] // 4
+        cells = images.reshape(count, size, 4, size, 4, 3).mean((2, 4)) / 255
+        return {"fine": jnp.asarray(np.concatenate([cells, cells**2], -1))}
+
+    return activate
+
+
 @pytest.fixture(name="config")
-def make_config(tmp_path):
-    """The preset `folder` on 48 drawn wings, with features of few pixels."""
-    drawn_things.write("wings", seed=1, count=48, out=tmp_path / "wings")
+def make_config(tmp_path, monkeypatch):
+    """The preset `folder` on a square that lies about the middle of 48 grey photos.
+
+    Every place of the square has its own colour, and features are colours.
+    """
+    monkeypatch.setattr(feature_maps, "histograms", colours)
+    rng = np.random.default_rng(0)
+    ramp = np.linspace(0, 255, 36).astype(np.uint8)
+    square = np.stack([*np.meshgrid(ramp, ramp), np.full((36, 36), 255, np.uint8)], -1)
+    (tmp_path / "photos").mkdir()
+    for index in range(48):
+        photo = np.full((64, 64, 3), 90, np.uint8)
+        left, top = rng.integers(9, 20, 2)
+        photo[top : top + 36, left : left + 36] = square
+        Image.fromarray(photo).save(tmp_path / "photos" / f"{index:02d}.png")
     config = presets.load("folder").copy_and_resolve_references()
     with config.unlocked():
-        config.data.roots = (str(tmp_path / "wings" / "photos"),)
+        config.data.roots = (str(tmp_path / "photos"),)
         config.model.num_landmarks = 3
         config.targets.merge = (3,)
         config.targets.grid = 4
         config.targets.view_size = 64
-        config.targets.keep = 6
+        config.targets.taps = ("fine",)
+        config.targets.keep = 4
     return config
 
 
@@ -78,19 +103,17 @@ def test_points_that_stay_behind_are_dropped_and_the_others_are_as_before(config
     schedule = targets.schedule(config, later=False)
     refiner = Refiner(config)
     every = refiner.run(start, schedule)
-    kept = refiner.run(start, schedule, keep=6)
+    kept = refiner.run(start, schedule, keep=4)
     assert every.points.shape[1] == 16
-    assert kept.points.shape[1] == 6
+    assert kept.points.shape[1] == 4
     gaps = np.abs(every.points[:, :, None] - kept.points[:, None]).max((0, 3))  # [16, kept]
     assert (gaps.min(0) < 1e-5).all()
-    assert len(set(gaps.argmin(0))) == 6
-    # A wing fills the middle: the grid's corners are on the background.
-    assert not {0, 3, 12, 15} & set(gaps.argmin(0))
+    assert set(gaps.argmin(0)) == {5, 6, 9, 10}  # of the grid's 16, those on the square
 
 
 @pytest.mark.parametrize(("field", "value"), [("merge", ()), ("merge", (9,)), ("mirror", True)])
 def test_fields_that_it_does_not_go_with(config, field, value):
     with config.unlocked():
         config.targets[field] = value
-    with pytest.raises(ConfigError, match=r"config.targets.keep = 6: must be 0, or at least"):
+    with pytest.raises(ConfigError, match=r"config.targets.keep = 4: must be 0, or at least"):
         self_training.check_targets(config)

@@ -144,6 +144,7 @@ def test_the_command_trains_and_continues_with_the_photos_as_arguments():
         "--config.model.num_landmarks=2",
         "--config.targets.merge=(2,)",
         "--config.targets.grid=2",
+        "--config.targets.keep=3",
         "--config.model.detector=tests.tiny_detector",
         "--config.views.size=16",
         "--config.data.canvas_size=20",
