@@ -96,6 +96,7 @@ def _run(call: Call) -> int:
 def _train_on_photos(call: Call, transfer: Path | None) -> int:
     from ml_collections import config_flags  # noqa: PLC0415
 
+    from landmarks_jax.evaluation import run_report  # noqa: PLC0415
     from landmarks_jax.training import loop, own_photos  # noqa: PLC0415
 
     values = call.flags
@@ -107,7 +108,10 @@ def _train_on_photos(call: Call, transfer: Path | None) -> int:
         workdir,
         choose=call.config_file == _FOR_PHOTOS,
     )
-    return loop.train(config, workdir, transfer_from=transfer)
+    code = loop.train(config, workdir, transfer_from=transfer)
+    if not code:
+        print(run_report.report(workdir, command=call.command_line))
+    return code
 
 
 def _fields() -> str:

@@ -35,10 +35,12 @@ class FoundFaces(NamedTuple):
     Attributes:
       boxes: `[n, 4]` x0, y0, x1, y1 in pixel edges; may reach beyond the photo.
       scores: `[n]` in [0, 1].
+      points: `[n, 5, 2]` eyes, nose and corners of the mouth, in pixels.
     """
 
     boxes: np.ndarray
     scores: np.ndarray
+    points: np.ndarray
 
 
 class FaceFrame(NamedTuple):
@@ -158,12 +160,13 @@ def find_faces(photo: np.ndarray) -> FoundFaces:
         network.setInputSize(padded.shape[1::-1])
         faces = network.detect(padded)[1]
         if faces is not None:  # x, y, width, height, five points, score
-            found.append(np.concatenate([faces[:, :4] / scale, faces[:, 14:]], 1))
-    rows = np.concatenate(found) if found else np.zeros((0, 5))
-    kept = cv2.dnn.NMSBoxes(rows[:, :4].tolist(), rows[:, 4].tolist(), _MIN_SCORE, _MAX_IOU)
+            found.append(np.concatenate([faces[:, :14] / scale, faces[:, 14:]], 1))
+    rows = np.concatenate(found) if found else np.zeros((0, 15))
+    kept = cv2.dnn.NMSBoxes(rows[:, :4].tolist(), rows[:, 14].tolist(), _MIN_SCORE, _MAX_IOU)
     rows = rows[np.asarray(kept, int)].astype(np.float64)
     corner, size = rows[:, :2], rows[:, 2:4]
-    return FoundFaces(np.concatenate([corner, corner + size], 1), rows[:, 4])
+    boxes = np.concatenate([corner, corner + size], 1)
+    return FoundFaces(boxes, rows[:, 14], rows[:, 4:14].reshape(-1, 5, 2) - 0.5)
 
 
 def fit_frame(photos: Iterable[np.ndarray]) -> tuple[FaceFrame, int]:
