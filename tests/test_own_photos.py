@@ -138,6 +138,7 @@ def test_at_most_so_many_photos_nearly_the_same_when_some_are_added():
     assert set(names[1:]) < {left.name(index) for index in range(10)}
 
 
+@pytest.mark.slow
 def test_the_command_trains_and_continues_with_the_photos_as_arguments():
     photos("my things", 6)
     small = [
