@@ -251,7 +251,7 @@ def below(*rooms: str) -> set[str]:
 def test_heavy_libraries_have_one_importer_each_and_pytorch_none():
     assert importers("tensorflow") == {"data/pipeline.py"}
     assert importers("tensorflow_datasets") == {"data/sources/celeba_tfds.py"}
-    users = {"data/sources/matlab.py", "evaluation/symmetry.py"}
+    users = {"data/sources/matlab.py", "data/photo_groups.py", "evaluation/symmetry.py"}
     users |= {"studies/faces_figure.py", "training/merging.py"}
     assert importers("scipy") == users
     assert importers("orbax") == {"training/checkpoints.py"}

@@ -90,6 +90,14 @@ class PhotoFiles:
             raise DataError(f"{path}: has changed since this program started")
         return pixels
 
+    def size(self, index: int) -> tuple[int, int]:
+        """Width and height of `photo(index)`, from the file's header."""
+        return decoding.read_size(self._photos[index].path, upright=self._upright)
+
+    def small_photo(self, index: int, side: int) -> np.ndarray:
+        """The photo, a JPEG reduced in decoding, to no less than `side` pixels a side."""
+        return decoding.decode(self._photos[index].path, upright=self._upright, side=side)[0]
+
     def points(self, index: int) -> np.ndarray:
         """Its points `[P, 2]` float32 `(x, y)` in pixels; the first pixel's centre is (0, 0)."""
         return self._points[index]
