@@ -99,6 +99,8 @@ def points(believed, count=12, cause="stays"):
         (0, Progress(100, "stopped", 0.2, True), MOVING, "Stopped. So far 0 of 12 points"),
         (0, Progress(100, "stopped", None, True), MOVING, "Stopped. So far 0 of 12 points"),
         (0, Progress(100, "stopped", 0.01, True), FAILED, "0 of 12 points"),
+        (0, Progress(100, "stopped", 0.2, True, photos="mixed"), FAILED, "0 of 12 points"),
+        (12, Progress(100, "", 0.0, True, photos="mixed"), SETTLED, "12 of 12 points"),
         (0, Progress(100, "", 0.2, False), FAILED, "0 of 12 points"),
     ],
 )
@@ -112,15 +114,17 @@ def test_the_verdict_on_a_run(believed, progress, verdict, words):
 def test_what_failed_decides_what_to_change():
     mixed = points(0, 5, "alone") + points(0, 3, "collapsed")
     assert "Sort the photos" in report_verdict.of_run(mixed, COMPLETE).advice
+    progress = COMPLETE._replace(photos="mixed")
+    assert "a folder of each kind" in report_verdict.of_run(mixed, progress).advice
     assert "copies of one" in report_verdict.of_run(points(0, cause="same"), COMPLETE).advice
 
 
 def test_progress_is_read_from_the_log():
     config = narrow(train__steps=100, optimizer__cosine_steps=0)
     rows = [{"step": step, "loss": loss} for step, loss in enumerate([9, 9, 4, 4, 3, 3, 2, 1], 1)]
-    assert report_verdict.progress_of(config, rows, 100, 60.0) == (100, "", 0.5, False)
+    assert report_verdict.progress_of(config, rows, 100, 60.0) == (100, "", 0.5, False, "")
     stopped = report_verdict.progress_of(config, rows[:3], 80, 60.0)
-    assert stopped == (80, "training stopped at step 80, before its end", None, False)
+    assert stopped == (80, "training stopped at step 80, before its end", None, False, "")
     config = narrow(train__steps=0, train__minutes=1.0, optimizer__cosine_steps=200)
     over = report_verdict.progress_of(config, rows, 100, 60.0)
     assert over.stopped == "time was up at step 100 of 200, with the learning rate still high"

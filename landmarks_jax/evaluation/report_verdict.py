@@ -19,8 +19,9 @@ SETTLED, MOVING, FAILED = "settled", "still moving", "failed"
 
 # Of the points: with fewer to believe a run has failed.
 _FEW = 1 / 3
-# Of the loss, from the third quarter of the log to the last.
-_FALLS = 0.05
+# Of the loss, from the third quarter of the log to the last: where it may still bring much, and
+# where it may bring anything.
+_FALLS, _STANDS = 0.05, 0.02
 # Two points are at one place within this share of a point's spread, or of the view's side in %.
 _COLLAPSED, _COLLAPSED_SIDE = 0.25, 1.0
 
@@ -48,17 +49,15 @@ class Progress(NamedTuple):
       fall: of the loss, from the third quarter of the log to the last, as a share; None if the log
         is too short.
       decays: whether the learning rate falls to 0; the loss then falls to the end.
+      photos: what is wrong with the photos: "mixed" if they fall into groups that look unlike,
+        "noise", or "".
     """
 
     step: int
     stopped: str
     fall: float | None
     decays: bool
-
-    @property
-    def falls(self) -> bool:
-        """Whether the loss still falls."""
-        return self.fall is None or self.fall > _FALLS
+    photos: str = ""
 
 
 class RunVerdict(NamedTuple):
@@ -187,7 +186,12 @@ def believed(verdicts: Sequence[PointVerdict]) -> list[int]:
 
 
 def progress_of(
-    config: ConfigDict, rows: Sequence[Mapping[str, Any]], step: int, seconds: float
+    config: ConfigDict,
+    rows: Sequence[Mapping[str, Any]],
+    step: int,
+    seconds: float,
+    *,
+    photos: str = "",
 ) -> Progress:
     """How far the training of a run is.
 
@@ -196,6 +200,7 @@ def progress_of(
       rows: its log.
       step: of its newest checkpoint.
       seconds: trained until then.
+      photos: what is wrong with the photos, see `Progress`.
     """
     decay, stopped = config.optimizer.cosine_steps, ""
     if not limits.is_done(config, step, seconds):
@@ -207,10 +212,15 @@ def progress_of(
     if quarter:
         before, last = np.mean(losses[-2 * quarter : -quarter]), np.mean(losses[-quarter:])
         fall = float(1 - last / before)
-    return Progress(step, stopped, fall, bool(decay))
+    return Progress(step, stopped, fall, bool(decay), photos)
 
 
 _CHANGES = {
+    "mixed": (
+        "the photos fall into groups that look unlike: train on a folder of each kind, or of each "
+        "side of the thing"
+    ),
+    "noise": "the photos look like noise, in which nothing can be found: look at the files",
     "stays": (
         "the points do not see the thing. Is it large and of one kind in the photos? Crop them to "
         "it, leave out other kinds, compare features of VGG instead of gradients, or train longer"
@@ -233,11 +243,12 @@ _CHANGES = {
 def of_run(verdicts: Sequence[PointVerdict], progress: Progress) -> RunVerdict:
     """The verdict on a run, from those on its points and its progress."""
     good, count = len(believed(verdicts)), len(verdicts)
-    few = good < _FEW * count
     points = f"{good} of {count} points are to be believed"
-    fall = f"{100 * (progress.fall or 0):.0f} %"
-    if few and not (progress.stopped and progress.falls):
-        cause = Counter(point.cause for point in verdicts if point.cause).most_common(1)[0][0]
+    fall = progress.fall
+    young = bool(progress.stopped) and (fall is None or fall > _STANDS)
+    if good < _FEW * count and (progress.photos or not young):
+        causes = Counter(point.cause for point in verdicts if point.cause)
+        cause = progress.photos or causes.most_common(1)[0][0]
         return RunVerdict(FAILED, f"{points}.", f"{_capital(_CHANGES[cause])}.")
     if progress.stopped:
         return RunVerdict(
@@ -246,10 +257,10 @@ def of_run(verdicts: Sequence[PointVerdict], progress: Progress) -> RunVerdict:
             "Train on: rerun the command that trained it, where its time was up with a larger "
             "--config.train.minutes.",
         )
-    if progress.falls and not progress.decays and progress.fall is not None:
+    if fall is not None and fall > _FALLS and not progress.decays:
         return RunVerdict(
             MOVING,
-            f"The loss fell by {fall} over the last quarter. So far {points}.",
+            f"The loss fell by {_share(fall)} over the last quarter. So far {points}.",
             "Train on: rerun the command that trained it with larger --config.train.minutes or "
             "--config.train.steps.",
         )

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
+from landmarks_jax.data import framing, photo_groups, survey
 from landmarks_jax.evaluation import (
     report_measures,
     report_page,
@@ -103,22 +104,36 @@ def measure_run(workdir: Path) -> MeasuredRun:
     photos = symmetry.photos_of_run(config)
     places = symmetry.some_places(photos, _PHOTOS)
     canvases = photos.canvases(places)
-    framing = symmetry.view_framing(config)
+    frame = symmetry.view_framing(config)
     detector = ViewDetector(config, trained_variables(restored.state))
-    measures, landmarks = report_measures.measure(finder(detector), canvases, framing)
+    measures, landmarks = report_measures.measure(finder(detector), canvases, frame)
     rows = run_folder.read_log(workdir, restored.step)
+    progress = report_verdict.progress_of(
+        config, rows, restored.step, restored.seconds, photos=_wrong_with(canvases)
+    )
     names = photos.names()
     return MeasuredRun(
         config=config,
         restored=restored,
         rows=rows,
-        progress=report_verdict.progress_of(config, rows, restored.step, restored.seconds),
+        progress=progress,
         measures=measures,
         landmarks=landmarks,
-        views=framing.central_view(canvases),
+        views=frame.central_view(canvases),
         names=[names[place] for place in places],
         num_photos=photos.num_different,
     )
+
+
+def _wrong_with(canvases: np.ndarray) -> str:
+    """What `data.survey` finds wrong with photos `[N, C, C, 3]`: "mixed", "noise" or ""."""
+    side = photo_groups.SIDE
+    whole = (0, 0, *canvases.shape[1:3])
+    small = np.stack([framing.stretch(canvas, whole, side) for canvas in canvases]).mean(-1)
+    if np.median(survey.noise_ratio(small)) >= survey.NOISE:
+        return "noise"
+    order = np.random.default_rng(0).permutation(len(small))
+    return "" if photo_groups.find(small[order]) is None else "mixed"
 
 
 def finder(detector: ViewDetector) -> Find:
