@@ -18,7 +18,7 @@ FEW = 300  # different photos; fewer get a warning
 _SHARE = 0.1  # of the photos that something has to be wrong with
 _STRETCH = 1.6  # ratio of a photo's sides, or of the ratios of two photos
 _ENLARGED = 1.5  # times that a photo is enlarged for the view
-_NOISE = 0.5  # mean square difference of neighbours, over that of pixels 4 apart
+NOISE = 0.5  # mean square difference of neighbours, over that of pixels 4 apart
 _GROUPED = 1_000  # photos among which groups are looked for
 
 
@@ -144,11 +144,11 @@ def _empty(sample: PhotoSample) -> str:
 
 def _noise(sample: PhotoSample) -> str:
     ratio = float(np.median(noise_ratio(sample.grey[~sample.empty])))
-    if ratio < _NOISE:
+    if ratio < NOISE:
         return ""
     return (
         f"the photos look like noise: pixels beside each other differ {ratio:.2f} times as much "
-        f"as pixels farther apart (photos of things: under {_NOISE:g}); nothing can be found in "
+        f"as pixels farther apart (photos of things: under {NOISE:g}); nothing can be found in "
         "noise, so look at the files"
     )
 
