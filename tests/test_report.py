@@ -33,6 +33,7 @@ def test_the_files_of_a_report(run):
     assert len(result["points"]) == 3
     assert result["photos"] == {"used": 12, "all": 12}
     assert result["progress"]["step"] == 4
+    assert result["progress"]["photos"] == "noise"
     # 1 / step from 1 to 4: the last row over the one before.
     assert result["progress"]["fall"] == pytest.approx(1 - 3 / 4)
     assert f"Failed. {result['reason']}" in out

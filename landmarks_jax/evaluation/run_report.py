@@ -127,11 +127,10 @@ def measure_run(workdir: Path) -> MeasuredRun:
 
 def _wrong_with(canvases: np.ndarray) -> str:
     """What `data.survey` finds wrong with photos `[N, C, C, 3]`: "mixed", "noise" or ""."""
-    side = photo_groups.SIDE
-    whole = (0, 0, *canvases.shape[1:3])
-    small = np.stack([framing.stretch(canvas, whole, side) for canvas in canvases]).mean(-1)
-    if np.median(survey.noise_ratio(small)) >= survey.NOISE:
+    if np.median(survey.noise_ratio(canvases.mean(-1))) >= survey.NOISE:
         return "noise"
+    side, whole = photo_groups.SIDE, (0, 0, *canvases.shape[1:3])
+    small = np.stack([framing.stretch(canvas, whole, side) for canvas in canvases]).mean(-1)
     order = np.random.default_rng(0).permutation(len(small))
     return "" if photo_groups.find(small[order]) is None else "mixed"
 
