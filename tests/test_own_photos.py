@@ -18,6 +18,21 @@ from landmarks_jax.system.errors import ConfigError, DataError
 from landmarks_jax.training import own_photos, run_folder
 from tests.running import call
 
+# Flags that make a training on photos narrow and short.
+SMALL = [
+    "--config.model.num_landmarks=2",
+    "--config.targets.merge=(2,)",
+    "--config.targets.grid=2",
+    "--config.targets.keep=3",
+    "--config.model.detector=tests.tiny_detector",
+    "--config.views.size=16",
+    "--config.data.canvas_size=20",
+    "--config.targets.view_size=32",
+    "--config.train.batch_size=2",
+    "--config.model.hourglass_depth=1",
+    "--config.targets.steps=(0,)",
+]
+
 
 @pytest.fixture(autouse=True)
 def _folder(tmp_path, monkeypatch):
@@ -141,20 +156,7 @@ def test_at_most_so_many_photos_nearly_the_same_when_some_are_added():
 @pytest.mark.slow
 def test_the_command_trains_and_continues_with_the_photos_as_arguments():
     photos("my things", 6)
-    small = [
-        "--config.model.num_landmarks=2",
-        "--config.targets.merge=(2,)",
-        "--config.targets.grid=2",
-        "--config.targets.keep=3",
-        "--config.model.detector=tests.tiny_detector",
-        "--config.views.size=16",
-        "--config.data.canvas_size=20",
-        "--config.targets.view_size=32",
-        "--config.train.batch_size=2",
-        "--config.model.hourglass_depth=1",
-        "--config.targets.steps=(0,)",
-    ]
-    code, _, err = call("train", "my things", *small, "--config.train.steps=1")
+    code, _, err = call("train", "my things", *SMALL, "--config.train.steps=1")
     assert code == 0, err
     run = Path("runs/my-things")
     config = run_folder.read_config(run)
