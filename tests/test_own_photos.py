@@ -155,9 +155,11 @@ def test_at_most_so_many_photos_nearly_the_same_when_some_are_added():
 
 @pytest.mark.slow
 def test_the_command_trains_and_continues_with_the_photos_as_arguments():
-    photos("my things", 6)
+    photos("my things", 24)
     code, _, err = call("train", "my things", *SMALL, "--config.train.steps=1")
     assert code == 0, err
+    assert "warning: only 24 different photos" in err
+    assert "warning: " not in call("train", "my things", "--config.train.steps=1")[2]
     run = Path("runs/my-things")
     config = run_folder.read_config(run)
     assert config.data.roots == ("my things",)

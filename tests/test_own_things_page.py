@@ -22,7 +22,7 @@ POINTS = ("root", "tip", "fork")
 @pytest.fixture(name="folder")
 def make_folder(tmp_path, monkeypatch):
     """Wings to train on and other ones, without their points."""
-    for name, seed, count in (("wings", 1, 8), ("new", 2, 3)):
+    for name, seed, count in (("wings", 1, 24), ("new", 2, 3)):
         drawn_things.write("wings", seed, count, tmp_path / "drawn" / name)
         (tmp_path / "drawn" / name / "photos").rename(tmp_path / name)
     monkeypatch.chdir(tmp_path)
@@ -62,7 +62,7 @@ def test_every_command_runs(folder):
     every = pd.read_csv(
         "runs/wings/evaluation/labels-tight/points.csv", header=[0, 1, 2], index_col=0
     )
-    assert len(every) == 8
+    assert len(every) == 24
     code = re.search(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     assert code
     names: dict = {}

@@ -97,10 +97,12 @@ def _train_on_photos(call: Call, transfer: Path | None) -> int:
     from ml_collections import config_flags  # noqa: PLC0415
 
     from landmarks_jax.evaluation import run_report  # noqa: PLC0415
-    from landmarks_jax.training import loop, own_photos  # noqa: PLC0415
+    from landmarks_jax.training import loop, own_photos, run_folder  # noqa: PLC0415
 
     values = call.flags
     workdir = Path(values.workdir or Path("runs") / own_photos.name_of(call.arguments))
+    if not run_folder.is_run(workdir):
+        own_photos.look(values.config, call.arguments)
     config = own_photos.configured(
         values.config,
         config_flags.get_override_values(values["config"]),

@@ -11,8 +11,11 @@ import jax
 from ml_collections import ConfigDict
 
 from landmarks_jax import config as configuration
+from landmarks_jax.data import survey
+from landmarks_jax.data.framing import Framing
+from landmarks_jax.data.sources.folder import FolderPhotos
 from landmarks_jax.system import cache
-from landmarks_jax.system.errors import ConfigError
+from landmarks_jax.system.errors import ConfigError, wrong_field
 from landmarks_jax.training import run_folder
 
 _LOGGER = logging.getLogger(__name__)
@@ -50,6 +53,23 @@ def name_of(arguments: Sequence[str]) -> str:
     path = first if os.path.isdir(first) else os.path.dirname(first)
     name = os.path.basename(os.path.realpath(path))
     return re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip("-.") or "photos"
+
+
+def look(config: ConfigDict, arguments: Sequence[str]) -> None:
+    """Says in the log what the photos of a new run are, and what will go wrong; see `data.survey`.
+
+    Raises:
+      ConfigError: the crop needs points.
+      DataError: there are no photos, or too few different ones.
+    """
+    if config.data.crop == "box":
+        raise wrong_field(config, "data.crop", "center or tight for photos without points")
+    frame = Framing(config.data.canvas_size, config.views.size, config.data.crop)
+    found = survey.survey(FolderPhotos(arguments, config.data.exclude), frame)
+    for line in found.lines:
+        _LOGGER.info("%s", line)
+    for warning in found.warnings:
+        _LOGGER.warning("warning: %s", warning)
 
 
 def configured(
