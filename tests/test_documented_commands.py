@@ -82,8 +82,7 @@ SMALL = [flag for flag in SMALL if not flag.startswith("--config.data.source")]
 def folder(tmp_path_factory):
     """A folder with what the documents take for granted: photos, and the quickstart's run."""
     folder = tmp_path_factory.mktemp("documents")
-    for photos in ("photos", "path/to/images"):
-        write_photos(folder / photos, 4)
+    write_photos(folder / "photos", 4)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         code, out, err = call("train", *SMALL)  # the README's first command
