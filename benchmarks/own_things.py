@@ -38,7 +38,7 @@ KINDS = ("wings", "figures", LFW)
 FEATURES = {"chosen": (), "hog": ("--config.targets.network=hog",)}
 _FACE = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
 _TRAIN, _TEST = 2_000, 500  # drawn pictures
-_LABELS, _DRAWS = 20, 20
+LABELS, DRAWS = 20, 20
 _TIME = "time.json"  # in a run's folder: what training took
 
 
@@ -122,7 +122,7 @@ def measure(run: Path, things: Things) -> dict[str, Any]:
         predicted = linear(landmarks.score)
         return float(metrics.point_errors(predicted, faces.score.points, unit).mean())
 
-    few, every = regression.subsets(len(landmarks.fit), (_LABELS,), _DRAWS, 0)
+    few, every = regression.subsets(len(landmarks.fit), (LABELS,), DRAWS, 0)
     report = harness.read_json(run / run_report.RESULT, "rerun landmarks-jax report")
     return {
         "features": config.targets.network,
@@ -158,7 +158,7 @@ def to_markdown(result: dict[str, Any]) -> str:
             ]
         )
     header = ["Photos", "Features", "Landmarks", "Verdict", "Minutes", "Core-minutes"]
-    header += ["Mean shape, %", "All labels, %", f"{_LABELS} labels, %"]
+    header += ["Mean shape, %", "All labels, %", f"{LABELS} labels, %"]
     counts = "; ".join(
         f"{one['kind']}: {one['photos']:,} photos of training, fitted on {one['labelled'][0]:,}, "
         f"scored on {one['labelled'][1]:,}"
@@ -170,7 +170,7 @@ def to_markdown(result: dict[str, Any]) -> str:
         "are there, and with histograms of gradients (hog). Minutes: of the whole command, with "
         "start-up, features and the report. Forward error in per cent of the distance of the "
         "first two points (root and tip, neck and pelvis, the eyes), in brackets in per cent of "
-        f"the mean shape's; with {_LABELS} labels the mean ± standard deviation over {_DRAWS} "
+        f"the mean shape's; with {LABELS} labels the mean ± standard deviation over {DRAWS} "
         "draws. The penalty of the map is chosen by leave-one-out. LFW's points are those of a "
         f"supervised network, not annotation. {counts}.",
     ]

@@ -108,6 +108,8 @@ def test_points_that_stay_behind_are_dropped_and_the_others_are_as_before(config
     assert kept.points.shape[1] == 4
     gaps = np.abs(every.points[:, :, None] - kept.points[:, None]).max((0, 3))  # [16, kept]
     assert (gaps.min(0) < 1e-5).all()
+    assert np.isnan(every.followed).all()
+    assert (kept.followed > 0.8).all()
     assert set(gaps.argmin(0)) == {5, 6, 9, 10}  # of the grid's 16, those on the square
 
 

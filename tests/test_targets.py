@@ -632,6 +632,8 @@ def test_a_page_of_few_photos_says_how_many(data, tmp_path, monkeypatch):
         lambda *given, title, **more: titles.append(title) or page(*given, title=title, **more),
     )
     refining = refiner.Refiner(narrow(data))
-    made = refiner.Targets(np.zeros((COUNT, 4, 2), np.float32), np.ones((COUNT, 4), np.float32))
+    made = refiner.Targets(
+        np.zeros((COUNT, 4, 2), np.float32), np.ones((COUNT, 4), np.float32), np.full(4, np.nan)
+    )
     targets.write(tmp_path / "points.npz", refining, made, np.eye(4))
     assert titles == ["refined points of 12 of 12 photos, and their mean confidence"]

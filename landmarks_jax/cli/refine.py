@@ -11,7 +11,8 @@ histograms of gradients (--config.targets.network=hog), which need no weights.
 
 Writes points.npz with `names` [N], `points` [N, G, 2], normalised to the canvas (with the center
 crop the whole photo: -1 is its left or upper edge, 1 the right or lower one), `confidence` [N, G],
-1 where a point looks as in all photos and 0 where it may as well be elsewhere, and `merging`, by
+1 where a point looks as in all photos and 0 where it may as well be elsewhere, `followed` [G], how
+far a point moves with a photo that is warped (with config.targets.keep), and `merging`, by
 which landmarks [K, 2] of a photo are `merging @ points`: [K, G] or, with config.targets.mirror,
 [2 K, G], for the photo and then for its mirror image. A run with config.targets.mirror has 2 K
 points a photo: those it finds in the photo, then in its mirror image. Then points.png, a page of

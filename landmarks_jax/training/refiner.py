@@ -43,10 +43,13 @@ class Targets(NamedTuple):
     Attributes:
       points: `[U, G, 2]` float32, normalised to the canvas.
       confidence: `[U, G]` float32 see `refinement.refine`.
+      followed: `[G]` how far each point follows known warps, see `following.share_followed`; NaN
+        where that was not measured, as all points are kept.
     """
 
     points: np.ndarray
     confidence: np.ndarray
+    followed: np.ndarray
 
 
 class _Fitted(NamedTuple):
@@ -170,11 +173,13 @@ class Refiner:
         )
         fitted = _Fitted(chosen, maps[0], begun, projections, stages)
         if not keep:
-            return self._refine_all(start, fitted)
-        kept = np.sort(np.argsort(-self._followed(start, fitted), kind="stable")[:keep])
+            return self._refine_all(start, fitted, np.full(begun.shape[1], np.nan))
+        followed = self._followed(start, fitted)
+        kept = np.sort(np.argsort(-followed, kind="stable")[:keep])
         return self._refine_all(
             Start(lambda places, images: start.points(places, images)[:, kept], None),
             fitted._replace(points=begun[:, kept], stages=_some(stages, kept)),
+            followed[kept],
         )
 
     def _followed(self, start: Start, fitted: _Fitted) -> np.ndarray:
@@ -194,10 +199,14 @@ class Refiner:
         points, moved, to_view = (np.concatenate(parts) for parts in zip(*found, strict=True))
         return following.share_followed(points, moved, to_view)
 
-    def _refine_all(self, start: Start, fitted: _Fitted) -> Targets:
+    def _refine_all(self, start: Start, fitted: _Fitted, followed: np.ndarray) -> Targets:
         """Refines the photos that were fitted on, whose maps are known, then all others."""
         count, num = self._photos.num_different, fitted.points.shape[1]
-        targets = Targets(np.empty((count, num, 2), np.float32), np.empty((count, num), np.float32))
+        targets = Targets(
+            np.empty((count, num, 2), np.float32),
+            np.empty((count, num), np.float32),
+            followed.astype(np.float32),
+        )
 
         def refine(places: np.ndarray, maps: np.ndarray, points: np.ndarray) -> None:
             refined, confidence = refinement.refine(maps, points, fitted.stages)
