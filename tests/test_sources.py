@@ -93,7 +93,7 @@ def test_mistakes_in_a_landmarks_table_are_named(text, message, tmp_path):
 
 
 def data_config(**fields):
-    defaults = {"source": "folder", "roots": (), "exclude": (), "landmarks": ""}
+    defaults = {"source": "folder", "roots": (), "exclude": (), "landmarks": "", "max_photos": 0}
     sizes = {"split": "all", "num_synthetic": 7, "synthetic_seed": 1, "canvas_size": 32}
     return types.SimpleNamespace(**(defaults | sizes | fields))
 
