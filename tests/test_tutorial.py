@@ -18,17 +18,19 @@ from tests.running import ROOT
 NOTEBOOK = ROOT / "docs" / "tutorial.ipynb"
 MAX_BYTES = 300_000
 # What replaces the cell tagged `parameters`, below a line that sets FOLDER.
-# Sizes are those of `running.shrink`: what test_commands.py compiled need not be compiled again.
 SMALL = """
-NUM_IMAGES, NUM_FIT, NUM_SCORE, STEPS = 16, 12, 8, 4
+NUM_IMAGES, NUM_FIT, NUM_SCORE, STEPS = 24, 12, 8, 4
 OPTIONS = [
+    "--config.targets.network=hog",
+    "--config.targets.grid=2",
+    "--config.targets.keep=3",
+    "--config.targets.merge=(3,)",
+    "--config.targets.view_size=32",
     "--config.data.canvas_size=20",
     "--config.views.size=16",
     "--config.model.num_landmarks=3",
     "--config.model.detector_channels=8",
     "--config.model.hourglass_depth=1",
-    "--config.model.generator_channels=2",
-    "--config.model.residual_blocks=1",
     "--config.train.batch_size=8",
     "--config.train.picture_every=2",
 ]
@@ -42,6 +44,7 @@ print(json.dumps({
     "confidence": found.confidence.tolist(),
     "labelled": found.labelled.tolist(),
     "shown": table.split("###")[1],
+    "report": report,
 }))
 """
 
@@ -85,7 +88,9 @@ def test_it_trains_and_scores(executed):
         "step-000002.png",
         "step-000004.png",
     ]
-    result = json.loads((folder / "run" / "evaluation" / "fit-to-score-center.json").read_text())
+    assert values["report"]["photos"] == {"used": 24, "all": 24}
+    assert len(values["report"]["points"]) == 3
+    result = json.loads((folder / "run" / "evaluation" / "fit-to-score-tight.json").read_text())
     assert (result["fit"]["faces"], result["score"]["faces"]) == (12, 8)
     forward = result["results"]["running"]["forward"][-1]["mean"]
     assert 0 < forward < 1000
@@ -126,3 +131,6 @@ def test_the_stored_outputs_come_from_one_complete_run():
     for pattern, line in (("NUM_IMAGES", "{} images"), ("STEPS", "\nstep {}  loss")):
         value = re.search(rf"^{pattern} = (\d+)", source, re.MULTILINE)[1]
         assert line.format(value) in printed
+    # The verdict of training, and that of the report's file.
+    assert "Settled. " in printed
+    assert "\nsettled: " in printed
