@@ -2,10 +2,12 @@
 
 import json
 import re
+import shlex
 import shutil
 
 import pytest
 
+from landmarks_jax import load_detector
 from landmarks_jax.evaluation import run_report
 from tests import browsing
 from tests.running import TINY, call, finished_run, narrow, write_photos
@@ -65,16 +67,21 @@ def test_a_report_is_replaced(run):
     assert not list(workdir.glob(".*report.*"))
 
 
-def test_commands_to_go_on(run):
+def test_commands_to_go_on(run, tmp_path, monkeypatch):
     workdir, _ = run
     result = json.loads((workdir / "report.json").read_text())
     result["believed"] = [0, 2]
     export, label, score = run_report.report_page.commands(result)
     assert export == (
-        f"landmarks-jax export --workdir '{workdir}' --landmarks 0,2 --out mine.safetensors"
+        f"landmarks-jax export --workdir '{workdir}' --noregressor --landmarks 0,2 "
+        "--out mine.safetensors"
     )
     assert label.startswith(f"landmarks-jax label {workdir.parent}/photos --points")
-    assert score == f"landmarks-jax eval --workdir '{workdir}' --fit labels.csv"
+    assert score == f"landmarks-jax eval --workdir '{workdir}' --landmarks 0,2 --fit labels.csv"
+    monkeypatch.chdir(tmp_path)
+    code, _, err = call(*shlex.split(export)[1:])
+    assert code == 0, err
+    assert load_detector("mine.safetensors").num_landmarks == 2
     result["believed"] = [0, 1, 2]
     assert "--landmarks" not in run_report.report_page.commands(result)[0]
 

@@ -127,9 +127,12 @@ def test_progress_is_read_from_the_log():
     assert stopped == (80, "training stopped at step 80, before its end", None, False, "")
     config = narrow(train__steps=0, train__minutes=1.0, optimizer__cosine_steps=200)
     over = report_verdict.progress_of(config, rows, 100, 60.0)
-    assert over.stopped == "time was up at step 100 of 200, with the learning rate still high"
+    reason = "training ended at step 100, before the learning rate's decay ends at step 200"
+    assert over.stopped == reason
     assert over.decays
     assert report_verdict.progress_of(config, rows, 200, 60.0).stopped == ""
+    config = narrow(train__steps=100, optimizer__cosine_steps=200)
+    assert report_verdict.progress_of(config, rows, 100, 60.0).stopped == reason
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])

@@ -82,7 +82,8 @@ def take(source: PhotoFiles) -> PhotoSample:
       DataError: a photo cannot be read.
     """
     names = [source.name(index) for index in range(len(source))]
-    order = sorted(range(len(source)), key=lambda i: hashlib.sha256(names[i].encode()).digest())
+    hashes = [hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest() for name in names]
+    order = sorted(range(len(source)), key=lambda i: hashes[i])
     sizes = np.array(list(parallel.ordered_map(source.size, order, "reading the photos' sizes")))
     affordable = int((sizes.prod(1).cumsum() <= _PIXELS).sum())
     decoded = order[: min(max(affordable, _LEAST), _MOST)]

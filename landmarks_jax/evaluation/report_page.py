@@ -79,10 +79,10 @@ def commands(result: Mapping[str, Any]) -> list[str]:
     photos = shlex.join(result["roots"]) or "photos/"
     keep = f" --landmarks {kept}" if len(result["believed"]) < len(result["points"]) else ""
     return [
-        f"landmarks-jax export --workdir {run}{keep} --out mine.safetensors",
+        f"landmarks-jax export --workdir {run} --noregressor{keep} --out mine.safetensors",
         f"landmarks-jax label {photos} --points NAME,NAME --detector mine.safetensors --out "
         "labels.csv",
-        f"landmarks-jax eval --workdir {run} --fit labels.csv",
+        f"landmarks-jax eval --workdir {run}{keep} --fit labels.csv",
     ]
 
 

@@ -206,7 +206,10 @@ def progress_of(
     if not limits.is_done(config, step, seconds):
         stopped = f"training stopped at step {step:,}, before its end"
     elif step < decay:
-        stopped = f"time was up at step {step:,} of {decay:,}, with the learning rate still high"
+        stopped = (
+            f"training ended at step {step:,}, before the learning rate's decay ends at step "
+            f"{decay:,}"
+        )
     losses = [row["loss"] for row in rows if "loss" in row]
     fall, quarter = None, len(losses) // 4
     if quarter:
@@ -254,8 +257,8 @@ def of_run(verdicts: Sequence[PointVerdict], progress: Progress) -> RunVerdict:
         return RunVerdict(
             MOVING,
             f"{_capital(progress.stopped)}. So far {points}.",
-            "Train on: rerun the command that trained it, where its time was up with a larger "
-            "--config.train.minutes.",
+            "Train on: rerun the command that trained it; if it ran to its end, with larger "
+            "--config.train.minutes or --config.train.steps.",
         )
     if fall is not None and fall > _FALLS and not progress.decays:
         return RunVerdict(
