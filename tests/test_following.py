@@ -41,6 +41,16 @@ def test_a_point_outside_of_every_warped_view_has_no_share():
     np.testing.assert_array_equal(following.share_followed(points, points, away), [0.0])
 
 
+def test_places_at_the_border_of_the_warped_view_do_not_count():
+    points = np.array([[[0.5, 0.0]], [[0.5, 0.0]]], np.float32)
+    moved = points + np.float32([0.3, 0.0])
+    shift = np.array([[[1, 0, -0.3], [0, 1, 0]], [[1, 0, -0.45], [0, 1, 0]]], np.float32)
+    # Both belong to the right, by 0.3 and 0.45; the second would have to be at 0.95.
+    np.testing.assert_allclose(following.share_followed(points, moved, shift), [1.0], atol=1e-6)
+    moved[1] = points[1]
+    np.testing.assert_allclose(following.share_followed(points, moved, shift), [1.0], atol=1e-6)
+
+
 def test_warped_views_show_the_canvas_where_the_maps_say():
     size, canvas = 64, 80
     place = np.array([0.2, -0.1])  # in the undistorted view
@@ -95,6 +105,7 @@ def make_config(tmp_path, monkeypatch):
         config.targets.view_size = 64
         config.targets.taps = ("fine",)
         config.targets.keep = 4
+        config.targets.num_fit = 32  # the others are refined afterwards
     return config
 
 

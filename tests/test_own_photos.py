@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import types
 from pathlib import Path
 
 import jax
@@ -14,7 +15,7 @@ from landmarks_jax.cli import presets
 from landmarks_jax.data import photo_files
 from landmarks_jax.data.sources.folder import FolderPhotos
 from landmarks_jax.system import cache
-from landmarks_jax.system.errors import ConfigError, DataError
+from landmarks_jax.system.errors import ConfigError, DataError, WorkdirError
 from landmarks_jax.training import own_photos, run_folder
 from tests.running import call
 
@@ -61,10 +62,11 @@ def configured(*arguments, given=(), workdir="run", choose=True):
         (["a/wings/01.png", "other"], "wings"),
         (["a/*/01.png"], "a"),
         (["My photos (2)"], "My-photos-2"),
+        (["legs [1]/"], "legs-1"),
     ],
 )
 def test_the_run_is_named_by_the_photos_folder(arguments, name):
-    for folder in ("wings", "a/wings", "My photos (2)"):
+    for folder in ("wings", "a/wings", "My photos (2)", "legs [1]"):
         Path(folder).mkdir(parents=True)
     assert own_photos.name_of(arguments) == name
 
@@ -103,19 +105,69 @@ def test_a_gpu_gets_the_wide_model_but_for_what_is_given(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     wide = configured("photos", given={"views.size": 48})
     assert (wide["model"]["detector_channels"], wide["views"]["size"]) == (256, 48)
+    # The sizes go together: one that is given keeps the preset's others.
+    assert (wide["data"]["canvas_size"], wide["model"]["hourglass_depth"]) == (60, 2)
+    wide = configured("photos", given={"model.detector_channels": 128})
+    assert (wide["model"]["detector_channels"], wide["views"]["size"]) == (128, 128)
+    assert (wide["data"]["canvas_size"], wide["model"]["hourglass_depth"]) == (160, 4)
     assert configured("photos", choose=False) == narrow
 
 
+def write_run(workdir, arguments):
+    """A run folder with the configuration of a training on photos."""
+    Path(workdir).mkdir(parents=True)
+    config = json.dumps(configured(*arguments, workdir=workdir))
+    Path(workdir, run_folder.CONFIG_FILE).write_text(config)
+
+
 def test_a_run_keeps_its_configuration_when_vgg_appears():
-    first = own_photos.configured(presets.load("folder"), {}, ["photos"], Path("run"), choose=True)
-    Path("run").mkdir()
-    Path("run", run_folder.CONFIG_FILE).write_text(json.dumps(first.to_dict()))
+    write_run("run", ["photos"])
     Path("data/weights").mkdir(parents=True)
     Path("data/weights/vgg19.npz").touch()
     again = configured("moved/photos", given={"train.steps": 9})
     assert again["targets"]["network"] == "hog"
     assert again["data"]["roots"] == ("moved/photos",)
     assert again["train"]["steps"] == 9
+    # A configuration that is named is taken, so that training refuses it by its first field.
+    other = own_photos.configured(presets.load("quickstart"), {}, ["p"], Path("run"), choose=False)
+    assert other.data.num_synthetic == presets.load("quickstart").data.num_synthetic
+    assert other.targets.keep == 0
+
+
+def test_a_run_from_another_machine_keeps_its_configuration(monkeypatch):
+    made = own_photos.configured(presets.load("folder"), {}, ["there"], Path("run"), choose=True)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(
+        own_photos.transfer_files, "read", lambda path: types.SimpleNamespace(config=made)
+    )
+    preset, given = presets.load("folder"), {"train.steps": 9}
+    config = own_photos.configured(
+        preset, given, ["here"], Path("run"), choose=True, transfer=Path("moved")
+    )
+    assert (config.views.size, config.train.steps, config.data.roots) == (48, 9, ("here",))
+
+
+def test_the_default_folder_is_not_that_of_other_photos(tmp_path):
+    assert own_photos.folder_of(["a/wings"]) == Path("runs/wings")  # which does not exist
+    for folder in ("a/wings", "b/wings"):
+        photos(folder, 1)
+    assert own_photos.folder_of(["a/wings"]) == Path("runs/wings")
+    write_run("runs/wings", ["a/wings/"])
+    assert own_photos.folder_of([str(tmp_path / "a/wings")]) == Path("runs/wings")
+    with pytest.raises(WorkdirError, match="runs/wings: holds a run on a/wings/; name another"):
+        own_photos.folder_of(["b/wings"])
+
+
+def test_fields_are_checked_before_the_photos_are_looked_at(monkeypatch):
+    photos("p", 1)
+    monkeypatch.setattr(own_photos, "look", None)
+    for flag, message in (
+        ("--config.train.batch_size=1", "config.train.batch_size = 1: must be"),
+        ("--config.data.roots=('p',)", "name the photos by arguments"),
+    ):
+        code, _, err = call("train", "p", flag)
+        assert code == 2
+        assert message in err.splitlines()[-1]
 
 
 @pytest.mark.parametrize("field", ["data.roots", "data.source", "data.landmarks"])

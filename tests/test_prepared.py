@@ -42,6 +42,7 @@ def make_photos(tmp_path, monkeypatch) -> Path:
 def config_of(photos: Path, **data) -> ConfigDict:
     fields = {"source": "folder", "roots": (), "exclude": (), "landmarks": str(photos)}
     fields |= {
+        "max_photos": 0,
         "split": "all",
         "crop": "box",
         "canvas_size": 20,

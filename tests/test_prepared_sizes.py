@@ -100,6 +100,7 @@ def test_others_are_refused_before_anything_is_shrunk(own, required, message, ph
 def config_of(photos, **data) -> ConfigDict:
     fields = {"source": "folder", "roots": (), "exclude": (), "landmarks": str(photos)}
     fields |= {
+        "max_photos": 0,
         "split": "all",
         "crop": "center",
         "canvas_size": 20,

@@ -25,7 +25,8 @@ from absl import flags
 
 from landmarks_jax.cli import presets, shared_flags
 from landmarks_jax.cli.command import Call, Command, Flag
-from landmarks_jax.system.errors import ConfigError
+from landmarks_jax.system import files
+from landmarks_jax.system.errors import ConfigError, WorkdirError
 
 _FOR_PHOTOS = "folder"
 _PLACE = ("coordinator", "num_processes", "process_id")
@@ -100,16 +101,18 @@ def _train_on_photos(call: Call, transfer: Path | None) -> int:
     from landmarks_jax.training import loop, own_photos, run_folder  # noqa: PLC0415
 
     values = call.flags
-    workdir = Path(values.workdir or Path("runs") / own_photos.name_of(call.arguments))
-    if not run_folder.is_run(workdir):
-        own_photos.look(values.config, call.arguments)
+    workdir = Path(values.workdir or own_photos.folder_of(call.arguments))
+    files.check_writable(workdir, WorkdirError)
     config = own_photos.configured(
         values.config,
         config_flags.get_override_values(values["config"]),
         call.arguments,
         workdir,
         choose=call.config_file == _FOR_PHOTOS,
+        transfer=transfer,
     )
+    if not run_folder.is_run(workdir):
+        own_photos.look(config, call.arguments)
     code = loop.train(config, workdir, transfer_from=transfer)
     if not code:
         print(run_report.report(workdir, command=call.command_line))

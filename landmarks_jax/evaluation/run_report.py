@@ -86,7 +86,8 @@ def report(workdir: Path, *, command: Sequence[str] = ()) -> str:
     }
     names = [run.names[k] for k in shown]
     page = report_page.render(result, run.rows, run.views[shown], run.landmarks[shown], names)
-    files.write_file(workdir / PAGE, page, WorkdirError)
+    # Names of photos need not be UTF-8.
+    files.write_file(workdir / PAGE, page.encode("utf-8", "backslashreplace"), WorkdirError)
     text = json.dumps(result, allow_nan=False) + "\n"
     files.write_file(workdir / RESULT, text, WorkdirError)
     return f"{report_page.to_markdown(result)}\n{workdir / PAGE}"

@@ -11,12 +11,12 @@ import jax
 from ml_collections import ConfigDict
 
 from landmarks_jax import config as configuration
-from landmarks_jax.data import survey
+from landmarks_jax.data import photo_files, survey
 from landmarks_jax.data.framing import Framing
 from landmarks_jax.data.sources.folder import FolderPhotos
 from landmarks_jax.system import cache
-from landmarks_jax.system.errors import ConfigError, wrong_field
-from landmarks_jax.training import run_folder
+from landmarks_jax.system.errors import ConfigError, WorkdirError, wrong_field
+from landmarks_jax.training import run_folder, transfer_files
 
 _LOGGER = logging.getLogger(__name__)
 # On a GPU, at the widths of `base`.
@@ -27,6 +27,8 @@ _ON_GPU = {
     "model.detector_channels": 256,
     "model.hourglass_depth": 4,
 }
+# Given one of the first two, a run takes none of them: the depth is bounded by the view's size.
+_SIZES = ("views.size", "data.canvas_size", "model.hourglass_depth")
 _FEATURES = ("network", "taps", "weights")
 
 
@@ -48,11 +50,30 @@ _FILES = (
 
 
 def name_of(arguments: Sequence[str]) -> str:
-    """A name for the run on some folders, image files or globs: that of the first one's folder."""
-    first = re.split(r"[*?\[]", arguments[0])[0]
+    """A name for a run on some folders, image files or globs: that of the first one's folder."""
+    first = arguments[0]
+    if not os.path.lexists(first):
+        first = re.split(r"[*?\[]", first)[0]
     path = first if os.path.isdir(first) else os.path.dirname(first)
     name = os.path.basename(os.path.realpath(path))
     return re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip("-.") or "photos"
+
+
+def folder_of(arguments: Sequence[str]) -> Path:
+    """The default folder of a run on some photos.
+
+    Raises:
+      WorkdirError: it holds a run on others, whose photos may have the same names.
+    """
+    workdir = Path("runs") / name_of(arguments)
+    if run_folder.is_run(workdir):
+        data = run_folder.read_config(workdir).data
+        if {*map(os.path.realpath, data.roots)} != {*map(os.path.realpath, arguments)}:
+            raise WorkdirError(
+                f"{workdir}: holds a run on {photo_files.some(data.roots) or data.source}; name "
+                "another folder by --workdir, or this one if its photos have moved"
+            )
+    return workdir
 
 
 def look(config: ConfigDict, arguments: Sequence[str]) -> None:
@@ -79,6 +100,7 @@ def configured(
     workdir: Path,
     *,
     choose: bool,
+    transfer: Path | None = None,
 ) -> ConfigDict:
     """The configuration of a run on some photos: that of the run if it exists, or a new one.
 
@@ -87,20 +109,27 @@ def configured(
       given: these values by field, such as `train.steps`; they stay.
       arguments: folders, image files and globs.
       workdir: the run's folder.
-      choose: whether a new run takes what the machine has: VGG's features, a GPU.
+      choose: whether a run that exists keeps its configuration, and a new one takes what the
+        machine has: VGG's features, a GPU. Otherwise the configuration is the preset's.
+      transfer: the folder of transfer files that a new run continues from.
 
     Raises:
-      ConfigError: the photos are given in a field as well.
-      WorkdirError: the run's configuration cannot be read.
+      ConfigError: the photos are given in a field as well, or a field cannot work.
+      WorkdirError: the run's configuration, or the transfer files, cannot be read.
     """
     for field in ("data.roots", "data.source", "data.landmarks"):
         if field in given:
             raise ConfigError(f"--config.{field}: name the photos by arguments, or by this field")
     photos = {"data.source": "folder", "data.roots": tuple(arguments)}
-    if run_folder.is_run(workdir):
-        return configuration.with_fields(run_folder.read_config(workdir), {**given, **photos})
-    made = _choices(given) if choose else {}
-    return configuration.with_fields(preset, {**made, **photos})
+    if choose and run_folder.is_run(workdir):
+        preset, photos = run_folder.read_config(workdir), {**given, **photos}
+    elif choose and transfer is not None:
+        preset, photos = transfer_files.read(transfer).config, {**given, **photos}
+    elif choose:
+        photos |= _choices(given)
+    config = configuration.with_fields(preset, photos)
+    configuration.validate(config)
+    return config
 
 
 def _choices(given: Container[str]) -> dict[str, Any]:
@@ -110,7 +139,8 @@ def _choices(given: Container[str]) -> dict[str, Any]:
         _LOGGER.info("model: narrow, for processors (config.model, config.views.size)")
     else:
         _LOGGER.info("model: wide, for a GPU (config.model, config.views.size)")
-        fields |= _ON_GPU
+        sizes_given = any(name in given for name in _SIZES[:2])
+        fields |= {k: v for k, v in _ON_GPU.items() if not (sizes_given and k in _SIZES)}
     return {name: value for name, value in fields.items() if name not in given}
 
 
