@@ -40,8 +40,8 @@ def test_shipped_configurations_are_valid(name):
 
 @pytest.mark.parametrize(("name", "share"), [("folder", 4 / 5), ("paper", 4 / 5)])
 def test_views_show_the_part_of_an_image_that_the_readme_says(name, share):
-    # The README: "training looks at its middle four fifths". `folder` starts from `synthetic`,
-    # whose view is of synthetic faces and may change.
+    # With the center crop: "the middle four fifths". `synthetic`, whose view is of synthetic faces,
+    # may differ.
     config = importlib.import_module(f"landmarks_jax.configs.{name}").get_config()
     assert config.views.size / config.data.canvas_size == share
 

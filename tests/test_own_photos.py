@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from landmarks_jax import config as configuration
 from landmarks_jax.cli import presets
 from landmarks_jax.data import photo_files
 from landmarks_jax.data.sources.folder import FolderPhotos
@@ -99,6 +100,14 @@ def test_vgg_is_taken_where_its_file_lies_the_best_first(caplog):
     assert configured("photos", given={"targets.components": 8})["targets"]["network"] == "vgg19"
 
 
+def test_steps_after_the_decay_of_the_learning_rate_get_a_warning(caplog):
+    configured("photos")
+    assert "config.train.steps" not in caplog.text
+    preset = configuration.with_fields(presets.load("folder"), {"train.steps": 3_001})
+    own_photos.configured(preset, {}, ["photos"], Path("run"), choose=True)
+    assert "config.train.steps = 3001: from step 3000 on the learning rate is 0" in caplog.text
+
+
 def test_a_gpu_gets_the_wide_model_but_for_what_is_given(monkeypatch):
     narrow = configured("photos")
     assert (narrow["model"]["detector_channels"], narrow["views"]["size"]) == (128, 48)
@@ -148,7 +157,6 @@ def test_a_run_from_another_machine_keeps_its_configuration(monkeypatch):
 
 
 def test_the_default_folder_is_not_that_of_other_photos(tmp_path):
-    assert own_photos.folder_of(["a/wings"]) == Path("runs/wings")  # which does not exist
     for folder in ("a/wings", "b/wings"):
         photos(folder, 1)
     assert own_photos.folder_of(["a/wings"]) == Path("runs/wings")
@@ -156,6 +164,12 @@ def test_the_default_folder_is_not_that_of_other_photos(tmp_path):
     assert own_photos.folder_of([str(tmp_path / "a/wings")]) == Path("runs/wings")
     with pytest.raises(WorkdirError, match="runs/wings: holds a run on a/wings/; name another"):
         own_photos.folder_of(["b/wings"])
+
+
+def test_the_box_crop_needs_points():
+    config = configuration.with_fields(presets.load("folder"), {"data.crop": "box"})
+    with pytest.raises(ConfigError, match=r"config\.data\.crop = 'box': must be center or tight"):
+        own_photos.look(config, [])
 
 
 def test_fields_are_checked_before_the_photos_are_looked_at(monkeypatch):

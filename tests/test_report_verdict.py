@@ -1,6 +1,7 @@
 """Verdicts on points and runs: each rule, and the stored measures of runs of known quality."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -76,6 +77,35 @@ def test_each_reason(changes, verdict, reason):
     assert first.verdict == verdict
     assert first.reason.startswith(reason)
     assert {point.verdict for point in others} == {BELIEVE}
+
+
+# By measure: doubtful and not to be believed, in the order of docs/report.md, in per cent.
+LIMITS = {
+    "follows": [75, 50],
+    "missed": [35, 60],
+    "spread": [0.5, 0.25],
+    "agreement": [30, 10],
+    "border": [20, 50],
+    "confidence": [60, 40],
+}
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_a_limit_is_where_the_docs_say(name):
+    doubtful, reject = (limit if name == "spread" else limit / 100 for limit in LIMITS[name])
+    step = 0.001 if reject > doubtful else -0.001  # to the worse side
+    values = (doubtful - step, doubtful + step, reject - step, reject + step)
+    verdicts = [report_verdict.of_points(good(**{name: value}))[0].verdict for value in values]
+    assert verdicts == [BELIEVE, DOUBTFUL, DOUBTFUL, REJECT]
+
+
+def test_the_docs_have_these_limits():
+    lines = (ROOT / "docs/report.md").read_text().splitlines()
+    rows = [
+        line for line in lines if line.startswith(("| it ", "| its ")) and "another" not in line
+    ]
+    stated = [[float(number) for number in re.findall(r"([\d.]+) %", row)] for row in rows]
+    assert stated == list(LIMITS.values())
 
 
 def points(believed, count=12, cause="stays"):

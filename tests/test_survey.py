@@ -101,6 +101,11 @@ def test_few_photos_get_a_warning_and_fewer_are_refused(leaves):
         survey(some(leaves, range(19)), FRAME)
 
 
+def test_names_need_not_be_utf_8(leaves):
+    odd = [PhotoFile(leaves._photos[i].path, f"leaves/\udcff{i}.png") for i in range(20)]
+    assert survey(PhotoFiles(odd, None, "odd"), FRAME).lines[0].startswith("20 photos")
+
+
 def copy_of(photo, number):
     """The photo resized, blurred a little or saved as JPEG."""
     size = [round(side * (0.6, 1, 1.7)[number % 3]) for side in photo.size]

@@ -10,9 +10,9 @@ VGG's features if data/weights or the cache folder has its weights, and reports 
 landmark is to be believed. Without arguments it trains the quickstart.
 
 Rerun the same command to resume, with a larger --config.train.steps or --config.train.minutes to
-continue. With --transfer a new run folder
-continues a run from another machine. With --multihost several processes train one run
-(docs/scaling.md).
+continue, up to --config.optimizer.cosine_steps if it is set: the learning rate is 0 there. With
+--transfer a new run folder continues a run from another machine. With --multihost several processes
+train one run (docs/scaling.md).
 
 Any field of a configuration is set with --config.SECTION.FIELD=value; see the end for where the
 fields are explained.

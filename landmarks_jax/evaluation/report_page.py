@@ -21,7 +21,7 @@ from landmarks_jax.system.tables import DASH, Table
 COLUMNS = {
     "follows": ("follows", "%"),
     "error": ("error", "% of the view"),
-    "missed": ("error over the way", "%"),
+    "missed": ("relative error", "%"),
     "agreement": ("agreement", "%"),
     "confidence": ("confidence", "%"),
     "spread": ("spread", "% of the view"),
@@ -35,9 +35,9 @@ _NOTE = (
 )
 _MEANING = (
     "follows: how much of the way a point goes that the photo is moved: 100 % moves with the "
-    "thing, 0 % stays in the view. error: how far it is from where it belongs in the moved photo. "
-    "agreement: how much of its variance over photos the other points explain. confidence: how "
-    "much of its heat map is near it."
+    "thing, 0 % stays in the view. error: how far it is from where it belongs in the moved photo; "
+    "relative error: that over how far it should have moved. agreement: how much of its variance "
+    "over photos the other points explain. confidence: how much of its heat map is near it."
 )
 _STYLE = """
 img { display: block; width: 100%; height: auto; border-radius: 0.5rem; background: #fff; }

@@ -129,6 +129,14 @@ def configured(
         photos |= _choices(given)
     config = configuration.with_fields(preset, photos)
     configuration.validate(config)
+    steps, decay = config.train.steps, config.optimizer.cosine_steps
+    if 0 < decay < steps:
+        _LOGGER.warning(
+            "warning: config.train.steps = %d: from step %d on the learning rate is 0 and nothing is "
+            "learned; a new run can have a larger config.optimizer.cosine_steps",
+            steps,
+            decay,
+        )
     return config
 
 
