@@ -132,8 +132,8 @@ def configured(
     steps, decay = config.train.steps, config.optimizer.cosine_steps
     if 0 < decay < steps:
         _LOGGER.warning(
-            "warning: config.train.steps = %d: from step %d on the learning rate is 0 and nothing is "
-            "learned; a new run can have a larger config.optimizer.cosine_steps",
+            "warning: config.train.steps = %d: from step %d on the learning rate is 0 and nothing "
+            "is learned; a new run can have a larger config.optimizer.cosine_steps",
             steps,
             decay,
         )
