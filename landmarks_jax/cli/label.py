@@ -4,9 +4,9 @@ landmarks-jax label photos/ --points left_wing_tip,right_wing_tip --out labels.c
 landmarks-jax label photos/ --points tip,base --count 50 --detector mine.safetensors --out tips.csv
 landmarks-jax eval --workdir runs/mine --fit labels.csv
 
-The arguments are folders, searched recursively. Of their photos the --count that differ most are
-chosen: by the landmarks that --detector finds in them, or without it by their look. Photos are
-shown upright. A point can be marked missing.
+The arguments are folders, searched recursively, image files and globs. Of the photos the --count
+that differ most are chosen: by the landmarks that --detector finds in them, or without it by their
+look. Photos are shown upright. A point can be marked missing.
 
 Each photo is saved as soon as all its points are set. The file is DeepLabCut's CSV: points in
 pixels of the upright photo, the centre of the first pixel at 0, 0, empty cells for a missing point,
@@ -50,4 +50,4 @@ def _run(call: Call) -> None:
     )
 
 
-COMMAND = Command(_run, _FLAGS, arguments="FOLDER...")
+COMMAND = Command(_run, _FLAGS, arguments="PHOTOS ...")
