@@ -169,7 +169,16 @@ def test_the_default_folder_is_not_that_of_other_photos(tmp_path):
 def test_the_box_crop_needs_points():
     config = configuration.with_fields(presets.load("folder"), {"data.crop": "box"})
     with pytest.raises(ConfigError, match=r"config\.data\.crop = 'box': must be center or tight"):
-        own_photos.look(config, [])
+        own_photos.look(config, [], Path("run"))
+
+
+@pytest.mark.parametrize("arguments", [["."], ["p/00.png", "p/../"]])
+def test_a_run_in_a_folder_of_photos_is_refused(arguments):
+    photos("p", 1)
+    with pytest.raises(WorkdirError, match=r"runs/a: is in the folder of photos .*by --workdir"):
+        own_photos.look(presets.load("folder"), arguments, Path("runs/a"))
+    with pytest.raises(DataError, match="1 different photos"):
+        own_photos.look(presets.load("folder"), ["p"], Path("runs/p"))
 
 
 def test_fields_are_checked_before_the_photos_are_looked_at(monkeypatch):

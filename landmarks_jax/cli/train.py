@@ -112,7 +112,7 @@ def _train_on_photos(call: Call, transfer: Path | None) -> int:
         transfer=transfer,
     )
     if not run_folder.is_run(workdir):
-        own_photos.look(config, call.arguments)
+        own_photos.look(config, call.arguments, workdir)
     code = loop.train(config, workdir, transfer_from=transfer)
     if not code:
         print(run_report.report(workdir, command=call.command_line))

@@ -76,15 +76,22 @@ def folder_of(arguments: Sequence[str]) -> Path:
     return workdir
 
 
-def look(config: ConfigDict, arguments: Sequence[str]) -> None:
+def look(config: ConfigDict, arguments: Sequence[str], workdir: Path) -> None:
     """Says in the log what the photos of a new run are, and what will go wrong; see `data.survey`.
 
     Raises:
       ConfigError: the crop needs points.
+      WorkdirError: the run would be in a folder of photos, and its images among them.
       DataError: there are no photos, or too few different ones.
     """
     if config.data.crop == "box":
         raise wrong_field(config, "data.crop", "center or tight for photos without points")
+    for folder in filter(os.path.isdir, arguments):
+        if workdir.resolve().is_relative_to(Path(folder).resolve()):
+            raise WorkdirError(
+                f"{workdir}: is in the folder of photos {folder}, to which a run would add images; "
+                "name a folder outside of it by --workdir"
+            )
     frame = Framing(config.data.canvas_size, config.views.size, config.data.crop)
     found = survey.survey(FolderPhotos(arguments, config.data.exclude), frame)
     for line in found.lines:
