@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from landmarks_jax.data import framing, photo_groups, survey
+from landmarks_jax.data import framing, loader, photo_groups, survey
+from landmarks_jax.data.framing import Framing
 from landmarks_jax.evaluation import (
     report_measures,
     report_page,
@@ -30,6 +31,7 @@ from landmarks_jax.training.state import trained_variables
 
 PAGE, RESULT = "report.html", "report.json"
 _PHOTOS = 256  # measured
+_LOOKED_AT = 1_000  # for noise and several kinds; of 256 such photos the groups are not seen
 _SHOWN = 12  # on the page
 
 
@@ -110,7 +112,7 @@ def measure_run(workdir: Path) -> MeasuredRun:
     measures, landmarks = report_measures.measure(finder(detector), canvases, frame)
     rows = run_folder.read_log(workdir, restored.step)
     progress = report_verdict.progress_of(
-        config, rows, restored.step, restored.seconds, photos=_wrong_with(canvases)
+        config, rows, restored.step, restored.seconds, photos=_wrong_with(photos, frame)
     )
     names = photos.names()
     return MeasuredRun(
@@ -126,12 +128,14 @@ def measure_run(workdir: Path) -> MeasuredRun:
     )
 
 
-def _wrong_with(canvases: np.ndarray) -> str:
-    """What `data.survey` finds wrong with photos `[N, C, C, 3]`: "mixed", "noise" or ""."""
-    if np.median(survey.noise_ratio(canvases.mean(-1))) >= survey.NOISE:
+def _wrong_with(photos: loader.Loader, frame: Framing) -> str:
+    """What `data.survey` finds wrong with the photos: "mixed", "noise" or ""."""
+    places = symmetry.some_places(photos, _LOOKED_AT)
+    views = frame.central_view(photos.canvases(places))
+    if np.median(survey.noise_ratio(views.mean(-1))) >= survey.NOISE:
         return "noise"
-    side, whole = photo_groups.SIDE, (0, 0, *canvases.shape[1:3])
-    small = np.stack([framing.stretch(canvas, whole, side) for canvas in canvases]).mean(-1)
+    side, whole = photo_groups.SIDE, (0, 0, *views.shape[1:3])
+    small = np.stack([framing.stretch(view, whole, side) for view in views]).mean(-1)
     order = np.random.default_rng(0).permutation(len(small))
     return "" if photo_groups.find(small[order]) is None else "mixed"
 
