@@ -199,6 +199,35 @@ def test_photos_are_named_once(field):
         configured("photos", given={field: "x"})
 
 
+def test_a_preset_of_faces_leaves_out_none_of_the_photos():
+    # Its list is of CelebA's photos, which the user may not have.
+    preset = presets.load("faces_cpu")
+    assert preset.data.exclude
+    own = own_photos.configured(preset, {}, ["photos"], Path("run"), choose=False)
+    assert own.data.exclude == ()
+
+
+def test_the_learning_rate_falls_to_the_end_of_the_steps():
+    assert configured("photos", given={"train.steps": 9})["optimizer"]["cosine_steps"] == 9
+    both = {"train.steps": 9, "optimizer.cosine_steps": 3_000}
+    assert configured("photos", given=both)["optimizer"]["cosine_steps"] == 3_000
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--config.targets.keep=65", "config.targets.keep = 65: must be at most the 64"),
+        ("--config.targets.keep=9", "config.targets.keep = 9: must be 0, or at least"),
+        ("--workdir=wings/run", "wings/run: is in the folder of photos wings"),
+    ],
+)
+def test_what_is_wrong_is_said_before_the_photos_are_decoded(flag, message):
+    photos("wings", 1)  # too few, which would be said next
+    code, _, err = call("train", "wings", flag)
+    assert code == 2
+    assert err.splitlines()[-1].startswith("error: " + message)
+
+
 def test_images_and_globs_name_the_photos_of_their_folder():
     photos("a/b")
     photos("a/c", 2)

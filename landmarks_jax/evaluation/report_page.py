@@ -28,6 +28,7 @@ COLUMNS = {
     "distance": ("to the nearest", "% of the view"),
     "border": ("at the border", "%"),
 }
+_MOST_ROOTS = 4  # in a command; a shell may have expanded a glob to all photos
 _LENGTHS = ("error", "spread", "distance")  # already in per cent; the others are shares
 _NOTE = (
     "Measured on {used} of {all} photos, without a label, each undistorted and rotated, scaled and "
@@ -76,7 +77,8 @@ _MOODS = {
 def commands(result: Mapping[str, Any]) -> list[str]:
     """The commands that use a run, from a report's JSON."""
     run, kept = shlex.quote(result["workdir"]), numbers_text(result["believed"])
-    photos = shlex.join(result["roots"]) or "photos/"
+    roots = result["roots"]
+    photos = shlex.join(roots) if 0 < len(roots) <= _MOST_ROOTS else "photos/"
     keep = f" --landmarks {kept}" if len(result["believed"]) < len(result["points"]) else ""
     return [
         f"landmarks-jax export --workdir {run} --noregressor{keep} --out mine.safetensors",

@@ -3,7 +3,7 @@
 import logging
 import os
 import re
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +16,8 @@ from landmarks_jax.data.framing import Framing
 from landmarks_jax.data.sources.folder import FolderPhotos
 from landmarks_jax.system import cache
 from landmarks_jax.system.errors import ConfigError, WorkdirError, wrong_field
-from landmarks_jax.training import run_folder, transfer_files
+from landmarks_jax.tasks import task_of
+from landmarks_jax.training import run_folder, start_points, transfer_files
 
 _LOGGER = logging.getLogger(__name__)
 # On a GPU, at the widths of `base`.
@@ -132,10 +133,14 @@ def configured(
         preset, photos = run_folder.read_config(workdir), {**given, **photos}
     elif choose and transfer is not None:
         preset, photos = transfer_files.read(transfer).config, {**given, **photos}
-    elif choose:
-        photos |= _choices(given)
+    else:
+        if "data.exclude" not in given:
+            photos["data.exclude"] = ()  # a preset's lists are of its own data set
+        photos |= _choices(given) if choose else {}
     config = configuration.with_fields(preset, photos)
     configuration.validate(config)
+    if task_of(config).MAKES_TARGETS:
+        start_points.first(config)  # raises what would be raised after the features
     steps, decay = config.train.steps, config.optimizer.cosine_steps
     if 0 < decay < steps:
         _LOGGER.warning(
@@ -147,7 +152,7 @@ def configured(
     return config
 
 
-def _choices(given: Container[str]) -> dict[str, Any]:
+def _choices(given: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that a new run takes by what is there, but for those given; says so in the log."""
     fields = {} if any(f"targets.{name}" in given for name in _FEATURES) else _features()
     if jax.default_backend() == "cpu":
@@ -156,6 +161,8 @@ def _choices(given: Container[str]) -> dict[str, Any]:
         _LOGGER.info("model: wide, for a GPU (config.model, config.views.size)")
         sizes_given = any(name in given for name in _SIZES[:2])
         fields |= {k: v for k, v in _ON_GPU.items() if not (sizes_given and k in _SIZES)}
+    if steps := given.get("train.steps"):
+        fields["optimizer.cosine_steps"] = steps  # the learning rate ends at 0
     return {name: value for name, value in fields.items() if name not in given}
 
 
