@@ -233,7 +233,10 @@ _CHANGES = {
         "use more of them, or fewer points"
     ),
     "same": "the photos are copies of one; points are checked on different photos",
-    "collapsed": "points fall together: use fewer of them, or a larger separation_weight",
+    "collapsed": (
+        "points fall together: use fewer of them, or without self-training a larger "
+        "config.objective.separation_weight"
+    ),
     "alone": (
         "each point jumps about on its own. Is it one kind of thing, the same way up? Sort the "
         "photos, or use fewer points"
