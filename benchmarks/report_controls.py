@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks import harness
 from landmarks_jax.data import loader
 from landmarks_jax.data.framing import Framing
-from landmarks_jax.data.sources import registry
+from landmarks_jax.data.sources.folder import FolderPhotos
 from landmarks_jax.evaluation import (
     packed_evaluation,
     report_measures,
@@ -94,7 +94,7 @@ def shipped(name: str, folders: dict[str, tuple[str, str]]) -> Iterator[dict[str
     untrained = ViewDetector(config, fresh, use_running_average=False)
     for photos, (root, crop) in folders.items():
         framing = Framing(config.data.canvas_size, config.views.size, crop)
-        canvases = _canvases(root, framing, config)
+        canvases = _canvases(root, framing)
         find = run_report.finder(detector)
         measured, _ = report_measures.measure(find, canvases, framing)
         yield case(f"{name}, {photos}", report_verdict.SETTLED, measured, _COMPLETE)
@@ -109,12 +109,8 @@ def shipped(name: str, folders: dict[str, tuple[str, str]]) -> Iterator[dict[str
         yield case("faces, noise", report_verdict.FAILED, measured, _COMPLETE)
 
 
-def _canvases(root: str, framing: Framing, config: Any) -> np.ndarray:
-    data = config.data.copy_and_resolve_references()
-    with data.unlocked():
-        data.update({"source": "folder", "roots": (root,), "landmarks": "", "exclude": ()})
-        data.split = "all"
-    photos = loader.PhotoLoader(registry.open_source(data), framing)
+def _canvases(root: str, framing: Framing) -> np.ndarray:
+    photos = loader.PhotoLoader(FolderPhotos([root]), framing)
     return photos.canvases(symmetry.some_places(photos, _PHOTOS))
 
 

@@ -11,7 +11,8 @@ where their file is in data/weights or the cache folder, and on a GPU a wider mo
 pixels; what is set by a flag stays. This preset is what it takes otherwise: histograms of
 gradients, and the narrow model.
 
-For another number of landmarks set config.model.num_landmarks and config.targets.merge. If the
+For another number of landmarks set config.model.num_landmarks, config.targets.merge and, if there
+are more than config.targets.keep, that. If the
 objects look the same in a mirror, config.targets.mirror=True with config.targets.keep=0
 learns from mirrored photos too.
 """
