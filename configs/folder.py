@@ -12,9 +12,8 @@ pixels; what is set by a flag stays. This preset is what it takes otherwise: his
 gradients, and the narrow model.
 
 For another number of landmarks set config.model.num_landmarks, config.targets.merge and, if there
-are more than config.targets.keep, that. If the
-objects look the same in a mirror, config.targets.mirror=True with config.targets.keep=0
-learns from mirrored photos too.
+are more than config.targets.keep, that. If the objects look the same in a mirror,
+config.targets.mirror=True with config.targets.keep=0 learns from mirrored photos too.
 """
 
 from ml_collections import ConfigDict
