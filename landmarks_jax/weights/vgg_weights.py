@@ -143,7 +143,8 @@ def _read(path: str, section: str) -> dict[str, np.ndarray]:
         NotImplementedError,
     ) as error:
         raise WeightsError(
-            f"{path}: not a readable .npz file of weights ({reason(error)})"
+            f"{path}: not a readable .npz file of weights ({reason(error)}); remove it, or make "
+            "it again by landmarks-jax convert vgg"
         ) from error
 
 
