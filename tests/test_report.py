@@ -76,7 +76,9 @@ def test_commands_to_go_on(run, tmp_path, monkeypatch):
         f"landmarks-jax export --workdir '{workdir}' --noregressor --landmarks 0,2 "
         "--out mine.safetensors"
     )
-    assert label.startswith(f"landmarks-jax label {workdir.parent}/photos --points")
+    assert label.startswith(f"landmarks-jax label {workdir.parent}/photos --points NAME1,NAME2 ")
+    result["roots"] = [f"{number}.jpg" for number in range(2_000)]
+    assert run_report.report_page.commands(result)[1].startswith("landmarks-jax label photos/ --")
     assert score == f"landmarks-jax eval --workdir '{workdir}' --landmarks 0,2 --fit labels.csv"
     monkeypatch.chdir(tmp_path)
     code, _, err = call(*shlex.split(export)[1:])

@@ -82,7 +82,7 @@ def commands(result: Mapping[str, Any]) -> list[str]:
     keep = f" --landmarks {kept}" if len(result["believed"]) < len(result["points"]) else ""
     return [
         f"landmarks-jax export --workdir {run} --noregressor{keep} --out mine.safetensors",
-        f"landmarks-jax label {photos} --points NAME,NAME --detector mine.safetensors --out "
+        f"landmarks-jax label {photos} --points NAME1,NAME2 --detector mine.safetensors --out "
         "labels.csv",
         f"landmarks-jax eval --workdir {run}{keep} --fit labels.csv",
     ]
