@@ -191,7 +191,7 @@ def test_names_that_a_file_cannot_hold_are_refused(photos):
         (["{}", "--points=a,a"], "--points: names must be different"),
         (["{}", "--points="], "--points: give the names"),
         (["{}", "--out={}/labels.txt"], "labels.txt: must end in .csv"),
-        (["{}/none"], "none: no such folder of images"),
+        (["{}/none"], "none: no such file or folder"),
         (["{}", "--detector=none"], "none: no such file"),
         (["{}", "--count=0"], "flag --count=0"),
         (["{}", "--port=70000"], "--port 70000: cannot be opened"),

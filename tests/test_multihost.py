@@ -111,6 +111,7 @@ print(json.dumps({"loss": abs(eight - one) / one, "gradient": float(apart)}))
 """
 
 
+@pytest.mark.slow
 def test_eight_devices_compute_what_one_does_and_continue_its_run(alone, half, canvases):
     flag = "--xla_force_host_platform_device_count=8"
     code, out, err = finish(command(str(half), code=EIGHT, XLA_FLAGS=flag, **X64))

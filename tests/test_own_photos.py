@@ -172,9 +172,10 @@ def test_the_box_crop_needs_points():
         own_photos.look(config, [], Path("run"))
 
 
-@pytest.mark.parametrize("arguments", [["."], ["p/00.png", "p/../"]])
+@pytest.mark.parametrize("arguments", [["."], ["p/00.png", "p/../"], ["[r]uns"]])
 def test_a_run_in_a_folder_of_photos_is_refused(arguments):
     photos("p", 1)
+    photos("runs/b", 1)
     with pytest.raises(WorkdirError, match=r"runs/a: is in the folder of photos .*by --workdir"):
         own_photos.look(presets.load("folder"), arguments, Path("runs/a"))
     with pytest.raises(DataError, match="1 different photos"):

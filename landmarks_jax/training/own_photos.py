@@ -11,7 +11,7 @@ import jax
 from ml_collections import ConfigDict
 
 from landmarks_jax import config as configuration
-from landmarks_jax.data import photo_files, survey
+from landmarks_jax.data import file_search, photo_files, survey
 from landmarks_jax.data.framing import Framing
 from landmarks_jax.data.sources.folder import FolderPhotos
 from landmarks_jax.system import cache
@@ -87,7 +87,8 @@ def look(config: ConfigDict, arguments: Sequence[str], workdir: Path) -> None:
     """
     if config.data.crop == "box":
         raise wrong_field(config, "data.crop", "center or tight for photos without points")
-    for folder in filter(os.path.isdir, arguments):
+    named = (path for argument in arguments for path in file_search.expand(argument))
+    for folder in filter(os.path.isdir, named):
         if workdir.resolve().is_relative_to(Path(folder).resolve()):
             raise WorkdirError(
                 f"{workdir}: is in the folder of photos {folder}, to which a run would add images; "
