@@ -166,11 +166,11 @@ def to_markdown(result: dict[str, Any]) -> str:
     )
     notes = [
         harness.provenance(result),
-        "`landmarks-jax train PHOTOS`, ours and not in the paper, with VGG's features where they "
-        "are there, and with histograms of gradients (hog). Minutes: of the whole command, with "
-        "start-up, features and the report. Forward error in per cent of the distance of the "
-        "first two points (root and tip, neck and pelvis, the eyes), in brackets in per cent of "
-        f"the mean shape's; with {LABELS} labels the mean ± standard deviation over {DRAWS} "
+        "`landmarks-jax train PHOTOS`, ours and not in the paper; hog: histograms of gradients. "
+        "Minutes: of the whole command, with start-up, features and the report. Forward error in "
+        "per cent of the distance of the first two points (root and tip, neck and pelvis, the "
+        f"eyes), in brackets in per cent of the mean shape's; with {LABELS} labels the mean ± "
+        f"standard deviation over {DRAWS} "
         "draws. The penalty of the map is chosen by leave-one-out. LFW's points are those of a "
         f"supervised network, not annotation. {counts}.",
     ]

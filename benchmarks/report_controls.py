@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import harness
-from landmarks_jax.data import loader
+from landmarks_jax.data import loader, sampling
 from landmarks_jax.data.framing import Framing
 from landmarks_jax.data.sources.folder import FolderPhotos
 from landmarks_jax.evaluation import (
@@ -24,7 +24,6 @@ from landmarks_jax.evaluation import (
     report_measures,
     report_verdict,
     run_report,
-    symmetry,
 )
 from landmarks_jax.evaluation.report_measures import Find
 from landmarks_jax.evaluation.report_verdict import Progress
@@ -111,7 +110,7 @@ def shipped(name: str, folders: dict[str, tuple[str, str]]) -> Iterator[dict[str
 
 def _canvases(root: str, framing: Framing) -> np.ndarray:
     photos = loader.PhotoLoader(FolderPhotos([root]), framing)
-    return photos.canvases(symmetry.some_places(photos, _PHOTOS))
+    return photos.canvases(sampling.evenly(photos.num_different, _PHOTOS))
 
 
 def of_run(argument: str) -> dict[str, Any]:

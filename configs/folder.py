@@ -1,8 +1,7 @@
 r"""Your own photos of one kind of object, without labels, on two CPU cores: ours, not in the paper.
 
     landmarks-jax train photos/
-    landmarks-jax train 'photos/*/*.jpg' --workdir runs/mine \
-        --config.train.steps=6000 --config.optimizer.cosine_steps=6000
+    landmarks-jax train 'photos/*/*.jpg' --workdir runs/mine --config.train.steps=6000
 
 Points of a grid are moved to where features look alike in all photos; those that do not move with
 the object are dropped, the others are merged to 16 landmarks, and a detector learns to find them

@@ -89,7 +89,10 @@ def test_all_faces_of_a_group_get_their_points():
     assert len(group.faces) == 5
     landmarks = detector(group.image, detector.find_faces(group.image).boxes)
     assert landmarks.landmarks.shape == (5, 10, 2)
+    found = face_finder.find_faces(group.image).points
     for points in group.points:
+        distances = np.linalg.norm(found - points, axis=-1).mean(1)
+        assert distances.min() < 0.15 * np.linalg.norm(points[0] - points[1])
         distances = np.linalg.norm(landmarks.labelled - points, axis=-1).mean(1)
         eyes = np.linalg.norm(points[0] - points[1])
         # By hand a point is good to about 5 %; the map is of other photos.

@@ -124,9 +124,16 @@ def test_points_that_stay_behind_are_dropped_and_the_others_are_as_before(config
     assert set(gaps.argmin(0)) == {5, 6, 9, 10}  # of the grid's 16, those on the square
 
 
-@pytest.mark.parametrize(("field", "value"), [("merge", ()), ("merge", (9,)), ("mirror", True)])
-def test_fields_that_it_does_not_go_with(config, field, value):
+@pytest.mark.parametrize(
+    ("field", "value", "rule"),
+    [
+        ("merge", (), "0 with config.targets.mirror, or without config.targets.merge"),
+        ("mirror", True, "0 with config.targets.mirror, or without config.targets.merge"),
+        ("merge", (9, 2), "0, or at least 9, the largest of config.targets.merge"),
+    ],
+)
+def test_fields_that_it_does_not_go_with(config, field, value, rule):
     with config.unlocked():
         config.targets[field] = value
-    with pytest.raises(ConfigError, match=r"config.targets.keep = 4: must be 0, or at least"):
+    with pytest.raises(ConfigError, match=rf"config.targets.keep = 4: must be {rule}"):
         self_training.check_targets(config)

@@ -85,5 +85,5 @@ def test_too_few_labels_are_refused_and_say_how_many_are_needed():
     with pytest.raises(DataError, match="mine: no photo has both of the first two points"):
         leave_one_out.check(protocol(parted))
     parted[0, 0] = parted[0, 1]
-    with pytest.raises(DataError, match="photo 0: both eyes are labelled at one place"):
+    with pytest.raises(DataError, match="photo 0: the first two points"):
         leave_one_out.check(protocol(parted))

@@ -25,10 +25,13 @@ def test_inter_ocular_takes_the_centres_of_68_points():
 def test_coinciding_eyes_name_the_face():
     labels = np.random.default_rng(0).uniform(-1, 1, (9, 5, 2))
     labels[6, 1] = labels[6, 0] + 0.002  # of a face of about 1.5
-    with pytest.raises(DataError, match=r"^face 6 of 9 \(counted from 0\): both eyes"):
+    with pytest.raises(DataError, match=r"^face 6 of 9 \(counted from 0\): the first two points"):
         metrics.inter_ocular(labels)
     names = [f"{i}.jpg" for i in range(9)]
-    with pytest.raises(DataError, match=r"^6.jpg: both eyes are labelled at one place"):
+    with pytest.raises(
+        DataError,
+        match=r"^6.jpg: the first two points \(of a face: the eyes\) are labelled at one place",
+    ):
         metrics.inter_ocular(labels, names=names)
     labels[6, 1] = labels[6, 0] + 0.1
     assert metrics.inter_ocular(labels)[6] == pytest.approx(0.1 * np.sqrt(2))

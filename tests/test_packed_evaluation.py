@@ -158,7 +158,7 @@ def test_what_does_not_go_together_is_refused_in_a_line(packed_path, lists, tmp_
         (detector, out, fit, "--protocol=synthetic"): "and without --protocol",
         (detector, out, fit, f"--score={lists[0]}"): "are also fitted on",
         (detector, out, fit, f"--score={together}"): (
-            "together: AFLW/000003.jpg: both eyes are labelled at one place; correct the label"
+            "together: AFLW/000003.jpg: the first two points (of a face: the eyes) are "
         ),
         ("--detector=none", out, fit): "none: no such file",
         (detector, out, "--protocol=mpii"): "for runs on joints",

@@ -87,3 +87,8 @@ def batch_rows(
         raise ValueError(f"process {process_index} of {process_count}")
     start = step * batch_size + process_index * share
     return rows(seed, count, start, start + share)
+
+
+def evenly(count: int, most: int) -> np.ndarray:
+    """At most `most` of the numbers below `count`, evenly spaced, the first and last among them."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))

@@ -55,8 +55,9 @@ def inter_ocular(
     if together.any():
         face = int(together.argmax())
         name = names[face] if names else f"face {face} of {len(labels)} (counted from 0)"
+        what = "the first two points (of a face: the eyes)" if eyes == FIRST_TWO else "both eyes"
         raise DataError(
-            f"{name}: both eyes are labelled at one place; correct the label or leave the photo out"
+            f"{name}: {what} are labelled at one place; correct the label or leave the photo out"
         )
     return distances
 

@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from landmarks_jax.data import framing, loader, photo_groups, survey
-from landmarks_jax.data.framing import Framing
+from landmarks_jax.data import framing, photo_groups, sampling, survey
 from landmarks_jax.evaluation import (
     report_measures,
     report_page,
@@ -77,7 +76,7 @@ def report(workdir: Path, *, command: Sequence[str] = ()) -> str:
     """
     files.check_writable(workdir, WorkdirError)
     run = measure_run(workdir)
-    shown = np.unique(np.linspace(0, len(run.views) - 1, min(len(run.views), _SHOWN)).astype(int))
+    shown = sampling.evenly(len(run.views), _SHOWN)
     data = run.config.data
     result = {
         "workdir": str(workdir),
@@ -105,14 +104,17 @@ def measure_run(workdir: Path) -> MeasuredRun:
     run_evaluation.need_landmarks(workdir, config, "reported on")
     restored = checkpoints.restore(workdir, config)
     photos = symmetry.photos_of_run(config)
-    places = symmetry.some_places(photos, _PHOTOS)
-    canvases = photos.canvases(places)
     frame = symmetry.view_framing(config)
+    places = sampling.evenly(photos.num_different, _LOOKED_AT)
+    canvases = photos.canvases(places)
+    wrong = _wrong_with(frame.central_view(canvases))
+    some = sampling.evenly(len(places), _PHOTOS)
+    places, canvases = places[some], canvases[some]
     detector = ViewDetector(config, trained_variables(restored.state))
     measures, landmarks = report_measures.measure(finder(detector), canvases, frame)
     rows = run_folder.read_log(workdir, restored.step)
     progress = report_verdict.progress_of(
-        config, rows, restored.step, restored.seconds, photos=_wrong_with(photos, frame)
+        config, rows, restored.step, restored.seconds, photos=wrong
     )
     names = photos.names()
     return MeasuredRun(
@@ -128,10 +130,8 @@ def measure_run(workdir: Path) -> MeasuredRun:
     )
 
 
-def _wrong_with(photos: loader.Loader, frame: Framing) -> str:
-    """What `data.survey` finds wrong with the photos: "mixed", "noise" or ""."""
-    places = symmetry.some_places(photos, _LOOKED_AT)
-    views = frame.central_view(photos.canvases(places))
+def _wrong_with(views: np.ndarray) -> str:
+    """What `data.survey` finds wrong with photos `[N, S, S, 3]`: "mixed", "noise" or ""."""
     if np.median(survey.noise_ratio(views.mean(-1))) >= survey.NOISE:
         return "noise"
     side, whole = photo_groups.SIDE, (0, 0, *views.shape[1:3])

@@ -16,7 +16,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from scipy.optimize import linear_sum_assignment
 
-from landmarks_jax.data import loader
+from landmarks_jax.data import loader, sampling
 from landmarks_jax.data.framing import Framing
 from landmarks_jax.data.sources import registry
 from landmarks_jax.data.sources.photos import Source
@@ -72,18 +72,12 @@ def add_pairs(packed: PackedDetector, photos: loader.Loader) -> PackedDetector:
             f"{photos.summary}: {_MIN_PHOTOS} photos are needed to find landmarks that mirror each "
             "other"
         )
-    places = some_places(photos, _MAX_PHOTOS)
+    places = sampling.evenly(photos.num_different, _MAX_PHOTOS)
     views = view_framing(packed.config).central_view(photos.canvases(places))
     detect = ViewDetector(packed.config, packed.variables)
     mirrored = detect(np.ascontiguousarray(views[:, :, ::-1])) * [-1, 1]
     mirror = {"photos": len(views), "pairs": pairs_of(detect(views), mirrored)}
     return dataclasses.replace(packed, summary={**packed.summary, "mirror": mirror})
-
-
-def some_places(photos: loader.Loader, most: int) -> np.ndarray:
-    """The numbers of at most `most` photos, evenly over their list."""
-    count = photos.num_different
-    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))
 
 
 def view_framing(config: ConfigDict) -> Framing:

@@ -72,8 +72,11 @@ def check_targets(config: ConfigDict) -> None:
         raise wrong_field(config, "data.crop", "center or tight to refine without annotation")
     if targets.mirror and targets.detector and targets.grid:
         raise wrong_field(config, "targets.mirror", NOT_MIRRORED)
-    if targets.keep and (targets.mirror or targets.keep < max(targets.merge, default=math.inf)):
-        rule = "0, or at least as many as config.targets.merge, without config.targets.mirror"
+    if targets.keep and (targets.mirror or not targets.merge):
+        rule = "0 with config.targets.mirror, or without config.targets.merge"
+        raise wrong_field(config, "targets.keep", rule)
+    if targets.keep and targets.keep < max(targets.merge):
+        rule = f"0, or at least {max(targets.merge)}, the largest of config.targets.merge"
         raise wrong_field(config, "targets.keep", rule)
     without = targets.network == hog.NETWORK
     if without and targets.weights:

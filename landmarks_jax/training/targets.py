@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from landmarks_jax.data import loader
+from landmarks_jax.data import loader, sampling
 from landmarks_jax.system import figures, files
 from landmarks_jax.system.errors import WorkdirError, reason
 from landmarks_jax.system.signals import Interrupt
@@ -185,7 +185,7 @@ def read(path: Path, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
 def write(path: Path, refiner: Refiner, targets: Targets, weights: np.ndarray) -> None:
     """Writes targets to an `.npz` file, and a page of faces with them beside it."""
     count = len(targets.points)
-    shown = np.linspace(0, count - 1, min(_SHOWN, count)).astype(int)
+    shown = sampling.evenly(count, _SHOWN)
     points = refiner.frame.points_in_view(targets.points[shown])
     captions = [f"{confidence:.2f}" for confidence in targets.confidence[shown].mean(1)]
     title = f"refined points of {len(shown)} of {count:,} photos, and their mean confidence"
