@@ -270,6 +270,7 @@ def test_the_command_trains_and_continues_with_the_photos_as_arguments():
     assert config.data.roots == ("my things",)
     assert config.objective.task == "self_training"
     assert run_folder.newest_step(run) == 1
+    assert (run / "report.html").is_file()
     code, _, err = call("train", "my things", "--config.train.steps=2")
     assert code == 0, err
     assert run_folder.newest_step(run) == 2

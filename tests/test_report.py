@@ -5,10 +5,11 @@ import re
 import shlex
 import shutil
 
+import numpy as np
 import pytest
 
 from landmarks_jax import load_detector
-from landmarks_jax.evaluation import run_report
+from landmarks_jax.evaluation import run_report, symmetry
 from tests import browsing
 from tests.running import TINY, call, finished_run, narrow, write_photos
 
@@ -57,6 +58,18 @@ def test_the_page_is_one_file_and_escapes_names(run):
     assert result["advice"] in page
     assert page.count('class="swatch"') == 3
     assert page.count("<tr>") == 1 + 3
+
+
+def test_what_is_measured_and_shown_is_of_the_photos_named(run, monkeypatch):
+    workdir, _ = run
+    monkeypatch.setattr(run_report, "_PHOTOS", 3)
+    measured = run_report.measure_run(workdir)
+    photos = symmetry.photos_of_run(measured.config)
+    assert [photos.names().index(name) for name in measured.names] == [0, 5, 11]
+    canvases = photos.canvases(np.array([0, 5, 11]))
+    views = symmetry.view_framing(measured.config).central_view(canvases)
+    np.testing.assert_array_equal(measured.views, views)
+    assert measured.landmarks.shape == (3, 3, 2)
 
 
 def test_a_report_is_replaced(run):
