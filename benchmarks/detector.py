@@ -9,7 +9,7 @@ A contender that is not installed is named and left out.
 
 import importlib.util
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 from benchmarks import harness
 from benchmarks.harness import OURS
 from benchmarks.roofline import detector_convs
+from benchmarks.rounds import failure, time_in_turn
 from landmarks_jax.configs import base
 from landmarks_jax.inference.detector import ViewDetector
 from landmarks_jax.models.detectors import build_detector
@@ -60,16 +61,29 @@ def make_contenders(
     config: ConfigDict, variables: dict[str, Any]
 ) -> tuple[dict[str, Contender], dict[str, str]]:
     """Functions from views `[B, S, S, 3]` to landmarks `[B, K, 2]`; and why others are left out."""
-    made: dict[str, Contender | str] = {OURS: ViewDetector(config, variables)}
+    runs: dict[str, Contender] = {OURS: ViewDetector(config, variables)}
+    left_out: dict[str, str] = {}
+    makers: dict[str, Callable[[], Contender | str]] = {
+        "PyTorch": lambda: _torch(config, variables, compiled=False),
+        "PyTorch, compiled": lambda: _torch(config, variables, compiled=True),
+        "ONNX Runtime": lambda: _onnx(config, variables),
+    }
+    for name, make in makers.items():
+        try:
+            made = make()
+        except Exception as error:  # of its libraries' own
+            made = failure(error)
+        if isinstance(made, str):
+            left_out[name] = made
+        else:
+            runs[name] = made
+    return runs, left_out
+
+
+def _torch(config: ConfigDict, variables: dict[str, Any], *, compiled: bool) -> Contender | str:
     missing = harness.why_no_torch()
-    for name, compiled in (("PyTorch", False), ("PyTorch, compiled", True)):
-        made[name] = missing or _torch(config, variables, compiled=compiled)
-    made["ONNX Runtime"] = _onnx(config, variables)
-    runs = {name: run for name, run in made.items() if not isinstance(run, str)}
-    return runs, {name: why for name, why in made.items() if isinstance(why, str)}
-
-
-def _torch(config: ConfigDict, variables: dict[str, Any], *, compiled: bool) -> Contender:
+    if missing is not None:
+        return missing
     import torch  # noqa: PLC0415
 
     from benchmarks.torch_networks import TorchDetector, state_dict  # noqa: PLC0415
@@ -114,53 +128,62 @@ def _onnx(config: ConfigDict, variables: dict[str, Any]) -> Contender | str:
     return lambda views: session.run(["landmarks"], {"views": views})[0]
 
 
-def check_landmarks(runs: dict[str, Contender], views: np.ndarray, tolerance: float) -> None:
-    """Compares what contenders find.
+def check_landmarks(
+    runs: dict[str, Contender], views: np.ndarray, tolerance: float
+) -> dict[str, str]:
+    """Removes the contenders that fail or find other landmarks than ours; returns why, by name."""
+    ours, wrong = runs[OURS](views), {}
+    for name in [name for name in runs if name != OURS]:
+        try:
+            difference = float(np.abs(runs[name](views) - ours).max())
+        except Exception as error:  # of its libraries' own
+            wrong[name] = failure(error)
+        else:
+            if not difference <= tolerance:
+                wrong[name] = f"its landmarks in [-1, 1] differ from ours by {difference:g}"
+        if name in wrong:
+            del runs[name]
+    return wrong
 
-    Raises:
-      RuntimeError: one finds other landmarks than ours.
-    """
-    ours = runs[OURS](views)
-    for name, run in runs.items():
-        difference = float(np.abs(run(views) - ours).max())
-        if not difference <= tolerance:
-            raise RuntimeError(f"{name}: landmarks in [-1, 1] differ from ours by {difference:g}")
 
-
-def measure(widths: Iterable[str], batches: Iterable[int], dtypes: Iterable[str]) -> dict[str, Any]:
-    """Times everything; plain JSON, the source of `to_markdown`.
-
-    Raises:
-      RuntimeError: a contender finds other landmarks.
-    """
-    rows: list[dict[str, Any]] = []
-    left_out: dict[str, str] = {}
+def measure(
+    widths: Iterable[str], batches: Iterable[int], dtypes: Iterable[str]
+) -> Iterator[dict[str, Any]]:
+    """Times everything; yields plain JSON, the source of `to_markdown`, whenever there is more."""
     batches, dtypes = tuple(batches), tuple(dtypes)
     peaks = {dtype: harness.matmul_peak(dtype) for dtype in dtypes}
+    result: dict[str, Any] = {
+        **harness.environment("benchmarks.detector", ("jax", "torch", "onnxruntime", "numpy")),
+        "matmul_gflops": {dtype: round(peak / 1e9, 1) for dtype, peak in peaks.items()},
+        "left_out": {},
+        "rows": [],
+    }
     rng = np.random.default_rng(0)
     for width, dtype in itertools.product(widths, dtypes):
         config = configure(width, dtype)
         side = config.views.size
         runs, missing = make_contenders(config, random_variables(config))
-        left_out |= {f"{name}, {dtype}": why for name, why in missing.items()}
         flops = 2 * sum(conv.macs for conv in detector_convs(config))
         for batch in batches:
             views = rng.integers(0, 256, (batch, side, side, 3), np.uint8)
-            check_landmarks(runs, views[:8], TOLERANCE[dtype])
+            missing |= check_landmarks(runs, views[:8], TOLERANCE[dtype])
+            calls: dict[str, Callable[[], Any]]
             calls = {name: partial(run, views) for name, run in runs.items()}
-            for name, times in harness.time_in_turn(calls).items():
+            *_, (times, stopped) = time_in_turn(calls)
+            missing |= stopped
+            for name in stopped:
+                del runs[name]
+            for name, spent in times.items():
+                if not spent:
+                    continue
                 row = {"width": width, "dtype": dtype, "batch": batch, "contender": name}
-                row |= {"rounds": len(times), "gflop_per_view": round(flops / 1e9, 4)}
-                row["quartiles_ms"] = harness.quartiles(times, 1e3)
+                row |= {"rounds": len(spent), "gflop_per_view": round(flops / 1e9, 4)}
+                row["quartiles_ms"] = harness.quartiles(spent, 1e3)
                 row["floor_ms"] = round(1e3 * flops * batch / peaks[dtype], 3)
-                rows.append(row)
+                result["rows"].append(row)
                 harness.log(row)
-    return {
-        **harness.environment("benchmarks.detector", ("jax", "torch", "onnxruntime", "numpy")),
-        "matmul_gflops": {dtype: round(peak / 1e9, 1) for dtype, peak in peaks.items()},
-        "left_out": left_out,
-        "rows": rows,
-    }
+            result["left_out"] |= {f"{name}, {dtype}": why for name, why in missing.items()}
+            yield result
 
 
 def to_markdown(result: dict[str, Any], level: int = 1) -> str:
@@ -198,7 +221,7 @@ def main() -> None:
     parser.add_argument("--batches", type=batches, default="1,8,64,256", help="views per call")
     harness.add_dtypes(parser)
     args = parser.parse_args()
-    result = measure(args.widths, args.batches, args.dtypes)
+    *_, result = measure(args.widths, args.batches, args.dtypes)
     harness.write_result(args.out, result, to_markdown(result))
 
 

@@ -1,4 +1,4 @@
-"""Shared by all benchmarks: rounds, the machine and its rates, arguments, results."""
+"""Shared by all benchmarks: the machine and its rates, arguments, results."""
 
 import argparse
 import importlib.metadata
@@ -32,37 +32,6 @@ def seconds_of(call: Callable[[], Any]) -> float:
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
-
-
-def time_in_turn(
-    runs: Mapping[str, Callable[[], Any]],
-    *,
-    seconds: float = 12.0,
-    at_least: int = 3,
-    at_most: int = 50,
-    warm_up: int = 2,
-) -> dict[str, list[float]]:
-    """Seconds of every round, by contender.
-
-    Each runs once a round, one after the other, so that other load on the machine meets all alike.
-
-    Args:
-      runs: by name; a call returns when its work is done.
-      seconds: rounds are repeated for this long.
-      at_least: rounds.
-      at_most: rounds.
-      warm_up: calls of each before the first round.
-    """
-    for run in runs.values():
-        for _ in range(warm_up):
-            run()
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    start, rounds = time.perf_counter(), 0
-    while rounds < at_least or (time.perf_counter() - start < seconds and rounds < at_most):
-        for name, run in runs.items():
-            times[name].append(seconds_of(run))
-        rounds += 1
-    return times
 
 
 def quartiles(values: Sequence[float], scale: float = 1.0, digits: int = 3) -> list[float]:

@@ -16,7 +16,7 @@ from landmarks_jax.tasks import landmarks, task_of
 from landmarks_jax.tasks.task import Frozen
 from landmarks_jax.training import sharding
 from landmarks_jax.training import state as states
-from landmarks_jax.training.batches import Batch, batch_shapes
+from landmarks_jax.training.batches import Batch, batch_shapes, num_points
 from landmarks_jax.weights import vgg_weights
 
 PRESETS = {"paper": paper, "released": released}
@@ -93,7 +93,7 @@ def mesh() -> jax.sharding.Mesh:
 
 def input_shapes(config: ConfigDict, sharding: Any = None) -> Batch:
     """The shapes of a batch."""
-    return batch_shapes(config, _NUM_POINTS, sharding)
+    return batch_shapes(config, num_points(config, _NUM_POINTS), sharding)
 
 
 def num_parameters(config: ConfigDict) -> int:

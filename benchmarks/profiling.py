@@ -17,7 +17,9 @@ from ml_collections import ConfigDict
 
 from benchmarks import harness
 from benchmarks.contenders import Ours
+from benchmarks.harness import OURS
 from benchmarks.problem import make_problem
+from benchmarks.rounds import time_in_turn
 
 # An instruction of the compiled step, and the scopes it was traced in.
 _INSTRUCTION = re.compile(r"%?([\w.-]+) = .*metadata=\{[^}]*op_name=\"([^\"]*)\"")
@@ -125,16 +127,26 @@ def summarize(kernels: Iterable[Kernel], where: dict[str, str], steps: int) -> d
     }
 
 
-def measure(config: ConfigDict, steps: int = 5) -> dict[str, Any]:
-    """Profiles a few steps; plain JSON. `wall_ms` is a step's without the profiler."""
+def measure(config: ConfigDict, *, steps: int = 5, rounds: int = 20) -> Iterator[dict[str, Any]]:
+    """Times a configuration's step, then profiles it; yields plain JSON whenever there is more.
+
+    Args:
+      config: the configuration.
+      steps: of a round, and of the profile.
+      rounds: timed without the profiler.
+    """
     ours = Ours(make_problem(config), steps)
     ours()
-    wall = min(harness.seconds_of(ours) for _ in range(2)) / steps
-    return {
+    result = {
         "channels": config.model.generator_channels,
         "dtype": config.compute_dtype,
         "batch": config.train.batch_size,
         "steps": steps,
-        "wall_ms": round(1e3 * wall, 4),
-        **summarize(record(ours), scopes(ours.hlo()), steps),
+        "first_loss": ours.loss,
+        "compile_seconds": round(ours.compile_seconds, 1),
+        "memory_mib": ours.memory(),
     }
+    for times, _ in time_in_turn({OURS: ours}, seconds=0.0, at_least=rounds, warm_up=1):
+        result["quartiles_ms"] = harness.quartiles(times[OURS], 1e3 / steps)
+        yield result
+    yield result | summarize(record(ours), scopes(ours.hlo()), steps)

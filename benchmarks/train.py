@@ -11,122 +11,21 @@ weights and views.
 """
 
 import argparse
-import gc
 import itertools
 import os
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from benchmarks import contenders, harness
+from benchmarks import harness
 from benchmarks.contenders import TORCH
 from benchmarks.harness import OURS
-from benchmarks.problem import PRESETS, configure, make_problem
-from benchmarks.roofline import macs_per_photo
+from benchmarks.problem import PRESETS
+from benchmarks.step_times import Cell, measure
 from landmarks_jax.system.errors import UserError
 from landmarks_jax.system.tables import DASH, Table
-from landmarks_jax.training import memory
-
-Cell = tuple[int, str, int]  # the generator's channels, arithmetic, photos per step
-
-
-def measure_cell(
-    config: Any, flags: Iterable[str], *, steps_per_round: int, seconds: float
-) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """One configuration's rows, ours first; and why contenders were left out."""
-    runs, left_out = contenders.make_contenders(make_problem(config), flags, steps_per_round)
-    macs, batch = macs_per_photo(config), config.train.batch_size
-    times = harness.time_in_turn(runs, seconds=seconds, at_least=5, warm_up=1)
-    rows = []
-    for name, run in runs.items():
-        milliseconds = harness.quartiles(times[name], 1e3 / steps_per_round)
-        rate = round(1e3 * batch / milliseconds[1], 3)
-        # Round by round, so that what slows a whole round cancels.
-        ratios = [theirs / ours for theirs, ours in zip(times[name], times[OURS], strict=True)]
-        rows.append(
-            {
-                "channels": config.model.generator_channels,
-                "dtype": config.compute_dtype,
-                "batch": batch,
-                "contender": name,
-                "rounds": len(times[name]),
-                "quartiles_ms": milliseconds,
-                "images_per_second": rate,
-                "over_ours": harness.quartiles(ratios, digits=4),
-                "tflops": round(2e-12 * macs * rate, 4),
-                "first_loss": run.loss,
-                "compile_seconds": round(run.compile_seconds, 1),
-                "memory_mib": run.memory(),
-            }
-        )
-        harness.log(rows[-1])
-    return rows, left_out
-
-
-def measure(
-    preset: str,
-    cells: Iterable[Cell],
-    flags: Iterable[str],
-    *,
-    steps_per_round: int,
-    seconds: float,
-    check_losses: bool = True,
-    **fields: Any,
-) -> dict[str, Any]:
-    """Times everything; plain JSON, the source of `to_markdown`.
-
-    Args:
-      preset: `paper` or `released`.
-      cells: the cells to time.
-      flags: keys of `TORCH`.
-      steps_per_round: steps between two looks at the clock.
-      seconds: duration of a cell's rounds.
-      check_losses: whether losses are compared before anything is timed.
-      fields: changes to the preset, for `problem.configure`.
-
-    Raises:
-      RuntimeError: PyTorch computes another loss.
-    """
-    rows: list[dict[str, Any]] = []
-    left_out: dict[str, str] = {}
-    differences: dict[str, dict[str, float]] = {}
-    flags, cells = tuple(flags), tuple(cells)
-    check_losses = check_losses and bool(flags) and harness.why_no_torch() is None
-    peaks = {dtype: harness.matmul_peak(dtype) for _, dtype, _ in cells}
-    for channels, dtype, batch in cells:
-        config = configure(preset, channels, dtype, batch, **fields)
-        if check_losses and str(channels) not in differences:
-            differences[str(channels)] = contenders.check_losses(config)
-        measured, missing = measure_cell(
-            config, flags, steps_per_round=steps_per_round, seconds=seconds
-        )
-        rows += measured
-        where = f"c = {channels}, {dtype}, batch {batch}"
-        left_out |= {f"{name}, {where}": why for name, why in missing.items()}
-        _release_memory()
-    return {
-        **harness.environment("benchmarks.train", ("jax", "jaxlib", "torch", "numpy")),
-        "preset": preset,
-        "fields": fields,
-        "steps_per_round": steps_per_round,
-        "seconds": seconds,
-        "matmul_gflops": {dtype: round(peak / 1e9, 1) for dtype, peak in peaks.items()},
-        "loss_differences": differences,
-        "left_out": left_out,
-        **harness.mib({"peak_rss_mib": memory.host_peak()}),
-        "rows": rows,
-    }
-
-
-def _release_memory() -> None:
-    gc.collect()
-    if harness.why_no_torch() is None and harness.torch_device() == "cuda":
-        import torch  # noqa: PLC0415
-
-        torch.cuda.empty_cache()
 
 
 def to_markdown(result: dict[str, Any]) -> str:
@@ -141,7 +40,10 @@ def to_markdown(result: dict[str, Any]) -> str:
     header += [*(f"Ours over {name}" for name in others), "Of peak"]
 
     def cell(row: dict[str, Any], field: str) -> str:
-        return f"{row[field][1] if field == 'over_ours' else row[field]:,.2f}" if row else DASH
+        value = row.get(field)
+        if value is None:
+            return DASH
+        return f"{value[1] if field == 'over_ours' else value:,.2f}"
 
     rows = []
     for (channels, dtype, batch), by_name in cells.items():
@@ -220,7 +122,7 @@ def measure_again(stored: dict[str, Any], seconds: float) -> dict[str, Any]:
     """Times the cells of an earlier result once more."""
     rows = stored["rows"]
     names = {row["contender"] for row in rows}
-    return measure(
+    *_, result = measure(
         stored["preset"],
         dict.fromkeys((row["channels"], row["dtype"], row["batch"]) for row in rows),
         [flag for flag, torch in TORCH.items() if torch.name in names],
@@ -228,6 +130,7 @@ def measure_again(stored: dict[str, Any], seconds: float) -> dict[str, Any]:
         seconds=seconds,
         **stored["fields"],
     )
+    return result
 
 
 def _parse() -> argparse.Namespace:
@@ -278,7 +181,7 @@ def main() -> int:
         result = measure_again(stored, seconds)
         worse = compare(stored, result, args.tolerance)
     else:
-        result = measure(
+        *_, result = measure(
             args.preset,
             itertools.product(args.widths, args.dtypes, args.batches),
             args.contenders,

@@ -1,14 +1,28 @@
 """Benchmarks of the step: PyTorch's is ours, and what is measured of one compiled step."""
 
 import importlib.util
+import json
 import time
+import types
 
 import jax
 import numpy as np
 import pytest
 
-from benchmarks import accelerator, contenders, harness, memory, problem, roofline, train
+from benchmarks import (
+    accelerator,
+    accelerator_stages,
+    contenders,
+    harness,
+    memory,
+    problem,
+    roofline,
+    stages,
+    step_times,
+    train,
+)
 from landmarks_jax.system import compiler
+from tests.running import narrow as narrow_run
 
 pytestmark = pytest.mark.usefixtures("module_x64")
 
@@ -16,7 +30,7 @@ without_torch = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None, reason="torch is not installed"
 )
 CELL = (2, "float64", 3)
-FIELDS = {**accelerator.TINY, "perceptual__taps": ("relu1_2", "relu2_1")}
+FIELDS = {**accelerator_stages.TINY, "perceptual__taps": ("relu1_2", "relu2_1")}
 
 
 @pytest.fixture(scope="module")
@@ -152,23 +166,124 @@ class Fake:
 
 @pytest.fixture
 def fake(monkeypatch):
-    for module in (accelerator, contenders, memory):
+    for module in (accelerator_stages, step_times, memory):
         monkeypatch.setattr(module, "Ours", Fake)
+    monkeypatch.setattr(harness, "matmul_peak", lambda dtype: 1e11)
+
+
+def measure(flags=("released", "fused"), **options):
+    """All results of a cell."""
+    options = {"check_losses": False, "steps_per_round": 1, "seconds": 0.0} | options
+    return list(step_times.measure("released", [CELL], flags, **options, **FIELDS))
 
 
 def test_a_cell_is_measured_without_pytorch(fake, monkeypatch):
     monkeypatch.setattr(harness, "why_no_torch", lambda: "torch is not installed")
-    monkeypatch.setattr(harness, "matmul_peak", lambda dtype: 1e11)
-    result = train.measure("released", [CELL], ["fused"], steps_per_round=1, seconds=0.0, **FIELDS)
+    result = measure(["fused"], check_losses=True)[-1]
     assert result["left_out"] == {
         "PyTorch fused, c = 2, float64, batch 3": "torch is not installed"
     }
     (row,) = result["rows"]
     assert row["over_ours"] == [1.0, 1.0, 1.0]
-    assert row["rounds"] == 5
+    assert (row["rounds"], row["alternated"]) == (5, False)
     assert (row["first_loss"], row["memory_mib"]["arguments"]) == (0.5, 1.5)
     assert row["images_per_second"] == pytest.approx(3e3 / row["quartiles_ms"][1], rel=1e-3)
     assert "| 2 | float64 | 3 |" in train.to_markdown(result)
+    (nothing,) = measure(["fused"], with_ours=False)
+    assert nothing["rows"] == []
+
+
+class Failing(Fake):
+    """A contender that fails in its fourth round."""
+
+    def __call__(self):
+        super().__call__()
+        if self.rounds == 4:
+            raise RuntimeError("CUBLAS_STATUS_ALLOC_FAILED")
+
+
+def test_an_error_of_a_contenders_own_leaves_the_other_rows(fake, monkeypatch):
+    def make(_, flag, __):
+        if flag == "released":
+            raise NotImplementedError("GET was unable to find an engine")
+        return Failing()
+
+    monkeypatch.setattr(harness, "why_no_torch", lambda: None)
+    monkeypatch.setattr(contenders, "make_theirs", make)
+    monkeypatch.setattr(contenders, "release_memory", lambda: None)
+    results = measure()
+    assert [row["contender"] for row in results[0]["rows"]] == ["landmarks_jax"]
+    assert [result["left_out"] for result in results[:3]] == [{}] * 3  # nothing of PyTorch's yet
+    assert all(result["rows"] for result in results)
+    ours, theirs = results[-1]["rows"]
+    assert (ours["rounds"], theirs["rounds"]) == (5, 2)  # after the warm-up
+    assert ours["alternated"]
+    assert theirs["alternated"]
+    assert results[-1]["left_out"] == {
+        "PyTorch as released, c = 2, float64, batch 3": (
+            "NotImplementedError: GET was unable to find an engine"
+        ),
+        "PyTorch fused, c = 2, float64, batch 3": (
+            "after 2 rounds: RuntimeError: CUBLAS_STATUS_ALLOC_FAILED"
+        ),
+    }
+    monkeypatch.setattr(contenders, "make_theirs", lambda *_: Fake())
+    theirs = measure(with_ours=False)[-1]["rows"]
+    assert [(row["over_ours"], row["alternated"]) for row in theirs] == 2 * [(None, False)]
+
+
+def test_who_computes_another_loss_is_not_timed(fake, monkeypatch):
+    monkeypatch.setattr(harness, "why_no_torch", lambda: None)
+    monkeypatch.setattr(contenders, "make_theirs", lambda *_: Fake())
+    monkeypatch.setattr(contenders, "release_memory", lambda: None)
+    wrong = {"AsReleased": "its loss is 2, ours 1"}
+    monkeypatch.setattr(contenders, "check_losses", lambda _: ({"Fused": 1e-6}, wrong))
+    result = measure(check_losses=True)[-1]
+    assert [row["contender"] for row in result["rows"]] == ["landmarks_jax", "PyTorch fused"]
+    assert result["left_out"] == {
+        "PyTorch as released, c = 2, float64, batch 3": "its loss is 2, ours 1"
+    }
+
+
+def test_losses_are_compared_whatever_one_way_does(monkeypatch):
+    class Step:
+        def __init__(self, loss):
+            self._loss = loss
+
+        def put(self, *batch):
+            return batch
+
+        def loss(self, *_):
+            return self
+
+        def detach(self):
+            return self._loss
+
+    def make(way, _):
+        if way == "AsReleased":
+            raise RuntimeError("CUDNN_STATUS_NOT_SUPPORTED")
+        return Step(loss)
+
+    monkeypatch.setattr(contenders, "torch_step", make)
+    monkeypatch.setattr(contenders, "_our_loss", lambda *_: 2.0)
+    monkeypatch.setattr(contenders, "_allow_tf32", lambda _: None)
+    monkeypatch.setattr(contenders, "draw_views", lambda _: ())
+    monkeypatch.setattr(contenders, "make_problem", lambda _: None)
+    monkeypatch.setattr(contenders, "release_memory", lambda: None)
+    config = problem.configure("released", 2, "float32", 3, **FIELDS)
+    loss = 2.00001
+    differences, wrong = contenders.check_losses(config)
+    assert wrong == {"AsReleased": "RuntimeError: CUDNN_STATUS_NOT_SUPPORTED"}
+    assert differences == {"Fused": pytest.approx(5e-6)}
+    loss = 2.1
+    assert contenders.check_losses(config)[1]["Fused"] == "its loss is 2.1, ours 2"
+
+
+def test_memory_without_a_plan(narrow):
+    ours = object.__new__(contenders.Ours)
+    step = types.SimpleNamespace(memory_analysis=lambda: None)
+    ours._program = types.SimpleNamespace(step=step)
+    assert ours.memory().keys() <= {"device_peak"}
 
 
 def test_a_configurations_memory(fake):
@@ -181,14 +296,27 @@ def test_a_configurations_memory(fake):
 
 
 def test_a_stage_writes_its_result(narrow, fake, tmp_path, monkeypatch):
-    monkeypatch.setattr(accelerator, "_configure", lambda *_, tiny: narrow.config)
-    settings = []
-    monkeypatch.setattr(jax.config, "update", lambda name, value: settings.append((name, value)))
-    accelerator.run_stage("steps_32", tmp_path, tiny=True)
-    assert settings == [("jax_compilation_cache_dir", str(tmp_path / "compiled"))]
-    (stage,) = accelerator.read_stages(tmp_path, tiny=True).values()
-    assert (stage["channels"], stage["batch"], stage["steps"], stage["tiny"]) == (32, 3, 4, True)
-    assert stage["minutes_of_85000"] == pytest.approx(85 * stage["quartiles_ms"][1] / 60, rel=0.01)
-    text = accelerator.write_summary(tmp_path, {"machine": "ran out of time"}, tiny=True)
-    assert "Left out: machine (ran out of time)." in text
-    assert f"| 32 | 3 | 4 | {stage['quartiles_ms'][1]:,.2f} |" in text
+    monkeypatch.setattr(accelerator_stages, "preset_of", lambda *_, tiny: narrow.config)
+    written = []
+    monkeypatch.setattr(stages.harness, "write_json", lambda path, result: written.append(result))
+    stage = accelerator_stages.STAGES["steps_32"]
+    stages.measure_here("steps_32", stage, tmp_path, tiny=True)
+    assert [(result["steps"], result["complete"]) for result in written] == [
+        (2, False),
+        (4, False),
+        (4, True),
+    ]
+    last = written[-1]
+    assert (last["channels"], last["batch"], last["tiny"]) == (32, 3, True)
+    assert last["minutes_of_85000"] == pytest.approx(85 * last["quartiles_ms"][1] / 60, rel=0.01)
+    (tmp_path / "steps_32.json").write_text(json.dumps(last))
+    left_out = {"machine": "cut off, its time was over"}
+    text = accelerator.write_summary(tmp_path, tmp_path, left_out, tiny=True)
+    assert "Left out: machine (cut off, its time was over)." in text
+    assert f"| 32 | 3 | 4 | {last['quartiles_ms'][1]:,.2f} |" in text
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_points_of_self_training_are_its_targets(mirror):
+    config = narrow_run(objective__task="self_training", targets__mirror=mirror)
+    assert problem.input_shapes(config).points.shape == (8, 6 if mirror else 3, 2)

@@ -6,7 +6,7 @@ from argparse import ArgumentTypeError
 
 import pytest
 
-from benchmarks import harness
+from benchmarks import harness, rounds
 from landmarks_jax.system.errors import UserError
 from tests.running import ROOT
 
@@ -56,10 +56,36 @@ def test_user_errors_are_one_line(capsys):
 def test_contenders_take_turns():
     order = []
     runs = {name: lambda name=name: order.append(name) for name in "abc"}
-    times = harness.time_in_turn(runs, at_most=10)
+    *_, (times, stopped) = rounds.time_in_turn(runs, at_most=10)
     assert "".join(order) == "aabbcc" + 10 * "abc"  # warm-up first
-    assert {name: len(rounds) for name, rounds in times.items()} == dict.fromkeys("abc", 10)
-    assert len(harness.time_in_turn({"a": lambda: None}, seconds=0, at_least=4)["a"]) == 4
+    assert {name: len(spent) for name, spent in times.items()} == dict.fromkeys("abc", 10)
+    assert stopped == {}
+    seen = [len(times["a"]) for times, _ in rounds.time_in_turn(runs, seconds=0, at_least=4)]
+    assert seen == [1, 2, 3, 4]
+
+
+def test_a_contender_that_fails_stops_and_ours_raises():
+    calls = {"theirs": 0}
+
+    def theirs():
+        calls["theirs"] += 1
+        if calls["theirs"] > 3:
+            raise RuntimeError("cuDNN: no engine")
+
+    def broken():
+        raise MemoryError("x")
+
+    runs = {harness.OURS: lambda: None, "theirs": theirs, "broken": broken}
+    *_, (times, stopped) = rounds.time_in_turn(runs, seconds=0, at_least=5, warm_up=1)
+    assert {name: len(spent) for name, spent in times.items()} == {
+        harness.OURS: 5,
+        "theirs": 2,
+        "broken": 0,
+    }
+    assert stopped == {"theirs": "RuntimeError: cuDNN: no engine", "broken": "MemoryError: x"}
+    assert calls["theirs"] == 4  # not again
+    with pytest.raises(MemoryError):
+        list(rounds.time_in_turn({harness.OURS: broken}))
 
 
 def test_quartiles():

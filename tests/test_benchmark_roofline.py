@@ -4,7 +4,7 @@ import jax
 import pytest
 
 from benchmarks import problem, roofline
-from benchmarks.accelerator import TINY
+from benchmarks.accelerator_stages import TINY
 from landmarks_jax.tasks import task_of
 from landmarks_jax.training import sharding
 from landmarks_jax.training import state as states

@@ -61,10 +61,10 @@ def takes_points(config: ConfigDict) -> bool:
     return task_of(config).NEEDS_POINTS or bool(config.data.crop == "box")
 
 
-def num_points(config: ConfigDict, loader: Loader) -> int:
-    """The number of points of each photo that steps use: its own, or its targets."""
+def num_points(config: ConfigDict, own: int) -> int:
+    """The number of points of each photo that steps use: its `own`, or its targets."""
     if not task_of(config).MAKES_TARGETS:
-        return loader.num_points
+        return own
     return int(config.model.num_landmarks) * (2 if config.targets.mirror else 1)
 
 
@@ -109,13 +109,13 @@ def shapes(config: ConfigDict, loader: Loader, mesh: Mesh) -> Batch | Resident:
       ConfigError: resident photos do not fit on the devices.
     """
     if not config.data.resident:
-        return batch_shapes(config, num_points(config, loader), sharding.by_row(mesh))
+        return batch_shapes(config, num_points(config, loader.num_points), sharding.by_row(mesh))
     replicated = sharding.replicated(mesh)
     assert isinstance(loader, PreparedLoader)
     canvases = [folder.canvases for folder in loader.folders]
     resident = [jax.ShapeDtypeStruct(_shape(canvases), jnp.uint8, sharding=replicated)]
     if takes_points(config):
-        points = loader.num_different, num_points(config, loader), 2
+        points = loader.num_different, num_points(config, loader.num_points), 2
         resident.append(jax.ShapeDtypeStruct(points, jnp.float32, sharding=replicated))
     _check_room(resident)
     size = config.train.batch_size
