@@ -57,8 +57,18 @@ REWRITTEN = {
         lambda x, k: plain.conv(x, {"kernel": k}, 2),
         4,
     ),
+    "4x4 stride 2 off the CPU": (
+        convolutions.strided_4x4,
+        lambda x, k: plain.conv(x, {"kernel": k}, 2),
+        4,
+    ),
     "transposed": (
         convolutions.convolve_transposed,
+        lambda x, k: plain.conv_transposed(x, {"kernel": k}),
+        4,
+    ),
+    "transposed off the CPU": (
+        convolutions.strided_transposed,
         lambda x, k: plain.conv_transposed(x, {"kernel": k}),
         4,
     ),
@@ -100,6 +110,16 @@ def test_rewritten_convolutions_and_their_gradients_are_the_plain_ones(name):
             with_gradients(layer, x, kernel), with_gradients(expected, x, kernel), strict=True
         ):
             assert relative(actual, true) < 1e-13
+
+
+@pytest.mark.parametrize("sums", [layers.sums_in_one_pass, layers.sums_in_two_steps])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_channel_sums_are_numpys(sums, groups):
+    x = normal(10, groups, 2, 3, 4, 5)
+    first, second = jax.jit(sums)(x, x**2)
+    wanted = x.astype(np.float64)
+    np.testing.assert_allclose(first, wanted.sum((1, 2, 3), keepdims=True), atol=1e-5)
+    np.testing.assert_allclose(second, (wanted**2).sum((1, 2, 3), keepdims=True), rtol=1e-6)
 
 
 @pytest.mark.parametrize("groups", [1, 2])
@@ -259,8 +279,10 @@ def test_batch_norm_starts_at_one_and_zero():
     assert {name: float(a[0]) for name, a in flat.items()} == expected
 
 
-def test_batch_norm_variance_does_not_cancel():
+@pytest.mark.parametrize("first", [0.0, 30.0])
+def test_batch_norm_variance_does_not_cancel(first):
     x = 1000.0 + 0.1 * normal(13, 8, 4, 4, 1)
+    x[0, 0, 0, 0] += first  # the value that the others are taken against
     y = layers.BatchNorm(False).init_with_output(jax.random.key(0), x)[0]
     assert np.std(np.asarray(y, np.float64)) == pytest.approx(1.0, abs=0.01)
 

@@ -4,7 +4,9 @@ Values and gradients are those of the plain convolutions (`tests/test_layers.py`
 each form see docs/performance.md.
 """
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -96,7 +98,37 @@ def convolve_7x7(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return depth_to_space(cells, 4)
 
 
-def convolve_4x4_stride_2(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def _by_platform(
+    cpu: Callable[[jax.Array, jax.Array], jax.Array],
+    default: Callable[[jax.Array, jax.Array], jax.Array],
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """A bilinear function with two implementations, chosen for the device it is compiled for.
+
+    Its gradient is chosen too. Left to autodiff, each form would keep what the other's gradient
+    needs.
+    """
+
+    @jax.custom_vjp
+    def run(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        y: jax.Array = jax.lax.platform_dependent(x, kernel, cpu=cpu, default=default)
+        return y
+
+    def forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        return run(x, kernel), (x, kernel)
+
+    def backward(inputs: tuple[jax.Array, jax.Array], dy: jax.Array) -> Any:
+        def gradient_of(function: Any) -> Callable[..., Any]:
+            return lambda x, kernel, dy: jax.vjp(function, x, kernel)[1](dy)
+
+        return jax.lax.platform_dependent(
+            *inputs, dy, cpu=gradient_of(cpu), default=gradient_of(default)
+        )
+
+    run.defvjp(forward, backward)
+    return run
+
+
+def folded_4x4_stride_2(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Convolution of `[B, 2h, 2w, I]` with `[4, 4, I, O]`, stride 2 and padding 1, folded.
 
     Output row `m` reads the padded rows `2m` to `2m + 3`, which are two cells of two rows: with the
@@ -109,8 +141,13 @@ def convolve_4x4_stride_2(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return convolve(space_to_depth(x), folded.reshape(2, 2, 4 * i, o), 0)
 
 
-def convolve_transposed(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Transposed 4 x 4 convolution with stride 2 and padding 1, to twice the size.
+def strided_4x4(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The same, as cuDNN does it: nothing is copied to be folded."""
+    return convolve(x, kernel, 1, 2)
+
+
+def folded_transposed(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Transposed 4 x 4 convolution with stride 2 and padding 1, to twice the size, folded.
 
     Output rows `2m - 1` and `2m` both read input rows `m - 1` and `m`: through kernel rows 2 and 0,
     and through 3 and 1 (columns alike). So a 2 x 2 convolution of the padded input gives all four
@@ -130,3 +167,37 @@ def convolve_transposed(x: jax.Array, kernel: jax.Array) -> jax.Array:
     x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     y = depth_to_space(convolve(x, taps.reshape(2, 2, i, 4 * o), 0))
     return y[:, 1:-1, 1:-1]
+
+
+@jax.custom_vjp
+def strided_transposed(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The same as the gradient of a convolution with stride 2, which cuDNN has kernels for.
+
+    So are its gradients, a convolution and the gradient of that one's kernel; what autodiff makes
+    of it XLA does not recognise.
+    """
+    b, h, w, _ = x.shape
+    y = jax.ShapeDtypeStruct((b, 2 * h, 2 * w, kernel.shape[3]), x.dtype)
+    transpose = jax.linear_transpose(lambda y: _convolve(y, kernel.swapaxes(2, 3), 1, 2), y)
+    return transpose(x)[0]
+
+
+def _strided_transposed_forward(
+    x: jax.Array, kernel: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return strided_transposed(x, kernel), (x, kernel)
+
+
+def _strided_transposed_backward(
+    residuals: tuple[jax.Array, jax.Array], dy: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, kernel = residuals
+    kernel = kernel.swapaxes(2, 3)
+    to_kernel = jax.linear_transpose(lambda kernel: _convolve(dy, kernel, 1, 2), kernel)
+    return _convolve(dy, kernel, 1, 2), to_kernel(x)[0].swapaxes(2, 3)
+
+
+strided_transposed.defvjp(_strided_transposed_forward, _strided_transposed_backward)
+
+convolve_4x4_stride_2 = _by_platform(folded_4x4_stride_2, strided_4x4)
+convolve_transposed = _by_platform(folded_transposed, strided_transposed)

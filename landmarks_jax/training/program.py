@@ -2,6 +2,7 @@
 
 import functools
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -87,23 +88,7 @@ def compile_program(
     """
     task, accumulate = task_of(config), config.train.accumulate
     options: dict[str, Any] = {"config": config, "networks": networks}
-    train_step: Any = functools.partial(
-        steps.train_step,
-        optimizer=states.make_optimizer(config, optimizer_start),
-        optimizer_start=optimizer_start,
-        **options,
-    )
-
-    def step(
-        state: TrainState, totals: Totals, photos: Batch | Resident, frozen: Frozen
-    ) -> tuple[TrainState, Totals]:
-        batch = batches.gather(photos, state.step, mesh)
-        return train_step(state, totals, batch.canvases, frozen, batch.points)
-
-    def empty_totals() -> Totals:
-        gather = functools.partial(batches.gather, mesh=mesh)
-        batch = jax.eval_shape(gather, photos, state.step)
-        return steps.empty_totals(state, batch.canvases, frozen, batch.points, **options)
+    empty_totals = _empty_totals(state, frozen, mesh, photos=photos, **options)
 
     def preview(state: TrainState, photos: Batch | Resident, frozen: Frozen) -> tuple[Panel, ...]:
         canvases, points = batches.gather(photos, state.step - 1, mesh)
@@ -119,14 +104,70 @@ def compile_program(
         return jax.tree.map(lambda leaf: leaf[:PREVIEW_ROWS], panels)
 
     jit = functools.partial(jax.jit, out_shardings=sharding.replicated(mesh))
-    fresh_totals = jit(empty_totals)
-    jitted = jit(step, donate_argnames=("state",))
-    compiled, compilation = _compile(jitted, state, fresh_totals(), photos, frozen)
+    compiled, compilation = _compile(
+        lambda: lower_step(
+            config,
+            networks,
+            state,
+            frozen,
+            mesh,
+            photos=photos,
+            optimizer_start=optimizer_start,
+        )
+    )
     preview_program = jit(preview, compiler_options=compiler.compiler_options())
-    return Program(compiled, fresh_totals, preview_program, compilation)
+    return Program(compiled, jit(empty_totals), preview_program, compilation)
 
 
-def _compile(function: Any, *inputs: Any) -> tuple[jax.stages.Compiled, Compilation]:
+def lower_step(
+    config: ml_collections.ConfigDict,
+    networks: Networks,
+    state: TrainState,
+    frozen: Frozen,
+    mesh: Mesh,
+    *,
+    photos: Batch | Resident,
+    optimizer_start: int = 0,
+) -> jax.stages.Lowered:
+    """Traces the step for the devices of a mesh, which need not be there.
+
+    The arguments are those of `compile_program`; only their shapes and shardings matter.
+    """
+    options: dict[str, Any] = {"config": config, "networks": networks}
+    train_step: Any = functools.partial(
+        steps.train_step,
+        optimizer=states.make_optimizer(config, optimizer_start),
+        optimizer_start=optimizer_start,
+        **options,
+    )
+
+    def step(
+        state: TrainState, totals: Totals, photos: Batch | Resident, frozen: Frozen
+    ) -> tuple[TrainState, Totals]:
+        batch = batches.gather(photos, state.step, mesh)
+        return train_step(state, totals, batch.canvases, frozen, batch.points)
+
+    whole = sharding.replicated(mesh)
+    totals = jax.tree.map(
+        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=whole),
+        jax.eval_shape(_empty_totals(state, frozen, mesh, photos=photos, **options)),
+    )
+    jitted = jax.jit(step, donate_argnames=("state",), out_shardings=whole)
+    return jitted.lower(state, totals, photos, frozen)
+
+
+def _empty_totals(
+    state: TrainState, frozen: Frozen, mesh: Mesh, *, photos: Batch | Resident, **options: Any
+) -> Callable[[], Totals]:
+    def empty() -> Totals:
+        gather = functools.partial(batches.gather, mesh=mesh)
+        batch = jax.eval_shape(gather, photos, state.step)
+        return steps.empty_totals(state, batch.canvases, frozen, batch.points, **options)
+
+    return empty
+
+
+def _compile(lower: Callable[[], jax.stages.Lowered]) -> tuple[jax.stages.Compiled, Compilation]:
     hits: list[str] = []
 
     def listen(event: str, **_: Any) -> None:
@@ -134,7 +175,7 @@ def _compile(function: Any, *inputs: Any) -> tuple[jax.stages.Compiled, Compilat
             hits.append(event)
 
     started = time.monotonic()
-    lowered = function.lower(*inputs)
+    lowered = lower()
     jax.monitoring.register_event_listener(listen)
     try:
         compiled: jax.stages.Compiled = lowered.compile(

@@ -113,7 +113,8 @@ def make_optimizer(
             parts.append(optax.add_decayed_weights(o.weight_decay))
         parts.append(optax.scale_by_adam(b1=o.beta1, b2=o.beta2, eps=1e-8))
         parts.append(optax.scale_by_learning_rate(lambda count: schedule(count + optimizer_start)))
-        return optax.chain(*parts)
+        # All parameters in one vector: a few kernels instead of several for each array.
+        return optax.flatten(optax.chain(*parts))
 
     names = {name: name for name in task_of(config).NETWORKS}
     return optax.multi_transform({name: chain() for name in names}, names)

@@ -110,10 +110,10 @@ def _with_norms(
     metrics: dict[str, jax.Array], gradients: Mapping[str, Any]
 ) -> dict[str, jax.Array]:
     """The metrics of a loss and the norm of each network's gradient."""
-    norms = {
-        f"norm_{name}": jnp.sqrt(sum(jnp.vdot(g, g) for g in jax.tree.leaves(leaves)))
-        for name, leaves in gradients.items()
-    }
+    norms = {}
+    for name, leaves in gradients.items():
+        flat = jnp.concatenate([leaf.reshape(-1) for leaf in jax.tree.leaves(leaves)])
+        norms[f"norm_{name}"] = jnp.sqrt(jnp.sum(flat**2))
     return metrics | norms
 
 
