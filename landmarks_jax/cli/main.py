@@ -15,6 +15,7 @@ from landmarks_jax.cli import presets
 from landmarks_jax.cli.command import Call, Command, Flag
 from landmarks_jax.system import cache, streams
 from landmarks_jax.system.errors import ConfigError, UserError, print_error, reason
+from landmarks_jax.system.signals import SignalledError
 
 # Each is a module of this package with a `COMMAND`, imported only when it is called.
 COMMANDS = {
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with streams.guarded() as output:
         try:
             code = _run(name, arguments)
-        except UserError as error:
+        except (UserError, SignalledError) as error:
             print_error(str(error))
             code = error.exit_code
         except ModuleNotFoundError as error:

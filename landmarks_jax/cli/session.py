@@ -6,6 +6,8 @@ landmarks-jax session --config faces --photos packed --workdir runs/faces --minu
 
 Prepares the photos if needed, trains, and writes to --out what is needed to continue elsewhere
 (`transfer/`, for the next session's --transfer) and the run's tables and metrics (`results.zip`).
+Both are there whatever ends the command: transfer/ at each checkpoint, results.zip before the run
+is scored and after it.
 """
 
 import time
@@ -13,6 +15,7 @@ from pathlib import Path
 
 from landmarks_jax.cli import shared_flags
 from landmarks_jax.cli.command import Call, Command, Flag
+from landmarks_jax.system import signals
 
 _FLAGS = (
     Flag("workdir", "The run's folder.", required=True),
@@ -33,21 +36,22 @@ _FLAGS = (
 
 def _run(call: Call) -> int:
     start = time.monotonic()
-    from landmarks_jax.studies import timed_session  # noqa: PLC0415
-
     values = call.flags
-    return timed_session.run_session(
-        values.config,
-        Path(values.workdir),
-        Path(values.out),
-        start=start,
-        minutes=values.minutes,
-        reserve=values.reserve,
-        photos=values.photos,
-        canvases=Path(values.canvases),
-        transfer_from=shared_flags.transfer(values),
-        command=call.command_line,
-    )
+    with signals.obeyed("rerun the same command to continue"):
+        from landmarks_jax.studies import timed_session  # noqa: PLC0415
+
+        return timed_session.run_session(
+            values.config,
+            Path(values.workdir),
+            Path(values.out),
+            start=start,
+            minutes=values.minutes,
+            reserve=values.reserve,
+            photos=values.photos,
+            canvases=Path(values.canvases),
+            transfer_from=shared_flags.transfer(values),
+            command=call.command_line,
+        )
 
 
 COMMAND = Command(_run, _FLAGS, config="The configuration.")
