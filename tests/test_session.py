@@ -15,7 +15,14 @@ from landmarks_jax.data import cutting, loader, prepared
 from landmarks_jax.data.box_canvas import BoxCanvas
 from landmarks_jax.studies import timed_session
 from landmarks_jax.system.errors import ConfigError, DataError
-from landmarks_jax.training import loop, refiner, reports, run_folder, transfer_files
+from landmarks_jax.training import (
+    checkpoints,
+    loop,
+    refiner,
+    reports,
+    run_folder,
+    transfer_files,
+)
 from tests import test_self_training
 from tests.running import (
     TINY,
@@ -280,6 +287,18 @@ def test_what_is_done_outlives_the_evaluation(tmp_path, monkeypatch):
     code, _, err = session(tmp_path, narrow(**TINY))
     assert (code, err.splitlines()[-1]) == (128 + signal.SIGTERM, STOPPED)
     assert 0 < seen[0] < seen[1] == size
+
+
+def test_transfer_files_of_another_run_are_refused_before_photos_are_cut(tmp_path, monkeypatch):
+    workdir = finished_run(tmp_path / "before", narrow(**TINY))
+    restored = checkpoints.restore(workdir, run_folder.read_config(workdir))
+    transfer_files.write(restored, workdir, tmp_path / "files")
+    monkeypatch.setattr(timed_session, "on_canvases", lambda *_: pytest.fail("cut"))
+    arguments = [f"--photos={tmp_path}", f"--transfer={tmp_path / 'files'}"]
+    code, _, err = session(tmp_path, narrow(**TINY, model__beta=5.0), *arguments)
+    assert code == 2
+    assert "transfer.json: the run had config.model.beta = 10.0, not 5.0; use its value" in err
+    assert not (tmp_path / "run").exists()
 
 
 def test_time_that_is_up_before_the_first_step_is_said(tmp_path, monkeypatch):

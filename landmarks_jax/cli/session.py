@@ -15,7 +15,6 @@ from pathlib import Path
 
 from landmarks_jax.cli import shared_flags
 from landmarks_jax.cli.command import Call, Command, Flag
-from landmarks_jax.system import signals
 
 _FLAGS = (
     Flag("workdir", "The run's folder.", required=True),
@@ -36,22 +35,26 @@ _FLAGS = (
 
 def _run(call: Call) -> int:
     start = time.monotonic()
+    from landmarks_jax.studies import timed_session  # noqa: PLC0415
+
     values = call.flags
-    with signals.obeyed("rerun the same command to continue"):
-        from landmarks_jax.studies import timed_session  # noqa: PLC0415
-
-        return timed_session.run_session(
-            values.config,
-            Path(values.workdir),
-            Path(values.out),
-            start=start,
-            minutes=values.minutes,
-            reserve=values.reserve,
-            photos=values.photos,
-            canvases=Path(values.canvases),
-            transfer_from=shared_flags.transfer(values),
-            command=call.command_line,
-        )
+    return timed_session.run_session(
+        values.config,
+        Path(values.workdir),
+        Path(values.out),
+        start=start,
+        minutes=values.minutes,
+        reserve=values.reserve,
+        photos=values.photos,
+        canvases=Path(values.canvases),
+        transfer_from=shared_flags.transfer(values),
+        command=call.command_line,
+    )
 
 
-COMMAND = Command(_run, _FLAGS, config="The configuration.")
+COMMAND = Command(
+    _run,
+    _FLAGS,
+    config="The configuration.",
+    after_signal="rerun the same command to continue",
+)

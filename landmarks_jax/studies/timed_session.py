@@ -21,7 +21,7 @@ from landmarks_jax.evaluation import pckh, run_evaluation
 from landmarks_jax.system import files
 from landmarks_jax.system.errors import ConfigError, WorkdirError
 from landmarks_jax.tasks import task_of
-from landmarks_jax.training import loop, refiner, run_folder
+from landmarks_jax.training import loop, refiner, run_folder, transfer_files, transfer_start
 
 TRANSFER = "transfer"
 RESULTS = "results.zip"
@@ -63,13 +63,8 @@ def run_session(
     Raises:
       UserError: something a user can act on.
     """
-    _check_start(config, workdir, out)
+    _check_start(config, workdir, out, transfer_from)
     if photos:
-        if task_of(config).ON_JOINTS:
-            raise ConfigError(
-                "--photos: folders of photos have no joints; a run of the pose task reads "
-                "config.data.roots"
-            )
         config = on_canvases(config, photos, canvases)
     _check_faces(config)
     deadline = start + 60 * (minutes - reserve)
@@ -84,11 +79,7 @@ def run_session(
     files.write_file(out / RESULTS, results(workdir), WorkdirError)
     if code:
         return code
-    if run_folder.newest_step(workdir) is None:
-        raise WorkdirError(
-            f"{workdir}: the time was up before the first step; rerun the command to continue, or "
-            "give more --minutes"
-        )
+    _check_trained(workdir)
     if config.eval.protocols:
         print(run_evaluation.evaluate_run(workdir, command=command), flush=True)
         files.write_file(out / RESULTS, results(workdir), WorkdirError)
@@ -97,12 +88,23 @@ def run_session(
     return 0
 
 
-def _check_start(config: ConfigDict, workdir: Path, out: Path) -> None:
+def _check_start(config: ConfigDict, workdir: Path, out: Path, transfer_from: Path | None) -> None:
     """Refuses what would end the session only after its photos are prepared, or at its end."""
     configuration.validate(config)
     files.check_writable(out, WorkdirError)
+    if transfer_from is not None and run_folder.newest_step(workdir) is None:
+        transfer_start.check_config(transfer_files.read(transfer_from), config)
     with run_folder.locked(workdir):
         pass  # the training locks it again
+
+
+def _check_trained(workdir: Path) -> None:
+    """Says so where the time was up while targets were made."""
+    if run_folder.newest_step(workdir) is None:
+        raise WorkdirError(
+            f"{workdir}: the time was up before the first step; rerun the command to continue, or "
+            "give more --minutes"
+        )
 
 
 def _check_faces(config: ConfigDict) -> None:
@@ -124,7 +126,16 @@ def on_canvases(config: ConfigDict, photos: Sequence[str], canvases: Path) -> Co
       photos: folders of photos, such as `landmarks-jax prepare --shrink` makes. `DIR:tight`
         overrides the configuration's crop. A folder given n times counts n times.
       canvases: the folder that keeps prepared forms; missing ones are prepared.
+
+    Raises:
+      ConfigError: the task needs more than photos.
+      DataError: a photo cannot be read.
     """
+    if task_of(config).ON_JOINTS:
+        raise ConfigError(
+            "--photos: folders of photos have no joints; a run of the pose task reads "
+            "config.data.roots"
+        )
     cut = config
     if task_of(config).MAKES_TARGETS and config.targets.view_size > config.views.size:
         cut = refiner.at_feature_size(config)  # training shrinks them

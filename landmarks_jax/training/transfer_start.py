@@ -61,20 +61,29 @@ def find(workdir: Path, path: Path | None) -> Bundle | None:
     return None
 
 
+def check_config(bundle: Bundle, config: ConfigDict) -> None:
+    """Rejects a configuration that differs from that of the run in more than a transfer may change.
+
+    Raises:
+      WorkdirError: naming the field.
+    """
+    for field, before, now in configuration.differences(bundle.config, config):
+        past = field == "targets.steps" and _until(before, bundle.step) != _until(now, bundle.step)
+        if field not in _FREE_FIELDS or past:
+            raise WorkdirError(
+                f"{bundle.path / MANIFEST}: the run had config.{field} = {before!r}, not {now!r}; "
+                "use its value, or train from scratch without --transfer"
+            )
+
+
 def check(bundle: Bundle, config: ConfigDict, networks: Networks, weights_digest: str) -> None:
     """Rejects transfer files of another run than the configuration describes.
 
     Raises:
       WorkdirError: naming the field or the array.
     """
+    check_config(bundle, config)
     manifest = bundle.path / MANIFEST
-    for field, before, now in configuration.differences(bundle.config, config):
-        past = field == "targets.steps" and _until(before, bundle.step) != _until(now, bundle.step)
-        if field not in _FREE_FIELDS or past:
-            raise WorkdirError(
-                f"{manifest}: the run had config.{field} = {before!r}, not {now!r}; "
-                "use its value, or train from scratch without --transfer"
-            )
     if bundle.record.weights_digest != weights_digest:
         raise WorkdirError(
             f"{manifest}: the run used other VGG weights than those that "
