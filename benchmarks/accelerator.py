@@ -7,8 +7,8 @@ Stages run one after the other, the most important first, each in a process of i
 limit of its own. Their rows are written as they come, to `STAGE.json`, so that a stage which fails,
 hangs or is stopped leaves what it had measured. One that would not fit into the minutes left is
 skipped; rerun the command to continue with the stages that are not complete. `summary.json` and
-`summary.md` are made from what there is. With `--config` the first stage after the machine's is the
-step of that configuration.
+`summary.md` are made from what there is. With `--config` the first stage is the step of that
+configuration.
 """
 
 import argparse

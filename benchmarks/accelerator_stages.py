@@ -139,7 +139,6 @@ STAGES = {
     "train_32_float32_32": Stage(100, 180, partial(_train, 32, "float32", 32)),
     "detector": Stage(90, 240, _detector),
 }
-OWN_STEP = Stage(80, 150, _own_step)
 
 
 def name_of_step(config: ConfigDict) -> str:
@@ -151,10 +150,8 @@ def name_of_step(config: ConfigDict) -> str:
 
 
 def table_of(names: Iterable[str], config: ConfigDict | None) -> dict[str, Stage]:
-    """Stages by name; that of a configuration's own step comes after the machine's."""
-    stages = {name: STAGES[name] for name in names}
+    """Stages by name; a configuration's own step comes first, because training needs its time."""
+    table = {name: STAGES[name] for name in names}
     if config is None:
-        return stages
-    own = {name_of_step(config): OWN_STEP._replace(measure=partial(_own_step, config))}
-    first = {"machine": stages.pop("machine")} if "machine" in stages else {}
-    return {**first, **own, **stages}
+        return table
+    return {name_of_step(config): Stage(80, 150, partial(_own_step, config)), **table}

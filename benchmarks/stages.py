@@ -90,7 +90,8 @@ def run(
       stages: by name.
       command: the module that measures one by `--stage NAME`, and its arguments.
       out: the folder of their results.
-      tiny: whether networks are tiny; then any time left is enough to start a stage.
+      tiny: whether networks are tiny; then stages have no limits of their own, as a CPU's speed is
+        not known.
       end: when the time is over, on the clock of `time.monotonic()`.
       signals: those of this process.
       changed: called with the stages without a whole result, and why, whenever one has more.
@@ -124,7 +125,8 @@ def run(
             },
         )
         watch = _Watch(out / f"{name}.json", lambda: changed(left_out))
-        why = child.wait(time.monotonic() + min(stage.limit, left), signals, meanwhile=watch)
+        limit = left if tiny else min(stage.limit, left)
+        why = child.wait(time.monotonic() + limit, signals, meanwhile=watch)
         if why:
             left_out[name] = why
         changed(left_out)

@@ -180,7 +180,7 @@ def test_steps_of_other_configurations_are_other_stages():
     assert config.train.batch_size == 16
     names = list(accelerator_stages.table_of(["steps_64", "machine"], config))
     own = accelerator_stages.name_of_step(config)
-    assert names == ["machine", own, "steps_64"]
+    assert names == [own, "steps_64", "machine"]
     config.eval.protocols = ()
     config.data.roots = ("elsewhere",)
     assert accelerator_stages.name_of_step(config) == own

@@ -1,0 +1,97 @@
+"""How many steps fit into the minutes left, and the session that trains them."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from landmarks_jax.system import files
+from landmarks_jax.training import run_folder, transfer_files
+
+SHARE = 0.95  # of the time left that is counted on: the clock of a GPU falls when it gets warm
+CHECKPOINT_SECONDS = 45.0  # between two checkpoints, each of which is handed over
+
+
+def workdir_of(scratch: Path, transfer: Path | None) -> Path:
+    """The folder of the run: another one for every transfer that it begins from."""
+    if transfer is None:
+        return scratch / "run"
+    return scratch / f"run-{files.sha256_of(transfer / transfer_files.MANIFEST)[:8]}"
+
+
+def steps_in(seconds: float, step: Mapping[str, Any], before: float) -> int:
+    """How many steps are taken in some seconds, at least 1.
+
+    Args:
+      seconds: from the start of the session's process to the end of training.
+      step: the result of the stage that measured the step.
+      before: seconds that the process needs before the first step, besides compiling.
+    """
+    left = seconds - before - step["compile_seconds"]
+    return max(1, int(SHARE * left / (1e-3 * step["quartiles_ms"][1])))
+
+
+def begun(workdir: Path) -> ConfigDict | None:
+    """The configuration of a run that was begun here and has something to lose; None without.
+
+    What was stopped before its first checkpoint is removed, so that it gets a schedule of its own.
+    """
+    if not run_folder.is_run(workdir):
+        return None
+    if run_folder.newest_step(workdir) is None and not (workdir / "targets").exists():
+        shutil.rmtree(workdir)
+        return None
+    return run_folder.read_config(workdir)
+
+
+class Schedule(NamedTuple):
+    """Flags of a session.
+
+    Attributes:
+      before: those that the user's own replace.
+      after: those that replace the user's own.
+    """
+
+    before: list[str]
+    after: list[str]
+
+
+def schedule(config: ConfigDict, last: int, every: int) -> Schedule:
+    """The flags that make a training end with a step.
+
+    Args:
+      config: the configuration; a cosine decay ends there only if it has one.
+      last: the absolute number of the last step.
+      every: steps between two checkpoints.
+    """
+    after = [f"--config.train.steps={last}"]
+    if config.optimizer.cosine_steps:
+        after.append(f"--config.optimizer.cosine_steps={last}")
+    return Schedule([f"--config.train.checkpoint_every={every}"], after)
+
+
+def checkpoint_every(step: Mapping[str, Any]) -> int:
+    """Steps between two checkpoints, by the result of the stage that measured the step."""
+    return max(1, round(1e3 * CHECKPOINT_SECONDS / step["quartiles_ms"][1]))
+
+
+def session(
+    words: Sequence[str],
+    schedule: Schedule,
+    *,
+    photos: Sequence[str],
+    canvases: Path,
+    workdir: Path,
+    out: Path,
+    minutes: float,
+    reserve: float,
+    transfer: Path | None,
+) -> list[str]:
+    """The arguments of `landmarks-jax` that train for some minutes, less the reserve."""
+    flags = [f"--photos={text}" for text in photos]
+    flags += [f"--canvases={canvases}", f"--workdir={workdir}", f"--out={out}"]
+    flags += [f"--minutes={minutes:.3f}", f"--reserve={reserve:.3f}"]
+    flags += [f"--transfer={transfer}"] if transfer else []
+    return ["session", *schedule.before, *words, *schedule.after, *flags]
