@@ -271,10 +271,15 @@ def from_json(text: str) -> ConfigDict:
 
 def differences(old: ConfigDict, new: ConfigDict) -> Iterator[tuple[str, Any, Any]]:
     """Yields the fields that make `new` a different run from `old`, with both values or None."""
+    for field, before, after in changes(old, new):
+        if field not in FREE_FIELDS and not field.startswith(FREE_SECTIONS):
+            yield field, before, after
+
+
+def changes(old: ConfigDict, new: ConfigDict) -> Iterator[tuple[str, Any, Any]]:
+    """Yields all fields that differ, in order, with both values or None; tuples as lists."""
     before, after = _flat(json.loads(to_json(old))), _flat(json.loads(to_json(new)))
     for field in sorted(before.keys() | after.keys()):
-        if field in FREE_FIELDS or field.startswith(FREE_SECTIONS):
-            continue
         if before.get(field) != after.get(field):
             yield field, before.get(field), after.get(field)
 

@@ -188,7 +188,8 @@ def test_a_record_of_other_types_is_refused_in_one_line(tmp_path):
         json.dumps(record.to_json())
         assert all(isinstance(note, str) for note in record.all_notes())
 
-    record = Record("a", "", {"mode": "scratch"}, ["n"], ["h"], [Transfer(1, 2.0, 3, False)])
+    transfer = Transfer(1, 2.0, 3, other_photos=False, new_targets=False, changes=["c"])
+    record = Record("a", "", {"mode": "scratch"}, ["n"], ["h"], [transfer])
     assert refusals(read, tmp_path / "run.json", odd_files(record.to_json())) > 150
     (tmp_path / "run.json").write_text(json.dumps(record.to_json() | {"more": 1}))
     with pytest.raises(WorkdirError, match=r"not the record of a run \(more is unknown\)"):
@@ -196,7 +197,8 @@ def test_a_record_of_other_types_is_refused_in_one_line(tmp_path):
 
 
 def test_no_flipped_bit_of_a_record_passes_unseen(tmp_path):
-    record = Record("a", "", {"mode": "scratch"}, ["n"], ["h"], [Transfer(1, 2.0, 3, False)])
+    transfer = Transfer(1, 2.0, 3, other_photos=False, new_targets=False, changes=["c"])
+    record = Record("a", "", {"mode": "scratch"}, ["n"], ["h"], [transfer])
     run_folder.claim(tmp_path, narrow(), record)
     path = tmp_path / "run.json"
     whole = path.read_bytes()

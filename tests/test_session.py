@@ -1,6 +1,9 @@
 """Sessions: from small photos to tables and transfer files, twice, without TensorFlow."""
 
 import io
+import os
+import re
+import signal
 import time
 import zipfile
 from pathlib import Path
@@ -8,12 +11,30 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from landmarks_jax.data import loader, prepared
+from landmarks_jax.data import cutting, loader, prepared
 from landmarks_jax.data.box_canvas import BoxCanvas
 from landmarks_jax.studies import timed_session
 from landmarks_jax.system.errors import ConfigError, DataError
-from landmarks_jax.training import loop, run_folder, transfer_files
-from tests.running import TINY, command, finish, flags, narrow, write_photos
+from landmarks_jax.training import (
+    checkpoints,
+    loop,
+    refiner,
+    reports,
+    run_folder,
+    transfer_files,
+)
+from tests import test_self_training
+from tests.running import (
+    TINY,
+    call,
+    command,
+    finish,
+    finished_run,
+    flags,
+    narrow,
+    shared_compilation,
+    write_photos,
+)
 
 BLOCKED = """
 import runpy, sys
@@ -123,6 +144,22 @@ def test_other_photos_and_other_cuts_have_canvases_of_their_own(tmp_path):
         roots(narrow(data__crop="box"))
 
 
+def test_canvases_for_self_training_are_as_large_as_its_features_need(tmp_path):
+    write_photos(tmp_path / "photos", 9, (50, 50))
+    config = test_self_training.narrow(
+        targets__view_size=32, targets__network="hog", targets__weights="", targets__taps=("fine",)
+    )
+    photos = [str(tmp_path / "photos")]
+    made = timed_session.on_canvases(config, photos, tmp_path / "canvases")
+    found = prepared.PreparedCanvases(made.data.roots[0])
+    assert found.canvases.shape[1:] == (40, 40, 3)
+    assert refiner.Refiner(made).views(np.arange(2)).shape == (2, 32, 32, 3)
+    assert loader.open_loader(made).canvases(np.arange(2)).shape == (2, 20, 20, 3)
+    config.targets.view_size = 16
+    made = timed_session.on_canvases(config, photos, tmp_path / "canvases")
+    assert prepared.PreparedCanvases(made.data.roots[0]).canvases.shape[1:] == (20, 20, 3)
+
+
 def test_box_crops_take_the_points_that_came_with_the_photos(tmp_path):
     write_photos(tmp_path / "photos", 3)
     lines = ["file,x1,y1,x2,y2", *(f"00000{i}.jpg,8,9,20,{20 + i}" for i in (1, 2, 3))]
@@ -170,13 +207,137 @@ def test_a_stopped_session_writes_transfer_files_and_evaluates_nothing(tmp_path,
     )
     assert deadlines == [1000 + 7 * 60]
     assert transfer_files.read(out / "transfer").step == run_folder.newest_step(workdir) == 1
-    assert not (out / "results.zip").exists()
+    held = {"config.json", "run.json", "metrics.jsonl"}
+    with zipfile.ZipFile(out / "results.zip") as file:
+        assert set(file.namelist()) == held
     (workdir / "pictures").mkdir()
     for step in (5, 70, 8):
         (workdir / "pictures" / f"step-{step:06d}.png").touch()
     names = zipfile.ZipFile(io.BytesIO(timed_session.results(workdir))).namelist()
-    picture = "pictures/step-000070.png"
-    assert sorted(names) == ["config.json", "metrics.jsonl", picture, "run.json"]
+    assert {*names} == {*held, "pictures/step-000070.png"}
+
+
+def session(folder, config, *arguments):
+    """Runs the command in this process; its exit code, and what it prints."""
+    with shared_compilation():
+        return call(
+            "session",
+            "--config=base",
+            *flags(config),
+            "--minutes=9",
+            f"--workdir={folder / 'run'}",
+            f"--out={folder / 'out'}",
+            f"--canvases={folder / 'canvases'}",
+            *arguments,
+        )
+
+
+STOPPED = "error: ended by SIGTERM; rerun the same command to continue"
+
+
+def stop(*_, **__):
+    signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_signal_while_photos_are_cut_keeps_those_that_are(tmp_path, monkeypatch):
+    write_photos(tmp_path / "photos", 200)
+    photos, cut = f"--photos={tmp_path / 'photos'}", []
+    real = cutting.cut_photo
+
+    def counted(source, frame, index):
+        cut.append(index)
+        if len(cut) == 100:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(source, frame, index)
+
+    monkeypatch.setattr(cutting, "cut_photo", counted)
+    code, _, err = session(tmp_path, narrow(), photos)
+    *_, kept, last = err.splitlines()
+    assert (code, last) == (128 + signal.SIGTERM, STOPPED)
+    number = int(re.search(r": kept (\d+) of 200 canvases; run the same command", kept)[1])
+    monkeypatch.setattr(loop, "train", stop)
+    before = len(cut)
+    code, _, err = session(tmp_path, narrow(), photos)
+    assert (code, err.splitlines()[-1]) == (128 + signal.SIGTERM, STOPPED)
+    assert f"resuming after {number} canvases" in err
+    assert len(cut) - before == 200 - number
+    assert len(list((tmp_path / "canvases").glob("photos-*/canvases.npy"))) == 1
+
+
+def test_what_is_done_outlives_the_evaluation(tmp_path, monkeypatch):
+    finished_run(tmp_path / "run", narrow(**TINY))
+    seen = []
+
+    def evaluated(workdir, **_):
+        seen.append((tmp_path / "out" / "results.zip").stat().st_size)
+        if len(seen) == 2:
+            stop()
+        (workdir / "evaluation").mkdir()
+        (workdir / "evaluation" / "table.md").write_text("tables")
+        return "tables"
+
+    monkeypatch.setattr(timed_session.run_evaluation, "evaluate_run", evaluated)
+    code, printed, err = session(tmp_path, narrow(**TINY))
+    assert code == 0, err
+    assert "tables" in printed
+    assert transfer_files.read(tmp_path / "out" / "transfer").step == 4
+    with zipfile.ZipFile(tmp_path / "out" / "results.zip") as file:
+        assert "evaluation/table.md" in file.namelist()
+    size = (tmp_path / "out" / "results.zip").stat().st_size
+    code, _, err = session(tmp_path, narrow(**TINY))
+    assert (code, err.splitlines()[-1]) == (128 + signal.SIGTERM, STOPPED)
+    assert 0 < seen[0] < seen[1] == size
+
+
+def test_transfer_files_of_another_run_are_refused_before_photos_are_cut(tmp_path, monkeypatch):
+    workdir = finished_run(tmp_path / "before", narrow(**TINY))
+    restored = checkpoints.restore(workdir, run_folder.read_config(workdir))
+    transfer_files.write(restored, workdir, tmp_path / "files")
+    monkeypatch.setattr(timed_session, "on_canvases", lambda *_: pytest.fail("cut"))
+    arguments = [f"--photos={tmp_path}", f"--transfer={tmp_path / 'files'}"]
+    code, _, err = session(tmp_path, narrow(**TINY, model__beta=5.0), *arguments)
+    assert code == 2
+    assert "transfer.json: the run had config.model.beta = 10.0, not 5.0; use its value" in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_time_that_is_up_before_the_first_step_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "train", lambda *_, **__: 0)
+    code, _, err = session(tmp_path, narrow())
+    assert code == 2
+    assert "the time was up before the first step; rerun" in err
+
+
+@pytest.mark.slow
+def test_sessions_stopped_at_any_step_go_on_elsewhere(tmp_path, monkeypatch):
+    config = narrow(**TINY, eval__protocols=(), train__steps=1000, train__checkpoint_every=1000)
+    step_done, files, steps = reports.Reporter.step_done, [], []
+    for place, count in enumerate((2, 1, 3)):
+        done = []
+
+        def counted(self, done=done, count=count):
+            step_done(self)
+            done.append(1)
+            if len(done) == count:
+                stop()
+
+        monkeypatch.setattr(reports.Reporter, "step_done", counted)
+        config.optimizer.cosine_steps = 100 + place  # set anew by what is left of the time
+        code, _, err = session(tmp_path / str(place), config, *files)
+        assert code == 128 + signal.SIGTERM, err
+        files = [f"--transfer={tmp_path / str(place) / 'out' / 'transfer'}"]
+        steps.append(transfer_files.read(tmp_path / str(place) / "out" / "transfer").step)
+    assert steps == [2, 3, 6]
+    rows = run_folder.read_log(tmp_path / "2" / "run")
+    assert [row["step"] for row in rows] == [1, 2, 2, 3, 3, 4, 5, 6]
+    seconds = [row["seconds"] for row in rows]
+    assert seconds == sorted(seconds)
+    notes = [
+        transfer.changes for transfer in run_folder.read_record(tmp_path / "2" / "run").transfers
+    ]
+    assert notes == [
+        [f"config.optimizer.cosine_steps from {100 + i} to {101 + i}"] for i in range(2)
+    ]
 
 
 def test_folders_of_another_crop_stand_beside_and_count_as_often_as_named(tmp_path):

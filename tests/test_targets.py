@@ -26,10 +26,12 @@ from landmarks_jax.training import (
     sharding,
     start_points,
     targets,
+    transfer_files,
+    transfer_start,
 )
 from landmarks_jax.training import state as states
 from landmarks_jax.training.checkpoints import Checkpoints
-from landmarks_jax.training.run_folder import newest_step, read_log
+from landmarks_jax.training.run_folder import newest_step, read_log, read_record
 from tests import test_self_training
 from tests.running import call, flags, leaves_of, shared_compilation, train, write_vgg
 from tests.test_self_training import blobs
@@ -304,21 +306,92 @@ def test_targets_that_are_missing_or_damaged_are_named(damage, message, data, ha
     assert newest_step(run) == 3
 
 
-def test_a_transferred_run_needs_the_targets_of_its_round(data, half_way, uncut, tmp_path):
+def continued(config, workdir, files):
+    """Trains a new run from transfer files to the configuration's end; returns its record."""
+    assert train(config, workdir, transfer_from=files) == 0
+    assert newest_step(workdir) == config.train.steps
+    return read_record(workdir)
+
+
+def test_a_transferred_run_has_the_targets_of_its_round(data, half_way, tmp_path):
     code, _, err = call("transfer", f"--workdir={half_way}", f"--out={tmp_path / 'files'}")
     assert code == 0, err
-    run = tmp_path / "run"
-    arguments = [*flags(narrow(data)), f"--workdir={run}", f"--transfer={tmp_path / 'files'}"]
-    with shared_compilation():
-        code, _, err = call("train", *arguments)
-        assert code == 2
-        assert f"error: {run / 'targets' / '2.npz'}: missing; copy it there" in err
-        assert not run.exists()
-        (run / "targets").mkdir(parents=True)
-        shutil.copy(half_way / "targets" / "2.npz", run / "targets")
-        code, _, err = call("train", *arguments)
-    assert code == 0, err
-    assert newest_step(run) == newest_step(uncut)
+    record = continued(narrow(data), tmp_path / "run", tmp_path / "files")
+    assert os.listdir(tmp_path / "run" / "targets") == ["2.npz"]
+    before, after = kept(half_way, 2), kept(tmp_path / "run", 2)
+    np.testing.assert_array_equal(after["points"], before["points"].astype(np.float16))
+    np.testing.assert_array_equal(after["merging"], before["merging"])
+    np.testing.assert_array_equal(after["names"], before["names"])
+    (transfer,) = record.transfers
+    assert (transfer.step, transfer.new_targets) == (3, False)
+    assert "targets" not in transfer.note()
+
+
+def test_targets_that_are_too_many_or_of_other_photos_are_made_again(
+    data, half_way, tmp_path, monkeypatch
+):
+    files, run, config = tmp_path / "files", tmp_path / "run", narrow(data)
+    with monkeypatch.context() as patched:
+        patched.setattr(transfer_files, "MAX_TARGET_BYTES", 12 * 8 * 2 * 2 - 1)
+        call("transfer", f"--workdir={half_way}", f"--out={files}")
+    record = continued(config, run, files)
+    assert record.transfers[0].new_targets
+    assert record.all_notes()[-1].endswith("the targets were made again, from its own points")
+    assert sorted(os.listdir(run / "targets")) == ["3.npz", "3.png"]
+    assert kept(run, 3)["points"].shape == (COUNT, 8, 2)
+    # The run goes on with them, here and elsewhere.
+    config.train.steps = 5
+    assert train(config, run) == 0
+    call("transfer", f"--workdir={run}", f"--out={files}")
+    bundle = transfer_files.read(files)
+    found = transfer_start.carried_targets(bundle, config, record.data_digest)
+    np.testing.assert_array_equal(found["points"], kept(run, 3)["points"].astype(np.float16))
+    assert transfer_start.carried_targets(bundle, config, "of other photos") is None
+    again, other = (
+        transfer_start.transfers_of(bundle, config, digest)[-1]
+        for digest in (record.data_digest, "of other photos")
+    )
+    assert (again.new_targets, other.new_targets) == (False, True)
+
+
+def test_a_signal_after_targets_are_made_keeps_them_in_transfer_files(data, tmp_path, monkeypatch):
+    write, config = targets.write, narrow(data)
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            targets, "write", lambda *given: (write(*given), signal.raise_signal(signal.SIGTERM))
+        )
+        code = train(config, tmp_path / "run", transfer_to=tmp_path / "out")
+    assert code == 128 + signal.SIGTERM
+    bundle = transfer_files.read(tmp_path / "out")
+    assert bundle.step == 0 < bundle.seconds
+    config.targets.steps = (0,)
+    record = continued(config, tmp_path / "new", tmp_path / "out")
+    assert os.listdir(tmp_path / "new" / "targets") == ["0.npz"]
+    (note,) = record.all_notes()
+    assert "at step 0 after" in note
+    assert "rate" not in note  # nothing was trained that a full rate would disturb
+    assert note.endswith("config.targets.steps from [0, 2] to [0]")
+    rows = read_log(tmp_path / "new")
+    assert [row["step"] for row in rows] == [0, 1, 2, 3, 4]
+    assert rows[1]["seconds"] > bundle.seconds
+
+
+def test_targets_are_carried_in_pieces(tmp_path, monkeypatch):
+    monkeypatch.setattr(transfer_files, "MAX_BYTES", 3_000)
+    points = np.random.default_rng(0).uniform(-1, 1, (100, 4, 2)).astype(np.float32)
+    merging = np.full((2, 4), 1 / 3)
+    for made in (0, 7):
+        path = targets.path_at(tmp_path, made)
+        targets.write_arrays(path, ["a"] * 100, points=points + made, merging=merging)
+    arrays = transfer_files.targets_of(tmp_path, 6)
+    names = [f"targets/0/points-00{i}" for i in range(4)]  # of 1,600 bytes
+    assert list(arrays) == [*names, "targets/0/merging"]
+    np.testing.assert_array_equal(
+        np.concatenate([arrays[name] for name in names]), points.astype(np.float16)
+    )
+    np.testing.assert_array_equal(arrays["targets/0/merging"], merging.astype(np.float32))
+    assert next(iter(transfer_files.targets_of(tmp_path, 7))).startswith("targets/7/")
+    assert transfer_files.targets_of(tmp_path / "none", 7) == {}
 
 
 def test_no_damaged_byte_passes_unseen(tmp_path):

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import logging
 import shutil
+import threading
 import time
 from pathlib import Path
 
@@ -13,10 +14,21 @@ import pytest
 import safetensors.numpy
 
 from configs import faces
+from landmarks_jax import config as configuration
 from landmarks_jax.system.errors import WorkdirError
 from landmarks_jax.system.files import sha256_of_json
 from landmarks_jax.tasks import task_of
-from landmarks_jax.training import checkpoints, limits, loop, run_folder, sharding, transfer_files
+from landmarks_jax.training import (
+    checkpoints,
+    limits,
+    loop,
+    reports,
+    run_folder,
+    sharding,
+    transfer_files,
+    transfer_start,
+    transfer_writer,
+)
 from landmarks_jax.training import state as states
 from tests.running import TINY, call, finished_run, leaves_of, narrow, train, write_vgg
 
@@ -205,21 +217,21 @@ def test_another_run_is_refused_by_name(trained, written, bundle, tmp_path):
     config = trained[1]
     networks = task_of(config).build_networks(config)
     digest = bundle.record.weights_digest
-    transfer_files.check(bundle, config, networks, digest)
+    transfer_start.check(bundle, config, networks, digest)
     prepared = config.copy_and_resolve_references()
     prepared.data.source = "prepared"  # photos decoded there may be prepared here
-    transfer_files.check(bundle, prepared, networks, digest)
+    transfer_start.check(bundle, prepared, networks, digest)
     name = "batch_stats/detector/norm/mean"
     arrays = {key: array for key, array in bundle.arrays.items() if key != name}
     with pytest.raises(WorkdirError, match=f"{name} is missing"):
-        transfer_files.check(dataclasses.replace(bundle, arrays=arrays), config, networks, digest)
+        transfer_start.check(dataclasses.replace(bundle, arrays=arrays), config, networks, digest)
     arrays[name] = np.zeros(99, np.float32)
     with pytest.raises(WorkdirError, match=rf"{name} has shape \(99,\), expected"):
-        transfer_files.check(dataclasses.replace(bundle, arrays=arrays), config, networks, digest)
+        transfer_start.check(dataclasses.replace(bundle, arrays=arrays), config, networks, digest)
     for odd in (bundle.arrays[name].astype(np.int8), np.full_like(bundle.arrays[name], np.nan)):
         arrays[name] = odd
         with pytest.raises(WorkdirError, match=f"{name} is not of finite floating-point numbers"):
-            transfer_files.check(
+            transfer_start.check(
                 dataclasses.replace(bundle, arrays=arrays), config, networks, digest
             )
 
@@ -245,11 +257,105 @@ def test_writing_again_replaces_and_an_interrupted_write_leaves_the_earlier_file
         with pytest.raises(KeyboardInterrupt):
             transfer_files.write(other, workdir, own)
     assert transfer_files.read(own).step == 3
+    # What kills in the middle of a write leave is removed by the next one, and nothing else.
+    (own / ".0123456789abcdefetworks-0123456789ab.safetensors").touch()
+    (own / ".0123456789abcdeftransfer.json").touch()
+    strange = {".gitignore", "networks-of-mine.safetensors"}
+    for name in strange:
+        (own / name).touch()
     paths = transfer_files.write(other, workdir, own)
     assert transfer_files.read(own).step == 7
     after = {path.name for path in paths}
-    assert {path.name for path in own.iterdir()} == after
+    assert {path.name for path in own.iterdir()} == after | strange
     assert len(before & after) == 2  # transfer.json and the metrics
+
+
+class Gate:
+    """Holds back the writing of transfer files; lets it fail while it is told to."""
+
+    def __init__(self, monkeypatch):
+        self.begun, self.open = threading.Semaphore(0), threading.Event()
+        self.failing = False
+        write = transfer_files.write
+
+        def held(*arguments):
+            self.begun.release()
+            assert self.open.wait(20)
+            if self.failing:
+                raise WorkdirError("the disk is full")
+            return write(*arguments)
+
+        monkeypatch.setattr(transfer_files, "write", held)
+
+
+def test_transfer_files_are_written_while_the_state_changes(trained, tmp_path, monkeypatch, caplog):
+    config, out = trained[1], tmp_path / "out"
+    workdir = shutil.copytree(trained[0], tmp_path / "run")
+    restored = checkpoints.restore(workdir, config)
+    gate = Gate(monkeypatch)
+    with transfer_writer.open_checkpoints(workdir, config, out) as saved:
+
+        def transfer(step, value):
+            kernel = np.full((2, 2), value, np.float32)
+            saved.transfer(
+                restored._replace(step=step, state=restored.state.replace(params={"k": kernel}))
+            )
+            kernel += 1  # as a step does
+
+        transfer(3, 1.0)
+        assert gate.begun.acquire(timeout=20)
+        transfer(4, 2.0)
+        transfer(5, 3.0)
+        assert not out.exists()  # nobody has waited
+        gate.open.set()
+        saved.wait()
+        bundle = transfer_files.read(out)
+        assert (bundle.step, bundle.arrays["params/k"][0, 0]) == (5, 3.0)
+        assert gate.begun.acquire(timeout=20)
+        assert not gate.begun.acquire(blocking=False)  # 4 was left out
+
+        gate.failing = True
+        transfer(6, 4.0)
+        with pytest.raises(WorkdirError, match="the disk is full"):
+            saved.wait()
+        assert "the disk is full; tried again at the next checkpoint" in caplog.text
+        assert transfer_files.read(out).step == 5
+        gate.failing = False
+        saved.wait()
+        assert transfer_files.read(out).step == 6
+
+
+class _Killed(BaseException):
+    pass
+
+
+def test_a_kill_loses_at_most_the_steps_since_a_checkpoint(tmp_path, monkeypatch):
+    config, out = narrow(**TINY, train__steps=10), tmp_path / "out"
+    config.train.checkpoint_every = 3
+    done, step_done = [], reports.Reporter.step_done
+
+    def killed(self):
+        step_done(self)
+        done.append(1)
+        if len(done) == 8:
+            deadline = time.monotonic() + 20
+            while '"step": 6' not in (out / transfer_files.MANIFEST).read_text():
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            raise _Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(reports.Reporter, "step_done", killed)
+        with pytest.raises(_Killed):
+            train(config, tmp_path / "run", transfer_to=out)
+    bundle = transfer_files.read(out)
+    assert [row["step"] for row in bundle.log] == [1, 2, 3, 4, 5, 6]
+    # Elsewhere, where nothing is left to do, they are written too.
+    config.train.steps = 6
+    assert train(config, tmp_path / "new", transfer_from=out, transfer_to=tmp_path / "next") == 0
+    bundle = transfer_files.read(tmp_path / "next")
+    assert [row["step"] for row in bundle.log] == [1, 2, 3, 4, 5, 6, 6]
+    assert [transfer.step for transfer in bundle.record.transfers] == [6]
 
 
 def test_a_transfer_keeps_networks_and_counts_and_forgets_the_optimiser(
@@ -314,12 +420,57 @@ def test_a_transfer_keeps_networks_and_counts_and_forgets_the_optimiser(
 
 def test_the_note_tells_of_other_photos(trained, bundle):
     same, other = (
-        transfer_files.transfers_of(bundle, trained[1], digest)[-1].note()
+        transfer_start.transfers_of(bundle, trained[1], digest)[-1].note()
         for digest in (bundle.record.data_digest, "another")
     )
     assert "photos" not in same
     assert other.endswith("the photos were renamed or replaced")
     assert "fresh optimiser, the learning rate rising again over 1,000 steps" in same
+
+
+def test_the_length_of_a_schedule_may_change(tmp_path, caplog):
+    config = narrow(**TINY, optimizer__cosine_steps=8)
+    write(finished_run(tmp_path / "run", config), tmp_path / "files")
+    config.optimizer.cosine_steps, config.optimizer.drop_steps = 12, (5,)
+    config.compute_dtype = "bfloat16"
+    config.train.steps, config.train.minutes = 9, 0.01  # which are over
+    config.train.log_every, config.eval.num_fit = 2, 20  # change no result of training
+    with caplog.at_level(logging.INFO, "landmarks_jax"):
+        assert train(config, tmp_path / "new", transfer_from=tmp_path / "files") == 0
+    changes = [
+        "config.compute_dtype from 'float32' to 'bfloat16'",
+        "config.optimizer.cosine_steps from 8 to 12",
+        "config.optimizer.drop_steps from [] to [5]",
+        "config.train.minutes from 0.0 to 0.01",
+        "config.train.steps from 4 to 9",
+    ]
+    note = run_folder.read_record(tmp_path / "new").transfers[0].note()
+    assert note.endswith("over 1,000 steps; " + "; ".join(changes))
+    assert note in caplog.text
+    assert run_folder.read_log(tmp_path / "new")[-1]["transfer"]["changes"] == changes
+    # The run itself, once begun, keeps its schedule.
+    config.optimizer.cosine_steps = 14
+    with pytest.raises(WorkdirError, match=r"has config\.optimizer\.cosine_steps = 12, not 14"):
+        train(config, tmp_path / "new", transfer_from=tmp_path / "files")
+
+
+def test_only_rounds_of_self_training_to_come_may_change(trained, bundle):
+    def check(before, now):
+        one, other = (
+            configuration.with_fields(trained[1], {"targets.steps": steps})
+            for steps in (before, now)
+        )
+        transfer_start.check(
+            dataclasses.replace(bundle, config=one),
+            other,
+            task_of(other).build_networks(other),
+            bundle.record.weights_digest,
+        )
+
+    check((0, 3, 9), (0, 3, 4))  # the bundle is of step 3
+    check((0, 3), (0, 3, 4))
+    with pytest.raises(WorkdirError, match=r"config\.targets\.steps = \[0, 3\], not \[0, 4\]"):
+        check((0, 3), (0, 4))
 
 
 def test_a_transfer_cut_before_its_first_checkpoint_asks_for_the_files_again(
@@ -331,7 +482,7 @@ def test_a_transfer_cut_before_its_first_checkpoint_asks_for_the_files_again(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(transfer_files, "begin", killed)
+        patched.setattr(transfer_start, "begin", killed)
         with pytest.raises(KeyboardInterrupt):
             train(config, tmp_path / "new", transfer_from=written)
     with pytest.raises(WorkdirError, match="name them again with --transfer"):

@@ -93,6 +93,8 @@ class Command:
       config_with_arguments: the preset instead of that one if there are positional arguments.
       arguments: the placeholders of its positional arguments; "" for commands without.
       details: returns text for the end of `--help`.
+      after_signal: what to do after a signal that ended the command, which it says in a line
+        wherever the signal came; "" leaves signals as they are.
     """
 
     run: Callable[[Call], int | None]
@@ -102,3 +104,4 @@ class Command:
     config_with_arguments: str | None = None
     arguments: str = ""
     details: Callable[[], str] | None = None
+    after_signal: str = ""

@@ -13,7 +13,7 @@ from absl import logging as absl_logging
 
 from landmarks_jax.cli import presets
 from landmarks_jax.cli.command import Call, Command, Flag
-from landmarks_jax.system import cache, streams
+from landmarks_jax.system import cache, signals, streams
 from landmarks_jax.system.errors import ConfigError, UserError, print_error, reason
 
 # Each is a module of this package with a `COMMAND`, imported only when it is called.
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with streams.guarded() as output:
         try:
             code = _run(name, arguments)
-        except UserError as error:
+        except (UserError, signals.SignalledError) as error:
             print_error(str(error))
             code = error.exit_code
         except ModuleNotFoundError as error:
@@ -89,10 +89,12 @@ def _run(name: str, arguments: Sequence[str]) -> int:
     if any(argument in _HELP for argument in arguments):
         print(_help(module.__doc__ or "", command))
         return 0
-    call = parse(name, command, arguments)
-    _set_up(call)
-    with _log_to_stderr():
-        return command.run(call) or 0
+    advice = command.after_signal
+    with signals.obeyed(advice) if advice else contextlib.nullcontext():
+        call = parse(name, command, arguments)
+        _set_up(call)
+        with _log_to_stderr():
+            return command.run(call) or 0
 
 
 def script() -> None:

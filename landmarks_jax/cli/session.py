@@ -6,6 +6,8 @@ landmarks-jax session --config faces --photos packed --workdir runs/faces --minu
 
 Prepares the photos if needed, trains, and writes to --out what is needed to continue elsewhere
 (`transfer/`, for the next session's --transfer) and the run's tables and metrics (`results.zip`).
+Both are there whatever ends the command: transfer/ at each checkpoint, results.zip before the run
+is scored and after it.
 """
 
 import time
@@ -50,4 +52,9 @@ def _run(call: Call) -> int:
     )
 
 
-COMMAND = Command(_run, _FLAGS, config="The configuration.")
+COMMAND = Command(
+    _run,
+    _FLAGS,
+    config="The configuration.",
+    after_signal="rerun the same command to continue",
+)

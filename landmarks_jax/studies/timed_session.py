@@ -1,4 +1,4 @@
-"""A training session of limited length: prepare photos, train, write transfer files, evaluate.
+"""A training session of limited length: prepares photos, trains, writes transfer files, evaluates.
 
 For machines that are available for minutes only, such as a borrowed accelerator.
 """
@@ -21,7 +21,7 @@ from landmarks_jax.evaluation import pckh, run_evaluation
 from landmarks_jax.system import files
 from landmarks_jax.system.errors import ConfigError, WorkdirError
 from landmarks_jax.tasks import task_of
-from landmarks_jax.training import checkpoints, loop, run_folder, transfer_files
+from landmarks_jax.training import loop, refiner, run_folder, transfer_files, transfer_start
 
 TRANSFER = "transfer"
 RESULTS = "results.zip"
@@ -42,7 +42,8 @@ def run_session(
 ) -> int:
     """Prepares photos, trains, writes transfer files and evaluates, within some minutes.
 
-    Transfer files come before the evaluation, so that a kill at the end costs only the tables.
+    Transfer files are written whenever a state is saved, and `results.zip` before the evaluation
+    and after it, so that whatever ends the session leaves what was done by then.
 
     Args:
       config: the configuration; its own limits hold as well.
@@ -62,39 +63,48 @@ def run_session(
     Raises:
       UserError: something a user can act on.
     """
-    _check_start(config, workdir, out)
+    _check_start(config, workdir, out, transfer_from)
     if photos:
-        if task_of(config).ON_JOINTS:
-            raise ConfigError(
-                "--photos: folders of photos have no joints; a run of the pose task reads "
-                "config.data.roots"
-            )
         config = on_canvases(config, photos, canvases)
     _check_faces(config)
     deadline = start + 60 * (minutes - reserve)
-    code = loop.train(config, workdir, transfer_from=transfer_from, deadline=deadline)
-    restored = checkpoints.restore(workdir, run_folder.read_config(workdir))
-    written = transfer_files.write(restored, workdir, out / TRANSFER)
-    size = sum(path.stat().st_size for path in written) / 2**20
-    print(
-        f"{out / TRANSFER}: step {restored.step}, {len(written)} files, {size:.1f} MiB", flush=True
+    code = loop.train(
+        config,
+        workdir,
+        transfer_from=transfer_from,
+        transfer_to=out / TRANSFER,
+        deadline=deadline,
     )
+    # Before the evaluation too, which may be cut off.
+    files.write_file(out / RESULTS, results(workdir), WorkdirError)
     if code:
         return code
+    _check_trained(workdir)
     if config.eval.protocols:
         print(run_evaluation.evaluate_run(workdir, command=command), flush=True)
-    files.write_file(out / RESULTS, results(workdir), WorkdirError)
+        files.write_file(out / RESULTS, results(workdir), WorkdirError)
     spent = (time.monotonic() - start) / 60
     print(f"{out / RESULTS}: after {spent:.1f} of {minutes:g} minutes")
     return 0
 
 
-def _check_start(config: ConfigDict, workdir: Path, out: Path) -> None:
+def _check_start(config: ConfigDict, workdir: Path, out: Path, transfer_from: Path | None) -> None:
     """Refuses what would end the session only after its photos are prepared, or at its end."""
     configuration.validate(config)
     files.check_writable(out, WorkdirError)
+    if transfer_from is not None and run_folder.newest_step(workdir) is None:
+        transfer_start.check_config(transfer_files.read(transfer_from), config)
     with run_folder.locked(workdir):
         pass  # the training locks it again
+
+
+def _check_trained(workdir: Path) -> None:
+    """Says so where the time was up while targets were made."""
+    if run_folder.newest_step(workdir) is None:
+        raise WorkdirError(
+            f"{workdir}: the time was up before the first step; rerun the command to continue, or "
+            "give more --minutes"
+        )
 
 
 def _check_faces(config: ConfigDict) -> None:
@@ -111,12 +121,25 @@ def on_canvases(config: ConfigDict, photos: Sequence[str], canvases: Path) -> Co
 
     Args:
       config: the configuration; its `data.exclude` applies. The box crop takes its points from
-        `points.csv` in the folder.
+        `points.csv` in the folder. For self-training the canvases are as large as its features
+        need.
       photos: folders of photos, such as `landmarks-jax prepare --shrink` makes. `DIR:tight`
         overrides the configuration's crop. A folder given n times counts n times.
       canvases: the folder that keeps prepared forms; missing ones are prepared.
+
+    Raises:
+      ConfigError: the task needs more than photos.
+      DataError: a photo cannot be read.
     """
-    roots = [str(_canvases_of(config, text, canvases)) for text in photos]
+    if task_of(config).ON_JOINTS:
+        raise ConfigError(
+            "--photos: folders of photos have no joints; a run of the pose task reads "
+            "config.data.roots"
+        )
+    cut = config
+    if task_of(config).MAKES_TARGETS and config.targets.view_size > config.views.size:
+        cut = refiner.at_feature_size(config)  # training shrinks them
+    roots = [str(_canvases_of(cut, text, canvases)) for text in photos]
     config = config.copy_and_resolve_references()
     config.data.source, config.data.roots = "prepared", tuple(roots)
     config.data.landmarks = ""

@@ -117,7 +117,10 @@ class Checkpoints:
     def check(self) -> None:
         """Raises what `wait` would if the last save has failed already; does not block."""
         if not self._manager.is_saving_in_progress():
-            self.wait()
+            Checkpoints.wait(self)
+
+    def transfer(self, restored: Restored) -> None:
+        """Writes a state to where the run is told to besides; see `transfer_writer`."""
 
     def save(self, step: int, state: TrainState, seconds: float) -> None:
         """Starts to write a state; returns as soon as the state may change.

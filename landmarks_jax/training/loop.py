@@ -25,15 +25,15 @@ from landmarks_jax.training import (
     run_folder,
     sharding,
     targets,
-    transfer_files,
+    transfer_start,
+    transfer_writer,
 )
 from landmarks_jax.training import state as states
 from landmarks_jax.training.batches import Batch, Resident
 from landmarks_jax.training.intervals import Intervals
 from landmarks_jax.training.program import Program, compile_program
-from landmarks_jax.training.record import Record
 from landmarks_jax.training.reports import Reporter
-from landmarks_jax.training.run_inputs import Inputs, read_inputs
+from landmarks_jax.training.run_inputs import Inputs, read_inputs, record_of
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -50,6 +50,7 @@ def train(
     workdir: Path,
     *,
     transfer_from: Path | None = None,
+    transfer_to: Path | None = None,
     deadline: float | None = None,
 ) -> int:
     """Trains a run until its steps or minutes are over; continues from a checkpoint if it has one.
@@ -58,6 +59,7 @@ def train(
       config: the configuration.
       workdir: the run's folder, created if needed.
       transfer_from: a folder of transfer files to begin from if there is no checkpoint.
+      transfer_to: a folder to write transfer files to whenever a state is saved; of one process.
       deadline: on the clock of `time.monotonic()`; training stops then, but after at least one
         step, or while it makes the targets of self-training.
 
@@ -71,27 +73,36 @@ def train(
         with coordination.together():
             if distributed.is_first():
                 stack.enter_context(run_folder.locked(workdir))
-        return _train_locked(config, workdir, transfer_from, deadline)
+        return _train_locked(config, workdir, transfer_from, transfer_to, deadline)
 
 
 def _train_locked(
-    config: ConfigDict, workdir: Path, transfer_from: Path | None, deadline: float | None
+    config: ConfigDict,
+    workdir: Path,
+    transfer_from: Path | None,
+    transfer_to: Path | None,
+    deadline: float | None,
 ) -> int:
     with coordination.together():
         inputs = read_inputs(config, workdir, transfer_from)
     _agree(config, inputs)
     with coordination.together():
         if distributed.is_first():
-            run_folder.claim(workdir, config, _record(config, inputs))
+            run_folder.claim(workdir, config, record_of(config, inputs))
     coordination.check_shared(workdir / run_folder.RECORD_FILE)
 
     with (
-        checkpoints.Checkpoints(workdir, config) as saved,
+        transfer_writer.open_checkpoints(workdir, config, transfer_to) as saved,
         distributed.watched(lambda: _advice(workdir)),
     ):
         if inputs.bundle is not None:
-            transfer_files.begin(
-                inputs.bundle, config, inputs.networks, workdir=workdir, saved=saved
+            transfer_start.begin(
+                inputs.bundle,
+                config,
+                inputs.networks,
+                names=inputs.photos.names(),
+                workdir=workdir,
+                saved=saved,
             )
         like = states.abstract_state(config, inputs.networks, inputs.mesh)
         restored = saved.restore(like)
@@ -102,6 +113,8 @@ def _train_locked(
         if limits.is_done(config, restored.step, restored.seconds):
             if distributed.is_first():
                 print(f"{workdir}: already trained for {restored.step} steps")
+            saved.transfer(restored)
+            saved.wait()
             return 0
         return _train_rounds(config, workdir, inputs, restored, saved, deadline=deadline)
 
@@ -122,7 +135,7 @@ def _train_rounds(
     while True:
         started = time.monotonic()
         try:
-            inputs.photos.targets = targets.load_or_make(
+            inputs.photos.targets, stopped_by = targets.load_or_make(
                 config,
                 inputs.refiner,
                 inputs.photos,
@@ -134,6 +147,10 @@ def _train_rounds(
         except targets.StoppedError as stopped:
             return stopped.exit_code
         restored = restored._replace(seconds=restored.seconds + time.monotonic() - started)
+        saved.transfer(restored)
+        if stopped_by:
+            saved.wait()
+            return stopped_by
         part = config.copy_and_resolve_references()
         if (end := targets.next_step(config, restored.step)) is not None:
             with part.unlocked():
@@ -154,19 +171,6 @@ def _agree(config: ConfigDict, inputs: Inputs) -> None:
             f"config.perceptual.weights = {config.perceptual.weights!r}": inputs.weights_digest,
             "how the run starts": repr((inputs.start.record, inputs.bundle and inputs.bundle.step)),
         }
-    )
-
-
-def _record(config: ConfigDict, inputs: Inputs) -> Record:
-    bundle, digest = inputs.bundle, inputs.photos.digest
-    weights_notes = inputs.weights.notes() if inputs.weights and not inputs.refiner else ()
-    return Record(
-        digest,
-        inputs.weights_digest,
-        init=inputs.start.record,
-        notes=[*weights_notes, *inputs.start.notes()],
-        hardware=[*(bundle.record.hardware if bundle else ()), sharding.hardware()],
-        transfers=transfer_files.transfers_of(bundle, config, digest) if bundle else (),
     )
 
 

@@ -15,23 +15,33 @@ class Transfer(NamedTuple):
     Attributes:
       step: steps done before.
       seconds: time trained before, over all sessions.
-      warmup_steps: steps over which the learning rate rose again.
+      warmup_steps: steps over which the learning rate rose again; 0 before the first step.
       other_photos: whether the list of photos changed.
+      new_targets: whether the targets of self-training were made again.
+      changes: fields of the configuration that changed, with both values.
     """
 
     step: int
     seconds: float
     warmup_steps: int
     other_photos: bool
+    new_targets: bool
+    changes: Sequence[str]
 
     def note(self) -> str:
         """The note for the run's tables."""
-        photos = "; the photos were renamed or replaced" if self.other_photos else ""
-        return (
+        warmup = ""
+        if self.warmup_steps:
+            warmup = f", the learning rate rising again over {self.warmup_steps:,} steps"
+        parts = [
             f"transferred, not resumed, at step {self.step:,} after {self.seconds / 60:.1f} "
-            "minutes: networks rounded to float16, a fresh optimiser, the learning rate rising "
-            f"again over {self.warmup_steps:,} steps{photos}"
-        )
+            f"minutes: networks rounded to float16, a fresh optimiser{warmup}"
+        ]
+        if self.other_photos:
+            parts.append("the photos were renamed or replaced")
+        if self.new_targets:
+            parts.append("the targets were made again, from its own points")
+        return "; ".join([*parts, *self.changes])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,6 +118,8 @@ _TRANSFER_RULES: dict[str, _Rule] = {
     "seconds": ("a number from 0", lambda v: _is_count(v) or (type(v) is float and 0 <= v < 1e18)),
     "warmup_steps": ("a whole number", _is_count),
     "other_photos": ("true or false", lambda v: isinstance(v, bool)),
+    "new_targets": ("true or false", lambda v: isinstance(v, bool)),
+    "changes": ("a list of texts", _are_texts),
 }
 
 

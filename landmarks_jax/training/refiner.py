@@ -6,6 +6,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from ml_collections import ConfigDict
 
+from landmarks_jax import config as configuration
 from landmarks_jax import refinement
 from landmarks_jax.data import loader
 from landmarks_jax.data.framing import Framing
@@ -70,6 +71,13 @@ class _Fitted(NamedTuple):
     stages: Stage
 
 
+def at_feature_size(config: ConfigDict) -> ConfigDict:
+    """The configuration with views and canvases of the size that features are computed at."""
+    size = config.targets.view_size
+    canvas = size * config.data.canvas_size // config.views.size
+    return configuration.with_fields(config, {"views.size": size, "data.canvas_size": canvas})
+
+
 class Refiner:
     """Refines the points of a configuration's photos.
 
@@ -100,10 +108,7 @@ class Refiner:
                 section="targets",
             )
             self._activate = feature_maps.activations(self.weights)
-        larger = config.copy_and_resolve_references()
-        with larger.unlocked():
-            larger.views.size = size = targets.view_size
-            larger.data.canvas_size = size * config.data.canvas_size // config.views.size
+        larger, size = at_feature_size(config), targets.view_size
         frame = loader.framing_of(larger)
         assert isinstance(frame, Framing)
         self.frame = frame

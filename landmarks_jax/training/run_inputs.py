@@ -22,10 +22,11 @@ from landmarks_jax.training import (
     run_folder,
     sharding,
     start_points,
-    targets,
     transfer_files,
+    transfer_start,
 )
 from landmarks_jax.training.batches import Batch, Resident
+from landmarks_jax.training.record import Record
 from landmarks_jax.training.refiner import Refiner
 from landmarks_jax.weights import vgg_weights
 
@@ -71,7 +72,7 @@ def read_inputs(config: ConfigDict, workdir: Path, transfer_from: Path | None) -
     task = task_of(config)
     networks = task.build_networks(config)
     run_folder.check_config(workdir, config)
-    bundle = transfer_files.find(workdir, transfer_from)
+    bundle = transfer_start.find(workdir, transfer_from)
     start = init_from.find(config, workdir, bundle)
     frozen, weights = load_frozen(config, networks)
     refiner = None
@@ -79,12 +80,10 @@ def read_inputs(config: ConfigDict, workdir: Path, transfer_from: Path | None) -
         if jax.process_count() > 1:
             raise ConfigError("self-training runs in one process: start it without --multihost")
         start_points.first(config)  # raises what would be raised after the features
-        if bundle is not None:
-            targets.path_of(config, workdir, bundle.step)
         refiner = Refiner(config)
         weights = refiner.weights
     if bundle is not None:
-        transfer_files.check(bundle, config, networks, weights.digest() if weights else "")
+        transfer_start.check(bundle, config, networks, weights.digest() if weights else "")
     photos = loader.open_loader(config)
     _LOGGER.info("%s; %s", photos.summary, task.describe(config))
     if len(photos) < config.train.batch_size:
@@ -96,6 +95,20 @@ def read_inputs(config: ConfigDict, workdir: Path, transfer_from: Path | None) -
     mesh = sharding.make_mesh()
     shapes = batches.shapes(config, photos, mesh)
     return Inputs(networks, frozen, weights, photos, shapes, mesh, start, bundle, refiner)
+
+
+def record_of(config: ConfigDict, inputs: Inputs) -> Record:
+    """The record of a run with these inputs."""
+    bundle, digest = inputs.bundle, inputs.photos.digest
+    weights_notes = inputs.weights.notes() if inputs.weights and not inputs.refiner else ()
+    return Record(
+        digest,
+        inputs.weights_digest,
+        init=inputs.start.record,
+        notes=[*weights_notes, *inputs.start.notes()],
+        hardware=[*(bundle.record.hardware if bundle else ()), sharding.hardware()],
+        transfers=transfer_start.transfers_of(bundle, config, digest) if bundle else (),
+    )
 
 
 def load_frozen(

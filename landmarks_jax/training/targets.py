@@ -2,6 +2,7 @@
 
 They are made at the steps of `config.targets.steps`: points of all photos, refined by deep
 features, which start from a grid or another detector at step 0 and from the run's own points later.
+Where the run continued from transfer files without targets of its photos, they are made there too.
 """
 
 import io
@@ -20,8 +21,9 @@ from landmarks_jax.data import loader, sampling
 from landmarks_jax.system import figures, files
 from landmarks_jax.system.errors import WorkdirError, reason
 from landmarks_jax.system.signals import Interrupt
-from landmarks_jax.training import start_points
+from landmarks_jax.training import run_folder, start_points
 from landmarks_jax.training.merging import merging
+from landmarks_jax.training.record import Transfer
 from landmarks_jax.training.refiner import Refiner, Targets
 
 FOLDER = "targets"
@@ -41,7 +43,7 @@ _DAMAGE = (
 
 
 class StoppedError(Exception):
-    """Targets were not made, or not used, because the training ends.
+    """Targets were not made, because the training ends.
 
     Attributes:
       exit_code: 128 plus the number of a signal, or 0 where time was up.
@@ -61,7 +63,7 @@ def load_or_make(
     step: int,
     variables: Any,
     deadline: float | None,
-) -> np.ndarray:
+) -> tuple[np.ndarray, int]:
     """The targets of a step: read from the run's folder, or made and written there.
 
     Args:
@@ -74,16 +76,17 @@ def load_or_make(
       deadline: on the clock of `time.monotonic()`.
 
     Returns:
-      The result of `for_training`.
+      The result of `for_training`; and 0, or 128 plus the number of a signal that came while they
+      were written.
 
     Raises:
       WorkdirError: the file is damaged, of other photos or cannot be written, or is missing after
         its step.
       StoppedError: a signal came or the deadline passed while they were made.
     """
-    path = path_of(config, workdir, step)
+    path = _path_of(config, workdir, step)
     if path.exists():
-        return for_training(*read(path, refiner.names))
+        return for_training(*read(path, refiner.names)), 0
     started = time.monotonic()
     later = step > 0
     start = start_points.own(config, photos, variables) if later else start_points.first(config)
@@ -102,19 +105,28 @@ def load_or_make(
         write(path, refiner, targets, weights)
         seconds = time.monotonic() - started
         _LOGGER.info("%s: targets of %d photos in %.0f s", path, len(targets.points), seconds)
-        if interrupt.signal is not None:
-            raise StoppedError(interrupt.exit_code)
-    return for_training(targets.points, weights)
+    return for_training(targets.points, weights), interrupt.exit_code
 
 
-def path_of(config: ConfigDict, workdir: Path, step: int) -> Path:
+def made_at(config: ConfigDict, transfers: Sequence[Transfer], step: int) -> int:
+    """The step at which the targets of a step are made, in a run with these transfers."""
+    again = (transfer.step for transfer in transfers if transfer.new_targets)
+    return max(at for at in (*config.targets.steps, *again) if at <= step)
+
+
+def path_at(workdir: Path, made: int) -> Path:
+    """The file of the targets that are made at a step."""
+    return workdir / FOLDER / f"{made}.npz"
+
+
+def _path_of(config: ConfigDict, workdir: Path, step: int) -> Path:
     """The file of the targets of a step, which may be made only at the steps for that.
 
     Raises:
       WorkdirError: the file is missing, and not to be made at this step.
     """
-    made = max(at for at in config.targets.steps if at <= step)
-    path = workdir / FOLDER / f"{made}.npz"
+    made = made_at(config, run_folder.read_record(workdir).transfers, step)
+    path = path_at(workdir, made)
     if made != step and not path.exists():
         raise WorkdirError(f"{path}: missing; copy it there from the folder that the run began in")
     return path
@@ -165,8 +177,12 @@ def next_step(config: ConfigDict, step: int) -> int | None:
     return next((at for at in config.targets.steps if at > step), None)
 
 
-def read(path: Path, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+def read(path: Path, names: Sequence[str] | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Reads the points `[U, G, 2]` of the photos with these names, and the weights of `merging_of`.
+
+    Args:
+      path: the file.
+      names: of the photos; None takes those of any.
 
     Raises:
       WorkdirError: the file is damaged, or of other photos.
@@ -177,6 +193,8 @@ def read(path: Path, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
             points, weights, own = arrays["points"], arrays["merging"], list(arrays["names"])
     except _DAMAGE as error:
         raise WorkdirError(f"{path}: damaged ({reason(error)}); use another --workdir") from error
+    if names is None:
+        return points, weights
     if own != list(names) or points.shape != (len(own), weights.shape[-1], 2):
         raise WorkdirError(f"{path}: is of other photos than this run; use another --workdir")
     return points, weights
@@ -191,6 +209,11 @@ def write(path: Path, refiner: Refiner, targets: Targets, weights: np.ndarray) -
     title = f"refined points of {len(shown)} of {count:,} photos, and their mean confidence"
     page = figures.landmark_page(refiner.views(shown), points, captions=captions, title=title)
     figures.save(page, path.with_suffix(".png"))
+    write_arrays(path, refiner.names, merging=weights, **targets._asdict())
+
+
+def write_arrays(path: Path, names: Sequence[str], **arrays: Any) -> None:
+    """Writes an `.npz` file for `read`: `points`, `merging` and any others."""
     buffer = io.BytesIO()
-    np.savez(buffer, names=np.array(refiner.names), merging=weights, **targets._asdict())
+    np.savez(buffer, names=np.array(names), **arrays)
     files.write_file(path, buffer.getvalue(), WorkdirError)

@@ -3,7 +3,8 @@
     transfer.json             step, seconds trained, configuration, record, and the SHA-256 of every
                               other file and of itself
     networks-*.safetensors    parameters, batch statistics, averaged parameters, tap means: kernels
-                              in float16; everything else, an adapted run's core too, in float32
+                              in float16; everything else, an adapted run's core too, in float32;
+                              the targets of self-training, if not too many, in float16
     metrics-*.jsonl.gz        the log so far
 
 They leave out the optimiser, four times the size of these networks. So a run that continues from
@@ -14,12 +15,11 @@ Files are named by their digest and `transfer.json` is replaced last, so an inte
 the earlier set or the new one complete.
 """
 
-import contextlib
 import dataclasses
 import gzip
 import hashlib
 import json
-import logging
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,21 +32,22 @@ from ml_collections import ConfigDict
 
 from landmarks_jax import config as configuration
 from landmarks_jax.inference.precision import cast_array
-from landmarks_jax.objective import Networks
 from landmarks_jax.system import files
 from landmarks_jax.system.errors import WorkdirError, reason
-from landmarks_jax.training import checkpoints, distributed, run_folder, sharding
-from landmarks_jax.training import state as states
-from landmarks_jax.training.record import Record, Transfer
+from landmarks_jax.training import checkpoints, run_folder, targets
+from landmarks_jax.training.record import Record
 from landmarks_jax.training.state import TrainState, by_name
 
 FORMAT, VERSION = "landmarks_jax.transfer", 1
 MANIFEST = "transfer.json"
 MAX_BYTES = 15 * 2**20  # of a file, small enough for any means of transfer
+MAX_TARGET_BYTES = 2 * MAX_BYTES  # of all targets; beyond, they are made again
 _PARTS = ("params", "batch_stats", "averaged", "tap_means", "core")
-# May differ as well: photos decoded on one machine may be prepared on another.
-_FREE_FIELDS = ("data.source",)
-_LOGGER = logging.getLogger(__name__)
+# The names of files that a manifest lists, and of those that a kill left unfinished.
+_OWN = re.compile(
+    r"(networks|metrics)-[0-9a-f]{12}\.[a-z.]+"
+    r"|\.[0-9a-f]{16}\w*-[0-9a-f]{12}\.[a-z.]+|\.[0-9a-f]{16}transfer\.json"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Bundle:
       step: steps done.
       seconds: time trained, over all sessions.
       record: the run's record.
-      arrays: the networks by name, such as `params/detector/...`.
+      arrays: the networks by name, such as `params/detector/...`, and any targets.
       log: the rows of the run's log.
     """
 
@@ -90,6 +91,7 @@ def write(restored: checkpoints.Restored, workdir: Path, out: Path) -> list[Path
         name: to_stored(np.asarray(leaf), name)
         for name, leaf in by_name(jax.device_get(networks_of(restored.state))).items()
     }
+    arrays |= targets_of(workdir, restored.step)
     log = "".join(json.dumps(r) + "\n" for r in run_folder.read_log(workdir, restored.step))
     data = [("networks", ".safetensors", safetensors.numpy.save(p)) for p in into_files(arrays)]
     data.append(("metrics", ".jsonl.gz", gzip.compress(log.encode(), mtime=0)))
@@ -109,18 +111,34 @@ def write(restored: checkpoints.Restored, workdir: Path, out: Path) -> list[Path
         "files": digests,
     }
     manifest = out / MANIFEST
-    earlier = _files_of(manifest)
     text = json.dumps({**fields, "sha256": files.sha256_of_json(fields)}, indent=1) + "\n"
     files.write_file(manifest, text, WorkdirError)
-    for name in earlier - digests.keys():
-        (out / name).unlink(missing_ok=True)
+    for path in out.iterdir():
+        if path.name not in digests and _OWN.fullmatch(path.name):
+            path.unlink(missing_ok=True)
     return [manifest, *(out / name for name in digests)]
 
 
-def _files_of(manifest: Path) -> set[str]:
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        return {Path(name).name for name in json.loads(manifest.read_text())["files"]}
-    return set()
+def targets_prefix(made: int) -> str:
+    """How the names of the arrays begin that are the targets made at a step."""
+    return f"targets/{made}/"
+
+
+def targets_of(workdir: Path, step: int) -> dict[str, np.ndarray]:
+    """The newest targets of a run's folder until a step, by name; none if they are too many."""
+    steps = [int(path.stem) for path in (workdir / targets.FOLDER).glob("*.npz")]
+    made = max((at for at in steps if at <= step), default=None)
+    if made is None:
+        return {}
+    points, merging = targets.read(targets.path_at(workdir, made))
+    points = points.astype(np.float16)
+    if points.nbytes > MAX_TARGET_BYTES:
+        return {}
+    # In pieces, so that each fits into a file, and few bytes of one are left unused.
+    pieces = np.array_split(points, max(1, 8 * points.nbytes // MAX_BYTES))
+    parts = {f"points-{i:03d}": piece for i, piece in enumerate(pieces)}
+    parts["merging"] = merging.astype(np.float32)
+    return {targets_prefix(made) + name: array for name, array in parts.items()}
 
 
 def networks_of(state: TrainState) -> dict[str, Any]:
@@ -214,87 +232,3 @@ def _read_file(path: Path, digest: str) -> bytes:
     if hashlib.sha256(data).hexdigest() != digest:
         raise WorkdirError(f"{path}: damaged, its checksum differs; copy or write it again")
     return data
-
-
-def find(workdir: Path, path: Path | None) -> Bundle | None:
-    """Reads the transfer files that a run begins from; None without a path or with checkpoints.
-
-    Raises:
-      WorkdirError: they are missing or damaged, or the run began from some and has no checkpoint.
-    """
-    step = run_folder.newest_step(workdir)
-    if step is not None:
-        unused = "" if path is None else f"; the transfer files {path} are not used"
-        _LOGGER.info("continuing from the checkpoint of step %d in %s%s", step, workdir, unused)
-        return None
-    if path is not None:
-        return read(path)
-    if run_folder.is_run(workdir) and run_folder.read_record(workdir).transfers:
-        raise WorkdirError(
-            f"{workdir}: began from transfer files and has no checkpoint; name them again with "
-            "--transfer, or use another --workdir"
-        )
-    return None
-
-
-def check(bundle: Bundle, config: ConfigDict, networks: Networks, weights_digest: str) -> None:
-    """Rejects transfer files of another run than the configuration describes.
-
-    Raises:
-      WorkdirError: naming the field or the array.
-    """
-    manifest = bundle.path / MANIFEST
-    for field, before, now in configuration.differences(bundle.config, config):
-        if field not in _FREE_FIELDS:
-            raise WorkdirError(
-                f"{manifest}: the run had config.{field} = {before!r}, not {now!r}; "
-                "use its value, or train from scratch without --transfer"
-            )
-    if bundle.record.weights_digest != weights_digest:
-        raise WorkdirError(
-            f"{manifest}: the run used other VGG weights than those that "
-            "config.perceptual.weights or config.targets.weights names; use its own weights"
-        )
-    expected = by_name(networks_of(states.abstract_state(config, networks, sharding.make_mesh())))
-    for name, leaf in expected.items():
-        if name not in bundle.arrays:
-            raise WorkdirError(f"{manifest}: {name} is missing")
-        array = bundle.arrays[name]
-        if array.shape != leaf.shape:
-            raise WorkdirError(f"{manifest}: {name} has shape {array.shape}, expected {leaf.shape}")
-        if array.dtype.kind != "f" or not np.isfinite(array).all():
-            raise WorkdirError(f"{manifest}: {name} is not of finite floating-point numbers")
-
-
-def transfers_of(bundle: Bundle, config: ConfigDict, data_digest: str) -> list[Transfer]:
-    """The transfers of a run that begins from these files: the earlier ones, and this one."""
-    warmup_steps = states.new_optimizer_warmup_steps(config)
-    other_photos = bundle.record.data_digest != data_digest
-    last = Transfer(bundle.step, bundle.seconds, warmup_steps, other_photos)
-    return [*bundle.record.transfers, last]
-
-
-def begin(
-    bundle: Bundle,
-    config: ConfigDict,
-    networks: Networks,
-    *,
-    workdir: Path,
-    saved: checkpoints.Checkpoints,
-) -> None:
-    """Writes the first checkpoint of a run, and its log, from checked transfer files.
-
-    The run's folder must be claimed before.
-    """
-    transfer = run_folder.read_record(workdir).transfers[-1]
-    _LOGGER.info("from the transfer files %s: %s", bundle.path, transfer.note())
-    mesh = sharding.make_mesh()
-    like = networks_of(states.abstract_state(config, networks, mesh))
-    leaves = [np.asarray(bundle.arrays[name], leaf.dtype) for name, leaf in by_name(like).items()]
-    trees = jax.tree.unflatten(jax.tree.structure(like), leaves)
-    if distributed.is_first():
-        row = {"step": bundle.step, "seconds": round(bundle.seconds, 3)}
-        run_folder.write_log(workdir, [*bundle.log, {**row, "transfer": transfer._asdict()}])
-    state = states.state_with_new_optimizer(config, trees, bundle.step, mesh)
-    saved.save(bundle.step, state, bundle.seconds)
-    saved.wait()

@@ -1,0 +1,83 @@
+"""Checkpoints that are written as transfer files too, while the run trains."""
+
+import concurrent.futures
+import dataclasses
+import logging
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from landmarks_jax.system.errors import UserError
+from landmarks_jax.training import transfer_files
+from landmarks_jax.training.checkpoints import Checkpoints, Restored
+from landmarks_jax.training.state import TrainState
+
+_LOGGER = logging.getLogger(__name__)
+
+
+def open_checkpoints(workdir: Path, config: ConfigDict, out: Path | None) -> Checkpoints:
+    """The checkpoints of a run; with a folder `out`, written there as transfer files too."""
+    return Checkpoints(workdir, config) if out is None else TransferWriter(workdir, config, out)
+
+
+class TransferWriter(Checkpoints):
+    """Checkpoints of a run on a machine that may be gone at any moment.
+
+    A thread writes the transfer files of each state that is saved; the device waits only until the
+    networks are copied from it. Of the states that come while it is at work on one, it goes on to
+    the newest.
+    """
+
+    def __init__(self, workdir: Path, config: ConfigDict, out: Path) -> None:
+        """Opens the checkpoints; `out` is the folder of the transfer files."""
+        super().__init__(workdir, config)
+        self._out = out
+        self._newest: Restored | None = None  # not written yet
+        self._thread = concurrent.futures.ThreadPoolExecutor(1)
+        self._at_work: concurrent.futures.Future[None] | None = None
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        self._thread.shutdown()
+        super().__exit__(kind, error, traceback)
+
+    def save(self, step: int, state: TrainState, seconds: float) -> None:
+        """Starts to write a state as a checkpoint and as transfer files."""
+        super().save(step, state, seconds)
+        self.transfer(Restored(state, step, seconds))
+
+    def transfer(self, restored: Restored) -> None:
+        """Starts to write a state as transfer files; returns as soon as the state may change."""
+        state = dataclasses.replace(restored.state, opt_state=())
+        # Copied, because on a processor the arrays are the device's own memory.
+        copied = jax.tree.map(np.array, jax.device_get(state))
+        self._newest = restored._replace(state=copied)
+        if self._at_work is None or self._at_work.done():
+            self._at_work = self._thread.submit(self._try_to_write)
+
+    def wait(self) -> None:
+        """Blocks until the last state is on disk, as a checkpoint and as transfer files."""
+        super().wait()
+        if self._at_work is not None:
+            self._at_work.result()
+        self._write()
+
+    def _try_to_write(self) -> None:
+        try:
+            while self._newest is not None:
+                self._write()
+        except UserError as error:
+            _LOGGER.warning("%s; tried again at the next checkpoint", error)
+
+    def _write(self) -> None:
+        restored = self._newest
+        if restored is None:
+            return
+        written = transfer_files.write(restored, self._workdir, self._out)
+        size = sum(path.stat().st_size for path in written) / 2**20
+        _LOGGER.info(
+            "%s: step %d, %d files, %.1f MiB", self._out, restored.step, len(written), size
+        )
+        if self._newest is restored:
+            self._newest = None
