@@ -16,7 +16,6 @@ docs/rented-gpu.md has the whole way.
 
 import argparse
 import contextlib
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -25,25 +24,32 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from benchmarks import accelerator, child_processes, harness, rented_photos, rented_schedule, stages
+from benchmarks import (
+    accelerator,
+    child_processes,
+    harness,
+    rented_checks,
+    rented_photos,
+    rented_schedule,
+    stages,
+)
 from benchmarks.accelerator_stages import STAGES, TINY, TINY_BATCH, name_of_step, table_of
 from benchmarks.child_processes import Child, Signals
-from landmarks_jax.data import lists
-from landmarks_jax.evaluation import run_evaluation
 from landmarks_jax.system import cache
-from landmarks_jax.system.errors import ConfigError, UserError, WorkdirError
-from landmarks_jax.system.files import check_writable
-from landmarks_jax.tasks import task_of
-from landmarks_jax.training import run_inputs, transfer_files
+from landmarks_jax.training import transfer_files
 
 MEASURED = "measured"  # in the scratch folder
 MARGIN = 10.0  # seconds between the session's end and that of all
 GRACE = 30.0  # seconds in which a session that is stopped saves and hands over
-MAX_FILES, MAX_BYTES = 8, 15 * 2**20  # what every lender takes back
+MAX_FILES, MAX_BYTES = 8, 15 * 2**20  # small enough for any way back
 # Previews cost 2 s each. Fields of the command line come later and win.
 _DEFAULTS = ("--config.train.picture_every=0",)
 _TINY = (
-    *(f"--config.{name.replace('__', '.')}={value}" for name, value in TINY.items()),
+    *(
+        f"--config.{name.replace('__', '.')}={value}"
+        for name, value in TINY.items()
+        if name != "model__num_landmarks"  # of self-training, which has its own number
+    ),
     "--config.model.generator_channels=2",
     f"--config.train.batch_size={TINY_BATCH}",
     "--config.train.log_every=5",
@@ -71,7 +77,10 @@ class Rental:
         """
         args = self._args
         self._say(f"{args.minutes:g} minutes: {' '.join(sys.argv[1:])}")
-        config = self._checked()
+        if not args.tiny:
+            self._say(rented_checks.gpu())
+        config = rented_checks.configuration(args, self._words)
+        stages.read(self._measured, STAGES, tiny=args.tiny)
         if self._reserve is None:
             self._reserve = 2.0 if config.eval.protocols else 0.7
         cutting = self._child(
@@ -91,32 +100,6 @@ class Rental:
         if self._signals.number:
             return 128 + self._signals.number
         return 0 if complete and trained else 1
-
-    def _checked(self) -> ConfigDict:
-        """The configuration, once everything that training reads but photos was opened.
-
-        Raises:
-          UserError: something is wrong that would show only when the measurements are done.
-        """
-        args = self._args
-        check_writable(args.out, WorkdirError)
-        if not args.tiny:
-            self._say(_gpu())
-        config = accelerator.configuration_of(self._words)
-        if config is None or task_of(config).ON_JOINTS:
-            raise ConfigError("--config: name a configuration that trains on photos without joints")
-        for text in args.photos:
-            rented_photos.folder_of(text, args.scratch)
-        for path in config.data.exclude:
-            lists.read_lines(path)
-        run_inputs.load_frozen(config, task_of(config).build_networks(config))
-        names = [name for name in config.eval.protocols if name != "synthetic"]
-        if names:
-            run_evaluation.open_faces(config, names)
-        if args.transfer:
-            transfer_files.read(args.transfer)
-        stages.read(self._measured, STAGES, tiny=args.tiny)
-        return config
 
     def _measure(self, config: ConfigDict) -> bool:
         """Runs the stages that are not measured yet; returns whether all are complete now."""
@@ -204,34 +187,13 @@ class Rental:
             log.write(f"{line}\n")
 
     def _list(self) -> None:
-        """Lists what is to come back, and what of it is too much."""
+        """Lists what is to come back, and says if that is too much."""
         paths = [path for path in sorted(self._args.out.rglob("*")) if path.is_file()]
-        sizes = [path.stat().st_size for path in paths]
-        lines = [
-            f"{path.relative_to(self._args.out)}: {size:,} bytes"
-            for path, size in zip(paths, sizes, strict=True)
-        ]
-        if len(paths) > MAX_FILES or max(sizes, default=0) > MAX_BYTES:
+        sizes = {str(path.relative_to(self._args.out)): path.stat().st_size for path in paths}
+        lines = [f"{name}: {size:,} bytes" for name, size in sizes.items()]
+        if len(sizes) > MAX_FILES or max(sizes.values()) > MAX_BYTES:
             lines.append(f"more than {MAX_FILES} files, or of {MAX_BYTES:,} bytes, may not return")
         self._say("\n".join([f"{self._args.out}:", *lines]))
-
-
-def _gpu() -> str:
-    """The name of the GPU, by a process of its own: this one must not hold memory there.
-
-    Raises:
-      UserError: there is none.
-    """
-    code = "import jax; device = jax.devices()[0]; print(device.platform, device.device_kind)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    platform, _, kind = done.stdout.strip().partition(" ")
-    if platform != "gpu":
-        why = (done.stderr.strip().splitlines() or ["JAX sees no GPU"])[-1]
-        raise UserError(
-            f"no GPU here: JAX finds {platform or 'nothing'} ({why}); use a machine with one, or "
-            "--tiny to try the command"
-        )
-    return kind
 
 
 def _parse() -> tuple[argparse.Namespace, list[str]]:

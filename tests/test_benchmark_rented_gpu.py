@@ -9,7 +9,7 @@ import zipfile
 
 import pytest
 
-from benchmarks import accelerator, rented_gpu, rented_photos, rented_schedule
+from benchmarks import accelerator, rented_checks, rented_gpu, rented_photos, rented_schedule
 from benchmarks.accelerator_stages import name_of_step
 from landmarks_jax import config as configuration
 from landmarks_jax.cli import main as cli
@@ -176,7 +176,7 @@ def test_without_a_gpu_nothing_is_started(rent, monkeypatch):
     def answer(command, **_):
         return subprocess.CompletedProcess(command, 0, next(answers), "x\nno cuDNN\n")
 
-    monkeypatch.setattr(rented_gpu.subprocess, "run", answer)
+    monkeypatch.setattr(rented_checks.subprocess, "run", answer)
     for message in ("JAX finds cpu", "JAX finds nothing"):
         with pytest.raises(UserError, match=rf"no GPU here: {message} \(no cuDNN\); .* --tiny"):
             rent()
@@ -194,10 +194,13 @@ def test_what_is_wrong_is_said_before_anything_is_started(rent, monkeypatch):
         rent("--tiny", words=["--config", "best", "--config.perceptual.weights=vgg.npz"])
     with pytest.raises(UserError, match="no transfer files here"):
         rent("--tiny", f"--transfer={rent.folder}")
+    own = ["--config", "selftrain_start_cpu", "--config.targets.weights=vgg19.npz"]
+    with pytest.raises(UserError, match=r"vgg19\.npz"):
+        rent("--tiny", words=own)
     faces = ["--config.eval.protocols=('aflw-dev',)", "--config.eval.aflw=/nowhere"]
     with pytest.raises(DataError, match="/nowhere"):
         rent("--tiny", words=[*WORDS, *faces])
-    monkeypatch.setattr(rented_gpu, "_gpu", lambda: "NVIDIA H200")
+    monkeypatch.setattr(rented_checks, "gpu", lambda: "NVIDIA H200")
     with pytest.raises(ConfigError, match="without joints"):
         rent(words=["--config", "mpii_pretrain"])
     assert rent.started == []
@@ -209,7 +212,7 @@ def test_photos_are_cut_on_the_processor_while_the_gpu_measures_and_then_it_trai
     measured = {**STEP, "tiny": False, "complete": False}
     path = rent.folder / "scratch" / "measured" / f"{own}.json"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rented_gpu, "_gpu", lambda: "NVIDIA H200")
+        patch.setattr(rented_checks, "gpu", lambda: "NVIDIA H200")
         patch.setattr(rented_gpu.accelerator, "write_summary", lambda *_, **__: "a table")
         path.write_text(json.dumps(measured))
         assert rent("--measure=4", "--reserve=0.5") == 0
@@ -237,7 +240,8 @@ def test_photos_are_cut_on_the_processor_while_the_gpu_measures_and_then_it_trai
         earlier = rent.folder / "earlier"
         earlier.mkdir()
         (earlier / transfer_files.MANIFEST).write_text("x")
-        patch.setattr(transfer_files, "read", lambda _: types.SimpleNamespace(step=4000))
+        bundle = types.SimpleNamespace(step=4000, config=CONFIG, path=earlier)
+        patch.setattr(transfer_files, "read", lambda _: bundle)
         assert rent(f"--transfer={earlier}", "--stages=", "--reserve=0.5") == 0
         assert rent.stages_run[0][0] == [own]
         again = parsed(rent.started[1][1])
@@ -277,7 +281,7 @@ def test_too_many_files_are_named(rent):
 
 
 @pytest.mark.slow
-def test_a_whole_one(tmp_path, monkeypatch):
+def test_a_whole_one_then_a_second_that_continues_it(tmp_path, monkeypatch):
     write_photos(tmp_path / "photos", 12)
     archive = pack(tmp_path / "photos", tmp_path / "photos.tar.gz")
     scratch = tmp_path / "scratch"
@@ -299,3 +303,10 @@ def test_a_whole_one(tmp_path, monkeypatch):
     assert "config.json" in zipfile.ZipFile(out / "results.zip").namelist()
     (stage,) = json.loads((out / "summary.json").read_text())["stages"].values()
     assert stage["complete"]
+    (measured,) = (scratch / "measured").glob("*.json")
+    before = measured.stat().st_mtime_ns
+    assert rent(tmp_path / "out2", f"--transfer={out / 'transfer'}") == 0
+    assert measured.stat().st_mtime_ns == before
+    second = transfer_files.read(tmp_path / "out2" / "transfer")
+    assert second.step == second.config.optimizer.cosine_steps == second.config.train.steps == 2
+    assert [transfer.step for transfer in second.record.transfers] == [1]

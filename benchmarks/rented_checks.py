@@ -1,0 +1,70 @@
+"""What is wrong with a rental's command line is said before the first minute is spent."""
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from ml_collections import ConfigDict
+
+from benchmarks import rented_photos
+from benchmarks.accelerator import configuration_of
+from landmarks_jax.data import lists
+from landmarks_jax.evaluation import run_evaluation
+from landmarks_jax.system.errors import ConfigError, UserError
+from landmarks_jax.tasks import task_of
+from landmarks_jax.training import run_inputs, start_points, transfer_files, transfer_start
+from landmarks_jax.training.refiner import Refiner
+
+
+def gpu() -> str:
+    """The name of the GPU, by a process of its own: this one must not hold memory there.
+
+    Raises:
+      UserError: there is none.
+    """
+    code = "import jax; device = jax.devices()[0]; print(device.platform, device.device_kind)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    platform, _, kind = done.stdout.strip().partition(" ")
+    if platform != "gpu":
+        why = (done.stderr.strip().splitlines() or ["JAX sees no GPU"])[-1]
+        raise UserError(
+            f"no GPU here: JAX finds {platform or 'nothing'} ({why}); use a machine with one, or "
+            "--tiny to try the command"
+        )
+    return kind
+
+
+def configuration(args: argparse.Namespace, words: Sequence[str]) -> ConfigDict:
+    """The configuration, once everything that training reads was opened, but for photos.
+
+    Args:
+      args: those of `benchmarks.rented_gpu`.
+      words: the command line that names the configuration.
+
+    Raises:
+      UserError: something is wrong that would show only when the measurements are done.
+    """
+    config = configuration_of(words)
+    if config is None or task_of(config).ON_JOINTS:
+        raise ConfigError("--config: name a configuration that trains on photos without joints")
+    for text in args.photos:
+        rented_photos.folder_of(text, args.scratch)
+    for path in config.data.exclude:
+        lists.read_lines(path)
+    _open_weights(config)
+    names = [name for name in config.eval.protocols if name != "synthetic"]
+    if names:
+        run_evaluation.open_faces(config, names)
+    if args.transfer:
+        transfer_start.check_config(transfer_files.read(args.transfer), config)
+    return config
+
+
+def _open_weights(config: ConfigDict) -> None:
+    """Opens the files of networks that training starts from or compares features of."""
+    task = task_of(config)
+    run_inputs.load_frozen(config, task.build_networks(config))
+    if task.MAKES_TARGETS:
+        start_points.first(config)
+        Refiner(config)
