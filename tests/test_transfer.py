@@ -329,9 +329,14 @@ class _Killed(BaseException):
     pass
 
 
-def test_a_kill_loses_at_most_the_steps_since_a_checkpoint(tmp_path, monkeypatch):
+# Checkpoints by steps, and by the time that intervals end.
+@pytest.mark.parametrize(("every", "log_every", "seconds"), [(3, 1, 60), (100, 3, 0)])
+def test_a_kill_loses_the_steps_since_a_checkpoint(
+    every, log_every, seconds, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(transfer_writer, "SECONDS", seconds)
     config, out = narrow(**TINY, train__steps=10), tmp_path / "out"
-    config.train.checkpoint_every = 3
+    config.train.checkpoint_every, config.train.log_every = every, log_every
     done, step_done = [], reports.Reporter.step_done
 
     def killed(self):
@@ -349,12 +354,14 @@ def test_a_kill_loses_at_most_the_steps_since_a_checkpoint(tmp_path, monkeypatch
         with pytest.raises(_Killed):
             train(config, tmp_path / "run", transfer_to=out)
     bundle = transfer_files.read(out)
-    assert [row["step"] for row in bundle.log] == [1, 2, 3, 4, 5, 6]
+    assert [row["step"] for row in bundle.log] == list(range(log_every, 7, log_every))
+    assert bundle.log == run_folder.read_log(tmp_path / "run", 6)
+    assert run_folder.newest_step(tmp_path / "run") == 6
     # Elsewhere, where nothing is left to do, they are written too.
     config.train.steps = 6
     assert train(config, tmp_path / "new", transfer_from=out, transfer_to=tmp_path / "next") == 0
     bundle = transfer_files.read(tmp_path / "next")
-    assert [row["step"] for row in bundle.log] == [1, 2, 3, 4, 5, 6, 6]
+    assert [row["step"] for row in bundle.log][-2:] == [6, 6]
     assert [transfer.step for transfer in bundle.record.transfers] == [6]
 
 

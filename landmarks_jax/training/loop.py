@@ -273,8 +273,10 @@ def run_steps(
         stop = stopping.decide(interrupt.exit_code or (_TIME_IS_UP if time_is_up else 0))
         done = limits.out_of_steps(config, step) or stop != 0
 
-        checkpoint = done or step % config.train.checkpoint_every == 0
-        if checkpoint or step % config.train.log_every == 0:
+        logged = step % config.train.log_every == 0
+        due = logged and saved.is_due()
+        checkpoint = done or due or step % config.train.checkpoint_every == 0
+        if checkpoint or logged:
             intervals.end(step, totals)
             totals = program.fresh_totals()
         if checkpoint:
@@ -292,8 +294,6 @@ def _advice(workdir: Path) -> str:
     step = run_folder.newest_step(workdir)
     if step is None:
         return "no checkpoint was saved yet; rerun the command for every process to start again"
-    folder = workdir / run_folder.CHECKPOINTS / str(step)
-    return (
-        f"the last good checkpoint is {folder.absolute()}; rerun the command for every process to "
-        "continue from it"
-    )
+    folder = (workdir / run_folder.CHECKPOINTS / str(step)).absolute()
+    then = "rerun the command for every process to continue from it"
+    return f"the last good checkpoint is {folder}; {then}"

@@ -3,6 +3,7 @@
 import concurrent.futures
 import dataclasses
 import logging
+import time
 from pathlib import Path
 
 import jax
@@ -14,6 +15,8 @@ from landmarks_jax.training import transfer_files
 from landmarks_jax.training.checkpoints import Checkpoints, Restored
 from landmarks_jax.training.state import TrainState
 
+# Between checkpoints at most, but for the rest of an interval of `config.train.log_every` steps.
+SECONDS = 60.0
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -23,7 +26,7 @@ def open_checkpoints(workdir: Path, config: ConfigDict, out: Path | None) -> Che
 
 
 class TransferWriter(Checkpoints):
-    """Checkpoints of a run on a machine that may be gone at any moment.
+    """Checkpoints of a run on a machine that may be gone at any moment, one at least every minute.
 
     A thread writes the transfer files of each state that is saved; the device waits only until the
     networks are copied from it. Of the states that come while it is at work on one, it goes on to
@@ -37,15 +40,21 @@ class TransferWriter(Checkpoints):
         self._newest: Restored | None = None  # not written yet
         self._thread = concurrent.futures.ThreadPoolExecutor(1)
         self._at_work: concurrent.futures.Future[None] | None = None
+        self._last = time.monotonic()
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self._thread.shutdown()
         super().__exit__(kind, error, traceback)
 
     def save(self, step: int, state: TrainState, seconds: float) -> None:
-        """Starts to write a state as a checkpoint and as transfer files."""
-        super().save(step, state, seconds)
+        """Starts to write a state as transfer files, which are smaller, and as a checkpoint."""
         self.transfer(Restored(state, step, seconds))
+        super().save(step, state, seconds)
+        self._last = time.monotonic()
+
+    def is_due(self) -> bool:
+        """Whether the last checkpoint is `SECONDS` old."""
+        return time.monotonic() - self._last >= SECONDS
 
     def transfer(self, restored: Restored) -> None:
         """Starts to write a state as transfer files; returns as soon as the state may change."""
