@@ -29,6 +29,14 @@ def to_markdown(result: dict[str, Any]) -> str:
         rates = [f"{rate / 1e12:,.4g} TFLOP/s in {d}" for d, rate in machine["peak"].items()]
         copy = f"a copy {machine['bandwidth'] / 1e9:,.4g} GB/s"
         notes = [harness.provenance(machine), f"Measured there: {', '.join(rates)}; {copy}."]
+    differences = [
+        difference
+        for stage in stages.values()
+        for ways in stage.get("loss_differences", {}).values()
+        for difference in ways.values()
+    ]
+    if differences:
+        notes.append(harness.loss_differences(differences))
     if not all(row["alternated"] for row in result["rows"]):
         notes.append("Alone: not in turn with the others, but in a process before or after them.")
     partial = [name for name, stage in stages.items() if not stage["complete"]]

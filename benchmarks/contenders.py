@@ -187,11 +187,11 @@ def check_losses(config: ConfigDict) -> tuple[dict[str, float], dict[str, str]]:
     wrong: dict[str, str] = {}
     for way, groups in BN_GROUPS.items():
         config.objective.bn_groups = groups
-        problem = make_problem(config)
-        batch = draw_views(problem)
-        with jax.default_matmul_precision("float32"):
-            ours = _our_loss(problem, *batch)
         try:
+            problem = make_problem(config)
+            batch = draw_views(problem)
+            with jax.default_matmul_precision("float32"):
+                ours = _our_loss(problem, *batch)
             _allow_tf32(False)
             step = torch_step(way, problem)
             theirs = float(step.loss(*step.put(*batch)).detach())

@@ -218,6 +218,14 @@ def peaks(result: Mapping[str, Any]) -> str:
     return ", ".join(f"{rate:,} in {dtype}" for dtype, rate in rates) + " GFLOP/s"
 
 
+def loss_differences(differences: Iterable[float]) -> str:
+    """The note about relative differences of PyTorch's losses to ours."""
+    return (
+        "Before timing, in float32, PyTorch's losses differ from ours by at most "
+        f"{max(differences):.1e} of them."
+    )
+
+
 def left_out(result: Mapping[str, Any]) -> list[str]:
     """A note for each contender that could not run."""
     return [f"Left out: {name} ({why})." for name, why in result["left_out"].items()]

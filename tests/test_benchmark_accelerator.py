@@ -134,11 +134,14 @@ def test_a_second_attempt_does_not_lose_the_rows_of_the_first(tmp_path):
 
 def test_the_summary_tells_shares_of_the_floor_and_what_was_cut_off(tmp_path):
     write(tmp_path, "machine", **MACHINE)
-    write(tmp_path, "train_64_bfloat16_32", rows=[ROW], left_out={}, complete=False)
+    losses = {"64": {"AsReleased": 1e-7, "Fused": 2e-6}}
+    trained = {"rows": [ROW], "left_out": {}, "loss_differences": losses}
+    write(tmp_path, "train_64_bfloat16_32", **trained, complete=False)
     result, text = summary(tmp_path, {"steps_64": "ended with 1; see steps_64.log"})
     # 163.7 G multiply-adds of 32 photos in a second, of 800 TFLOP/s.
     assert result["rows"][0]["of_peak"] == pytest.approx(2 * 163.68e9 * 32 / 8e14, abs=1e-4)
     assert "| 64 | bfloat16 | 32 | landmarks_jax |" in text
+    assert "PyTorch's losses differ from ours by at most 2.0e-06 of them." in text
     assert "Cut off, with what they had measured: train_64_bfloat16_32." in text
     assert "Left out: steps_64 (ended with 1; see steps_64.log)." in text
     write(tmp_path, "machine", **MACHINE, complete=False)
