@@ -16,6 +16,8 @@ from landmarks_jax.tasks import task_of
 from landmarks_jax.training import run_inputs, start_points, transfer_files, transfer_start
 from landmarks_jax.training.refiner import Refiner
 
+PATIENCE = 120  # seconds, until a GPU must have answered
+
 
 def gpu() -> str:
     """The name of the GPU, by a process of its own: this one must not hold memory there.
@@ -24,7 +26,15 @@ def gpu() -> str:
       UserError: there is none.
     """
     code = "import jax; device = jax.devices()[0]; print(device.platform, device.device_kind)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", code]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=PATIENCE
+        )
+    except subprocess.TimeoutExpired as error:
+        raise UserError(
+            f"no GPU here: JAX did not find one in {PATIENCE} s; see whether nvidia-smi answers"
+        ) from error
     platform, _, kind = done.stdout.strip().partition(" ")
     if platform != "gpu":
         why = (done.stderr.strip().splitlines() or ["JAX sees no GPU"])[-1]

@@ -171,15 +171,20 @@ def rent(tmp_path, monkeypatch):
 
 
 def test_without_a_gpu_nothing_is_started(rent, monkeypatch):
-    answers = iter(["cpu cpu\n", "", "gpu NVIDIA H200\n"])
+    answers = iter(["cpu cpu\n", "", None, "gpu NVIDIA H200\n"])
 
-    def answer(command, **_):
-        return subprocess.CompletedProcess(command, 0, next(answers), "x\nno cuDNN\n")
+    def answer(command, *, timeout, **_):
+        text = next(answers)
+        if text is None:
+            raise subprocess.TimeoutExpired(command, timeout)
+        return subprocess.CompletedProcess(command, 0, text, "x\nno cuDNN\n")
 
     monkeypatch.setattr(rented_checks.subprocess, "run", answer)
     for message in ("JAX finds cpu", "JAX finds nothing"):
         with pytest.raises(UserError, match=rf"no GPU here: {message} \(no cuDNN\); .* --tiny"):
             rent()
+    with pytest.raises(UserError, match="JAX did not find one in 120 s"):
+        rent()
     assert rent.started == []
     assert rent() == 0
     assert len(rent.started) == 2
