@@ -135,8 +135,7 @@ class Rental:
             return args.measure >= args.minutes
         workdir = rented_schedule.workdir_of(args.scratch, args.transfer)
         session = rented_schedule.session(
-            self._words,
-            self._schedule(config, workdir, left - 60 * self._reserve),
+            [*self._words, *self._schedule(config, workdir, left - 60 * self._reserve)],
             photos=[rented_photos.folder_of(text, args.scratch) for text in args.photos],
             canvases=args.scratch / rented_photos.CANVASES,
             workdir=workdir,
@@ -150,28 +149,23 @@ class Rental:
         self._say(f"training: {why or 'done'}")
         return not why
 
-    def _schedule(
-        self, config: ConfigDict, workdir: Path, seconds: float
-    ) -> rented_schedule.Schedule:
+    def _schedule(self, config: ConfigDict, workdir: Path, seconds: float) -> list[str]:
         """The schedule of a run that may take some seconds, or the one that it began with."""
         begun = rented_schedule.begun(workdir)
         if begun is not None:
             self._say(f"training: continues {workdir}, to step {begun.train.steps:,} as it began")
-            return rented_schedule.schedule(begun, begun.train.steps, begun.train.checkpoint_every)
+            return rented_schedule.schedule(begun, begun.train.steps)
         own = name_of_step(config)
         step = stages.read(self._measured, [own], tiny=self._args.tiny).get(own, {})
         if "quartiles_ms" not in step:
             self._say("training: the step was not measured; the configuration's own schedule")
-            return rented_schedule.Schedule([], [])
+            return []
         transfer = self._args.transfer
         first = transfer_files.read(transfer).step if transfer else 0
         steps = rented_schedule.steps_in(seconds, step, self._args.before)
-        self._say(
-            f"training: {steps:,} steps of {step['quartiles_ms'][1]:,.1f} ms after step {first:,}"
-        )
-        return rented_schedule.schedule(
-            config, first + steps, rented_schedule.checkpoint_every(step)
-        )
+        milliseconds = step["quartiles_ms"][1]
+        self._say(f"training: {steps:,} steps of {milliseconds:,.1f} ms after step {first:,}")
+        return rented_schedule.schedule(config, first + steps)
 
     def _child(
         self, module: str, arguments: Sequence[str], log: Path, *, nice: int = 0, **changes: str

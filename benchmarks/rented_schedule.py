@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -11,7 +11,6 @@ from landmarks_jax.system import files
 from landmarks_jax.training import run_folder, transfer_files
 
 SHARE = 0.95  # of the time left that is counted on: the clock of a GPU falls when it gets warm
-CHECKPOINT_SECONDS = 45.0  # between two checkpoints, each of which is handed over
 
 
 def workdir_of(scratch: Path, transfer: Path | None) -> Path:
@@ -46,40 +45,16 @@ def begun(workdir: Path) -> ConfigDict | None:
     return run_folder.read_config(workdir)
 
 
-class Schedule(NamedTuple):
-    """Flags of a session.
-
-    Attributes:
-      before: those that the user's own replace.
-      after: those that replace the user's own.
-    """
-
-    before: list[str]
-    after: list[str]
-
-
-def schedule(config: ConfigDict, last: int, every: int) -> Schedule:
-    """The flags that make a training end with a step.
-
-    Args:
-      config: the configuration; a cosine decay ends there only if it has one.
-      last: the absolute number of the last step.
-      every: steps between two checkpoints.
-    """
-    after = [f"--config.train.steps={last}"]
+def schedule(config: ConfigDict, last: int) -> list[str]:
+    """The flags that make a training, and its cosine decay if it has one, end with a step."""
+    flags = [f"--config.train.steps={last}"]
     if config.optimizer.cosine_steps:
-        after.append(f"--config.optimizer.cosine_steps={last}")
-    return Schedule([f"--config.train.checkpoint_every={every}"], after)
-
-
-def checkpoint_every(step: Mapping[str, Any]) -> int:
-    """Steps between two checkpoints, by the result of the stage that measured the step."""
-    return max(1, round(1e3 * CHECKPOINT_SECONDS / step["quartiles_ms"][1]))
+        flags.append(f"--config.optimizer.cosine_steps={last}")
+    return flags
 
 
 def session(
     words: Sequence[str],
-    schedule: Schedule,
     *,
     photos: Sequence[str],
     canvases: Path,
@@ -94,4 +69,4 @@ def session(
     flags += [f"--canvases={canvases}", f"--workdir={workdir}", f"--out={out}"]
     flags += [f"--minutes={minutes:.3f}", f"--reserve={reserve:.3f}"]
     flags += [f"--transfer={transfer}"] if transfer else []
-    return ["session", *schedule.before, *words, *schedule.after, *flags]
+    return ["session", *words, *flags]

@@ -81,7 +81,6 @@ def test_the_steps_fill_the_seconds_left():
     # 120 s, of which 20 and 50 pass before the first step: 50 s at 40 ms, less 5 %.
     assert rented_schedule.steps_in(120.0, STEP, 20.0) == math.floor(0.95 * 50 / 0.04)
     assert rented_schedule.steps_in(60.0, STEP, 20.0) == 1
-    assert rented_schedule.checkpoint_every(STEP) == 45 / 0.04
 
 
 def parsed(arguments):
@@ -90,24 +89,21 @@ def parsed(arguments):
     return cli.parse(name, session_command.COMMAND, rest).flags
 
 
-def test_a_schedule_ends_with_the_minutes_and_the_users_own_fields_win(tmp_path):
+def test_a_schedule_ends_with_the_minutes(tmp_path):
     options = {"photos": ["a", "b:tight"], "canvases": tmp_path, "workdir": tmp_path / "run"}
     options |= {"out": tmp_path, "minutes": 4.25, "reserve": 0.7, "transfer": None}
-    words = ["--config", "best", "--config.train.checkpoint_every=7"]
-    config = accelerator.configuration_of(words)
-    schedule = rented_schedule.schedule(config, 5000, 1125)
-    values = parsed(rented_schedule.session(words, schedule, **options))
-    assert values.config.optimizer.cosine_steps == values.config.train.steps == 5000
-    assert values.config.train.checkpoint_every == 7
-    assert (values.photos, values.minutes, values.reserve) == (["a", "b:tight"], 4.25, 0.7)
-    assert values.transfer is None
-    options["transfer"] = tmp_path / "earlier"
-    words = ["--config", "faces"]  # has no cosine
-    schedule = rented_schedule.schedule(accelerator.configuration_of(words), 5000, 1125)
-    values = parsed(rented_schedule.session(words, schedule, **options))
-    assert (values.config.train.checkpoint_every, values.config.train.steps) == (1125, 5000)
-    assert values.config.optimizer.cosine_steps == 0
-    assert values.transfer == str(tmp_path / "earlier")
+
+    def values(*words, **changes):
+        schedule = rented_schedule.schedule(accelerator.configuration_of(words), 5000)
+        return parsed(rented_schedule.session([*words, *schedule], **options | changes))
+
+    best = values("--config", "best", "--config.train.steps=7")
+    assert best.config.optimizer.cosine_steps == best.config.train.steps == 5000
+    assert (best.photos, best.minutes, best.reserve) == (["a", "b:tight"], 4.25, 0.7)
+    assert best.transfer is None
+    faces = values("--config", "faces", transfer=tmp_path / "earlier")  # has no cosine
+    assert (faces.config.optimizer.cosine_steps, faces.config.train.steps) == (0, 5000)
+    assert faces.transfer == str(tmp_path / "earlier")
 
 
 def test_a_run_that_was_begun_keeps_its_schedule_and_its_folder(tmp_path):
