@@ -14,7 +14,7 @@ import pytest
 from landmarks_jax.data import cutting, loader, prepared
 from landmarks_jax.data.box_canvas import BoxCanvas
 from landmarks_jax.studies import timed_session
-from landmarks_jax.system.errors import ConfigError, DataError
+from landmarks_jax.system.errors import ConfigError
 from landmarks_jax.training import (
     checkpoints,
     loop,
@@ -178,15 +178,6 @@ def test_box_crops_take_the_points_that_came_with_the_photos(tmp_path):
     ).data.roots != (made.data.roots)
 
 
-def test_missing_labelled_faces_cost_no_training(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "train", lambda *_, **__: pytest.fail("trained"))
-    config = narrow(eval__protocols=("aflw-dev",), eval__aflw="/nowhere")
-    with pytest.raises(DataError, match="/nowhere"):
-        timed_session.run_session(
-            config, tmp_path / "run", tmp_path / "out", start=time.monotonic(), minutes=1, reserve=0
-        )
-
-
 @pytest.mark.slow
 def test_a_stopped_session_writes_transfer_files_and_evaluates_nothing(tmp_path, monkeypatch):
     workdir, out = tmp_path / "run", tmp_path / "out"
@@ -299,6 +290,21 @@ def test_transfer_files_of_another_run_are_refused_before_photos_are_cut(tmp_pat
     assert code == 2
     assert "transfer.json: the run had config.model.beta = 10.0, not 5.0; use its value" in err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (narrow(**TINY, perceptual__weights="/nowhere/vgg.npz"), "/nowhere/vgg.npz"),
+        (test_self_training.narrow(targets__weights="/nowhere/vgg.npz"), "/nowhere/vgg.npz"),
+        (narrow(eval__protocols=("aflw-dev",), eval__aflw="/nowhere"), "/nowhere"),
+    ],
+)
+def test_missing_files_cost_no_time(config, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(timed_session, "on_canvases", lambda *_: pytest.fail("cut"))
+    code, _, err = session(tmp_path, config, f"--photos={tmp_path}")
+    assert code == 2
+    assert message in err.splitlines()[-1]
 
 
 def test_time_that_is_up_before_the_first_step_is_said(tmp_path, monkeypatch):

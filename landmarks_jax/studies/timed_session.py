@@ -21,7 +21,15 @@ from landmarks_jax.evaluation import pckh, run_evaluation
 from landmarks_jax.system import files
 from landmarks_jax.system.errors import ConfigError, WorkdirError
 from landmarks_jax.tasks import task_of
-from landmarks_jax.training import loop, refiner, run_folder, transfer_files, transfer_start
+from landmarks_jax.training import (
+    loop,
+    refiner,
+    run_folder,
+    run_inputs,
+    start_points,
+    transfer_files,
+    transfer_start,
+)
 
 TRANSFER = "transfer"
 RESULTS = "results.zip"
@@ -64,9 +72,9 @@ def run_session(
       UserError: something a user can act on.
     """
     _check_start(config, workdir, out, transfer_from)
+    _check_faces(config)
     if photos:
         config = on_canvases(config, photos, canvases)
-    _check_faces(config)
     deadline = start + 60 * (minutes - reserve)
     code = loop.train(
         config,
@@ -94,6 +102,11 @@ def _check_start(config: ConfigDict, workdir: Path, out: Path, transfer_from: Pa
     files.check_writable(out, WorkdirError)
     if transfer_from is not None and run_folder.newest_step(workdir) is None:
         transfer_start.check_config(transfer_files.read(transfer_from), config)
+    task = task_of(config)
+    run_inputs.load_frozen(config, task.build_networks(config))
+    if task.MAKES_TARGETS:
+        start_points.first(config)
+        refiner.read_weights(config)
     with run_folder.locked(workdir):
         pass  # the training locks it again
 
@@ -108,7 +121,7 @@ def _check_trained(workdir: Path) -> None:
 
 
 def _check_faces(config: ConfigDict) -> None:
-    """Opens labelled faces that are read from files, so that missing ones cost no training."""
+    """Opens labelled faces that are read from files, so that missing ones cost no time."""
     names = [name for name in config.eval.protocols if name != "synthetic"]
     if task_of(config).ON_JOINTS and config.eval.protocols:
         pckh.open_people(config)

@@ -71,6 +71,21 @@ class _Fitted(NamedTuple):
     stages: Stage
 
 
+def read_weights(config: ConfigDict) -> vgg_weights.VggWeights | None:
+    """Reads the network whose features are compared; None for histograms of gradients.
+
+    Raises:
+      WeightsError: the weights cannot be read.
+    """
+    targets = config.targets
+    if targets.network == hog.NETWORK:
+        return None
+    taps = tuple(targets.taps)
+    return vgg_weights.load_vgg(
+        targets.weights, targets.network, taps, normalize=True, section="targets"
+    )
+
+
 def at_feature_size(config: ConfigDict) -> ConfigDict:
     """The configuration with views and canvases of the size that features are computed at."""
     size = config.targets.view_size
@@ -95,20 +110,12 @@ class Refiner:
           WeightsError: the weights cannot be read.
         """
         self._config = config
-        targets = config.targets
-        self.weights: vgg_weights.VggWeights | None = None
-        if targets.network == hog.NETWORK:
-            self._activate = feature_maps.histograms(tuple(targets.taps))
+        self.weights = read_weights(config)
+        if self.weights is None:
+            self._activate = feature_maps.histograms(tuple(config.targets.taps))
         else:
-            self.weights = vgg_weights.load_vgg(
-                targets.weights,
-                targets.network,
-                tuple(targets.taps),
-                normalize=True,
-                section="targets",
-            )
             self._activate = feature_maps.activations(self.weights)
-        larger, size = at_feature_size(config), targets.view_size
+        larger, size = at_feature_size(config), config.targets.view_size
         frame = loader.framing_of(larger)
         assert isinstance(frame, Framing)
         self.frame = frame

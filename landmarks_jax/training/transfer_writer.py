@@ -76,7 +76,7 @@ class TransferWriter(Checkpoints):
         try:
             while self._newest is not None:
                 self._write()
-        except UserError as error:
+        except (UserError, OSError) as error:
             _LOGGER.warning("%s; tried again at the next checkpoint", error)
 
     def _write(self) -> None:
