@@ -13,8 +13,13 @@ from landmarks_jax.data import lists
 from landmarks_jax.evaluation import run_evaluation
 from landmarks_jax.system.errors import ConfigError, UserError
 from landmarks_jax.tasks import task_of
-from landmarks_jax.training import run_inputs, start_points, transfer_files, transfer_start
-from landmarks_jax.training.refiner import Refiner
+from landmarks_jax.training import (
+    refiner,
+    run_inputs,
+    start_points,
+    transfer_files,
+    transfer_start,
+)
 
 PATIENCE = 120  # seconds, until a GPU must have answered
 
@@ -77,4 +82,4 @@ def _open_weights(config: ConfigDict) -> None:
     run_inputs.load_frozen(config, task.build_networks(config))
     if task.MAKES_TARGETS:
         start_points.first(config)
-        Refiner(config)
+        refiner.read_weights(config)

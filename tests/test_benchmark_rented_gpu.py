@@ -207,6 +207,11 @@ def test_what_is_wrong_is_said_before_anything_is_started(rent, monkeypatch):
     assert rent.started == []
 
 
+def test_self_training_needs_no_photos_but_those_that_are_given(rent):
+    assert rent("--tiny", words=["--config", "folder"]) == 0
+    assert len(rent.started) == 2
+
+
 def test_photos_are_cut_on_the_processor_while_the_gpu_measures_and_then_it_trains(rent):
     own = name_of_step(accelerator.configuration_of([*rented_gpu._DEFAULTS, *WORDS]))
     (rent.folder / "scratch" / "measured").mkdir(parents=True)
