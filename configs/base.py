@@ -100,6 +100,7 @@ def get_config() -> ConfigDict:
     optimizer.learning_rate = 1e-3  # Adam (IV-A)
     optimizer.beta1 = 0.9  # decay of Adam's mean of the gradient
     optimizer.beta2 = 0.999  # decay of Adam's mean of its square
+    optimizer.muon_rate = 0.0  # not in the paper: Muon's rate, for kernels; 0 is Adam for all
     optimizer.weight_decay = 0.0  # L2 added to the gradient, before Adam
     optimizer.clip_norm = 0.0  # of each network's gradient; 0 does not clip
     optimizer.warmup_steps = 0  # steps of linear rise

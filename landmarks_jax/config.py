@@ -111,6 +111,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "optimizer.learning_rate": (1e-12, 10),
     "optimizer.beta1": (0, 0.999999),
     "optimizer.beta2": (0, 0.9999999),
+    "optimizer.muon_rate": (0, 10),
     "optimizer.weight_decay": (0, 1),
     "optimizer.clip_norm": (0, 1e9),
     "optimizer.drop_factor": (0, 1),

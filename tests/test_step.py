@@ -363,6 +363,36 @@ def test_optimizer_is_adam_by_hand(narrow_config, beta1, beta2, decay, clip):
     jax.tree.map(partial(np.testing.assert_allclose, rtol=0, atol=1e-9), actual, expected)
 
 
+def test_muon_moves_kernels_by_orthogonal_matrices_and_the_rest_by_adam(narrow_config):
+    config = narrow_config(optimizer__muon_rate=0.02, optimizer__cosine_steps=100)
+    rng = np.random.default_rng(3)
+    params = {
+        "detector": {"kernel": rng.normal(size=(3, 3, 4, 6)), "bias": rng.normal(size=6)},
+        "generator": {"colours": rng.normal(size=(7, 7, 4, 3))},
+    }
+    gradients = jax.tree.map(lambda p: rng.normal(size=p.shape), params)
+    optimizer = training_state.make_optimizer(config)
+    updates, _ = jax.jit(lambda g: optimizer.update(g, optimizer.init(params), params))(gradients)
+    # The nearest orthogonal matrix of the gradient, by the rate; Newton and Schulz's iterations
+    # bring its singular values to about 1.
+    u, _, vt = np.linalg.svd(gradients["detector"]["kernel"].reshape(36, 6), full_matrices=False)
+    moved = -np.asarray(updates["detector"]["kernel"]).reshape(36, 6) / 0.02
+    np.testing.assert_allclose(np.linalg.svd(moved)[1], 1, atol=0.35)
+    cosine = np.vdot(moved, u @ vt) / np.linalg.norm(moved) / np.linalg.norm(u @ vt)
+    assert cosine > 0.98
+    adam = optax.nadam(1e-3)
+    for name, part in (("detector", "bias"), ("generator", "colours")):
+        gradient = gradients[name][part]
+        wanted, _ = adam.update(gradient, adam.init(gradient))
+        np.testing.assert_allclose(updates[name][part], wanted, rtol=1e-5)
+    # The rate is that of the schedule.
+    later = training_state.make_optimizer(config, 50)
+    half, _ = later.update(gradients, later.init(params), params)
+    ratio = half["detector"]["kernel"] / updates["detector"]["kernel"]
+    warmup = 1 / training_state.new_optimizer_warmup_steps(config)
+    np.testing.assert_allclose(ratio, 0.5 * warmup, rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("changes", "rates"),
     [

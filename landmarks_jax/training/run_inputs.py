@@ -101,11 +101,13 @@ def record_of(config: ConfigDict, inputs: Inputs) -> Record:
     """The record of a run with these inputs."""
     bundle, digest = inputs.bundle, inputs.photos.digest
     weights_notes = inputs.weights.notes() if inputs.weights and not inputs.refiner else ()
+    muon = config.optimizer.muon_rate
+    optimizer_notes = [f"trained by Muon at a rate of {muon:g} (not in the paper)"] if muon else []
     return Record(
         digest,
         inputs.weights_digest,
         init=inputs.start.record,
-        notes=[*weights_notes, *inputs.start.notes()],
+        notes=[*weights_notes, *optimizer_notes, *inputs.start.notes()],
         hardware=[*(bundle.record.hardware if bundle else ()), sharding.hardware()],
         transfers=transfer_start.transfers_of(bundle, config, digest) if bundle else (),
     )

@@ -94,7 +94,7 @@ def learning_rate(config: ml_collections.ConfigDict, optimizer_start: int = 0) -
 def make_optimizer(
     config: ml_collections.ConfigDict, optimizer_start: int = 0
 ) -> optax.GradientTransformation:
-    """Adam as configured; the gradient of each network is clipped by its own norm.
+    """Adam as configured, or Muon; the gradient of each network is clipped by its own norm.
 
     The order is the released code's: clip, add L2 (not decoupled), Adam.
 
@@ -105,19 +105,45 @@ def make_optimizer(
     o = config.optimizer
     schedule = learning_rate(config, optimizer_start)
 
+    def rate(count: jax.Array) -> jax.Array:
+        return schedule(count + optimizer_start)
+
     def chain() -> optax.GradientTransformation:
         parts = []
         if o.clip_norm:
             parts.append(optax.clip_by_global_norm(o.clip_norm))
         if o.weight_decay:
             parts.append(optax.add_decayed_weights(o.weight_decay))
+        if o.muon_rate:
+            return optax.chain(*parts, _muon(config, rate))
         parts.append(optax.scale_by_adam(b1=o.beta1, b2=o.beta2, eps=1e-8))
-        parts.append(optax.scale_by_learning_rate(lambda count: schedule(count + optimizer_start)))
+        parts.append(optax.scale_by_learning_rate(rate))
         # All parameters in one vector: a few kernels instead of several for each array.
         return optax.flatten(optax.chain(*parts))
 
     names = {name: name for name in task_of(config).NETWORKS}
     return optax.multi_transform({name: chain() for name in names}, names)
+
+
+def _muon(config: ml_collections.ConfigDict, rate: optax.Schedule) -> optax.GradientTransformation:
+    """Muon for kernels, Adam with Nesterov's momentum for all else (Jordan et al., 2024).
+
+    A kernel `[k, k, I, O]` is a matrix from its k k I inputs to O outputs. The one that makes
+    colours is Adam's, as Muon's step does not depend on the size of the gradient.
+    """
+    o = config.optimizer
+
+    def matrices(params: Any) -> Any:
+        numbers = optax.contrib.MuonDimensionNumbers((0, 1, 2), (3,))
+        return jax.tree.map(lambda p: numbers if p.ndim == 4 and p.shape[3] > 3 else None, params)
+
+    return optax.contrib.muon(
+        lambda count: o.muon_rate / o.learning_rate * rate(count),
+        adam_learning_rate=rate,
+        adam_b1=o.beta1,
+        adam_b2=o.beta2,
+        muon_weight_dimension_numbers=matrices,
+    )
 
 
 def initial_state(
