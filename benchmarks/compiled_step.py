@@ -154,13 +154,14 @@ def to_markdown(result: dict[str, Any]) -> str:
         cells += [f"{row['tflop_of_convolutions']:.1f}"]
         rows.append([*cells, "{:g} to {:g}".format(*row["predicted_ms"])])
     device = roofline.DEVICES["h100"]
+    peak = device["peak"][result["rows"][0]["dtype"]]
     least, reached = (f"{1e6 * s:g}" for s in LEAST_SECONDS), (f"{s:.0%}" for s in REACHED)
     notes = [
         harness.provenance(result),
         f"One step, compiled for an {device['name']}; nothing ran on one. GB: read and written by "
         "all kernels, from their shapes. Predicted: each kernel takes the longest of moving its "
         f"bytes at {device['bandwidth'] / 1e12:g} TB/s, computing at {' or '.join(reached)} of "
-        f"{device['peak']['bfloat16'] / 1e12:g} TFLOP/s, and {' or '.join(least)} microseconds.",
+        f"{peak / 1e12:g} TFLOP/s, and {' or '.join(least)} microseconds.",
     ]
     return Table(header, rows, "The compiled training step", notes).to_markdown(1)
 

@@ -154,7 +154,7 @@ class Rental:
         begun = rented_schedule.begun(workdir)
         if begun is not None:
             self._say(f"training: continues {workdir}, to step {begun.train.steps:,} as it began")
-            return rented_schedule.schedule(begun, begun.train.steps)
+            return rented_schedule.schedule(begun)
         own = name_of_step(config)
         step = stages.read(self._measured, [own], tiny=self._args.tiny).get(own, {})
         if "quartiles_ms" not in step:

@@ -45,11 +45,14 @@ def begun(workdir: Path) -> ConfigDict | None:
     return run_folder.read_config(workdir)
 
 
-def schedule(config: ConfigDict, last: int) -> list[str]:
-    """The flags that make a training, and its cosine decay if it has one, end with a step."""
-    flags = [f"--config.train.steps={last}"]
-    if config.optimizer.cosine_steps:
-        flags.append(f"--config.optimizer.cosine_steps={last}")
+def schedule(config: ConfigDict, last: int | None = None) -> list[str]:
+    """The flags that make a training, and its cosine decay if it has one, end with a step.
+
+    Without a step each ends where the configuration says.
+    """
+    flags = [f"--config.train.steps={config.train.steps if last is None else last}"]
+    if cosine := config.optimizer.cosine_steps:
+        flags.append(f"--config.optimizer.cosine_steps={cosine if last is None else last}")
     return flags
 
 

@@ -36,6 +36,23 @@ def test_a_signal_ends_the_block_and_handlers_come_back(number):
     assert threading.active_count() == threads
 
 
+def test_a_second_signal_does_not_cut_the_cleaning_up_short():
+    cleaned = []
+
+    @signals.obeyed("try again")
+    def work():
+        try:
+            signal.raise_signal(signal.SIGHUP)
+        finally:
+            for number in NUMBERS:
+                signal.raise_signal(number)
+            cleaned.append(1)
+
+    with pytest.raises(signals.SignalledError, match=r"^ended by SIGHUP; try again$"):
+        work()
+    assert cleaned == [1]
+
+
 def test_what_defers_a_signal_is_not_ended(monkeypatch):
     monkeypatch.setattr(signals, "PATIENCE", 0.01)
     with signals.obeyed("try again"):

@@ -325,6 +325,27 @@ def test_transfer_files_are_written_while_the_state_changes(trained, tmp_path, m
         assert transfer_files.read(out).step == 6
 
 
+def test_a_state_that_comes_as_the_thread_ends_is_written(trained, tmp_path, monkeypatch):
+    config, out = trained[1], tmp_path / "out"
+    workdir = shutil.copytree(trained[0], tmp_path / "run")
+    restored = checkpoints.restore(workdir, config)
+    ending, end = threading.Event(), threading.Event()
+    try_to_write = transfer_writer.TransferWriter._try_to_write
+
+    def slow_to_end(self):
+        try_to_write(self)
+        ending.set()
+        assert end.wait(20)
+
+    monkeypatch.setattr(transfer_writer.TransferWriter, "_try_to_write", slow_to_end)
+    with transfer_writer.open_checkpoints(workdir, config, out) as saved:
+        saved.transfer(restored._replace(step=3))
+        assert ending.wait(20)
+        saved.transfer(restored._replace(step=4))
+        end.set()
+    assert transfer_files.read(out).step == 4  # and nobody has waited for it
+
+
 class _Killed(BaseException):
     pass
 

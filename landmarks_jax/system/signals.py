@@ -73,7 +73,8 @@ def obeyed(advice: str) -> Iterator[None]:
 
     Python handles a signal only between two of its own instructions, so that a call of a library,
     such as XLA's compiling, can hold it up for minutes. After `PATIENCE` a thread ends the process
-    then, with the same message and exit code, but without cleaning up.
+    then, with the same message and exit code, but without cleaning up. A second signal changes
+    nothing: `timeout` and closed terminals send two.
 
     Args:
       advice: what to do then, for the message.
@@ -81,13 +82,17 @@ def obeyed(advice: str) -> Iterator[None]:
     Raises:
       SignalledError: a signal came.
     """
+    received: list[int] = []
 
     def end(number: int, frame: FrameType | None) -> None:
-        raise SignalledError(number, advice)
+        first = not received
+        received.append(number)
+        if first:  # another must not cut the cleaning up short
+            raise SignalledError(number, advice)
 
     def watch() -> None:
-        while received := os.read(reading, 1):
-            number = received[0]
+        while data := os.read(reading, 1):
+            number = data[0]
             if signal.getsignal(number) is not end or ended.wait(PATIENCE):
                 continue
             if signal.getsignal(number) is end:  # no `Interrupt` has begun meanwhile

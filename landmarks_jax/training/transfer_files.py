@@ -126,7 +126,8 @@ def targets_prefix(made: int) -> str:
 
 def targets_of(workdir: Path, step: int) -> dict[str, np.ndarray]:
     """The newest targets of a run's folder until a step, by name; none if they are too many."""
-    steps = [int(path.stem) for path in (workdir / targets.FOLDER).glob("*.npz")]
+    # A hidden one is being written, or was at a kill.
+    steps = [int(path.stem) for path in (workdir / targets.FOLDER).glob("[0-9]*.npz")]
     made = max((at for at in steps if at <= step), default=None)
     if made is None:
         return {}

@@ -3,6 +3,7 @@
 import concurrent.futures
 import dataclasses
 import logging
+import threading
 import time
 from pathlib import Path
 
@@ -38,6 +39,7 @@ class TransferWriter(Checkpoints):
         super().__init__(workdir, config)
         self._out = out
         self._newest: Restored | None = None  # not written yet
+        self._lock = threading.Lock()  # of `_newest`, while it is replaced
         self._thread = concurrent.futures.ThreadPoolExecutor(1)
         self._at_work: concurrent.futures.Future[None] | None = None
         self._last = time.monotonic()
@@ -61,9 +63,10 @@ class TransferWriter(Checkpoints):
         state = dataclasses.replace(restored.state, opt_state=())
         # Copied, because on a processor the arrays are the device's own memory.
         copied = jax.tree.map(np.array, jax.device_get(state))
-        self._newest = restored._replace(state=copied)
-        if self._at_work is None or self._at_work.done():
-            self._at_work = self._thread.submit(self._try_to_write)
+        with self._lock:
+            self._newest = restored._replace(state=copied)
+        # Even while it is at work, which may be about to end; if not, there is nothing left then.
+        self._at_work = self._thread.submit(self._try_to_write)
 
     def wait(self) -> None:
         """Blocks until the last state is on disk, as a checkpoint and as transfer files."""
@@ -88,5 +91,6 @@ class TransferWriter(Checkpoints):
         _LOGGER.info(
             "%s: step %d, %d files, %.1f MiB", self._out, restored.step, len(written), size
         )
-        if self._newest is restored:
-            self._newest = None
+        with self._lock:
+            if self._newest is restored:
+                self._newest = None
