@@ -13,14 +13,13 @@ from ml_collections import ConfigDict
 
 from benchmarks import detector, harness, profiling, step_times
 from benchmarks.contenders import Ours
-from benchmarks.problem import PAPER_STEPS, configure, make_problem, mesh
+from benchmarks.problem import BY_WIDTH, PAPER_STEPS, configure, make_problem, mesh
 from benchmarks.stages import Stage
 from landmarks_jax import config as configuration
 from landmarks_jax.training.sharding import put_batch
 
 MODULE = "benchmarks.accelerator"
 MAX_IN_FLIGHT = 2  # steps on the device while the host goes on, as in `training.loop`
-PRESETS = {64: "paper", 32: "released"}
 # Fields that make a preset small enough for any CPU.
 TINY = {
     "views__size": 16,
@@ -38,7 +37,7 @@ Results = Iterator[dict[str, Any]]
 def preset_of(channels: int, dtype: str, batch: int, *, tiny: bool) -> ConfigDict:
     """The preset of a width with this arithmetic and batch; small if `tiny`."""
     batch = TINY_BATCH if tiny else batch
-    return configure(PRESETS[channels], channels, dtype, batch, **(TINY if tiny else {}))
+    return configure(BY_WIDTH[channels], channels, dtype, batch, **(TINY if tiny else {}))
 
 
 def _machine(*, tiny: bool) -> Results:
@@ -62,7 +61,7 @@ def _train(
     with_ours: bool = True,
 ) -> Results:
     return step_times.measure(
-        PRESETS[channels],
+        BY_WIDTH[channels],
         [(channels, dtype, TINY_BATCH if tiny else batch)],
         flags,
         steps_per_round=1 if tiny else 10,

@@ -14,7 +14,7 @@ import jax
 from jax.experimental import topologies
 
 from benchmarks import harness, hlo, roofline
-from benchmarks.problem import configure, input_shapes, random_vgg
+from benchmarks.problem import BY_WIDTH, configure, input_shapes, random_vgg
 from landmarks_jax.system.errors import UserError, reason
 from landmarks_jax.system.tables import Table
 from landmarks_jax.tasks import task_of
@@ -23,7 +23,6 @@ from landmarks_jax.training import program, sharding
 from landmarks_jax.training import state as states
 
 SMALL = 1e6  # bytes; starting such a kernel takes longer than what it moves
-PRESETS = {64: "paper", 32: "released"}
 # Of a kernel on a GPU, in seconds: at best and at worst, however little it does.
 LEAST_SECONDS = (2e-6, 4e-6)
 # Of the best matrix product, what convolutions reach: at best and at worst.
@@ -79,12 +78,12 @@ def compile_step(channels: int, dtype: str, batch: int, mesh: jax.sharding.Mesh)
     """The text of the compiled step.
 
     Args:
-      channels: of the generator, a key of `PRESETS`.
+      channels: of the generator, a key of `BY_WIDTH`.
       dtype: of the arithmetic.
       batch: photos a step.
       mesh: the device to compile for.
     """
-    config = configure(PRESETS[channels], channels, dtype, batch)
+    config = configure(BY_WIDTH[channels], channels, dtype, batch)
     networks = task_of(config).build_networks(config)
     whole = sharding.replicated(mesh)
     shapes = jax.eval_shape(lambda: Frozen(jax.random.key(0), *random_vgg(config)))
@@ -126,7 +125,7 @@ def count(text: str, peak: float, bandwidth: float) -> dict[str, Any]:
         "gigabytes": round(sum(kernel.bytes for kernel in kernels) / 1e9, 2),
         "gigabytes_of_convolutions": round(sum(kernel.bytes for kernel in convolutions) / 1e9, 2),
         "tflop_of_convolutions": round(2e-12 * sum(kernel.macs for kernel in convolutions), 3),
-        "predicted_ms": [round(1e3 * seconds, 1) for seconds in predicted],
+        "predicted_ms": [round(1e3 * seconds, 3) for seconds in predicted],
     }
 
 
@@ -152,7 +151,7 @@ def to_markdown(result: dict[str, Any]) -> str:
         cells += [f"{row[name]:,}" for name in ("kernels", "small", "convolutions")]
         cells += [f"{row['gigabytes']:.1f}", f"{row['gigabytes_of_convolutions']:.1f}"]
         cells += [f"{row['tflop_of_convolutions']:.1f}"]
-        rows.append([*cells, "{:g} to {:g}".format(*row["predicted_ms"])])
+        rows.append([*cells, "{:.1f} to {:.1f}".format(*row["predicted_ms"])])
     device = roofline.DEVICES["h100"]
     peak = device["peak"][result["rows"][0]["dtype"]]
     least, reached = (f"{1e6 * s:g}" for s in LEAST_SECONDS), (f"{s:.0%}" for s in REACHED)
@@ -172,7 +171,7 @@ def main() -> None:
     read = harness.comma_separated
 
     def width(text: str) -> int:
-        if text not in map(str, PRESETS):
+        if text not in map(str, BY_WIDTH):
             raise argparse.ArgumentTypeError(f"{text!r}: must be one of 64, 32")
         return int(text)
 

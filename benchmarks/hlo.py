@@ -41,13 +41,11 @@ class Kernel(NamedTuple):
 
     Attributes:
       kind: `CONVOLUTION`, or XLA's name, such as "fusion" or "copy".
-      scope: where it was traced, such as `jvp(Generator)/residual1/conv1`.
       bytes: read and written.
       macs: multiply-adds of a convolution, otherwise 0.
     """
 
     kind: str
-    scope: str
     bytes: float
     macs: float
 
@@ -106,12 +104,9 @@ def _kernel(
     moved: float = _size(instruction.shape)
     for number, operand in enumerate(instruction.operands):
         moved += _size(shapes[operand]) * (_share(body, number) if body else 1.0)
-    scope = re.search(r'op_name="([^"]*)"', instruction.line)
     operands = [shapes[operand] for operand in instruction.operands]
     macs = _conv_macs(instruction.line, instruction.shape, operands)
-    return Kernel(
-        CONVOLUTION if macs else instruction.operation, scope[1] if scope else "", moved, macs
-    )
+    return Kernel(CONVOLUTION if macs else instruction.operation, moved, macs)
 
 
 def _arrays(shape: str) -> Iterator[tuple[str, list[int]]]:

@@ -20,6 +20,7 @@ from landmarks_jax.training.batches import Batch, batch_shapes, num_points
 from landmarks_jax.weights import vgg_weights
 
 PRESETS = {"paper": paper, "released": released}
+BY_WIDTH = {64: "paper", 32: "released"}  # presets, by the generator's channels
 PAPER_STEPS = 85_000  # of the paper's training
 _NUM_POINTS = 5  # of a photo, where views are cut around boxes
 

@@ -185,7 +185,7 @@ class Rental:
         paths = [path for path in sorted(self._args.out.rglob("*")) if path.is_file()]
         sizes = {str(path.relative_to(self._args.out)): path.stat().st_size for path in paths}
         lines = [f"{name}: {size:,} bytes" for name, size in sizes.items()]
-        if len(sizes) > MAX_FILES or max(sizes.values()) > MAX_BYTES:
+        if len(sizes) > MAX_FILES or max(sizes.values(), default=0) > MAX_BYTES:
             lines.append(f"more than {MAX_FILES} files, or of {MAX_BYTES:,} bytes, may not return")
         self._say("\n".join([f"{self._args.out}:", *lines]))
 

@@ -122,7 +122,9 @@ def _normalize_forward(
     count = x[0, ..., 0].size
     # Both sums in one pass. E[x^2] - E[x]^2 would cancel in float32; differences from one of the
     # values are about as large as the deviation (at most sqrt(n - 1) times: Samuelson, 1968).
-    shift = x[:, :1, :1, :1].astype(scale.dtype)
+    # One in the middle of the map: padding makes those of its border unlike the others.
+    h, w = x.shape[2] // 2, x.shape[3] // 2
+    shift = x[:, :1, h : h + 1, w : w + 1].astype(scale.dtype)
     shifted = x.astype(scale.dtype) - shift
     sums = channel_sums(shifted, shifted**2)
     mean_shifted = sums[0] / count
