@@ -88,7 +88,7 @@ def compile_step(channels: int, dtype: str, batch: int, mesh: jax.sharding.Mesh)
     whole = sharding.replicated(mesh)
     shapes = jax.eval_shape(lambda: Frozen(jax.random.key(0), *random_vgg(config)))
     frozen = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=whole), shapes)
-    lowered = program.lower_step(
+    step, inputs = program.step_and_inputs(
         config,
         networks,
         states.abstract_state(config, networks, mesh),
@@ -97,7 +97,7 @@ def compile_step(channels: int, dtype: str, batch: int, mesh: jax.sharding.Mesh)
         photos=input_shapes(config, sharding.by_row(mesh)),
     )
     # Kernels of cuDNN cannot be timed without a GPU.
-    compiled = lowered.compile(compiler_options={"xla_gpu_autotune_level": "0"})
+    compiled = step.lower(*inputs).compile(compiler_options={"xla_gpu_autotune_level": "0"})
     return compiled.as_text() or ""
 
 

@@ -13,6 +13,14 @@ from tests.running import command, finish
 NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
+@pytest.fixture(autouse=True)
+def heard():
+    """Under nohup SIGHUP is ignored, and stays so."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize("number", NUMBERS)
 def test_a_signal_ends_the_block_and_handlers_come_back(number):
     before = [signal.getsignal(number) for number in NUMBERS]

@@ -71,6 +71,8 @@ def run_session(
     Raises:
       UserError: something a user can act on.
     """
+    if photos:
+        _check_task(config)
     _check_start(config, workdir, out, transfer_from)
     _check_faces(config)
     if photos:
@@ -144,11 +146,7 @@ def on_canvases(config: ConfigDict, photos: Sequence[str], canvases: Path) -> Co
       ConfigError: the task needs more than photos.
       DataError: a photo cannot be read.
     """
-    if task_of(config).ON_JOINTS:
-        raise ConfigError(
-            "--photos: folders of photos have no joints; a run of the pose task reads "
-            "config.data.roots"
-        )
+    _check_task(config)
     cut = config
     if task_of(config).MAKES_TARGETS and config.targets.view_size > config.views.size:
         cut = refiner.at_feature_size(config)  # training shrinks them
@@ -157,6 +155,14 @@ def on_canvases(config: ConfigDict, photos: Sequence[str], canvases: Path) -> Co
     config.data.source, config.data.roots = "prepared", tuple(roots)
     config.data.landmarks = ""
     return config
+
+
+def _check_task(config: ConfigDict) -> None:
+    if task_of(config).ON_JOINTS:
+        raise ConfigError(
+            "--photos: folders of photos have no joints; a run of the pose task reads "
+            "config.data.roots"
+        )
 
 
 def _canvases_of(config: ConfigDict, text: str, canvases: Path) -> Path:

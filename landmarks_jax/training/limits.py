@@ -21,7 +21,8 @@ def out_of_time(config: ConfigDict, seconds: float) -> bool:
 def shortened(config: ConfigDict, seconds: float, left: float) -> ConfigDict:
     """Limits `train.minutes` to the `seconds` already trained plus `left` more."""
     config = config.copy_and_resolve_references()
-    minutes = (seconds + max(left, 1e-3)) / 60  # not 0, which would mean no limit
+    # Not 0, which would mean no limit; less than any step takes.
+    minutes = (seconds + max(left, 1e-6)) / 60
     with config.unlocked():
         config.train.minutes = min(minutes, config.train.minutes or minutes)
     return config

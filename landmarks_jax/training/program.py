@@ -104,22 +104,15 @@ def compile_program(
         return jax.tree.map(lambda leaf: leaf[:PREVIEW_ROWS], panels)
 
     jit = functools.partial(jax.jit, out_shardings=sharding.replicated(mesh))
-    compiled, compilation = _compile(
-        lambda: lower_step(
-            config,
-            networks,
-            state,
-            frozen,
-            mesh,
-            photos=photos,
-            optimizer_start=optimizer_start,
-        )
+    train_step, inputs = step_and_inputs(
+        config, networks, state, frozen, mesh, photos=photos, optimizer_start=optimizer_start
     )
+    compiled, compilation = _compile(train_step, *inputs)
     preview_program = jit(preview, compiler_options=compiler.compiler_options())
     return Program(compiled, jit(empty_totals), preview_program, compilation)
 
 
-def lower_step(
+def step_and_inputs(
     config: ml_collections.ConfigDict,
     networks: Networks,
     state: TrainState,
@@ -128,10 +121,11 @@ def lower_step(
     *,
     photos: Batch | Resident,
     optimizer_start: int = 0,
-) -> jax.stages.Lowered:
-    """Traces the step for the devices of a mesh, which need not be there.
+) -> tuple[Any, tuple[Any, ...]]:
+    """The jitted step, and inputs that it can be lowered with.
 
-    The arguments are those of `compile_program`; only their shapes and shardings matter.
+    The devices of the mesh need not be there: of the inputs only shapes and shardings matter. The
+    arguments are those of `compile_program`.
     """
     options: dict[str, Any] = {"config": config, "networks": networks}
     train_step: Any = functools.partial(
@@ -153,7 +147,7 @@ def lower_step(
         jax.eval_shape(_empty_totals(state, frozen, mesh, photos=photos, **options)),
     )
     jitted = jax.jit(step, donate_argnames=("state",), out_shardings=whole)
-    return jitted.lower(state, totals, photos, frozen)
+    return jitted, (state, totals, photos, frozen)
 
 
 def _empty_totals(
@@ -167,7 +161,7 @@ def _empty_totals(
     return empty
 
 
-def _compile(lower: Callable[[], jax.stages.Lowered]) -> tuple[jax.stages.Compiled, Compilation]:
+def _compile(function: Any, *inputs: Any) -> tuple[jax.stages.Compiled, Compilation]:
     hits: list[str] = []
 
     def listen(event: str, **_: Any) -> None:
@@ -175,7 +169,7 @@ def _compile(lower: Callable[[], jax.stages.Lowered]) -> tuple[jax.stages.Compil
             hits.append(event)
 
     started = time.monotonic()
-    lowered = lower()
+    lowered = function.lower(*inputs)
     jax.monitoring.register_event_listener(listen)
     try:
         compiled: jax.stages.Compiled = lowered.compile(
