@@ -71,10 +71,7 @@ def run_session(
     Raises:
       UserError: something a user can act on.
     """
-    if photos:
-        _check_task(config)
-    _check_start(config, workdir, out, transfer_from)
-    _check_faces(config)
+    _check_start(config, workdir, out, transfer_from, photos=photos)
     if photos:
         config = on_canvases(config, photos, canvases)
     deadline = start + 60 * (minutes - reserve)
@@ -98,9 +95,18 @@ def run_session(
     return 0
 
 
-def _check_start(config: ConfigDict, workdir: Path, out: Path, transfer_from: Path | None) -> None:
+def _check_start(
+    config: ConfigDict,
+    workdir: Path,
+    out: Path,
+    transfer_from: Path | None,
+    *,
+    photos: Sequence[str],
+) -> None:
     """Refuses what would end the session only after its photos are prepared, or at its end."""
     configuration.validate(config)
+    if photos:
+        _check_task(config)
     files.check_writable(out, WorkdirError)
     if transfer_from is not None and run_folder.newest_step(workdir) is None:
         transfer_start.check_config(transfer_files.read(transfer_from), config)
@@ -111,6 +117,7 @@ def _check_start(config: ConfigDict, workdir: Path, out: Path, transfer_from: Pa
         refiner.read_weights(config)
     with run_folder.locked(workdir):
         pass  # the training locks it again
+    _check_faces(config)
 
 
 def _check_trained(workdir: Path) -> None:
