@@ -158,7 +158,8 @@ def to_markdown(result: dict[str, Any]) -> str:
     notes = [
         harness.provenance(result),
         f"One step, compiled for an {device['name']}; nothing ran on one. GB: read and written by "
-        "all kernels, from their shapes. Predicted: each kernel takes the longest of moving its "
+        "all kernels, from their shapes; of an operand that a kernel only slices, the slice. "
+        "Predicted: each kernel takes the longest of moving its "
         f"bytes at {device['bandwidth'] / 1e12:g} TB/s, computing at {' or '.join(reached)} of "
         f"{peak / 1e12:g} TFLOP/s, and {' or '.join(least)} microseconds.",
     ]

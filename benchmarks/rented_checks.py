@@ -10,16 +10,10 @@ from ml_collections import ConfigDict
 from benchmarks import rented_photos
 from benchmarks.accelerator import configuration_of
 from landmarks_jax.data import lists
-from landmarks_jax.evaluation import run_evaluation
+from landmarks_jax.studies import timed_session
 from landmarks_jax.system.errors import ConfigError, UserError
 from landmarks_jax.tasks import task_of
-from landmarks_jax.training import (
-    refiner,
-    run_inputs,
-    start_points,
-    transfer_files,
-    transfer_start,
-)
+from landmarks_jax.training import transfer_files, transfer_start
 
 PATIENCE = 120  # seconds, until a GPU must have answered
 
@@ -67,19 +61,7 @@ def configuration(args: argparse.Namespace, words: Sequence[str]) -> ConfigDict:
         rented_photos.folder_of(text, args.scratch)
     for path in config.data.exclude:
         lists.read_lines(path)
-    _open_weights(config)
-    names = [name for name in config.eval.protocols if name != "synthetic"]
-    if names:
-        run_evaluation.open_faces(config, names)
+    timed_session.open_inputs(config)
     if args.transfer:
         transfer_start.check_config(transfer_files.read(args.transfer), config)
     return config
-
-
-def _open_weights(config: ConfigDict) -> None:
-    """Opens the files of networks that training starts from or compares features of."""
-    task = task_of(config)
-    run_inputs.load_frozen(config, task.build_networks(config))
-    if task.MAKES_TARGETS:
-        start_points.first(config)
-        refiner.read_weights(config)

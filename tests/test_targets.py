@@ -339,7 +339,7 @@ def test_targets_that_are_too_many_or_of_other_photos_are_made_again(
     assert record.all_notes()[-1].endswith("the targets were made again, from its own points")
     assert sorted(os.listdir(run / "targets")) == ["3.npz", "3.png"]
     assert kept(run, 3)["points"].shape == (COUNT, 8, 2)
-    # The run goes on with them, here and elsewhere.
+    # Training continues on these targets, in this folder and after a transfer.
     config.train.steps = 5
     assert train(config, run) == 0
     call("transfer", f"--workdir={run}", f"--out={files}")

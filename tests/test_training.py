@@ -20,7 +20,7 @@ from landmarks_jax.system.errors import ConfigError, DataError, WorkdirError
 from landmarks_jax.system.signals import Interrupt
 from landmarks_jax.training import batches, loop, reports, run_inputs
 from landmarks_jax.training.checkpoints import Checkpoints
-from landmarks_jax.training.run_folder import newest_step, read_log
+from landmarks_jax.training.run_folder import newest_step, read_log, read_record
 from tests import running
 from tests.running import (
     TINY,
@@ -414,3 +414,9 @@ def test_too_few_photos_for_a_batch(tmp_path):
     config = narrow(data__num_synthetic=7)
     with pytest.raises(ConfigError, match=r"config\.train\.batch_size = 8"):
         loop.train(config, tmp_path)
+
+
+def test_the_record_says_what_trained_that_the_paper_does_not_have(tmp_path):
+    config = narrow(train__steps=1, optimizer__muon_rate=0.02)
+    assert train(config, tmp_path) == 0
+    assert "trained by Muon at a rate of 0.02 (not in the paper)" in read_record(tmp_path).notes

@@ -110,14 +110,9 @@ def _check_start(
     files.check_writable(out, WorkdirError)
     if transfer_from is not None and run_folder.newest_step(workdir) is None:
         transfer_start.check_config(transfer_files.read(transfer_from), config)
-    task = task_of(config)
-    run_inputs.load_frozen(config, task.build_networks(config))
-    if task.MAKES_TARGETS:
-        start_points.first(config)
-        refiner.read_weights(config)
+    open_inputs(config)
     with run_folder.locked(workdir):
         pass  # the training locks it again
-    _check_faces(config)
 
 
 def _check_trained(workdir: Path) -> None:
@@ -129,10 +124,19 @@ def _check_trained(workdir: Path) -> None:
         )
 
 
-def _check_faces(config: ConfigDict) -> None:
-    """Opens labelled faces that are read from files, so that missing ones cost no time."""
+def open_inputs(config: ConfigDict) -> None:
+    """Opens all that training and evaluation read but photos, so that a missing file costs no time.
+
+    Raises:
+      UserError: weights, a detector to start from, or labelled faces cannot be read.
+    """
+    task = task_of(config)
+    run_inputs.load_frozen(config, task.build_networks(config))
+    if task.MAKES_TARGETS:
+        start_points.first(config)
+        refiner.read_weights(config)
     names = [name for name in config.eval.protocols if name != "synthetic"]
-    if task_of(config).ON_JOINTS and config.eval.protocols:
+    if task.ON_JOINTS and config.eval.protocols:
         pckh.open_people(config)
     elif names:
         run_evaluation.open_faces(config, names)
