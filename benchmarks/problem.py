@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from landmarks_jax import config as configuration
 from landmarks_jax import objective
 from landmarks_jax.configs import paper, released
+from landmarks_jax.models import detectors
 from landmarks_jax.models import vgg as vggs
 from landmarks_jax.tasks import landmarks, task_of
 from landmarks_jax.tasks.task import Frozen
@@ -87,6 +88,16 @@ def random_layers(network: str, taps: Sequence[str]) -> dict[str, np.ndarray]:
     return params | {n: np.zeros_like(array) for n, array in params.items() if n.startswith("bias")}
 
 
+def _random_core(config: ConfigDict) -> dict[str, Any]:
+    """The frozen weights of the detector."""
+    if not detectors.reads_vgg(config):
+        return {}
+    model = config.model
+    params = random_layers(model.features_network, (model.features_tap,))
+    mean, std = np.zeros(3, np.float32), np.ones(3, np.float32)
+    return {detectors.FEATURES: {"mean": mean, "std": std, "vgg": params}}
+
+
 def mesh() -> jax.sharding.Mesh:
     """The first device alone, as PyTorch's step uses no other."""
     return sharding.make_mesh(jax.devices()[:1])
@@ -112,7 +123,7 @@ def make_problem(config: ConfigDict) -> Problem:
     batch = [rng.integers(0, 256, canvases.shape, np.uint8)]
     if points is not None:
         batch.append(rng.uniform(-0.4, 0.4, points.shape).astype(np.float32))
-    frozen = Frozen(jax.random.key(config.seed), *random_vgg(config))
+    frozen = Frozen(jax.random.key(config.seed), *random_vgg(config), _random_core(config))
     frozen = sharding.put_replicated(mesh(), frozen)
     return Problem(config, networks, frozen, variables, tuple(batch))
 

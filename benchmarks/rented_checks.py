@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
-from benchmarks import rented_photos
+from benchmarks import rented_photos, rented_schedule
 from benchmarks.accelerator import configuration_of
 from landmarks_jax.data import lists
 from landmarks_jax.studies import timed_session
 from landmarks_jax.system.errors import ConfigError, UserError
 from landmarks_jax.tasks import task_of
-from landmarks_jax.training import transfer_files, transfer_start
+from landmarks_jax.training import init_from, transfer_files, transfer_start
 
 PATIENCE = 120  # seconds, until a GPU must have answered
 
@@ -64,4 +64,6 @@ def configuration(args: argparse.Namespace, words: Sequence[str]) -> ConfigDict:
     timed_session.open_inputs(config)
     if args.transfer:
         transfer_start.check_config(transfer_files.read(args.transfer), config)
+    else:
+        init_from.find(config, rented_schedule.workdir_of(args.scratch, None), None)
     return config

@@ -19,11 +19,13 @@ from ml_collections import ConfigDict
 
 from benchmarks import harness
 from benchmarks.problem import PAPER_STEPS, PRESETS, configure, input_shapes, num_parameters
-from landmarks_jax.models import hog, vgg
+from landmarks_jax.models import detectors, hog, vgg
 from landmarks_jax.system.tables import Table
 from landmarks_jax.tasks import task_of
 from landmarks_jax.training.refiner import PCA_PHOTOS
 
+# Whose convolutions are counted.
+DETECTORS = ("hourglass", "deep_hourglass")
 PARTS = ("detector", "encoder", "decoder", "vgg")
 # Rates in operations and bytes per second, assumed where this machine is another.
 _ASSUMED = (
@@ -76,11 +78,14 @@ def _block(side: int, inputs: int, width: int) -> Iterator[Conv]:
 
 
 def detector_convs(config: ConfigDict) -> Iterator[Conv]:
-    """The detector's convolutions."""
+    """The detector's convolutions, without those of VGG that it may read; see `features_convs`."""
     side, width = config.views.size, config.model.detector_channels
     yield _conv("detector", 7, side, 3, width // 4, stride=2)
     yield from _block(side // 2, width // 4, width // 2)
     side //= 4
+    if detectors.reads_vgg(config):
+        inputs = vgg.width_of(config.model.features_network, config.model.features_tap[4:])
+        yield _conv("detector", 1, side, inputs, width // 2)
     yield from _block(side, width // 2, width // 2)
     yield from _block(side, width // 2, width)
     level = side
@@ -111,6 +116,13 @@ def generator_convs(config: ConfigDict) -> Iterator[Conv]:
     yield _conv("decoder", 7, side, width, 3)
 
 
+def features_convs(config: ConfigDict) -> Iterator[Conv]:
+    """VGG's convolutions whose features the detector reads; none if it reads none."""
+    if detectors.reads_vgg(config):
+        model = config.model
+        yield from vgg_convs(model.features_network, (model.features_tap,), config.views.size)
+
+
 def vgg_convs(network: str, taps: Sequence[str], side: int) -> Iterator[Conv]:
     """VGG's convolutions up to the last tap, on an image of `side` pixels."""
     inputs = 3
@@ -130,14 +142,16 @@ def step_convs(config: ConfigDict) -> Iterator[tuple[Conv, int, int]]:
     Yields:
       The convolution, images per photo, and passes: forward, and the gradients it needs.
     """
-    if task_of(config).NETWORKS == ("detector",):  # nothing is reconstructed
-        for i, conv in enumerate(detector_convs(config)):
-            yield conv, 1, 3 if i else 2
+    alone = task_of(config).NETWORKS == ("detector",)  # nothing is reconstructed
+    views = 1 if alone else 2
+    for conv in features_convs(config):
+        yield conv, views, 1
+    for i, conv in enumerate(detector_convs(config)):
+        yield conv, views, 3 if i else 2
+    if alone:
         return
     composition, perceptual = config.objective.composition, config.perceptual
     directions = 2 if composition in ("cycle", "all") else 1
-    for i, conv in enumerate(detector_convs(config)):
-        yield conv, 2, 3 if i else 2
     for i, conv in enumerate(generator_convs(config)):
         yield conv, directions, 3 if i else 2
         if composition in ("inter", "all"):  # a second time, on the intermediate images
@@ -170,10 +184,11 @@ def macs_of_targets(config: ConfigDict, photos: int, *, later: bool) -> int:
     images = photos + min(fitted, PCA_PHOTOS) + (fitted if targets.mirror else 0)
     macs = 0
     if targets.network != hog.NETWORK:
-        convs = vgg_convs(targets.network, targets.taps, targets.view_size)
-        macs = images * sum(conv.macs for conv in convs)
+        compared = vgg_convs(targets.network, targets.taps, targets.view_size)
+        macs = images * sum(conv.macs for conv in compared)
     if later:
-        macs += photos * targets.num_views * sum(conv.macs for conv in detector_convs(config))
+        convs = itertools.chain(features_convs(config), detector_convs(config))
+        macs += photos * targets.num_views * sum(conv.macs for conv in convs)
     return macs
 
 

@@ -14,7 +14,6 @@ from landmarks_jax.data import loader
 from landmarks_jax.evaluation.protocols import Protocol
 from landmarks_jax.evaluation.regression import Split
 from landmarks_jax.inference.detector import ViewDetector
-from landmarks_jax.models import detectors
 from landmarks_jax.system.errors import ConfigError, WorkdirError, reason
 from landmarks_jax.tasks import task_of
 from landmarks_jax.training import checkpoints, loop, run_folder
@@ -142,7 +141,7 @@ class TimedRun:
     def _macs(self, steps: int) -> int | None:
         """Multiply-adds of so many steps; None for a detector that is not counted."""
         config = self._config
-        if config.model.detector != detectors.DEFAULT:
+        if config.model.detector not in roofline.DETECTORS:
             return None
         macs = steps * config.train.batch_size * roofline.macs_per_photo(config)
         for made in config.targets.steps if self._photos else ():

@@ -44,8 +44,10 @@ def get_config() -> ConfigDict:
     views.cutout = 0.0  # of self-training: largest side of a covered rectangle, as a share
 
     config.model = model = ConfigDict()
-    model.detector = "hourglass"  # a module of landmarks_jax.models, or any importable one
+    model.detector = "hourglass"  # hourglass | deep_hourglass (ours) | any importable module
     model.num_landmarks = 10  # K; the paper's are 10, 30 and 50 (Table I)
+    model.features_network = "vgg16"  # vgg16 | vgg19, read by deep_hourglass (ours)
+    model.features_tap = "relu3_3"  # a layer of its third block
     model.beta = 10.0  # inverse temperature of the soft-argmax (Eq. 1)
     model.sigma = 0.5  # cells of the map, of the Gaussian maps (Eq. 2)
     model.detector_channels = 256  # width of the hourglass, a multiple of 8
@@ -57,6 +59,7 @@ def get_config() -> ConfigDict:
     # scratch | finetune | adapt: which of the detector's weights a core gives, and which train
     init.mode = "scratch"  # the paper's is adapt (IV-A); see docs/pretraining.md
     init.core = ""  # folder of a run of mpii_pretrain, or a published PyTorch file
+    init.features = ""  # .npz of the network that deep_hourglass reads, from scratch
 
     config.objective = objective = ConfigDict()
     objective.task = "landmarks"  # landmarks | self_training (ours) | pose, with labels (MPII)

@@ -29,6 +29,7 @@ FREE_FIELDS = (
     "data.exclude",
     "data.landmarks",
     "data.resident",
+    "init.features",
     "perceptual.weights",
     "targets.weights",
 )
@@ -144,6 +145,7 @@ def validate(config: ConfigDict) -> None:
     detectors.module_of(config).check(config)
     task_of(config).check(config)
     _check_start(config)
+    detectors.check_features(config)
     if not config.train.steps and not config.train.minutes:
         raise wrong_field(config, "train.steps", "above 0 where config.train.minutes is 0")
     size, rest = divmod(config.train.batch_size, config.train.accumulate)

@@ -63,7 +63,13 @@ def hourglass(x, params):
 def detector(params, images, beta):
     """Landmarks `[B, K, 2]` of views `[B, S, S, 3]`."""
     x = jax.nn.relu(norm(conv(images, params["stem"], 2, 3), params["stem_norm"]))
-    x = block(block(pool(block(x, params["block1"])), params["block2"]), params["block3"])
+    x = pool(block(x, params["block1"]))
+    if "features" in params:
+        vgg_params, mean, std = (params["features"][name] for name in ("vgg", "mean", "std"))
+        last = max(name.removeprefix("kernel") for name in vgg_params if "kernel" in name)
+        deep = vgg(vgg_params, (images - mean) / std, [f"relu{last}"])[0]
+        x = x + conv(norm(deep, params["features_norm"]), params["features_conv"], padding=0)
+    x = block(block(x, params["block2"]), params["block3"])
     x = block(hourglass(x, params["hourglass"]), params["top"])
     x = jax.nn.relu(norm(conv(x, params["last"], padding=0), params["last_norm"]))
     return keypoints.soft_argmax(conv(x, params["head"], padding=0), beta)

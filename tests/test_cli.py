@@ -61,7 +61,8 @@ def test_help_says_what_a_command_does_and_gives_an_example_and_its_flags(name):
 
 def test_help_of_training_lists_presets_and_says_where_fields_are_explained():
     out = call("train", "--help")[1]
-    assert "A file, or a preset: ablation_cpu, best, best_cpu," in out.replace("\n      ", " ")
+    presets = "A file, or a preset: ablation_cpu, best, best_cpu, deep_cpu,"
+    assert presets in out.replace("\n      ", " ")
     assert "configs/base.py" in out
 
 

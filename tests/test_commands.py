@@ -103,6 +103,7 @@ def test_every_shipped_configuration_trains(name, tmp_path, monkeypatch):
     if config.perceptual.weights:
         write_vgg(tmp_path / "vgg.npz")
         config.perceptual.weights = str(tmp_path / "vgg.npz")
+        config.init.features = config.init.features and config.perceptual.weights
     taps = config.perceptual.taps if config.perceptual.weights else ()
     terms = {"pixel", *taps}
     if config.objective.task == "self_training":
@@ -122,7 +123,8 @@ def test_every_shipped_configuration_trains(name, tmp_path, monkeypatch):
         assert all(row[tap] > 0 for tap in taps)
         return
 
-    config.model.detector = TINY["model__detector"]  # whose sizes are no part of a preset
+    if not config.init.features:
+        config.model.detector = TINY["model__detector"]  # whose sizes are no part of a preset
 
     def trace(function, *inputs):
         raise TracedError(jax.eval_shape(function, *inputs))

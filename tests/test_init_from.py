@@ -407,7 +407,7 @@ def test_a_run_does_not_begin_anew_from_another_core(core, tmp_path):
             "", "", init={"mode": "adapt", "core": str(core[0]), "source": "", "sha256": "other"}
         ),
     )
-    with pytest.raises(ConfigError, match=r"has changed since .* was started"):
+    with pytest.raises(ConfigError, match=r"is not what .* was started with"):
         init_from.find(config, tmp_path, None)
 
 

@@ -127,7 +127,7 @@ def test_the_workflow_runs_the_same_on_the_oldest_and_newest_python():
     workflow = (ROOT / ".github" / "workflows" / "checks.yml").read_text()
     assert "- run: .ci/run" in workflow
     assert '["3.11", "3.13"]' in workflow
-    assert 'requires-python = ">=3.11,<3.14"' in (ROOT / "pyproject.toml").read_text()
+    assert 'requires-python = ">=3.11.4,<3.14" ' in (ROOT / "pyproject.toml").read_text()
 
 
 def text_of(document: Path) -> str:

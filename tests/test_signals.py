@@ -26,7 +26,7 @@ def test_a_signal_ends_the_block_and_handlers_come_back(number):
     before = [signal.getsignal(number) for number in NUMBERS]
     cleaned, threads = [], threading.active_count()
 
-    @signals.obeyed("try again")
+    @signals.raising("try again")
     def work():
         try:
             os.kill(os.getpid(), number)
@@ -47,7 +47,7 @@ def test_a_signal_ends_the_block_and_handlers_come_back(number):
 def test_a_second_signal_does_not_cut_the_cleaning_up_short():
     cleaned = []
 
-    @signals.obeyed("try again")
+    @signals.raising("try again")
     def work():
         try:
             signal.raise_signal(signal.SIGHUP)
@@ -63,7 +63,7 @@ def test_a_second_signal_does_not_cut_the_cleaning_up_short():
 
 def test_what_defers_a_signal_is_not_ended(monkeypatch):
     monkeypatch.setattr(signals, "PATIENCE", 0.01)
-    with signals.obeyed("try again"):
+    with signals.raising("try again"):
         with signals.Interrupt() as interrupt:
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(0.2)  # the thread would have ended this process
@@ -75,7 +75,7 @@ def test_other_threads_go_undisturbed():
     done = []
 
     def work():
-        with signals.obeyed("try again"):
+        with signals.raising("try again"):
             done.append(signal.getsignal(signal.SIGTERM))
 
     thread = threading.Thread(target=work)
@@ -89,7 +89,7 @@ STUCK = """
 import hashlib, threading
 from landmarks_jax.system import signals
 signals.PATIENCE = 0.2
-with signals.obeyed("try again"):
+with signals.raising("try again"):
     threading.Timer(0.2, print, ("stuck",), {"flush": True}).start()
     hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)
 """

@@ -90,7 +90,7 @@ def _run(name: str, arguments: Sequence[str]) -> int:
         print(_help(module.__doc__ or "", command))
         return 0
     advice = command.after_signal
-    with signals.obeyed(advice) if advice else contextlib.nullcontext():
+    with signals.raising(advice) if advice else contextlib.nullcontext():
         call = parse(name, command, arguments)
         _set_up(call)
         with _log_to_stderr():

@@ -29,7 +29,13 @@ from landmarks_jax.evaluation import (
 )
 from landmarks_jax.evaluation.protocols import Protocol
 from landmarks_jax.inference.detector import STATISTICS_BATCH, ViewDetector
-from landmarks_jax.models.detectors import check_numbers, keep_landmarks, kept_note, numbers_text
+from landmarks_jax.models.detectors import (
+    check_numbers,
+    keep_landmarks,
+    kept_note,
+    numbers_text,
+    split_frozen,
+)
 from landmarks_jax.system import figures
 from landmarks_jax.system.errors import ConfigError, WorkdirError
 from landmarks_jax.tasks import task_of
@@ -139,7 +145,7 @@ def detectors_of(
 ) -> dict[str, ViewDetector]:
     """The detectors of a run's tables, see `detector_rows`; `kept` are the landmarks to find."""
     mesh = sharding.make_mesh(jax.local_devices()[:1])
-    # Without the core that the run may have started from.
+    # Without the core that the run may have started from, but with its VGG: see `detector_rows`.
     start = states.start_state(config, task_of(config).build_networks(config), mesh)
     trained, untrained = trained_variables(state), trained_variables(start)
     if kept is not None:
@@ -156,8 +162,10 @@ def detector_rows(
     Args:
       config: its configuration.
       trained: its `{"params", "batch_stats"}`.
-      untrained: the same of a detector just initialised.
+      untrained: the same of a detector just initialised; it gets VGG's weights from `trained`.
     """
+    _, frozen = split_frozen(config, trained["params"])
+    untrained = {**untrained, "params": {**untrained["params"], **frozen}}
     return {
         "running": ViewDetector(config, trained),
         "batch": ViewDetector(config, trained, use_running_average=False),

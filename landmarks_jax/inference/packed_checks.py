@@ -158,6 +158,8 @@ def check_arrays(arrays: Mapping[str, np.ndarray], expected: Mapping[str, tuple[
             raise ValueError(f"{name} is not finite; did the training diverge?")
         if name.endswith("/var") and (array < 0).any():
             raise ValueError(f"{name} is a negative variance")
+        if name.endswith("/std") and (array <= 0).any():
+            raise ValueError(f"{name} must be positive")
 
 
 def check_types(arrays: Mapping[str, np.ndarray]) -> None:

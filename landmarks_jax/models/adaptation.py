@@ -7,7 +7,8 @@ The weight of every 3 x 3 convolution, all of which are in the blocks, is
 with `theta` `[O, I * 9]` frozen, from the pretraining, and `W` `[O, O]` trained, the identity at
 first. Everything else trains as usual. Here `theta` is a kernel `[3, 3, I, O]`, in a separate tree
 that is not trained, and `W` the parameter `projection` in the kernel's place. `fold` multiplies
-them into a plain detector, for a training step and for a packed file.
+them into a plain detector, for a training step and for a packed file. VGG's weights, frozen too
+and without projections, it puts in their place.
 """
 
 from collections.abc import Mapping
@@ -46,10 +47,13 @@ def fold(params: Params, core: Params) -> dict[str, Any]:
 
     Args:
       params: the trained parameters, as `split` returns them.
-      core: the frozen kernels, as `split` returns them.
+      core: the frozen weights: kernels as `split` returns them, VGG's as `detectors` does.
     """
     flat = flax.traverse_util.flatten_dict(dict(params))
     for path, theta in flax.traverse_util.flatten_dict(dict(core)).items():
+        if path[-1] != _KERNEL:
+            flat[path] = theta
+            continue
         matrix = flat.pop((*path[:-1], _PROJECTION))
         # In full precision on every device, so that the identity changes no bit.
         flat[path] = jnp.einsum("hwio,po->hwip", theta, matrix, precision=jax.lax.Precision.HIGHEST)

@@ -9,6 +9,11 @@ A detector is one module, of this package or importable, with
              maps `[B, S / STRIDE, S / STRIDE, K]`, called with `use_running_average`; `dtype` is an
              attribute, `batch_stats` a collection, and the layer that `init_from` replaces is named
              `head`
+
+and, if it reads VGG's features,
+
+    READS_VGG   True: the part `features` of its parameters is a `deep_hourglass.Features`, which
+                never trains and which `init_from` fills from `config.init.features`
 """
 
 import importlib
@@ -20,9 +25,10 @@ from typing import Any, Protocol
 import flax.linen as nn
 from ml_collections import ConfigDict
 
-from landmarks_jax.system.errors import ConfigError
+from landmarks_jax.system.errors import ConfigError, wrong_field
 
 DEFAULT = "hourglass"
+FEATURES = "features"  # the part of the parameters that holds VGG's
 
 # Lowest and highest allowed values, both included, of what a detector depends on: of whole numbers,
 # and of any numbers.
@@ -140,6 +146,30 @@ def _runs(numbers: Sequence[int]) -> list[tuple[int, int]]:
 def module_of(config: ConfigDict) -> DetectorModule:
     """The module of a configuration's detector."""
     return module_named(config.model.detector)
+
+
+def reads_vgg(config: ConfigDict) -> bool:
+    """Whether the detector reads VGG's features."""
+    return getattr(module_of(config), "READS_VGG", False)
+
+
+def check_features(config: ConfigDict) -> None:
+    """Raises ConfigError unless `config.init.features` is given exactly where it is read."""
+    reads = config.init.mode == "scratch" and reads_vgg(config)  # a core has its features already
+    if reads and not config.init.features:
+        rule = f"VGG weights (.npz) for config.model.detector = {config.model.detector!r}"
+        raise wrong_field(config, "init.features", f"{rule}; landmarks-jax convert vgg makes them")
+    if config.init.features and not reads:
+        rule = "'' unless config.model.detector = 'deep_hourglass' starts from scratch"
+        raise wrong_field(config, "init.features", rule)
+
+
+def split_frozen(
+    config: ConfigDict, params: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Splits a detector's parameters into those that train and VGG's, which never do."""
+    frozen = {FEATURES: params[FEATURES]} if reads_vgg(config) else {}
+    return {name: part for name, part in params.items() if name not in frozen}, frozen
 
 
 def build_detector(config: ConfigDict, bn_updates: tuple[int, ...] = (0,)) -> nn.Module:

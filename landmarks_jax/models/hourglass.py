@@ -1,6 +1,7 @@
 """The landmark detector: a one-stack hourglass of pre-activation blocks (paper, IV-A)."""
 
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -114,6 +115,8 @@ class Detector(nn.Module):
       depth: levels of the hourglass; 4 in the paper.
       dtype: of the arithmetic.
       bn_updates: see `BatchNorm.updates`.
+      features: maps views `[B, S, S, 3]` to `[B, S / 4, S / 4, C]`, added to the stem's maps; None
+        in the paper. See `deep_hourglass`.
     """
 
     num_landmarks: int
@@ -121,6 +124,7 @@ class Detector(nn.Module):
     depth: int
     dtype: Dtype = jnp.float32
     bn_updates: tuple[int, ...] = (0,)
+    features: nn.Module | None = None
 
     @nn.compact
     def __call__(self, images: jax.Array, *, use_running_average: bool) -> jax.Array:
@@ -133,6 +137,10 @@ class Detector(nn.Module):
         x = conv(width // 4, size=7, stride=2, padding=3, use_bias=True, name="stem")(images)
         x = nn.relu(norm(name="stem_norm")(x))
         x = average_pool(block(width // 2, name="block1")(x))
+        if self.features is not None:
+            features: Any = self.features
+            y = norm(name="features_norm")(features(images))
+            x = x + conv(width // 2, size=1, padding=0, name="features_conv")(y)
         x = block(width // 2, name="block2")(x)
         x = block(width, name="block3")(x)
         x = Hourglass(self.depth, partial(block, width), name="hourglass")(x)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from landmarks_jax.models.convolutions import convolve
-from landmarks_jax.models.layers import Dtype
+from landmarks_jax.models.layers import Dtype, at_least_float32
 
 # Convolutions of each block and their width; a 2 x 2 max-pool precedes every block but the first.
 BLOCKS = {
@@ -60,9 +60,9 @@ class Vgg(nn.Module):
             if layer.endswith("_1") and layer != "1_1":
                 x = max_pool(x)
             width = width_of(self.network, layer)
-            zeros = nn.initializers.zeros
-            kernel = self.param(f"kernel{layer}", zeros, (3, 3, x.shape[-1], width))
-            bias = self.param(f"bias{layer}", zeros, (width,))
+            zeros, dtype = nn.initializers.zeros, at_least_float32(self.dtype)
+            kernel = self.param(f"kernel{layer}", zeros, (3, 3, x.shape[-1], width), dtype)
+            bias = self.param(f"bias{layer}", zeros, (width,), dtype)
             x = nn.relu(convolve(x, kernel.astype(self.dtype), 1) + bias.astype(self.dtype))
             if f"relu{layer}" in self.taps:
                 features[f"relu{layer}"] = x

@@ -1,7 +1,7 @@
 """Traces one training step of every cell at full width: shapes only, nothing is computed.
 
 It needs neither photos nor weights nor a core: the perceptual network's parameters, an adapted
-detector's frozen kernels and the points of box views are shapes too.
+detector's frozen weights and the points of box views are shapes too.
 """
 
 import dataclasses
@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from landmarks_jax import config as configuration
 from landmarks_jax import objective
 from landmarks_jax.evaluation.breakdown import FIVE_POINTS
+from landmarks_jax.models import detectors
 from landmarks_jax.models.vgg import parameter_shapes
 from landmarks_jax.studies.paper_cells import Base, Cell, config_of
 from landmarks_jax.studies.published_numbers import DETECTOR_PARAMETERS, GENERATOR_PARAMETERS
@@ -27,7 +28,12 @@ from landmarks_jax.training import step as steps
 from landmarks_jax.training.batches import batch_shapes
 
 # The networks that the paper's parameter counts are of.
-_PAPER_DETECTOR = {"views.size": 128, "model.detector_channels": 256, "model.hourglass_depth": 4}
+_PAPER_DETECTOR = {
+    "views.size": 128,
+    "model.detector": detectors.DEFAULT,
+    "model.detector_channels": 256,
+    "model.hourglass_depth": 4,
+}
 _PAPER_BLOCKS = 6
 
 
@@ -117,8 +123,8 @@ def expected(config: ConfigDict) -> tuple[int | None, int | None]:
     """The paper's parameter counts of detector and generator, None where it has no such network."""
     model = config.model
     detector, generator = None, None
-    fields = {"views.size": config.views.size}
-    fields |= {f"model.{name}": model[name] for name in ("detector_channels", "hourglass_depth")}
+    sizes = ("detector", "detector_channels", "hourglass_depth")
+    fields = {"views.size": config.views.size, **{f"model.{name}": model[name] for name in sizes}}
     if fields == _PAPER_DETECTOR:
         detector = DETECTOR_PARAMETERS.get(model.num_landmarks)
     if model.residual_blocks == _PAPER_BLOCKS:

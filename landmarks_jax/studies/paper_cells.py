@@ -209,7 +209,7 @@ def open_run(folder: Path, config: ConfigDict) -> Run | None:
         raise _refusal(folder, field, before, now)
     # The path of the weights may differ, but not whether there are any.
     weights = config.perceptual.weights
-    if bool(run.digests[1]) != bool(weights):
+    if bool(run.digests["weights_digest"]) != bool(weights):
         raise _refusal(folder, "perceptual.weights", run.config.perceptual.weights, weights)
     return run
 

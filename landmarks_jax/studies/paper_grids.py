@@ -264,7 +264,7 @@ def training_grids(runs: CellRuns) -> list[Grid]:
             for name in ("steps", "training_minutes")
         ]
         losses = [
-            network_of(result, runs.runs[cell.name, seed].digests[1])
+            network_of(result, runs.runs[cell.name, seed].digests["weights_digest"])
             for seed, result in results.items()
         ]
         texts = (losses, [trained_on(result) for result in results.values()])

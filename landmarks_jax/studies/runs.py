@@ -29,7 +29,8 @@ class Run:
     Attributes:
       name: its folder, as the user gave it.
       config: its configuration.
-      digests: digests of the photos and of the perceptual network, "" for none.
+      digests: of the photos, of the perceptual network and of the features that the detector
+        reads, by the names of `run.json`'s fields; "" for none.
       steps: steps by the last line of its log, None without a log.
       minutes: minutes by the last line of its log, None without a log.
       results: results of `protocols.evaluate` by protocol and crop.
@@ -37,7 +38,7 @@ class Run:
 
     name: str
     config: ConfigDict
-    digests: tuple[str, str]
+    digests: dict[str, str]
     steps: int | None
     minutes: float | None
     results: dict[Key, Result]
@@ -80,7 +81,11 @@ def read_run(name: str) -> Run:
     steps, minutes = (log[-1]["step"], round(log[-1]["seconds"] / 60, 2)) if log else (None, None)
     paths = sorted((folder / run_folder.EVALUATION).glob("*.json"))
     results = {(r["protocol"], r["crop"]): r for r in map(_read_result, paths)}
-    digests = (record.data_digest, record.weights_digest)
+    digests = {
+        "data_digest": record.data_digest,
+        "weights_digest": record.weights_digest,
+        "init.features_sha256": record.init.get("features_sha256", ""),
+    }
     return Run(name.rstrip("/"), config, digests, steps, minutes, results)
 
 
@@ -155,7 +160,7 @@ def differences(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """The differences between runs.
 
     Returns:
-      For each field {"field", "values": [{"value", "runs": names}]}. Photos and perceptual networks
+      For each field {"field", "values": [{"value", "runs": names}]}. Photos and networks of others
       are compared by their digests, None without.
     """
     pairs = [
@@ -167,8 +172,8 @@ def differences(runs: Sequence[Run]) -> list[dict[str, Any]]:
         first = next(pair[field][0] for pair in pairs if field in pair)
         values = [pair[field][1] if field in pair else first for pair in pairs]
         differing.append(_by_value(f"config.{field}", values, runs))
-    for index, name in enumerate(("data_digest", "weights_digest")):
-        digests = [run.digests[index][:12] or None for run in runs]
+    for name in runs[0].digests:
+        digests = [run.digests[name][:12] or None for run in runs]
         if len(set(digests)) > 1:
             differing.append(_by_value(f"{run_folder.RECORD_FILE}: {name}", digests, runs))
     return differing

@@ -22,6 +22,7 @@ from landmarks_jax.system import files
 from landmarks_jax.system.errors import ConfigError, WorkdirError
 from landmarks_jax.tasks import task_of
 from landmarks_jax.training import (
+    init_from,
     loop,
     refiner,
     run_folder,
@@ -108,8 +109,11 @@ def _check_start(
     if photos:
         _check_task(config)
     files.check_writable(out, WorkdirError)
+    bundle = None
     if transfer_from is not None and run_folder.newest_step(workdir) is None:
-        transfer_start.check_config(transfer_files.read(transfer_from), config)
+        bundle = transfer_files.read(transfer_from)
+        transfer_start.check_config(bundle, config)
+    init_from.find(config, workdir, bundle)
     open_inputs(config)
     with run_folder.locked(workdir):
         pass  # the training locks it again

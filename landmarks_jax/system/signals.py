@@ -1,4 +1,4 @@
-"""SIGTERM, SIGHUP and Ctrl-C: deferred, so that a loop can save before it ends, or obeyed."""
+"""SIGTERM, SIGHUP and Ctrl-C: deferred, so that a loop can save before it ends, or raised."""
 
 import contextlib
 import os
@@ -18,7 +18,7 @@ _HANGUP = getattr(signal, "SIGHUP", None)  # of a closed terminal; only POSIX ha
 
 
 class SignalledError(KeyboardInterrupt):
-    """A signal ended a block of `obeyed`; like Ctrl-C no `Exception`, so that nothing hides it.
+    """A signal ended a block of `raising`; like Ctrl-C no `Exception`, so that nothing hides it.
 
     Attributes:
       exit_code: 128 plus the number of the signal.
@@ -68,7 +68,7 @@ class Interrupt:
 
 
 @contextlib.contextmanager
-def obeyed(advice: str) -> Iterator[None]:
+def raising(advice: str) -> Iterator[None]:
     """Ends the block at a SIGTERM, SIGINT or SIGHUP, except where an `Interrupt` defers it.
 
     Python handles a signal only between two of its own instructions, so that a call of a library,

@@ -21,7 +21,7 @@ class Frozen(NamedTuple):
       vgg: parameters of the perceptual network, empty without one.
       mean: `[3]` subtracted from images in [0, 1] before the perceptual network.
       std: `[3]` then divided by.
-      core: the frozen kernels of an adapted detector, empty otherwise; see `adaptation`.
+      core: the detector's frozen weights, empty if all train; see `TrainState.core`.
     """
 
     key: jax.Array
@@ -173,7 +173,7 @@ def score_maps(
       params: of the networks that train, by name.
       state: the `TrainState` before the step; its `params` are not used.
       images: `[B, S, S, 3]` in [0, 1].
-      frozen: with the core of an adapted detector.
+      frozen: with the detector's frozen weights.
       networks: the modules.
 
     Returns:

@@ -9,6 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from landmarks_jax import config as configuration
+from landmarks_jax.models import detectors
 from landmarks_jax.models.generator import STRIDE, Generator
 from landmarks_jax.system import files
 from landmarks_jax.system.errors import WeightsError, WorkdirError
@@ -70,7 +71,9 @@ def _sized(config: ConfigDict, read: dict[str, published_networks.Network]) -> C
         )
     for network in read.values():
         config.model.update(network.sizes)
-    config.init.mode, config.init.core = "scratch", ""  # the detector is plain now
+    config.model.detector = detectors.DEFAULT
+    # The detector is plain now.
+    config.init.mode, config.init.core, config.init.features = "scratch", "", ""
     return config.lock()
 
 

@@ -2,8 +2,9 @@
 
 Everything but the head comes from the core; the head is new, for the run's number of landmarks.
 `finetune` trains all weights; `adapt` freezes the 3 x 3 kernels and trains projections of them
-(paper, IV-A; see `adaptation`). The core is read once, when a run begins; afterwards it is in the
-run's checkpoints.
+(paper, IV-A; see `adaptation`). From scratch, a detector that reads VGG's features gets VGG's
+weights. Core and VGG are read once, when a run begins; afterwards they are in the run's
+checkpoints.
 """
 
 import dataclasses
@@ -26,7 +27,7 @@ from landmarks_jax.tasks import task_of
 from landmarks_jax.training import checkpoints, run_folder, sharding
 from landmarks_jax.training.state import TrainState, by_name, trained_variables
 from landmarks_jax.training.transfer_files import Bundle
-from landmarks_jax.weights import published_networks
+from landmarks_jax.weights import published_networks, vgg_weights
 
 _HEAD = "head"
 _LOGGER = logging.getLogger(__name__)
@@ -38,10 +39,12 @@ class Core(NamedTuple):
     Attributes:
       variables: `{"params", "batch_stats"}` of the plain detector, NumPy.
       source: description of where it was read from, for the record.
+      features: what the record says of the features that it reads, {} if it reads none.
     """
 
     variables: dict[str, Any]
     source: str
+    features: Mapping[str, str]
 
 
 class Start(NamedTuple):
@@ -49,22 +52,29 @@ class Start(NamedTuple):
 
     Attributes:
       core: the pretrained detector; None from scratch, or if the run has begun already.
-      record: plain JSON for the run's record: `mode`, and with a core `core`, `source`, `sha256`.
-        Mode `converted` stands for networks that `import_published` read.
+      record: plain JSON for the run's record: `mode`, with a core `core`, `source`, `sha256`, and
+        if the detector reads VGG's features `features`, `features_sha256`. Mode `converted` stands
+        for networks that `import_published` read.
+      features: VGG's weights, for a detector that reads its features from scratch; else None.
     """
 
     core: Core | None
     record: dict[str, str]
+    features: vgg_weights.VggWeights | None = None
 
     def notes(self) -> list[str]:
-        """Notes for the run's tables; none if it started from scratch."""
-        if self.record["mode"] == "scratch":
-            return []
-        if self.record["mode"] == "converted":
-            return ["continued from published networks, converted from PyTorch"]
-        how = {"finetune": "fine-tuned", "adapt": "adapted by projections"}[self.record["mode"]]
-        core, source, sha256 = (self.record[name] for name in ("core", "source", "sha256"))
-        return [f"{how} from the detector of {core} ({source}; SHA-256 {sha256[:16]})"]
+        """Notes for the run's tables; none if it started from scratch without VGG's features."""
+        record, notes = self.record, []
+        if record["mode"] == "converted":
+            notes.append("continued from published networks, converted from PyTorch")
+        elif record["mode"] != "scratch":
+            how = {"finetune": "fine-tuned", "adapt": "adapted by projections"}[record["mode"]]
+            core, source, sha256 = (record[name] for name in ("core", "source", "sha256"))
+            notes.append(f"{how} from the detector of {core} ({source}; SHA-256 {sha256[:16]})")
+        if "features" in record:
+            features, sha256 = record["features"], record["features_sha256"]
+            notes.append(f"not in the paper: the detector reads {features} (SHA-256 {sha256[:16]})")
+        return notes
 
 
 def find(config: ConfigDict, workdir: Path, bundle: Bundle | None) -> Start:
@@ -77,6 +87,7 @@ def find(config: ConfigDict, workdir: Path, bundle: Bundle | None) -> Start:
 
     Raises:
       ConfigError: the core cannot be used, or is not the one that the run began from.
+      WeightsError: VGG's weights cannot be used.
       WorkdirError: the folder holds converted networks, which have no training to resume.
     """
     if bundle is not None:
@@ -90,19 +101,41 @@ def find(config: ConfigDict, workdir: Path, bundle: Bundle | None) -> Start:
                 f"from their detector: --config.init.mode=finetune --config.init.core={workdir}"
             )
         return Start(None, earlier)
-    if config.init.mode == "scratch":
+    start = _from_scratch(config) if config.init.mode == "scratch" else _from_core(config)
+    for field, digest in (("core", "sha256"), ("features", "features_sha256")):
+        if earlier is not None and earlier.get(digest) != start.record.get(digest):
+            raise ConfigError(
+                f"config.init.{field} = {config.init[field]!r}: is not what {workdir} was started "
+                "with; use another --workdir"
+            )
+    return start
+
+
+def _from_scratch(config: ConfigDict) -> Start:
+    if not config.init.features:
         return Start(None, {"mode": "scratch"})
+    model = config.model
+    features = vgg_weights.load_vgg(
+        config.init.features,
+        model.features_network,
+        (model.features_tap,),
+        normalize=True,
+        fields=vgg_weights.DETECTOR,
+    )
+    name = f"{features.name} at {model.features_tap}"
+    record = {"mode": "scratch", "features": name, "features_sha256": features.digest()}
+    return Start(None, record, features)
+
+
+def _from_core(config: ConfigDict) -> Start:
     core = _read(config)
     record = {
         "mode": config.init.mode,
         "core": config.init.core,
         "source": core.source,
         "sha256": _digest(core),
+        **core.features,
     }
-    if earlier is not None and earlier.get("sha256") != record["sha256"]:
-        raise ConfigError(
-            f"{_field(config)}: has changed since {workdir} was started; use another --workdir"
-        )
     return Start(core, record)
 
 
@@ -117,7 +150,7 @@ def _read(config: ConfigDict) -> Core:
         if path.is_file():
             network = published_networks.read_detector(path)
             _check_sizes(config, {"detector": detectors.DEFAULT, **network.sizes})
-            return Core(network.variables, "a published PyTorch file")
+            return Core(network.variables, "a published PyTorch file", {})
         if not run_folder.is_run(path):
             raise ConfigError(
                 "no run and no file there; name the folder of a run of configs/mpii_pretrain.py "
@@ -128,9 +161,11 @@ def _read(config: ConfigDict) -> Core:
         restored = checkpoints.restore(path, other)
     except UserError as error:
         raise ConfigError(f"{field}: {error}") from error
+    begun = run_folder.read_record(path).init
     return Core(
         jax.device_get(trained_variables(restored.state)),
         f"step {restored.step:,}, trained for {other.objective.task}",
+        {name: begun[name] for name in ("features", "features_sha256") if name in begun},
     )
 
 
@@ -158,11 +193,17 @@ def begin(start: Start, config: ConfigDict, state: TrainState, mesh: Mesh) -> Tr
     """
     if start.core is None:
         _LOGGER.info("starting from scratch%s", task_of(config).SCRATCH_NOTE)
-        return state
-    params: dict[str, Any] = start.core.variables["params"]
-    frozen: dict[str, Any] = {}
+        if start.features is None:
+            return state
+        _LOGGER.info("%s", start.notes()[0])
+        vgg = start.features
+        loaded = {detectors.FEATURES: {"mean": vgg.mean, "std": vgg.std, "vgg": vgg.params}}
+        core = jax.tree.map(lambda zero, leaf: np.asarray(leaf, zero.dtype), state.core, loaded)
+        return dataclasses.replace(state, core=sharding.put_replicated(mesh, core))
+    params, frozen = detectors.split_frozen(config, start.core.variables["params"])
     if config.init.mode == "adapt":
-        params, frozen = adaptation.split(params)
+        params, kernels = adaptation.split(params)
+        frozen |= kernels
 
     def from_core(drawn: Any, loaded: Any) -> Any:
         """The loaded leaves, with the head, structure and types of the drawn ones."""

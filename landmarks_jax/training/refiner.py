@@ -82,7 +82,7 @@ def read_weights(config: ConfigDict) -> vgg_weights.VggWeights | None:
         return None
     taps = tuple(targets.taps)
     return vgg_weights.load_vgg(
-        targets.weights, targets.network, taps, normalize=True, section="targets"
+        targets.weights, targets.network, taps, normalize=True, fields=vgg_weights.TARGETS
     )
 
 

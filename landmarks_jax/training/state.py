@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from landmarks_jax.models import adaptation, generator
+from landmarks_jax.models import adaptation, detectors, generator
 from landmarks_jax.objective import Networks
 from landmarks_jax.tasks import task_of
 from landmarks_jax.training import sharding
@@ -28,8 +28,9 @@ class TrainState:
       opt_state: the state of the optax optimiser.
       averaged: running average of `params`, empty if `optimizer.ema_decay` is 0.
       tap_means: running mean of each tap's loss, empty if losses are not balanced.
-      core: the frozen kernels of an adapted detector, empty otherwise; see `adaptation`. While
-        training `tasks.task.Frozen` holds them: steps neither donate nor return them.
+      core: the detector's frozen weights, empty if all train: kernels of an adapted one (see
+        `adaptation`), VGG's that it reads (see `detectors`). While training `tasks.task.Frozen`
+        holds them: steps neither donate nor return them.
     """
 
     step: jax.Array
@@ -154,7 +155,7 @@ def initial_state(
 ) -> TrainState:
     """Initialises parameters and optimiser; pure, so that it can be jitted and sharded.
 
-    If the detector is to be adapted, the core is drawn at random too; `init_from` replaces it.
+    Frozen weights are drawn too, or 0; `init_from` replaces them.
     """
     size = config.views.size
     dtype = jnp.promote_types(jnp.dtype(config.compute_dtype), jnp.float32)
@@ -168,9 +169,10 @@ def initial_state(
             generator_key, images, maps, use_running_average=True
         )
     params = {name: variables["params"] for name, variables in drawn.items()}
-    core: dict[str, Any] = {}
+    params["detector"], core = detectors.split_frozen(config, params["detector"])
     if config.init.mode == "adapt":
-        params["detector"], core = adaptation.split(params["detector"])
+        params["detector"], kernels = adaptation.split(params["detector"])
+        core |= kernels
     taps = config.perceptual.taps if networks.vgg and config.perceptual.balance else ()
     return TrainState(
         step=jnp.zeros((), jnp.int32),

@@ -3,8 +3,8 @@
     transfer.json             step, seconds trained, configuration, record, and the SHA-256 of every
                               other file and of itself
     networks-*.safetensors    parameters, batch statistics, averaged parameters, tap means: kernels
-                              in float16; everything else, an adapted run's core too, in float32;
-                              the targets of self-training, if not too many, in float16
+                              in float16; everything else, frozen weights too, in float32; the
+                              targets of self-training, if not too many, in float16
     metrics-*.jsonl.gz        the log so far
 
 They leave out the optimiser, four times the size of these networks. So a run that continues from
@@ -150,7 +150,7 @@ def networks_of(state: TrainState) -> dict[str, Any]:
 def to_stored(array: np.ndarray, name: str) -> np.ndarray:
     """Kernels in float16 unless they overflow, everything else in float32.
 
-    The core of an adapted run must not change, so it stays in float32.
+    Frozen weights must not change, so they stay in float32.
     """
     precisions = ("float32",) if name.startswith("core/") else ("float16", "float32")
     for precision in precisions:

@@ -39,6 +39,19 @@ FEATURE_SCALES = {"caffe": 1 / 255, "torchvision": 1.0}
 _TITLES = {"caffe": "Caffe", "torchvision": "torchvision", "vgg16": "VGG-16", "vgg19": "VGG-19"}
 
 
+class Fields(NamedTuple):
+    """The fields of a configuration that name weights, for messages."""
+
+    weights: str
+    network: str
+    taps: str
+
+
+PERCEPTUAL = Fields("perceptual.weights", "perceptual.network", "perceptual.taps")
+TARGETS = Fields("targets.weights", "targets.network", "targets.taps")
+DETECTOR = Fields("init.features", "model.features_network", "model.features_tap")
+
+
 class VggWeights(NamedTuple):
     """Parameters and the preprocessing they expect.
 
@@ -71,8 +84,12 @@ class VggWeights(NamedTuple):
         taps = self.taps
         if (self.network, self.convention, taps) == ("vgg16", "torchvision", PAPER_TAPS):
             return []
-        name = f"{_TITLES[self.convention]} {_TITLES[self.network]}"
-        return [f"perceptual loss of {name}, {len(taps)} taps ({', '.join(taps)})"]
+        return [f"perceptual loss of {self.name}, {len(taps)} taps ({', '.join(taps)})"]
+
+    @property
+    def name(self) -> str:
+        """Such as "Caffe VGG-16"."""
+        return f"{_TITLES[self.convention]} {_TITLES[self.network]}"
 
 
 def load_vgg(
@@ -81,7 +98,7 @@ def load_vgg(
     taps: tuple[str, ...],
     *,
     normalize: bool,
-    section: str = "perceptual",
+    fields: Fields = PERCEPTUAL,
 ) -> VggWeights:
     """Reads the layers that the taps need.
 
@@ -95,20 +112,21 @@ def load_vgg(
       taps: names such as `relu1_2`.
       normalize: subtract the mean (and divide by the deviation, for torchvision's weights); if
         False, images are not changed, as in the paper's released code.
-      section: of the configuration that names them, for messages.
+      fields: of the configuration that name them.
 
     Raises:
       WeightsError: the file is missing or damaged, has another network, lacks a tap, or has a
         layer of another shape.
     """
-    arrays = _read(path, section)
+    arrays = _read(path, fields)
     convention = str(arrays.get("convention", "caffe"))
-    _check(path, arrays, network, convention, section)
+    _check(path, arrays, network, convention, fields)
     params = {}
     for tap in taps:
         for name, shape in parameter_shapes(network, (tap,)).items():
-            named = {"path": path, "network": network, "tap": tap, "section": section}
-            params[name] = _layer(arrays, name, shape, **named)
+            params[name] = _layer(
+                arrays, name, shape, path=path, network=network, tap=tap, fields=fields
+            )
     if convention == "caffe":
         params["kernel1_1"] = params["kernel1_1"][:, :, ::-1]
         params = {n: a / np.float32(255) if n.startswith("bias") else a for n, a in params.items()}
@@ -122,11 +140,11 @@ def load_vgg(
     )
 
 
-def _read(path: str, section: str) -> dict[str, np.ndarray]:
+def _read(path: str, fields: Fields) -> dict[str, np.ndarray]:
     if problem := files.not_regular(path):
-        without = ", or '' for the pixel loss alone" if section == "perceptual" else ""
+        without = ", or '' for the pixel loss alone" if fields == PERCEPTUAL else ""
         raise WeightsError(
-            f"{path}: {problem}; config.{section}.weights needs VGG weights (.npz), made by "
+            f"{path}: {problem}; config.{fields.weights} needs VGG weights (.npz), made by "
             f"landmarks-jax convert vgg{without}"
         )
     try:
@@ -149,7 +167,7 @@ def _read(path: str, section: str) -> dict[str, np.ndarray]:
 
 
 def _check(
-    path: str, arrays: Mapping[str, np.ndarray], network: str, convention: str, section: str
+    path: str, arrays: Mapping[str, np.ndarray], network: str, convention: str, fields: Fields
 ) -> None:
     """Checks the optional entries of the file."""
     if convention not in FEATURE_SCALES:
@@ -165,7 +183,7 @@ def _check(
     actual = str(arrays.get("network", "vgg19" if layer_key("kernel3_4") in arrays else network))
     if actual != network:
         raise WeightsError(
-            f"{path}: has {_TITLES.get(actual, actual)}, config.{section}.network is {network!r}"
+            f"{path}: has {_TITLES.get(actual, actual)}, config.{fields.network} is {network!r}"
         )
     if "sha256" in arrays and str(arrays["sha256"]) != digest_of_layers(arrays):
         raise WeightsError(f"{path}: damaged (checksum); convert it again")
@@ -195,14 +213,14 @@ def _layer(
     path: str,
     network: str,
     tap: str,
-    section: str,
+    fields: Fields,
 ) -> np.ndarray:
     key = layer_key(name)
     if key not in arrays:
         available = [f"relu{at}" for at in LAYERS[network] if layer_key(f"bias{at}") in arrays]
         raise WeightsError(
-            f"{path}: cannot compute {tap}, {key} is not in the file; "
-            f"set config.{section}.taps to some of: {', '.join(available) or 'none'}"
+            f"{path}: cannot compute {tap} of config.{fields.taps}, {key} is not in the file; it "
+            f"is enough for {', '.join(available) or 'none'}"
         )
     if arrays[key].shape != shape:
         raise WeightsError(
