@@ -229,22 +229,22 @@ def whole(name: str, folder: Path, base: Path) -> dict[str, bytes]:
 
 
 @contextlib.contextmanager
-def limited(most: int) -> Iterator[None]:
+def limited(limit: int) -> Iterator[None]:
     """No file can grow beyond so many bytes in the block."""
-    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
     try:
         yield
     finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def full_disk(
-    name: str, folder: Path, base: Path, most: int, expected: dict[str, bytes]
+    name: str, folder: Path, base: Path, limit: int, expected: dict[str, bytes]
 ) -> list[Problem]:
     """Runs a command while no file can grow beyond a size, then again without a limit."""
     SCENARIOS[name].prepare(folder, base)
-    with limited(most):
+    with limited(limit):
         code, problem = attempt(*SCENARIOS[name].words(folder, base))
     problems = [problem] if problem else []
     problems += check(name, folder, code, expected)
@@ -252,13 +252,13 @@ def full_disk(
 
 
 def full_disk_of_training(
-    folder: Path, base: Path, most: int, trajectory: Trajectory
+    folder: Path, base: Path, limit: int, trajectory: Trajectory
 ) -> list[Problem]:
     """Continues a run while no file can grow beyond a size, then again without a limit."""
     SCENARIOS["export"].prepare(folder, base)
     problems: list[Problem] = []
-    for limit, first in ((most, subjects.STEPS), (-1, subjects.STEPS + 4)):
-        with limited(limit):
+    for size, first in ((limit, subjects.STEPS), (-1, subjects.STEPS + 4)):
+        with limited(size):
             code, problem = attempt(*train_words(folder, subjects.STEPS + 4))
         problems += [problem] if problem else []
         step, wrong = trajectory.check(folder / "run", saved_last=code == 0)

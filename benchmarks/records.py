@@ -39,7 +39,8 @@ def record_of(
         scored = [line for line in run["lines"] if line["error"] is not None]
         line = crossing(scored, level) if level is not None else (scored or [None])[-1]
         if line is None:
-            raise UserError(f"{source}: seed {run['seed']} has no score at or under {level}")
+            below = "" if level is None else f" at or under {level:g} %"
+            raise UserError(f"{source}: seed {run['seed']} has no score{below}")
         found.append(line)
     return {
         "change": change,

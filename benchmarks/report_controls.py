@@ -4,7 +4,7 @@ python -m benchmarks.report_controls --aflw data/aflw --lfw data/lfw --out repor
 python -m benchmarks.report_controls ... --run settled:runs/quickstart --run failed:runs/noise
 
 The shipped detectors and their controls on photos of faces: an untrained detector, points that stay
-at one place, points of another photo, and pictures of noise; and any runs, each after the verdict
+at one place, points of another photo, and images of noise; and any runs, each after the verdict
 that it should get. The table says which verdicts are right. The tests judge the stored numbers.
 """
 
@@ -30,7 +30,7 @@ from landmarks_jax.evaluation.report_verdict import Progress
 from landmarks_jax.inference import api, packed_file
 from landmarks_jax.inference.detector import ViewDetector
 from landmarks_jax.system.errors import UserError
-from landmarks_jax.system.tables import Table
+from landmarks_jax.system.tables import DASH, Table
 
 _PHOTOS = 256
 _COMPLETE = Progress(step=0, stopped="", fall=0.0, decays=True)
@@ -91,10 +91,13 @@ def shipped(name: str, folders: dict[str, tuple[str, str]]) -> Iterator[dict[str
     detector = ViewDetector(config, packed.variables)
     fresh = packed_evaluation.untrained(config)
     untrained = ViewDetector(config, fresh, use_running_average=False)
-    for photos, (root, crop) in folders.items():
-        framing = Framing(config.data.canvas_size, config.views.size, crop)
-        canvases = _canvases(root, framing)
-        find = run_report.finder(detector)
+    find = run_report.finder(detector)
+    framings = {
+        photos: Framing(config.data.canvas_size, config.views.size, crop)
+        for photos, (_, crop) in folders.items()
+    }
+    for photos, framing in framings.items():
+        canvases = _canvases(folders[photos][0], framing)
         measured, _ = report_measures.measure(find, canvases, framing)
         yield case(f"{name}, {photos}", report_verdict.SETTLED, measured, _COMPLETE)
         if name != "faces":
@@ -103,8 +106,9 @@ def shipped(name: str, folders: dict[str, tuple[str, str]]) -> Iterator[dict[str
             measured, _ = report_measures.measure(other, canvases, framing)
             yield case(f"{control}, {photos}", report_verdict.FAILED, measured, _COMPLETE)
     if name == "faces":
-        noise = np.random.default_rng(0).integers(0, 256, canvases.shape, dtype=np.uint8)
-        measured, _ = report_measures.measure(find, noise, framing)
+        shape = _PHOTOS, config.data.canvas_size, config.data.canvas_size, 3
+        noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+        measured, _ = report_measures.measure(find, noise, framings["LFW"])
         yield case("faces, noise", report_verdict.FAILED, measured, _COMPLETE)
 
 
@@ -145,12 +149,12 @@ def to_markdown(result: dict[str, Any]) -> str:
     header = ["detector, photos", "should be", "is", "believed", *_SHOWN]
     medians = f"Medians over the points, in per cent. {wrong} verdicts are wrong."
     notes = [medians, harness.provenance(result)]
-    return Table(header, rows, "Verdicts on runs of known quality", notes, 4).to_markdown()
+    return Table(header, rows, "Verdicts on runs of known quality", notes, 4).to_markdown(1)
 
 
 def _median(values: list[float | None]) -> str:
     known = [value for value in values if value is not None]
-    return f"{100 * np.median(known):.0f}" if known else "-"
+    return f"{100 * np.median(known):.0f}" if known else DASH
 
 
 def main() -> None:
@@ -164,7 +168,7 @@ def main() -> None:
     lines = [of_run(argument) for argument in args.run]
     lines += [line for name in ("faces", "faces40") for line in shipped(name, folders)]
     result = {
-        **harness.environment("benchmarks.report_controls", ("jax", "numpy")),
+        **harness.environment(("jax", "numpy")),
         "cases": lines,
     }
     harness.write_result(args.out, result, to_markdown(result))

@@ -61,7 +61,7 @@ class Step(nn.Module):
         Args:
           config: the configuration, of the composition `all`.
           variables: `{"params", "batch_stats"}`, each `{"detector", "generator"}`.
-          vgg: parameters, mean and deviation, as in `training.step.Frozen`.
+          vgg: parameters, mean and deviation, as in `tasks.task.Frozen`.
           device: PyTorch's name of it.
           compiled: whether the loss goes through `torch.compile`.
         """

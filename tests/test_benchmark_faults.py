@@ -3,6 +3,7 @@
 import collections
 import json
 import logging
+import resource
 
 import numpy as np
 import pytest
@@ -99,6 +100,18 @@ def test_half_a_file_and_a_missing_one_are_silent_losses(tmp_path):
         "exit code 0 without landmarks.jsonl, skipped.csv"
     ]
     assert problems(0, **whole | {"landmarks_csv": b"a\n"}) == ["exit code 0 with some rows only"]
+
+
+def test_the_limit_of_a_full_disk_is_only_in_its_block(tmp_path):
+    first, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = 10**9, hard
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        with fault_scenarios.limited(50), pytest.raises(OSError, match="File too large"):
+            (tmp_path / "a").write_bytes(bytes(100))
+        assert resource.getrlimit(resource.RLIMIT_FSIZE) == before
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (first, hard))
 
 
 def test_lost_steps_and_other_losses_are_found(tmp_path):
