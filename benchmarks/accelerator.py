@@ -23,8 +23,7 @@ import jax
 from ml_collections import ConfigDict
 
 from benchmarks import accelerator_tables, harness, roofline, stages
-from benchmarks.accelerator_stages import MODULE, STAGES, preset_of, table_of
-from benchmarks.child_processes import Signals
+from benchmarks.accelerator_stages import STAGES, preset_of, table_of
 from benchmarks.harness import OURS
 from benchmarks.stages import Stage
 from landmarks_jax import config as configuration
@@ -32,6 +31,7 @@ from landmarks_jax.cli import main as cli
 from landmarks_jax.cli.command import Command
 from landmarks_jax.system.errors import UserError
 from landmarks_jax.system.files import write_file
+from landmarks_jax.system.signals import Interrupt
 
 
 def run_stages(
@@ -42,7 +42,7 @@ def run_stages(
     *,
     tiny: bool,
     end: float,
-    signals: Signals,
+    interrupt: Interrupt,
 ) -> dict[str, str]:
     """Runs the stages that are not complete; `out` has the summary of what there is at any time.
 
@@ -53,7 +53,7 @@ def run_stages(
       out: for the summary.
       tiny: whether networks are tiny.
       end: when the time is over, on the clock of `time.monotonic()`.
-      signals: those of this process.
+      interrupt: of this process.
 
     Returns:
       The stages without a whole result, and why.
@@ -65,7 +65,7 @@ def run_stages(
 
     named = [name for name in table if name in STAGES]
     command = [
-        MODULE,
+        "benchmarks.accelerator",
         "--out",
         str(folder),
         *(["--tiny"] if tiny else []),
@@ -74,7 +74,13 @@ def run_stages(
     ]
     summarize({})
     return stages.run(
-        table, [*command, *words], folder, tiny=tiny, end=end, signals=signals, changed=summarize
+        table,
+        [*command, *words],
+        folder,
+        tiny=tiny,
+        end=end,
+        interrupt=interrupt,
+        changed=summarize,
     )
 
 
@@ -181,7 +187,7 @@ def main() -> int:
         stages.measure_here(args.stage, table[args.stage], args.out, tiny=args.tiny)
         return 0
     jax.config.update("jax_platforms", "cpu")  # a GPU's memory is for the stages
-    with Signals() as signals:
+    with Interrupt() as interrupt:
         left_out = run_stages(
             table,
             words,
@@ -189,11 +195,11 @@ def main() -> int:
             args.out,
             tiny=args.tiny,
             end=time.monotonic() + 60 * args.minutes,
-            signals=signals,
+            interrupt=interrupt,
         )
     own = table.keys() - STAGES.keys()
     print(write_summary(args.out, args.out, left_out, tiny=args.tiny, own=own))
-    return 128 + signals.number if signals.number else int(bool(left_out))
+    return interrupt.exit_code or int(bool(left_out))
 
 
 if __name__ == "__main__":

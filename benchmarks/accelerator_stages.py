@@ -18,7 +18,6 @@ from benchmarks.stages import Stage
 from landmarks_jax import config as configuration
 from landmarks_jax.training.sharding import put_batch
 
-MODULE = "benchmarks.accelerator"
 MAX_IN_FLIGHT = 2  # steps on the device while the host goes on, as in `training.loop`
 # Fields that make a preset small enough for any CPU.
 TINY = {
@@ -42,9 +41,8 @@ def preset_of(channels: int, dtype: str, batch: int, *, tiny: bool) -> ConfigDic
 
 def _machine(*, tiny: bool) -> Results:
     del tiny
-    head = harness.environment(MODULE, ("jax", "jaxlib", "torch", "numpy"))
-    command, _, _ = head["command"].partition(" --stage machine")
-    result = {**head, "command": command, "memory": jax.devices()[0].memory_stats(), "peak": {}}
+    head = harness.environment(("jax", "jaxlib", "torch", "numpy"))
+    result = {**head, "memory": jax.devices()[0].memory_stats(), "peak": {}}
     for dtype in ("bfloat16", "float32"):
         result["peak"][dtype] = harness.matmul_peak(dtype)
         yield result

@@ -15,40 +15,10 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+
+from landmarks_jax.system.signals import Interrupt
 
 POLL = 0.25  # seconds between two looks at a child
-
-
-class Signals:
-    """Notes SIGTERM, SIGINT and SIGHUP, which may come several times: `timeout` sends it twice.
-
-    Attributes:
-      number: of the first signal; 0 before it.
-    """
-
-    def __init__(self) -> None:
-        self.number = 0
-        self._before: dict[int, object] = {}
-
-    def __enter__(self) -> "Signals":
-        for name in ("SIGTERM", "SIGINT", "SIGHUP"):
-            number = getattr(signal, name, None)  # SIGHUP is POSIX's alone
-            if number is not None and signal.getsignal(number) != signal.SIG_IGN:
-                self._before[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
-
-    def _note(self, number: int, _: object) -> None:
-        self.number = self.number or number
 
 
 class Child:
@@ -91,7 +61,7 @@ class Child:
     def wait(
         self,
         end: float,
-        signals: Signals,
+        interrupt: Interrupt,
         *,
         grace: float = 5.0,
         meanwhile: Callable[[], None] = lambda: None,
@@ -100,7 +70,7 @@ class Child:
 
         Args:
           end: when its time is over, on the clock of `time.monotonic()`.
-          signals: those of the command.
+          interrupt: of the command.
           grace: seconds between SIGTERM and SIGKILL.
           meanwhile: called again and again.
 
@@ -110,8 +80,8 @@ class Child:
         why = ""
         while self.process.poll() is None:
             meanwhile()
-            if signals.number:
-                why = f"stopped by {signal.Signals(signals.number).name}"
+            if interrupt.signal is not None:
+                why = f"stopped by {signal.Signals(interrupt.signal).name}"
             elif time.monotonic() >= end:
                 why = "cut off, its time was over"
             if why:

@@ -138,7 +138,7 @@ def measure(widths: Iterable[int], dtype: str, batch: int) -> dict[str, Any]:
         rows.append({"channels": channels, "dtype": dtype, "batch": batch, **counted})
         harness.log(rows[-1])
     packages = ("jax", "jaxlib", "jax-cuda13-plugin", "flax", "optax")
-    return {**harness.environment("benchmarks.compiled_step", packages), "rows": rows}
+    return {**harness.environment(packages), "rows": rows}
 
 
 def to_markdown(result: dict[str, Any]) -> str:

@@ -153,7 +153,7 @@ def measure(
     batches, dtypes = tuple(batches), tuple(dtypes)
     peaks = {dtype: harness.matmul_peak(dtype) for dtype in dtypes}
     result: dict[str, Any] = {
-        **harness.environment("benchmarks.detector", ("jax", "torch", "onnxruntime", "numpy")),
+        **harness.environment(("jax", "torch", "onnxruntime", "numpy")),
         "matmul_gflops": {dtype: round(peak / 1e9, 1) for dtype, peak in peaks.items()},
         "left_out": {},
         "rows": [],

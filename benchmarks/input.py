@@ -208,7 +208,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         for kind in (INPUTS if args.steps else ())
     ]
     return {
-        **harness.environment("benchmarks.input", ("jax", "numpy", "pillow", "tensorflow-cpu")),
+        **harness.environment(("jax", "numpy", "pillow", "tensorflow-cpu")),
         "photos": {
             "count": len(source),
             "of": "--photos" if args.photos else "synthetic faces",

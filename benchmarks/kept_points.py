@@ -133,7 +133,7 @@ def main() -> None:
             harness.log(runs[-1])
     packages = ("jax", "jaxlib", "numpy")
     result = {
-        **harness.environment("benchmarks.kept_points", packages),
+        **harness.environment(packages),
         "photos": args.photos,
         "runs": runs,
     }

@@ -161,7 +161,7 @@ def main() -> None:
     parser.add_argument("--seed", type=harness.at_least(0), default=0, help="of the draws")
     args = parser.parse_args()
     result = {
-        **harness.environment("benchmarks.label_count", ("jax", "numpy")),
+        **harness.environment(("jax", "numpy")),
         "seed": args.seed,
         "detectors": run(args),
     }

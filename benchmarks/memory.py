@@ -95,7 +95,7 @@ def main() -> None:
         rows.append(json.loads(done.stdout.splitlines()[-1]))
         harness.log(rows[-1])
     packages = ("jax", "jaxlib", "numpy")
-    result = {**harness.environment("benchmarks.memory", packages), "rows": rows}
+    result = {**harness.environment(packages), "rows": rows}
     harness.write_result(args.out, result, to_markdown(result))
 
 

@@ -244,7 +244,7 @@ def main() -> None:
     parser.add_argument("--pool_photos", type=at_least(1), default=2_000, help="of each folder")
     args = parser.parse_args()
     result = {
-        **harness.environment("benchmarks.refinement", ("jax", "jaxlib", "numpy")),
+        **harness.environment(("jax", "jaxlib", "numpy")),
         "detector": args.detector,
         "photos": args.photos,
         "pool": [folder.name for folder in args.pool],

@@ -34,8 +34,9 @@ from benchmarks import (
     stages,
 )
 from benchmarks.accelerator_stages import STAGES, TINY, TINY_BATCH, name_of_step, table_of
-from benchmarks.child_processes import Child, Signals
+from benchmarks.child_processes import Child
 from landmarks_jax.system import cache
+from landmarks_jax.system.signals import Interrupt
 from landmarks_jax.training import transfer_files
 
 MEASURED = "measured"  # in the scratch folder
@@ -59,15 +60,18 @@ _TINY = (
 class Rental:
     """One call of the command, from its checked arguments on."""
 
-    def __init__(self, args: argparse.Namespace, words: Sequence[str], signals: Signals) -> None:
+    def __init__(
+        self, args: argparse.Namespace, words: Sequence[str], interrupt: Interrupt
+    ) -> None:
         """Takes the arguments, and the words that name the configuration."""
-        self._args, self._signals = args, signals
+        self._args, self._interrupt = args, interrupt
         self._words = [*_DEFAULTS, *(_TINY if args.tiny else ()), *words]
         self._start = time.monotonic()
         self._end = self._start + 60 * args.minutes
         self._measured = harness.out_folder(str(args.scratch / MEASURED))
         self._log = args.out / "log.txt"
-        self._reserve = args.reserve
+        self._trains = args.measure < args.minutes
+        self._reserve = args.reserve if self._trains else 0.0
 
     def run(self) -> int:
         """Does all of it.
@@ -93,13 +97,11 @@ class Rental:
         )
         try:
             complete = self._measure(config)
-            trained = self._cut(cutting) and not self._signals.number and self._train(config)
+            trained = self._cut(cutting) and not self._interrupt.signal and self._train(config)
         finally:
             cutting.stop(0.0)
         self._list()
-        if self._signals.number:
-            return 128 + self._signals.number
-        return 0 if complete and trained else 1
+        return self._interrupt.exit_code or (0 if complete and trained else 1)
 
     def _measure(self, config: ConfigDict) -> bool:
         """Runs the stages that are not measured yet; returns whether all are complete now."""
@@ -111,7 +113,7 @@ class Rental:
             args.out,
             tiny=args.tiny,
             end=self._start + 60 * min(args.minutes, args.measure),
-            signals=self._signals,
+            interrupt=self._interrupt,
         )
         for name, why in left_out.items():
             self._say(f"{name}: {why}\n{child_processes.tail(self._measured / f'{name}.log')}")
@@ -122,17 +124,20 @@ class Rental:
 
     def _cut(self, cutting: Child) -> bool:
         """Waits until the photos are cut; returns whether they are."""
-        why = cutting.wait(self._end - 60 * self._reserve, self._signals)
+        why = cutting.wait(self._end - 60 * self._reserve, self._interrupt)
         self._say(f"photos: {why or 'cut'}\n{child_processes.tail(cutting.log)}")
         return not why
 
     def _train(self, config: ConfigDict) -> bool:
-        """Trains in what is left of the time, and hands over; returns whether that was done."""
+        """Trains in what is left of the time; returns whether that was done, or was not wanted."""
         args = self._args
+        if not self._trains:
+            self._say("training: none, as --measure leaves no minutes for it")
+            return True
         left = self._end - MARGIN - time.monotonic()
         if left <= 60 * self._reserve:
             self._say("training: no time is left; rerun the command to train")
-            return args.measure >= args.minutes
+            return False
         workdir = rented_schedule.workdir_of(args.scratch, args.transfer)
         session = rented_schedule.session(
             [*self._words, *self._schedule(config, workdir, left - 60 * self._reserve)],
@@ -145,7 +150,7 @@ class Rental:
             transfer=args.transfer,
         )
         child = self._child("landmarks_jax", session, self._log)
-        why = child.wait(self._end - MARGIN / 2, self._signals, grace=GRACE)
+        why = child.wait(self._end - MARGIN / 2, self._interrupt, grace=GRACE)
         self._say(f"training: {why or 'done'}")
         return not why
 
@@ -241,8 +246,8 @@ def main() -> int:
     """Measures, trains and hands over; returns the exit code."""
     args, words = _parse()
     jax.config.update("jax_platforms", "cpu")  # a GPU's memory is for the children
-    with Signals() as signals:
-        return Rental(args, words, signals).run()
+    with Interrupt() as interrupt:
+        return Rental(args, words, interrupt).run()
 
 
 if __name__ == "__main__":

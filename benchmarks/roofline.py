@@ -245,7 +245,7 @@ def measure(configs: dict[str, list[ConfigDict]], device: dict[str, Any]) -> dic
         for preset, variants in configs.items()
         for config in variants
     ]
-    head = harness.environment("benchmarks.roofline", ("jax", "jaxlib"))
+    head = harness.environment(("jax", "jaxlib"))
     return {**head, "floor_of": device, "rows": rows}
 
 

@@ -142,7 +142,7 @@ def measure(folder: Path) -> dict[str, Any]:
     """All layouts; plain JSON, the source of `to_markdown`."""
     by_layout = curves(folder)
     return {
-        **harness.environment("benchmarks.scaling", ("jax", "jaxlib", "orbax-checkpoint")),
+        **harness.environment(("jax", "jaxlib", "orbax-checkpoint")),
         "steps": STEPS,
         "differences": differences(by_layout),
         "curves": by_layout,

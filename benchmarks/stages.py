@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks import harness
-from benchmarks.child_processes import Child, Signals
+from benchmarks.child_processes import Child
 from landmarks_jax.system import cache
 from landmarks_jax.system.errors import UserError
+from landmarks_jax.system.signals import Interrupt
 
 
 class Stage(NamedTuple):
@@ -42,6 +43,8 @@ def measure_here(name: str, stage: Stage, out: Path, *, tiny: bool) -> None:
     result: dict[str, Any] = {"tiny": tiny}
     for measured in stage.measure(tiny=tiny):
         result = {**measured, "tiny": tiny, "complete": False}
+        if "command" in result:  # the user's, who names no single stage
+            result["command"] = result["command"].removesuffix(f" --stage {name}")
         result["stage_seconds"] = round(time.perf_counter() - start, 1)
         if _size(result) >= earlier:
             harness.write_json(path, result)
@@ -81,7 +84,7 @@ def run(
     *,
     tiny: bool,
     end: float,
-    signals: Signals,
+    interrupt: Interrupt,
     changed: Callable[[dict[str, str]], None],
 ) -> dict[str, str]:
     """Runs the stages that are not complete, in order, while there is time.
@@ -93,7 +96,7 @@ def run(
       tiny: whether networks are tiny; then stages have no limits of their own, as a CPU's speed is
         not known.
       end: when the time is over, on the clock of `time.monotonic()`.
-      signals: those of this process.
+      interrupt: of this process.
       changed: called with the stages without a whole result, and why, whenever one has more.
 
     Returns:
@@ -105,7 +108,7 @@ def run(
         if results.get(name, {}).get("complete"):
             continue
         left = end - time.monotonic()
-        if signals.number:
+        if interrupt.signal is not None:
             left_out[name] = "stopped before it began"
             continue
         if left <= 0 or (not tiny and stage.needs > left):
@@ -126,7 +129,7 @@ def run(
         )
         watch = _Watch(out / f"{name}.json", lambda: changed(left_out))
         limit = left if tiny else min(stage.limit, left)
-        why = child.wait(time.monotonic() + limit, signals, meanwhile=watch)
+        why = child.wait(time.monotonic() + limit, interrupt, meanwhile=watch)
         if why:
             left_out[name] = why
         changed(left_out)

@@ -126,7 +126,7 @@ def measure(
     check_losses = check_losses and bool(flags) and harness.why_no_torch() is None
     peaks = {dtype: harness.matmul_peak(dtype) for _, dtype, _ in cells}
     result: dict[str, Any] = {
-        **harness.environment("benchmarks.train", ("jax", "jaxlib", "torch", "numpy")),
+        **harness.environment(("jax", "jaxlib", "torch", "numpy")),
         "preset": preset,
         "fields": fields,
         "steps_per_round": steps_per_round,

@@ -138,7 +138,7 @@ def main() -> int:
         return train_seed(args, call)
     runs = train_all(args, call, sys.argv[1:])
     result = {
-        **harness.environment("benchmarks.time_to_error", ("jax", "jaxlib", "flax", "optax")),
+        **harness.environment(("jax", "jaxlib", "flax", "optax")),
         "config": presets.short_name(presets.path_of(call.config_file)),
         "num_landmarks": call.flags.config.model.num_landmarks,
         "protocol": args.protocol,

@@ -1,17 +1,21 @@
 """The command for an accelerator: its stages, and profiles."""
 
 import contextlib
+import importlib.machinery
 import json
+import sys
 import time
+import types
 
 import jax
 import numpy as np
 import pytest
 
-from benchmarks import accelerator, accelerator_stages, child_processes, profiling, stages
+from benchmarks import accelerator, accelerator_stages, harness, profiling, stages
 from benchmarks.profiling import Kernel
 from benchmarks.stages import Stage
 from landmarks_jax.system.errors import UserError
+from landmarks_jax.system.signals import Interrupt
 from tests.benchmarking import HEAD
 from tests.running import narrow
 
@@ -76,14 +80,14 @@ def summary(folder, left_out=(), **options):
     return json.loads((folder / "summary.json").read_text()), (folder / "summary.md").read_text()
 
 
-def run(table, folder, *, seconds=60.0, tiny=False, changed=lambda _: None, number=0):
+def run(table, folder, *, seconds=60.0, tiny=False, changed=lambda _: None, number=None):
     """Runs stages by the stand-in for a stage's process."""
-    with child_processes.Signals() as signals:
-        signals.number = number
+    with Interrupt() as interrupt:
+        interrupt.signal = number
         end = time.monotonic() + seconds
         command = ["tests.stage_process", str(folder)]
         return stages.run(
-            table, command, folder, tiny=tiny, end=end, signals=signals, changed=changed
+            table, command, folder, tiny=tiny, end=end, interrupt=interrupt, changed=changed
         )
 
 
@@ -130,6 +134,17 @@ def test_a_second_attempt_does_not_lose_the_rows_of_the_first(tmp_path):
     assert len(attempt(1, 2, 3, error=ValueError())["rows"]) == 3
     last = attempt(1, 2)
     assert (len(last["rows"]), last["complete"]) == (2, True)
+
+
+def test_the_command_of_a_stage_is_the_one_that_a_user_gives(tmp_path, monkeypatch):
+    module = types.ModuleType("__main__")
+    module.__spec__ = importlib.machinery.ModuleSpec("benchmarks.accelerator", None)
+    monkeypatch.setitem(sys.modules, "__main__", module)
+    monkeypatch.setattr(sys, "argv", ["x", "--minutes", "9", "--stage", "s"])
+    stage = Stage(0.0, 0.0, lambda tiny: iter([harness.environment(())]))
+    stages.measure_here("s", stage, tmp_path, tiny=False)
+    result = stages.read(tmp_path, ["s"], tiny=False)["s"]
+    assert result["command"] == "python -m benchmarks.accelerator --minutes 9"
 
 
 def test_the_summary_tells_shares_of_the_floor_and_what_was_cut_off(tmp_path):

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from benchmarks import child_processes
+from landmarks_jax.system.signals import Interrupt
 from tests.running import ROOT
 
 # A module that notes SIGTERM in a file and ends, or goes on.
@@ -58,14 +59,14 @@ def ready(note):
 @pytest.mark.parametrize("stubborn", ["no", "yes"])
 def test_a_signal_of_the_command_reaches_the_child_once(noting, tmp_path, stubborn):
     child = child_processes.Child("noting", [str(noting), stubborn], tmp_path / "log", {})
-    with child_processes.Signals() as signals:
+    with Interrupt() as interrupt:
 
         def signal_twice():
             if ready(noting):
                 os.kill(os.getpid(), signal.SIGTERM)
                 os.kill(os.getpid(), signal.SIGTERM)
 
-        why = child.wait(time.monotonic() + 20, signals, grace=0.3, meanwhile=signal_twice)
+        why = child.wait(time.monotonic() + 20, interrupt, grace=0.3, meanwhile=signal_twice)
     assert why == "stopped by SIGTERM"
     assert noting.read_text() == "ready 15 "
     assert child.process.returncode == (3 if stubborn == "no" else -signal.SIGKILL)

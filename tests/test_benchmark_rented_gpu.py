@@ -141,18 +141,18 @@ def rent(tmp_path, monkeypatch):
         def __init__(self, module, arguments, log, environment, *, nice=0):
             started.append((module, list(arguments), dict(environment), nice))
 
-        def wait(self, end, signals, **_):
-            return "stopped by SIGTERM" if signals.number else ""
+        def wait(self, end, interrupt, **_):
+            return "stopped by SIGTERM" if interrupt.signal else ""
 
         def stop(self, grace):
             pass
 
-    def run_stages(table, words, folder, out, *, signals, **options):
+    def run_stages(table, words, folder, out, *, interrupt, **options):
         stages_run.append((list(table), list(words), options))
-        signals.number = signals_number[0]
+        interrupt.signal = received[0]
         return {}
 
-    signals_number = [0]
+    received = [None]
     write_photos(tmp_path / "photos", 9)
     monkeypatch.setattr(rented_gpu, "Child", Noted)
     monkeypatch.setattr(rented_gpu.accelerator, "run_stages", run_stages)
@@ -166,7 +166,7 @@ def rent(tmp_path, monkeypatch):
         monkeypatch.setattr(rented_gpu.sys, "argv", ["x", *places, *arguments, *words])
         return rented_gpu.main()
 
-    run.started, run.stages_run, run.signals_number = started, stages_run, signals_number
+    run.started, run.stages_run, run.received = started, stages_run, received
     run.folder = tmp_path
     return run
 
@@ -270,7 +270,7 @@ def test_photos_are_cut_on_the_processor_while_the_gpu_measures_and_then_it_trai
 
 
 def test_a_signal_while_it_measures_starts_no_training(rent):
-    rent.signals_number[0] = 15
+    rent.received[0] = 15
     assert rent("--tiny") == 143
     assert [module for module, *_ in rent.started] == ["benchmarks.rented_photos"]
     assert "summary.json" in (rent.folder / "out" / "log.txt").read_text()
@@ -278,8 +278,10 @@ def test_a_signal_while_it_measures_starts_no_training(rent):
 
 def test_without_time_it_measures_only(rent):
     assert rent("--tiny", minutes="0.5") == 1  # to train was asked for
-    assert rent("--tiny", "--measure=0.5", minutes="0.5") == 0
-    assert len(rent.started) == 1
+    # Not to train was asked for, however early the stages end.
+    for minutes in ("0.5", "4"):
+        assert rent("--tiny", f"--measure={minutes}", minutes=minutes) == 0
+        assert [module for module, *_ in rent.started] == ["benchmarks.rented_photos"]
 
 
 def test_too_many_files_are_named(rent):

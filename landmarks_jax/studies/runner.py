@@ -191,7 +191,7 @@ def _wait(process: "subprocess.Popen[bytes]", interrupt: Interrupt) -> int:
                 process.send_signal(interrupt.signal)
                 passed_on = True
     finally:
-        if process.poll() is None:  # a second signal
+        if process.poll() is None:  # a second Ctrl-C
             process.kill()
             process.wait()
 

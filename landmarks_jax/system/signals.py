@@ -32,15 +32,18 @@ class SignalledError(KeyboardInterrupt):
 class Interrupt:
     """Remembers a SIGTERM, SIGINT or SIGHUP, so that a loop can end between two steps and save.
 
-    A second SIGTERM or SIGINT raises `KeyboardInterrupt` wherever the loop is. A closed terminal's
-    SIGHUP may come twice, and with a SIGTERM. It stays ignored where it is, as under `nohup`.
+    A second SIGINT raises `KeyboardInterrupt` wherever the loop is. Other repeats are ignored:
+    `timeout` sends SIGTERM twice, a closed terminal SIGHUP, often before a SIGTERM. SIGHUP stays
+    ignored where it is, as under `nohup`.
 
     Attributes:
-      signal: the number of the signal that was received, or None.
+      signal: the number of the first signal that was received, but of a SIGHUP the one after it;
+        None before.
     """
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self._interrupted = False
         self._before: dict[int, Any] = {}
 
     @property
@@ -61,10 +64,12 @@ class Interrupt:
         _restore(self._before)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT:
+            if self._interrupted:
+                raise KeyboardInterrupt
+            self._interrupted = True
         if self.signal in (None, _HANGUP):
             self.signal = number
-        elif number != _HANGUP:
-            raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
