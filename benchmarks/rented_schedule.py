@@ -69,7 +69,8 @@ def session(
 ) -> list[str]:
     """The arguments of `landmarks-jax` that train for some minutes, less the reserve."""
     flags = [f"--photos={text}" for text in photos]
-    flags += [f"--canvases={canvases}", f"--workdir={workdir}", f"--out={out}"]
+    flags += [f"--canvases={canvases}"] if photos else []
+    flags += [f"--workdir={workdir}", f"--out={out}"]
     flags += [f"--minutes={minutes:.3f}", f"--reserve={reserve:.3f}"]
     flags += [f"--transfer={transfer}"] if transfer else []
     return ["session", *words, *flags]

@@ -137,6 +137,9 @@ def test_other_photos_and_other_cuts_have_canvases_of_their_own(tmp_path):
     assert roots(narrow(data__canvas_size=22)) != first
     (tmp_path / "out.txt").write_text("000002.jpg\n")
     assert roots(narrow(data__exclude=(str(tmp_path / "out.txt"),))) != first
+    few = roots(narrow(data__max_photos=3))
+    assert few != first
+    assert len(prepared.PreparedCanvases(few[0])) == 3
     write_photos(photos, 5, (31, 36))
     assert roots() != first
     assert config.data.source == "synthetic"
@@ -169,6 +172,10 @@ def test_box_crops_take_the_points_that_came_with_the_photos(tmp_path):
     found = prepared.PreparedCanvases(made.data.roots[0])
     assert (found.num_points, found.framing) == (2, loader.framing_of(config))
     assert isinstance(found.framing, BoxCanvas)
+    edited = tmp_path / "photos" / "points.csv"
+    edited.write_text(edited.read_text().replace("8,9,", "9,8,"))  # as long as before
+    again = timed_session.on_canvases(config, [str(tmp_path / "photos")], tmp_path / "canvases")
+    assert again.data.roots != made.data.roots
     other = narrow(data__crop="box", views__margin=0.8)
     assert timed_session.on_canvases(
         other, [str(tmp_path / "photos")], tmp_path / "canvases"
@@ -218,7 +225,6 @@ def session(folder, config, *arguments):
             "--minutes=9",
             f"--workdir={folder / 'run'}",
             f"--out={folder / 'out'}",
-            f"--canvases={folder / 'canvases'}",
             *arguments,
         )
 
@@ -232,7 +238,8 @@ def stop(*_, **__):
 
 def test_a_signal_while_photos_are_cut_keeps_those_that_are(tmp_path, monkeypatch):
     write_photos(tmp_path / "photos", 200)
-    photos, cut = f"--photos={tmp_path / 'photos'}", []
+    photos = f"--photos={tmp_path / 'photos'}", f"--canvases={tmp_path / 'canvases'}"
+    cut: list[int] = []
     real = cutting.cut_photo
 
     def counted(source, frame, index):
@@ -242,13 +249,13 @@ def test_a_signal_while_photos_are_cut_keeps_those_that_are(tmp_path, monkeypatc
         return real(source, frame, index)
 
     monkeypatch.setattr(cutting, "cut_photo", counted)
-    code, _, err = session(tmp_path, narrow(), photos)
+    code, _, err = session(tmp_path, narrow(), *photos)
     *_, kept, last = err.splitlines()
     assert (code, last) == (128 + signal.SIGTERM, STOPPED)
     number = int(re.search(r": kept (\d+) of 200 canvases; run the same command", kept)[1])
     monkeypatch.setattr(loop, "train", stop)
     before = len(cut)
-    code, _, err = session(tmp_path, narrow(), photos)
+    code, _, err = session(tmp_path, narrow(), *photos)
     assert (code, err.splitlines()[-1]) == (128 + signal.SIGTERM, STOPPED)
     assert f"resuming after {number} canvases" in err
     assert len(cut) - before == 200 - number
@@ -289,6 +296,27 @@ def test_transfer_files_of_another_run_are_refused_before_photos_are_cut(tmp_pat
     code, _, err = session(tmp_path, narrow(**TINY, model__beta=5.0), *arguments)
     assert code == 2
     assert "transfer.json: the run had config.model.beta = 10.0, not 5.0; use its value" in err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--minutes=2", "--reserve=2"), "--minutes 2: must be above --reserve 2, which is for"),
+        (("--canvases=x",), "--canvases: goes with --photos"),
+        (("--photos=x", "--config.train.batch_size=9"), "train.batch_size = 9: must be divisible"),
+        (("--out={file}",), "{file}: cannot be written ({file} is not a folder)"),
+    ],
+)
+def test_what_cannot_work_is_refused_first(words, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(timed_session, "on_canvases", lambda *_: pytest.fail("cut"))
+    monkeypatch.setattr(timed_session.jax, "device_count", lambda: 4)
+    file = tmp_path / "file"
+    file.touch()
+    code, _, err = session(tmp_path, narrow(**TINY), *(word.format(file=file) for word in words))
+    assert code == 2
+    assert message.format(file=file) in err
+    assert len(err.splitlines()) == 1
     assert not (tmp_path / "run").exists()
 
 

@@ -187,6 +187,16 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
         files.check_writable(tmp_path / "a" / "b", WeightsError)
 
 
+def test_a_file_where_a_folder_is_needed_is_refused(tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    files.check_writable(file)
+    files.check_writable(tmp_path, folder=True)
+    for path, folder in ((file, True), (file / "a", True), (file / "a" / "b", False)):
+        with pytest.raises(WeightsError, match=rf"^{path}: cannot .* \({file} is not a folder\)$"):
+            files.check_writable(path, WeightsError, folder=folder)
+
+
 @pytest.mark.parametrize(
     ("error", "expected"),
     [

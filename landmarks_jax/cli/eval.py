@@ -50,7 +50,7 @@ def _run(call: Call) -> int:
     kept = shared_flags.landmarks(values)
     options = {**faces, "kept": kept, "command": call.command_line}
     folder = Path(values.out or values.workdir or _QUICKSTART)
-    files.check_writable(folder, WorkdirError)
+    files.check_writable(folder, WorkdirError, folder=True)
     alone = values.fit is not None and values.score is None
     if alone and values.mirror:
         raise ConfigError("--mirror: goes with --score")

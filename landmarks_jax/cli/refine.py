@@ -41,7 +41,7 @@ def _run(call: Call) -> None:
 
     config, out = call.flags.config, Path(call.flags.out)
     configuration.validate(config)
-    files.check_writable(out)
+    files.check_writable(out, folder=True)
     if call.flags.workdir is None:
         self_training.check_targets(config)
         start, later = start_points.first(config), False
@@ -62,6 +62,7 @@ def _run_of(workdir: Path, with_targets: ConfigDict) -> tuple[ConfigDict, dict]:
     """The configuration of a run with the given section `targets`, and its detector's variables."""
     from landmarks_jax.evaluation import run_evaluation  # noqa: PLC0415
     from landmarks_jax.training import checkpoints, run_folder  # noqa: PLC0415
+    from landmarks_jax.training.state import trained_variables  # noqa: PLC0415
 
     config = run_folder.read_config(workdir)
     run_evaluation.need_landmarks(workdir, config, "refined")
@@ -69,7 +70,7 @@ def _run_of(workdir: Path, with_targets: ConfigDict) -> tuple[ConfigDict, dict]:
     config = config.copy_and_resolve_references()
     with config.unlocked():
         config.targets = with_targets.targets
-    return config, run_evaluation.trained_variables(state)
+    return config, trained_variables(state)
 
 
 COMMAND = Command(_run, _FLAGS, config="The configuration whose photos are refined.")

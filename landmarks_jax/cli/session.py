@@ -15,12 +15,19 @@ from pathlib import Path
 
 from landmarks_jax.cli import shared_flags
 from landmarks_jax.cli.command import Call, Command, Flag
+from landmarks_jax.system.errors import ConfigError
 
 _FLAGS = (
     Flag("workdir", "The run's folder.", required=True),
     Flag("out", "Folder for transfer/ and results.zip.", required=True),
     Flag("minutes", "Length of the whole session.", kind=float, low=0, required=True),
-    Flag("reserve", "Minutes of it reserved for the steps after training.", 2.0, kind=float, low=0),
+    Flag(
+        "reserve",
+        "Minutes of it, fewer than --minutes, reserved for the steps after training.",
+        2.0,
+        kind=float,
+        low=0,
+    ),
     Flag(
         "photos",
         "Folder of photos to train on: DIR, or DIR:tight for tight face crops. A folder named "
@@ -35,9 +42,11 @@ _FLAGS = (
 
 def _run(call: Call) -> int:
     start = time.monotonic()
+    values = call.flags
+    if values["canvases"].present and not values.photos:
+        raise ConfigError("--canvases: goes with --photos")
     from landmarks_jax.studies import timed_session  # noqa: PLC0415
 
-    values = call.flags
     return timed_session.run_session(
         values.config,
         Path(values.workdir),

@@ -102,7 +102,7 @@ def _train_on_photos(call: Call, transfer: Path | None) -> int:
 
     values = call.flags
     workdir = Path(values.workdir or own_photos.folder_of(call.arguments))
-    files.check_writable(workdir, WorkdirError)
+    files.check_writable(workdir, WorkdirError, folder=True)
     config = own_photos.configured(
         values.config,
         config_flags.get_override_values(values["config"]),

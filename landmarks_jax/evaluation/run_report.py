@@ -74,7 +74,7 @@ def report(workdir: Path, *, command: Sequence[str] = ()) -> str:
       UserError: the run is on joints or has no checkpoint, its photos cannot be read, or the files
         cannot be written.
     """
-    files.check_writable(workdir, WorkdirError)
+    files.check_writable(workdir, WorkdirError, folder=True)
     run = measure_run(workdir)
     shown = sampling.evenly(len(run.views), _SHOWN)
     data = run.config.data

@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
 from ml_collections import ConfigDict
 
 from landmarks_jax import config as configuration
@@ -72,6 +73,11 @@ def run_session(
     Raises:
       UserError: something a user can act on.
     """
+    if minutes <= reserve:
+        raise ConfigError(
+            f"--minutes {minutes:g}: must be above --reserve {reserve:g}, which is for what comes "
+            "after training"
+        )
     _check_start(config, workdir, out, transfer_from, photos=photos)
     if photos:
         config = on_canvases(config, photos, canvases)
@@ -106,9 +112,10 @@ def _check_start(
 ) -> None:
     """Refuses what would end the session only after its photos are prepared, or at its end."""
     configuration.validate(config)
+    configuration.check_devices(config, jax.device_count())
     if photos:
         _check_task(config)
-    files.check_writable(out, WorkdirError)
+    files.check_writable(out, WorkdirError, folder=True)
     bundle = None
     if transfer_from is not None and run_folder.newest_step(workdir) is None:
         bundle = transfer_files.read(transfer_from)
@@ -188,24 +195,27 @@ def _canvases_of(config: ConfigDict, text: str, canvases: Path) -> Path:
     else:
         name = text
     photos = Path(name)
-    folder = canvases / f"{photos.resolve().name}-{_fingerprint(config, photos)}"
     config.data.source, config.data.roots = "folder", (name,)
     config.data.split = "all"  # `landmarks-jax prepare --shrink` has applied the split
     points = photos / shrink.POINTS
     boxes = config.data.crop == "box" and points.exists()
     config.data.landmarks = str(points) if boxes else ""
+    folder = canvases / f"{photos.resolve().name}-{_fingerprint(config, photos)}"
     if not folder.exists():
         prepared.prepare(registry.open_source(config.data), loader.framing_of(config), folder)
     return folder
 
 
 def _fingerprint(config: ConfigDict, photos: Path) -> str:
-    """Digest of what the canvases are made from: photos, framing, excluded photos."""
+    """Digest of what the canvases are made from: photos and their points, framing, choice."""
+    points = config.data.landmarks
     paths = [path for path in photos.rglob("*") if path.is_file()]
     content = [
         repr(loader.framing_of(config)),
         sorted((path.relative_to(photos).as_posix(), path.stat().st_size) for path in paths),
         [line for path in config.data.exclude for _, line in lists.read_lines(path)],
+        config.data.max_photos,
+        files.sha256_of(Path(points)) if points else "",
     ]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
 

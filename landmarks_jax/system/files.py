@@ -117,8 +117,13 @@ def write_file(path: Path, data: bytes | str, error: type[UserError] = DataError
         file.write(data.encode() if isinstance(data, str) else data)
 
 
-def check_writable(path: Path, error: type[UserError] = DataError) -> None:
+def check_writable(path: Path, error: type[UserError] = DataError, *, folder: bool = False) -> None:
     """Refuses a place that cannot be written, before the work whose result belongs there.
+
+    Args:
+      path: the file to write, or the folder.
+      error: the exception to raise.
+      folder: whether `path` is a folder, existing or to be made.
 
     Raises:
       UserError: of the kind `error`; naming `path`.
@@ -126,6 +131,8 @@ def check_writable(path: Path, error: type[UserError] = DataError) -> None:
     existing = next(place for place in (path, *path.absolute().parents) if os.path.exists(place))
     if not os.access(existing, os.W_OK):
         raise error(f"{path}: cannot be written (no permission, or a read-only file system)")
+    if not os.path.isdir(existing) and (folder or existing != path):
+        raise error(f"{path}: cannot be written ({existing} is not a folder)")
 
 
 def sha256_of(path: Path, error: type[UserError] = DataError) -> str:
