@@ -248,7 +248,8 @@ def test_folders_that_cannot_be_compared_are_named(parts, tmp_path):
     for folders, message in refused:
         with pytest.raises(WorkdirError, match=message):
             comparison_tables.compare_runs(folders)
-    for text in ("{", "[]", '{"format": 2, "results": {"running": {}}}'):
+    unnamed = json.dumps({"format": 1, "results": {"running": {"forward": [1]}}})
+    for text in ("{", "[]", '{"format": 2, "results": {"running": {}}}', "[" * 10**5, unnamed):
         path.write_text(text)
         with pytest.raises(WorkdirError, match=re.escape(str(path))):
             comparison_tables.compare_runs([a, damaged])

@@ -64,6 +64,7 @@ def test_a_folder_that_cannot_be_made(tmp_path):
         b'{"step": 2, "seconds": "1"}',
         b'{"step": 2, "seconds": NaN}',
         b'{"step": 2, "seconds": -1.0}',
+        b'{"step": 2, "seconds": 1%s}' % (400 * b"0"),
         b'{"step": 2}',
         b"",
     ],

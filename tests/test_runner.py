@@ -197,6 +197,13 @@ def test_commands_that_succeed_and_leave_nothing_are_a_failure(tmp_path, capsys)
     assert "its commands succeeded, but it is not finished" in capsys.readouterr().out
 
 
+def test_a_process_that_cannot_be_started_says_why(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(runner.sys, "executable", str(tmp_path / "python"))
+    assert runner.run_all([job_of(tmp_path / "cell-seed0", "")]) == 1
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.endswith("cell-seed0: No such file or directory")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -115,6 +115,15 @@ def test_names_that_the_encoding_lacks_are_escaped(monkeypatch):
     assert data.getvalue() == b"\\xfc.jpg \\udcff.jpg\n"
 
 
+def test_escaped_names_on_a_full_disk_end_nothing(monkeypatch):
+    with open("/dev/full", "w", encoding="ascii", buffering=1) as out:
+        err = io.StringIO()
+        with replaced(monkeypatch, out, err) as output:
+            print("ü.jpg\n", end="")
+            assert output.exit_code(0) == 1
+    assert "standard output: cannot be written (No space left on device)" in err.getvalue()
+
+
 def test_every_command_ends_by_the_same_rule(monkeypatch, unread):
     monkeypatch.setattr(sys, "stdout", unread)
     assert main(["--help"]) == 141

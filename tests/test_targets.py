@@ -21,6 +21,7 @@ from landmarks_jax.system.errors import ConfigError, WeightsError, WorkdirError
 from landmarks_jax.training import (
     batches,
     checkpoints,
+    loop,
     refiner,
     run_inputs,
     sharding,
@@ -186,12 +187,19 @@ def test_a_run_cut_and_resumed_equals_one_uncut(step, data, uncut, tmp_path):
     assert_same_run(tmp_path, uncut, config)
 
 
-def test_a_run_of_a_step_a_session_equals_one_uncut(data, uncut, tmp_path):
-    config = narrow(data)
+def test_a_run_of_a_step_a_session_equals_one_uncut(data, uncut, tmp_path, monkeypatch):
+    config, ends, reporter = narrow(data), [], loop.Reporter
+
+    def reported(workdir, limits, **options):
+        ends.append(limits.steps)
+        return reporter(workdir, limits, **options)
+
+    monkeypatch.setattr(loop, "Reporter", reported)
     shutil.copytree(uncut / "targets", tmp_path / "targets")  # time that is up makes none
     for step in range(1, 5):
         assert train(config, tmp_path, deadline=time.monotonic()) == 0
         assert newest_step(tmp_path) == step
+    assert ends == [4, 4, 4, 4]  # of the run, not of the round: the time left is by them
     assert_same_run(tmp_path, uncut, config)
 
 
@@ -376,6 +384,15 @@ def test_a_signal_after_targets_are_made_keeps_them_in_transfer_files(data, tmp_
     assert rows[1]["seconds"] > bundle.seconds
 
 
+def test_only_files_named_by_a_step_are_targets(tmp_path):
+    points = np.zeros((2, 3, 2))
+    targets.write_arrays(targets.path_at(tmp_path, 2), ["a", "b"], points=points, merging=np.eye(3))
+    (tmp_path / "targets" / "2-old.npz").touch()
+    (tmp_path / "targets" / "3x.npz").touch()
+    assert {*transfer_files.targets_of(tmp_path, 4)} == {
+        "targets/2/points-000", "targets/2/merging"}  # fmt: skip
+
+
 def test_targets_are_carried_in_pieces(tmp_path, monkeypatch):
     monkeypatch.setattr(transfer_files, "MAX_BYTES", 3_000)
     points = np.random.default_rng(0).uniform(-1, 1, (100, 4, 2)).astype(np.float32)
@@ -469,6 +486,10 @@ def test_a_wrong_number_of_landmarks_is_refused_before_anything_is_read(
     assert not (tmp_path / "run").exists()
     config.model.num_landmarks = 14
     start_points.first(config)
+    for merge, rule in (((1,), r"\(\) with a single point"), ((2,), "at most the 1 points of")):
+        config = narrow(data, targets__mirror=False, targets__grid=1, targets__merge=merge)
+        with pytest.raises(ConfigError, match=f"targets.merge = .*: must be {rule}"):
+            start_points.first(config)
 
 
 def test_points_start_from_a_grid_and_then_from_a_detector(

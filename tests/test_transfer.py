@@ -186,6 +186,12 @@ def flip(path: Path) -> None:
         ),
         (lambda d: sign(d, step=True), r"cannot be read \(step = True, seconds = "),
         (lambda d: sign(d, seconds=float("nan")), r"cannot be read \(step = 3, seconds = nan: m"),
+        (lambda d: sign(d, seconds=10**400), r"cannot be read \(step = 3, seconds = 1000"),
+        (lambda d: sign(d, seconds="9"), r"transfer\.json: cannot be read \("),
+        (
+            lambda d: (d / "transfer.json").write_text("[" * 10**5),
+            r"transfer\.json: cannot be read",
+        ),
         (lambda d: sign(d, files=[]), r"cannot be read \(files = \[\]: must be"),
         (lambda d: sign(d, files={"../x": "0"}), r"cannot be read \(files = .*: must be"),
     ],
@@ -537,6 +543,9 @@ def test_a_deadline_shortens_a_session(tmp_path):
     assert limits.shortened(config, 120.0, 6000.0).train.minutes == 10.0
     assert limits.shortened(narrow(), 120.0, 6000.0).train.minutes == pytest.approx(102.0)
     assert 2.0 < limits.shortened(narrow(), 120.0, -5.0).train.minutes < 2.001
+    assert limits.until(config, 3).train.steps == 3
+    assert limits.until(config, 9).train.steps == limits.until(config, None).train.steps == 4
+    assert limits.until(narrow(train__steps=0), 3).train.steps == 3
     endless = narrow(**TINY, train__steps=10**6)
     assert train(endless, tmp_path, deadline=time.monotonic()) == 0
     assert run_folder.read_log(tmp_path)[-1]["step"] == run_folder.newest_step(tmp_path) == 1

@@ -47,8 +47,10 @@ def load(config: str) -> "ConfigDict":
       config: as for `path_of`.
 
     Raises:
-      ConfigError: there is no such file, or it does not work.
+      ConfigError: there is no such file, it does not work, or returns something else.
     """
+    from ml_collections import ConfigDict  # noqa: PLC0415
+
     path = path_of(config)
     try:
         # Each time anew: callers change what they get.
@@ -57,9 +59,15 @@ def load(config: str) -> "ConfigDict":
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        return module.get_config()
+        read = module.get_config()
     except Exception as error:  # whatever a user's file raises
         raise ConfigError(f"--config {config}: {type(error).__name__}: {error}") from error
+    if not isinstance(read, ConfigDict):
+        raise ConfigError(
+            f"--config {config}: get_config() returns {type(read).__name__}, not a ConfigDict; end "
+            "it with `return config`"
+        )
+    return read
 
 
 def short_name(config: str) -> str:

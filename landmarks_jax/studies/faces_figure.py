@@ -32,13 +32,16 @@ from landmarks_jax.evaluation import consistency, metrics, run_evaluation, score
 from landmarks_jax.evaluation.consistency import Frames
 from landmarks_jax.evaluation.protocols import Protocol
 from landmarks_jax.inference.detector import ViewDetector
+from landmarks_jax.studies.runs import check_folders
 from landmarks_jax.system import figures, files
 from landmarks_jax.system.errors import ConfigError, WorkdirError
 from landmarks_jax.system.tables import Table
 from landmarks_jax.tasks import task_of
 from landmarks_jax.training import checkpoints, run_folder
+from landmarks_jax.training.state import trained_variables
 
-Figure = dict[str, Any]
+# What `measure` returns.
+Measured = dict[str, Any]
 
 # Equal in all runs of a figure, so that they have the same views and number of landmarks.
 COMMON_FIELDS = ("model.num_landmarks", "views.size", "data.canvas_size", "data.crop")
@@ -88,13 +91,10 @@ def _open_runs(folders: Sequence[str]) -> dict[str, ConfigDict]:
     """The configurations of comparable runs, by folder."""
     if len(folders) < 2:
         raise ConfigError("name the folders of two runs or more, the baseline first")
+    check_folders(folders)
     runs: dict[str, ConfigDict] = {}
     for folder in folders:
         path = Path(folder)
-        if not run_folder.is_run(path):
-            raise WorkdirError(f"{folder}: not a run, it has no {run_folder.CONFIG_FILE}")
-        if path.resolve() in {Path(known).resolve() for known in runs}:
-            raise WorkdirError(f"{folder}: named twice; name each run once")
         if run_folder.newest_step(path) is None:
             raise WorkdirError(f"{folder}: has no checkpoint yet; train it first")
         config = run_folder.read_config(path)
@@ -128,9 +128,7 @@ def _open_faces(config: ConfigDict, asked: Mapping[str, Any]) -> Protocol:
     return protocol if asked.get("fit") else dataclasses.replace(protocol, notes=())
 
 
-def measure(
-    runs: Mapping[str, ConfigDict], protocol: Protocol, *, num_shown: int = 16
-) -> dict[str, Any]:
+def measure(runs: Mapping[str, ConfigDict], protocol: Protocol, *, num_shown: int = 16) -> Measured:
     """Detects all scored faces with every run; the module's docstring has the structure.
 
     Raises:
@@ -167,7 +165,7 @@ def _measure_run(
     folder: str, config: ConfigDict, protocol: Protocol, frame: Frames, shown: np.ndarray
 ) -> dict[str, Any]:
     restored = checkpoints.restore(Path(folder), config)
-    detector = ViewDetector(config, run_evaluation.trained_variables(restored.state))
+    detector = ViewDetector(config, trained_variables(restored.state))
     landmarks = detector(protocol.score.views)
     if not np.isfinite(landmarks).all():
         raise WorkdirError(f"{folder}: its landmarks are not finite; did the training diverge?")
@@ -200,7 +198,7 @@ def matched(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return partners[np.argsort(points)]
 
 
-def page(figure: Figure, views: np.ndarray, tile: int = 128) -> figures.Figure:
+def page(figure: Measured, views: np.ndarray, tile: int = 128) -> figures.Figure:
     """The figure: `views` `[E, S, S, 3]` of the faces shown, once for every run."""
     methods = {}
     for run in figure["runs"]:
@@ -213,7 +211,7 @@ def page(figure: Figure, views: np.ndarray, tile: int = 128) -> figures.Figure:
     return figures.methods_page(views, methods, title=score_tables.describe(figure), tile=tile)
 
 
-def to_markdown(figure: Figure) -> str:
+def to_markdown(figure: Measured) -> str:
     """The landmarks of every run from the most to the least consistent, and the means."""
     runs, score = figure["runs"], figure["score"]
     ranked = [_ranked(run) for run in runs]

@@ -141,7 +141,7 @@ def _run(job: Job, interrupt: Interrupt) -> str:
     """Runs what is left of a job in its locked folder; returns what failed, or "".
 
     Raises:
-      WorkdirError: the folder cannot be made, or has another run.
+      WorkdirError: the folder cannot be made, or has another run, or a process cannot be started.
     """
     waiting = False
 
@@ -158,7 +158,7 @@ def _run(job: Job, interrupt: Interrupt) -> str:
         with files.lock(job.folder / _LOCK, WorkdirError, wait) as handle:
             return _run_locked(job, handle, interrupt)
     except OSError as error:
-        raise WorkdirError(f"{job.folder}: cannot be made ({reason(error)})") from error
+        raise WorkdirError(f"{job.folder}: {reason(error)}") from error
 
 
 def _run_locked(job: Job, handle: int, interrupt: Interrupt) -> str:

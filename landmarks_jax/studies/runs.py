@@ -51,17 +51,28 @@ def read_runs(folders: Sequence[str]) -> list[Run]:
       WorkdirError: a folder is not a run, is named twice, or a file in it is damaged; or no run
         has an evaluation.
     """
-    unique: dict[Path, str] = {}
-    for folder in folders:
-        path = Path(folder).resolve()
-        if path in unique:
-            raise WorkdirError(f"{folder}: named twice; name each run once")
-        unique[path] = folder
-    runs = [read_run(folder) for folder in unique.values()]
+    check_folders(folders)
+    runs = [read_run(folder) for folder in folders]
     if not any(run.results for run in runs):
         command = shlex.join(["landmarks-jax", "eval", "--workdir", runs[0].name])
-        raise WorkdirError(f"{', '.join(unique.values())}: not scored yet; run `{command}`")
+        raise WorkdirError(f"{', '.join(folders)}: not scored yet; run `{command}`")
     return runs
+
+
+def check_folders(folders: Sequence[str]) -> None:
+    """Refuses folders that are not runs, or not different ones.
+
+    Raises:
+      WorkdirError: naming the folder.
+    """
+    known = set()
+    for folder in folders:
+        path = Path(folder)
+        if not run_folder.is_run(path):
+            raise WorkdirError(f"{folder}: not a run, it has no {run_folder.CONFIG_FILE}")
+        if path.resolve() in known:
+            raise WorkdirError(f"{folder}: named twice; name each run once")
+        known.add(path.resolve())
 
 
 def read_run(name: str) -> Run:
@@ -71,8 +82,6 @@ def read_run(name: str) -> Run:
       WorkdirError: the folder is not a run on landmarks, or a file in it is damaged.
     """
     folder = Path(name)
-    if not run_folder.is_run(folder):
-        raise WorkdirError(f"{name}: not a run, it has no {run_folder.CONFIG_FILE}")
     config = run_folder.read_config(folder)
     if task_of(config).ON_JOINTS:
         raise WorkdirError(f"{name}: a run on joints; only runs on landmarks can be compared")
@@ -80,7 +89,7 @@ def read_run(name: str) -> Run:
     log = run_folder.read_log(folder)
     steps, minutes = (log[-1]["step"], round(log[-1]["seconds"] / 60, 2)) if log else (None, None)
     paths = sorted((folder / run_folder.EVALUATION).glob("*.json"))
-    results = {(r["protocol"], r["crop"]): r for r in map(_read_result, paths)}
+    results = dict(map(_read_result, paths))
     digests = {
         "data_digest": record.data_digest,
         "weights_digest": record.weights_digest,
@@ -89,14 +98,14 @@ def read_run(name: str) -> Run:
     return Run(name.rstrip("/"), config, digests, steps, minutes, results)
 
 
-def _read_result(path: Path) -> Result:
-    """Reads an evaluation, so far as it can be recognised as one."""
+def _read_result(path: Path) -> tuple[Key, Result]:
+    """Reads an evaluation and its key, so far as it can be recognised as one."""
     try:
         result = json.loads(path.read_text())
         if result["format"] == FORMAT and result["results"]["running"]["forward"]:
-            return result
+            return (result["protocol"], result["crop"]), result
         problem = "another format"
-    except (ValueError, OSError, KeyError, TypeError) as error:
+    except (ValueError, OSError, KeyError, TypeError, RecursionError) as error:
         problem = reason(error)
     raise WorkdirError(
         f"{path}: not an evaluation of format {FORMAT} ({problem}); rerun `landmarks-jax eval`, or "

@@ -85,13 +85,17 @@ class Output:
             if self._closed and text:
                 raise OSError(errno.EBADF, os.strerror(errno.EBADF))
             if self.failure is None:
-                self._stream.write(text)
-        except UnicodeEncodeError:
-            encoding = self._stream.encoding
-            self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+                self._write(text)
         except OSError as error:
             self._fail(error)
         return len(text)
+
+    def _write(self, text: str) -> None:
+        try:
+            self._stream.write(text)
+        except UnicodeEncodeError:
+            encoding = self._stream.encoding
+            self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
 
     def flush(self) -> None:
         """Flushes; reports on the other stream, once, that this one cannot be written."""

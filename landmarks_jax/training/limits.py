@@ -18,6 +18,15 @@ def out_of_time(config: ConfigDict, seconds: float) -> bool:
     return bool(config.train.minutes) and seconds >= 60 * config.train.minutes
 
 
+def until(config: ConfigDict, end: int | None) -> ConfigDict:
+    """Limits `train.steps` to the step `end`; None leaves it."""
+    config = config.copy_and_resolve_references()
+    if end is not None:
+        with config.unlocked():
+            config.train.steps = min(end, config.train.steps or end)
+    return config
+
+
 def shortened(config: ConfigDict, seconds: float, left: float) -> ConfigDict:
     """Limits `train.minutes` to the `seconds` already trained plus `left` more."""
     config = config.copy_and_resolve_references()

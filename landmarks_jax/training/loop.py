@@ -128,7 +128,7 @@ def _train_rounds(
     *,
     deadline: float | None,
 ) -> int:
-    """Trains to the end, making targets whenever the task needs new ones; returns as `_train`."""
+    """Trains to the end, making targets whenever the task needs new ones; returns as `train`."""
     if inputs.refiner is None:
         return _train(config, workdir, inputs, restored, saved, deadline=deadline)
     like = states.abstract_state(config, inputs.networks, inputs.mesh)
@@ -151,11 +151,8 @@ def _train_rounds(
         if stopped_by:
             saved.wait()
             return stopped_by
-        part = config.copy_and_resolve_references()
-        if (end := targets.next_step(config, restored.step)) is not None:
-            with part.unlocked():
-                part.train.steps = min(end, config.train.steps or end)
-        stopped_by = _train(part, workdir, inputs, restored, saved, deadline=deadline)
+        end = targets.next_step(config, restored.step)
+        stopped_by = _train(config, workdir, inputs, restored, saved, deadline=deadline, end=end)
         restored = saved.restore(like) or restored
         over = deadline is not None and time.monotonic() >= deadline
         if stopped_by or over or limits.is_done(config, restored.step, restored.seconds):
@@ -182,8 +179,9 @@ def _train(
     saved: checkpoints.Checkpoints,
     *,
     deadline: float | None,
+    end: int | None = None,
 ) -> int:
-    """Compiles the step and runs the loop; returns a signal's exit code if one ended it, or 0."""
+    """Compiles the step and runs the loop until the run or the step `end`; returns as `train`."""
     networks, mesh = inputs.networks, inputs.mesh
     frozen = sharding.put_replicated(mesh, inputs.frozen)._replace(core=restored.state.core)
     restored = restored._replace(state=dataclasses.replace(restored.state, core={}))
@@ -214,7 +212,7 @@ def _train(
         jax.transfer_guard_host_to_device("disallow"),
     ):
         stopped_by = run_steps(
-            config,
+            limits.until(config, end),
             program,
             restored,
             frozen,

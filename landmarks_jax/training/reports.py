@@ -65,7 +65,7 @@ class Reporter:
 
         Args:
           workdir: the run's folder.
-          limits: `config.train`.
+          limits: `config.train`, of the whole run.
           start: the step that the run continues from.
           seconds: time trained in earlier sessions.
           writes: whether to write and print anything; only one of several processes does.

@@ -9,13 +9,15 @@ checkpoints/           a folder for each checkpoint, named by its step
 pictures/, tensorboard/   previews and curves
 evaluation/            results of evaluations; of some landmarks in evaluation-A-B/
 targets/               points that self-training learns, by the step they are made at
+report.html, report.json  the newest report
+.reproduce.lock        locked while `landmarks-jax reproduce` works in the folder
+unreadable-STEP/       a checkpoint that could not be read, where its message had it moved
 """
 
 import contextlib
 import dataclasses
 import json
 import logging
-import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,6 +35,7 @@ CONFIG_FILE, RECORD_FILE, METRICS_FILE = "config.json", "run.json", "metrics.jso
 DAMAGED_FILE = "metrics.damaged.jsonl"
 CHECKPOINTS, EVALUATION = "checkpoints", "evaluation"
 PICTURES, TENSORBOARD = "pictures", "tensorboard"
+MAX_SECONDS = 1e12  # trained; more is damage
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -209,7 +212,7 @@ def _parse_log(path: Path) -> tuple[list[dict[str, Any]], dict[int, bytes]]:
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line.decode())
-            if type(row["step"]) is not int or not 0 <= row["seconds"] < math.inf:
+            if type(row["step"]) is not int or not 0 <= row["seconds"] < MAX_SECONDS:
                 raise ValueError
             rows.append(row)
         except (ValueError, KeyError, TypeError, RecursionError):

@@ -44,12 +44,13 @@ def first(config: ConfigDict) -> Start:
     count = len(spaced) + (detector.num_landmarks if detector else 0)
     if targets.mirror and math.isqrt(count) ** 2 != count:
         raise wrong_field(config, "targets.mirror", NOT_MIRRORED)
-    if targets.merge and (max(targets.merge) > count or count < 2):
-        rule = f"at most the {count} points of config.targets.grid and config.targets.detector"
-        raise wrong_field(config, "targets.merge", rule)
+    most = f"at most the {count} points of config.targets.grid and config.targets.detector"
+    if targets.merge and max(targets.merge) > count:
+        raise wrong_field(config, "targets.merge", most)
+    if targets.merge and count < 2:
+        raise wrong_field(config, "targets.merge", "() with a single point")
     if targets.keep > count:
-        rule = f"at most the {count} points of config.targets.grid and config.targets.detector"
-        raise wrong_field(config, "targets.keep", rule)
+        raise wrong_field(config, "targets.keep", most)
     training = task_of(config).MAKES_TARGETS
     if training and not targets.merge and count != config.model.num_landmarks:
         rule = f"{count}, the points of config.targets.grid and config.targets.detector"

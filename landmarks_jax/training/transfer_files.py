@@ -43,6 +43,15 @@ MANIFEST = "transfer.json"
 MAX_BYTES = 15 * 2**20  # of a file, small enough for any means of transfer
 MAX_TARGET_BYTES = 2 * MAX_BYTES  # of all targets; beyond, they are made again
 _PARTS = ("params", "batch_stats", "averaged", "tap_means", "core")
+# What a damaged manifest, log or file of networks raises.
+_DAMAGE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    RecursionError,
+    safetensors.SafetensorError,
+)
 # The names of files that a manifest lists, and of those that a kill left unfinished.
 _OWN = re.compile(
     r"(networks|metrics)-[0-9a-f]{12}\.[a-z.]+"
@@ -127,7 +136,8 @@ def targets_prefix(made: int) -> str:
 def targets_of(workdir: Path, step: int) -> dict[str, np.ndarray]:
     """The newest targets of a run's folder until a step, by name; none if they are too many."""
     # A hidden one is being written, or was at a kill.
-    steps = [int(path.stem) for path in (workdir / targets.FOLDER).glob("[0-9]*.npz")]
+    names = [path.stem for path in (workdir / targets.FOLDER).glob("*.npz")]
+    steps = [int(name) for name in names if name.isdecimal()]
     made = max((at for at in steps if at <= step), default=None)
     if made is None:
         return {}
@@ -213,14 +223,15 @@ def read(path: Path) -> Bundle:
             arrays,
             log,
         )
-    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+    except _DAMAGE as error:
         raise WorkdirError(f"{manifest}: cannot be read ({reason(error)})") from error
 
 
 def _check_fields(fields: Mapping[str, Any]) -> None:
     """ValueError for what no run has, in a manifest with the right checksum."""
     step, seconds, names = fields["step"], fields["seconds"], fields["files"]
-    if type(step) is not int or not 0 <= step < 2**31 or not 0 <= float(seconds) < 1e12:
+    valid = type(step) is int and 0 <= step < 2**31
+    if not valid or not 0 <= seconds < run_folder.MAX_SECONDS:
         raise ValueError(f"step = {step!r}, seconds = {seconds!r}: must be numbers from 0")
     if not isinstance(names, dict) or any(Path(name).name != name for name in names):
         raise ValueError(f"files = {names!r}: must be checksums by names of files in this folder")
