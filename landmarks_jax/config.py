@@ -47,7 +47,6 @@ CHOICES = {
     "objective.bn_groups": ("joint", "released"),
     "eval.pts_points": (NUM_REDUCED, NUM_POINTS),
     "perceptual.network": NETWORKS,
-    "targets.mirror": (False, True),
     "targets.network": (*NETWORKS, hog.NETWORK),
 }
 
@@ -201,8 +200,7 @@ def _check_views(config: ConfigDict) -> None:
     valid = len(scales) == 2 and all(_is_number(scale, 0.1, 10) for scale in scales)
     if not valid or scales[0] > scales[1]:
         raise wrong_field(config, "views.scale_range", "two ascending factors from 0.1 to 10")
-    targets = task_of(config).MAKES_TARGETS
-    for name in ("bend_std",) if targets else ("color_std", "cutout"):
+    for name in task_of(config).UNUSED_VIEWS:
         if views[name]:
             rule = (
                 f"0 with config.objective.task = {config.objective.task!r}, which does not use it"

@@ -256,6 +256,24 @@ def test_fields_that_the_crop_does_not_use_are_refused(fields, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("task", "unused"),
+    [
+        ("landmarks", ("color_std", "cutout")),
+        ("self_training", ("bend_std",)),
+        ("pose", ("bend_std", "color_std", "cutout")),
+    ],
+)
+def test_fields_of_views_that_the_task_does_not_use_are_refused(task, unused):
+    for name in unused:
+        config = narrow(objective__task=task, **{f"views__{name}": 0.1})
+        message = (
+            rf"config\.views\.{name} = 0\.1: must be 0 with config\.objective\.task = '{task}'"
+        )
+        with pytest.raises(ConfigError, match=message):
+            configuration.validate(config)
+
+
 def _describe(config):
     return task_of(config).describe(config)
 

@@ -299,7 +299,7 @@ ROOMS = {
         "training",
     },
     "studies": {*NUMERIC, "objective", "data", "inference", "losses", "tasks", "config", "training"}
-    | {"evaluation"},
+    | {"evaluation", "weights"},
 }
 
 

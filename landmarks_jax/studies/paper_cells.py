@@ -15,7 +15,7 @@ from landmarks_jax import config as configuration
 from landmarks_jax.evaluation import labelled_faces
 from landmarks_jax.studies.runs import Key, Run, read_run
 from landmarks_jax.system.errors import ConfigError, WorkdirError
-from landmarks_jax.training import run_folder
+from landmarks_jax.training import limits, run_folder
 
 # Set by every cell, so the base's own values do not matter.
 OWN_FIELDS = ("seed", "model.num_landmarks", "objective.composition")
@@ -240,11 +240,9 @@ def is_scored(run: Run, key: Key, config: ConfigDict) -> bool:
 
 def _is_done(config: ConfigDict, steps: int | None, minutes: float | None) -> bool:
     """Whether that many steps or minutes are what the configuration asks for."""
-    train = config.train
-    by_steps = bool(train.steps) and steps is not None and steps >= train.steps
-    return by_steps or (
-        bool(train.minutes) and minutes is not None and minutes >= train.minutes - _ROUNDING
-    )
+    if steps is None or minutes is None:  # no log
+        return False
+    return limits.is_done(config, steps, 60 * (minutes + _ROUNDING))
 
 
 def why_missing(run: Run | None, keys: Sequence[Key], config: ConfigDict) -> str:
@@ -257,10 +255,10 @@ def why_missing(run: Run | None, keys: Sequence[Key], config: ConfigDict) -> str
     if _is_done(config, run.steps, run.minutes):
         return f"not scored under {', '.join(f'{name} ({crop})' for name, crop in unscored)}"
     train = config.train
-    limits = [f"{train.steps:,} steps"] if train.steps else []
-    limits += [f"{train.minutes:g} minutes"] if train.minutes else []
+    asked = [f"{train.steps:,} steps"] if train.steps else []
+    asked += [f"{train.minutes:g} minutes"] if train.minutes else []
     done = f"{run.steps or 0:,} steps ({run.minutes or 0:.1f} minutes)"
-    return f"trained for {done} of {' or '.join(limits)}"
+    return f"trained for {done} of {' or '.join(asked)}"
 
 
 def _get(config: ConfigDict, field: str) -> Any:

@@ -29,6 +29,7 @@ from landmarks_jax.studies.published_numbers import (
 )
 from landmarks_jax.studies.runs import Key
 from landmarks_jax.system.tables import DASH
+from landmarks_jax.weights.vgg_weights import NETWORK_NOTE
 
 Column = dict[str, Any]
 Grid = dict[str, Any]
@@ -53,8 +54,6 @@ _COUNT_NOTES = (
     "are a control.",
     CROPS_NOTE,
 )
-# The start of the note of `weights.vgg_weights`; the paper's own network has none.
-_NETWORK_NOTE = "perceptual loss of "
 
 
 def _column(
@@ -280,6 +279,6 @@ def network_of(result: Result, weights_digest: str) -> str:
     """The perceptual network of a run and its number of taps, such as `Caffe VGG-16, 3 taps`."""
     if not weights_digest:
         return "none"
-    start = _NETWORK_NOTE
+    start = NETWORK_NOTE  # the paper's own network has no note
     notes = [note.removeprefix(start) for note in result["notes"] if note.startswith(start)]
     return notes[0].partition(" (")[0] if notes else "torchvision VGG-16, 4 taps"

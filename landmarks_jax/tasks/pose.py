@@ -23,6 +23,7 @@ NETWORKS: tuple[str, ...] = ("detector",)
 NEEDS_POINTS = True
 MAKES_TARGETS = False
 ON_JOINTS = True
+UNUSED_VIEWS: tuple[str, ...] = ("bend_std", "color_std", "cutout")
 SCRATCH_NOTE = ""
 
 

@@ -26,6 +26,7 @@ NETWORKS: tuple[str, ...] = ("detector",)
 NEEDS_POINTS = True
 MAKES_TARGETS = True
 ON_JOINTS = False
+UNUSED_VIEWS: tuple[str, ...] = ("bend_std",)
 SCRATCH_NOTE = ""
 
 

@@ -71,6 +71,7 @@ class Task(Protocol):
       MAKES_TARGETS: whether these points are made by `training.targets`.
       ON_JOINTS: whether the detector finds labelled joints, at the peaks of its maps, instead of
         landmarks by soft-argmax.
+      UNUSED_VIEWS: fields of `config.views` that it does not use, and that must be 0.
       SCRATCH_NOTE: added to the log of a run that starts from scratch.
     """
 
@@ -78,6 +79,7 @@ class Task(Protocol):
     NEEDS_POINTS: bool
     MAKES_TARGETS: bool
     ON_JOINTS: bool
+    UNUSED_VIEWS: tuple[str, ...]
     SCRATCH_NOTE: str
 
     def check(self, config: ConfigDict) -> None:

@@ -1,6 +1,5 @@
 """Imports published PyTorch files as a run, whose checkpoint can be scored or exported."""
 
-import functools
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ from ml_collections import ConfigDict
 
 from landmarks_jax import config as configuration
 from landmarks_jax.models import detectors
-from landmarks_jax.models.generator import STRIDE, Generator
 from landmarks_jax.system import files
 from landmarks_jax.system.errors import WeightsError, WorkdirError
 from landmarks_jax.tasks import task_of
@@ -102,7 +100,9 @@ def _state(config: ConfigDict, networks: dict[str, Any]) -> states.TrainState:
     mesh = sharding.make_mesh(jax.local_devices()[:1])
     like = states.abstract_state(config, modules, mesh)
     if "generator" not in networks and modules.generator is not None:
-        networks["generator"] = _drawn(config, modules.generator)
+        drawn = states.start_state(config, modules, mesh)
+        parts = ("params", "batch_stats")
+        networks["generator"] = {part: getattr(drawn, part)["generator"] for part in parts}
 
     def cast(part: str) -> dict[str, Any]:
         leaves = getattr(like, part)
@@ -117,13 +117,3 @@ def _state(config: ConfigDict, networks: dict[str, Any]) -> states.TrainState:
         "core": {},
     }
     return states.state_with_new_optimizer(config, trained, 0, mesh)
-
-
-def _drawn(config: ConfigDict, generator: Generator) -> dict[str, Any]:
-    """A generator's variables as a new run initialises them."""
-    side = config.views.size
-    images = np.zeros((1, side, side, 3), np.float32)
-    cells = side // STRIDE
-    maps = np.zeros((1, cells, cells, config.model.num_landmarks), np.float32)
-    init = jax.jit(functools.partial(generator.init, use_running_average=True))
-    return jax.device_get(init(jax.random.key(config.seed), images, maps))

@@ -1,6 +1,5 @@
 """Data parallelism: one mesh axis over all devices, batches split by row, the state on each."""
 
-import os
 import platform
 from typing import Any
 
@@ -8,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from landmarks_jax.system import parallel
 
 AXIS = "data"
 
@@ -28,8 +29,7 @@ def hardware() -> str:
     device = jax.devices()[0]
     if device.platform != "cpu":
         return f"{jax.device_count()} x {device.device_kind}"
-    usable = getattr(os, "sched_getaffinity", None)  # on Linux only
-    cores = len(usable(0)) if usable else os.cpu_count()
+    cores = parallel.num_threads()
     unit = "processor core" if cores == 1 else "processor cores"
     machine = f"{cores} {unit} ({platform.machine()})"
     return machine if jax.process_count() == 1 else f"{jax.process_count()} processes: {machine}"

@@ -36,7 +36,14 @@ _FREE_FIELDS = (
     "targets.steps",
 )
 # Of all fields that may change those that bear on the result, which notes name.
-_NOTED = ("train.steps", "train.minutes", *_FREE_FIELDS[1:])
+_NOTED = (
+    "train.steps",
+    "train.minutes",
+    "compute_dtype",
+    "optimizer.cosine_steps",
+    "optimizer.drop_steps",
+    "targets.steps",
+)
 _LOGGER = logging.getLogger(__name__)
 
 

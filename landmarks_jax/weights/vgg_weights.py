@@ -36,6 +36,8 @@ CAFFE_MEAN = (123.68, 116.779, 103.939)
 PAPER_TAPS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
 # Conventions, and the factors that scale their features to those of torchvision.
 FEATURE_SCALES = {"caffe": 1 / 255, "torchvision": 1.0}
+# How the note of `VggWeights.notes` begins.
+NETWORK_NOTE = "perceptual loss of "
 _TITLES = {"caffe": "Caffe", "torchvision": "torchvision", "vgg16": "VGG-16", "vgg19": "VGG-19"}
 
 
@@ -84,7 +86,7 @@ class VggWeights(NamedTuple):
         taps = self.taps
         if (self.network, self.convention, taps) == ("vgg16", "torchvision", PAPER_TAPS):
             return []
-        return [f"perceptual loss of {self.name}, {len(taps)} taps ({', '.join(taps)})"]
+        return [f"{NETWORK_NOTE}{self.name}, {len(taps)} taps ({', '.join(taps)})"]
 
     @property
     def name(self) -> str:
