@@ -108,7 +108,13 @@ def test_every_way_to_start_it_fails_with_one_line_and_a_code(start):
         (("detect", "faces", "--out=x"), "give DETECTOR and INPUT"),
         (("convert", "--out=x.npz"), "say what to convert, one of vgg, checkpoint"),
         (("convert", "checkpoint", "--workdir=x"), "--detector: needed to convert a checkpoint"),
+        (("convert", "vgg", "--workdir=x"), "--workdir: goes with checkpoint, not with vgg"),
+        (("convert", "checkpoint", "--out=x"), "--out: goes with vgg or landmarks, not with check"),
+        (("convert", "vgg", "--file=x", "--url=y", "--out=z.npz"), "--url: goes with --download"),
         (("reproduce",), "say what to do, one of train, table, check"),
+        (("reproduce", "check", "--seeds=1"), "--seeds: goes with train or table, not with check"),
+        (("reproduce", "train", "--out=T"), "--out: goes with table, not with train"),
+        (("reproduce", "table", "--nodry_run"), "--dry_run: goes with train, not with table"),
         (("demo", "faces", "faces"), "unknown argument 'faces'; one DETECTOR"),
     ],
 )
@@ -170,6 +176,10 @@ def test_a_configuration_is_a_preset_or_a_file(tmp_path, monkeypatch):
     own.write_text("def get_config():\n    return undefined\n")
     with pytest.raises(ConfigError, match=r"--config own\.py: NameError: .*undefined"):
         parse("train", "--config=own.py")
+    for end, kind in (("pass", "NoneType"), ("return {}", "dict")):
+        own.write_text(f"def get_config():\n    {end}\n")
+        with pytest.raises(ConfigError, match=rf"own\.py: get_config\(\) returns {kind}, not a C"):
+            parse("train", "--config=own.py")
 
 
 def test_presets_are_named_by_their_paths_too(tmp_path):

@@ -16,10 +16,23 @@ from pathlib import Path
 
 from absl import flags
 
+from landmarks_jax.cli import shared_flags
 from landmarks_jax.cli.command import Call, Command, Flag
 from landmarks_jax.system.errors import ConfigError
 
 _ACTIONS = ("vgg", "checkpoint", "landmarks")
+_OWNERS = {
+    "file": ("vgg", "landmarks"),
+    "download": ("vgg",),
+    "url": ("vgg",),
+    "out": ("vgg", "landmarks"),
+    "workdir": ("checkpoint",),
+    "detector": ("checkpoint",),
+    "generator": ("checkpoint",),
+    "core": ("checkpoint",),
+    "points": ("landmarks",),
+    "scale": ("landmarks",),
+}
 
 _FLAGS = (
     Flag("file", "vgg: the .pth or .h5 file. landmarks: the landmarks.jsonl of detect."),
@@ -50,6 +63,7 @@ _FLAGS = (
 def _run(call: Call) -> None:
     if len(call.arguments) != 1 or call.arguments[0] not in _ACTIONS:
         raise ConfigError(f"say what to convert, one of {', '.join(_ACTIONS)}; --help says more")
+    shared_flags.refuse_unused(call.flags, call.arguments[0], _OWNERS)
     if call.arguments[0] == "vgg":
         _vgg(call.flags)
     elif call.arguments[0] == "landmarks":
@@ -62,6 +76,8 @@ def _vgg(values: flags.FlagValues) -> None:
     file, network = values.file, values.download
     if bool(file) == bool(network):
         raise ConfigError("name what to convert: --file FILE, or --download vgg16 or vgg19")
+    if values.url and not network:
+        raise ConfigError("--url: goes with --download")
     if not values.out or not values.out.endswith(".npz"):
         raise ConfigError(f"--out {values.out or ''}: name the .npz to write")
     from landmarks_jax.weights import download, vgg_import  # noqa: PLC0415

@@ -45,7 +45,12 @@ _FLAGS = (
     Flag("camera_format", "PyAV's format of the camera, if not the system's own."),
     Flag("seconds", "Stop the camera after this long.", kind=float, low=0),
     Flag("draw", "Write annotated images and videos.", True, kind=bool),
-    Flag("numbers", "Draw each landmark's number.", False, kind=bool),
+    Flag(
+        "numbers",
+        "Draw each landmark's number, from 1; --landmarks of other commands counts from 0.",
+        False,
+        kind=bool,
+    ),
     Flag("labelled", "Draw the labelled points that the linear map predicts.", False, kind=bool),
     Flag(
         "trails",

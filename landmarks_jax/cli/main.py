@@ -19,7 +19,7 @@ from landmarks_jax.system.errors import ConfigError, UserError, print_error, rea
 # Each is a module of this package with a `COMMAND`, imported only when it is called.
 COMMANDS = {
     "train": "train a landmark detector",
-    "eval": "score a trained run: tables, curves and images",
+    "eval": "score a trained run or a packed detector: tables, curves and images",
     "report": "say whether to believe a run's points, and why: a page to look at",
     "refine": "move points to where features look alike in all photos, without labels",
     "compare": "put scored runs side by side in one table",
@@ -30,7 +30,7 @@ COMMANDS = {
     "prepare": "decode and crop photos once, for faster training",
     "session": "train, score and pack up within some minutes on a borrowed machine",
     "transfer": "write a run as small files, to continue it on another machine",
-    "convert": "read published weights: VGG networks, PyTorch checkpoints",
+    "convert": "convert published weights for this program, or landmarks for other programs",
     "reproduce": "train, tabulate and check the paper's tables",
     "figure": "draw the same faces under several runs, as the paper's Fig. 2",
 }

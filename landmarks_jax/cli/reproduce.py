@@ -11,13 +11,18 @@ every cell and traces one step of it, without data, weights or heavy computation
 
 from pathlib import Path
 
-from landmarks_jax.cli import presets
+from landmarks_jax.cli import presets, shared_flags
 from landmarks_jax.cli.command import Call, Command, Flag
 from landmarks_jax.system.errors import ConfigError
 
 _ACTIONS = ("train", "table", "check")
-
-
+_OWNERS = {
+    "runs": ("train", "table"),
+    "seeds": ("train", "table"),
+    "protocol": ("train", "table"),
+    "out": ("table",),
+    "dry_run": ("train",),
+}
 _FLAGS = (
     Flag(
         "table",
@@ -47,6 +52,7 @@ _FLAGS = (
 def _run(call: Call) -> int:
     if len(call.arguments) != 1 or call.arguments[0] not in _ACTIONS:
         raise ConfigError(f"say what to do, one of {', '.join(_ACTIONS)}; --help says more")
+    shared_flags.refuse_unused(call.flags, call.arguments[0], _OWNERS)
     from ml_collections import config_flags  # noqa: PLC0415
 
     from landmarks_jax.studies import paper_cells  # noqa: PLC0415

@@ -1,6 +1,7 @@
 """Flags that several subcommands share."""
 
 import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,8 @@ LABELLED_FACES = (
 LANDMARKS = Flag(
     "landmarks",
     "Keep some of the landmarks only, in this order: numbers from 0, and ranges A:B from A to "
-    "B - 1, such as 0,3,5:9.",
+    "B - 1, such as 0,3,5:9. Reports, tables and figures count from 0 too; `landmarks-jax detect`, "
+    "the card and the web page count from 1.",
 )
 _KEYWORDS = {"protocol": "protocol_names", "crop": "crops"}
 
@@ -93,6 +95,24 @@ def landmarks(values: flags.FlagValues) -> tuple[int, ...] | None:
             )
         numbers += added
     return tuple(numbers)
+
+
+def refuse_unused(
+    values: flags.FlagValues, action: str, owners: Mapping[str, Collection[str]]
+) -> None:
+    """Refuses flags of other actions than the one that is run, which would be ignored.
+
+    Args:
+      values: the parsed flags.
+      action: such as the `vgg` of `convert vgg`.
+      owners: the actions that use a flag, by its name; all use the others.
+
+    Raises:
+      ConfigError: naming the flag.
+    """
+    for name, actions in owners.items():
+        if values[name].present and action not in actions:
+            raise ConfigError(f"--{name}: goes with {' or '.join(actions)}, not with {action}")
 
 
 def transfer(values: flags.FlagValues) -> Path | None:
