@@ -6,7 +6,6 @@ Needs JAX's CUDA plug-in (`pip install 'landmarks-jax[cuda]'`) and NVIDIA's `ptx
 cuDNN's kernels are not timed while compiling, so that a convolution counts as one.
 """
 
-import argparse
 from collections.abc import Iterable
 from typing import Any
 
@@ -169,18 +168,12 @@ def to_markdown(result: dict[str, Any]) -> str:
 def main() -> None:
     """Compiles, and writes the JSON with its table beside it."""
     parser = harness.argument_parser(__doc__)
-    read = harness.comma_separated
-
-    def width(text: str) -> int:
-        if text not in map(str, BY_WIDTH):
-            raise argparse.ArgumentTypeError(f"{text!r}: must be one of 64, 32")
-        return int(text)
-
-    parser.add_argument("--widths", type=read(width), default="64,32", help="by commas")
+    widths = harness.comma_separated(harness.one_of([str(width) for width in BY_WIDTH]))
+    parser.add_argument("--widths", type=widths, default="64,32", help="by commas")
     parser.add_argument("--batch", type=harness.at_least(2), default=32, help="photos a step")
     parser.add_argument("--dtype", type=harness.one_of(harness.DTYPES), default="bfloat16")
     args = parser.parse_args()
-    result = measure(args.widths, args.dtype, args.batch)
+    result = measure(map(int, args.widths), args.dtype, args.batch)
     harness.write_result(args.out, result, to_markdown(result))
 
 

@@ -18,7 +18,7 @@ def color(rng: np.random.Generator, low: float, high: float, chroma: float = 0.1
 
 def backdrop(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
     """A background: paper, cloth, a grid, leaves, or things out of focus."""
-    painter = BACKDROPS[rng.choice(len(BACKDROPS), p=_SHARES)]
+    painter = list(BACKDROPS)[rng.choice(len(BACKDROPS), p=list(BACKDROPS.values()))]
     return painter(rng, _paper(rng, size))
 
 
@@ -101,8 +101,8 @@ def _plain(rng: np.random.Generator, picture: Image.Image) -> Image.Image:
     return picture
 
 
-BACKDROPS = (_plain, _cloth, _lines, _blobs, _leaves, _clutter)
-_SHARES = (0.2, 0.2, 0.15, 0.15, 0.15, 0.15)
+# What backgrounds are drawn, and how often. Their order decides which one a seed draws.
+BACKDROPS = {_plain: 0.2, _cloth: 0.2, _lines: 0.15, _blobs: 0.15, _leaves: 0.15, _clutter: 0.15}
 
 
 def shadow(

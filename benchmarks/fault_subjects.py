@@ -6,7 +6,6 @@ program reads them: the result is a digest of all that it took from them.
 
 import contextlib
 import hashlib
-import importlib
 import io
 import json
 import os
@@ -14,12 +13,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 
+from benchmarks import harness
 from landmarks_jax import config as configuration
 from landmarks_jax.cli.main import main
 from landmarks_jax.configs import base
@@ -38,10 +39,8 @@ from landmarks_jax.training import state as states
 from landmarks_jax.weights import torch_file
 from landmarks_jax.weights.vgg_weights import load_vgg
 
-ROOT = Path(__file__).parents[1]
 NUM_PHOTOS = 6
 DETECTOR = "tests.tiny_detector"
-importlib.import_module(DETECTOR)  # packed files may name it only then
 STEPS, EVERY = 4, 2  # of training, and between two checkpoints
 TAP = ("relu1_1",)
 # A run of a few steps that compiles in seconds.
@@ -166,7 +165,7 @@ def build(folder: Path) -> None:
     names = np.array([f"face-{i}" for i in range(NUM_PHOTOS)])
     np.savez(folder / "targets" / "0.npz", names=names, merging=merging, points=points)
     (folder / "torch").mkdir()
-    published = (ROOT / "tests" / "published" / "gen.pth").read_bytes()
+    published = (harness.ROOT / "tests" / "published" / "gen.pth").read_bytes()
     (folder / "torch" / "gen.pth").write_bytes(published)
 
 
@@ -209,15 +208,9 @@ def _read_prepared(folder: Path) -> str:
 
 
 def _read_scan(folder: Path) -> str:
-    before = os.environ.get("XDG_CACHE_HOME")
-    os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
-    try:
+    with mock.patch.dict(os.environ, XDG_CACHE_HOME=str(folder / "cache")):
         photos, note = photo_files.usable_files([str(folder)])
         verdicts = photo_files.inspect(photos, str(folder))
-    finally:
-        os.environ.pop("XDG_CACHE_HOME")
-        if before is not None:
-            os.environ["XDG_CACHE_HOME"] = before
     return digest([photo.name for photo in photos], note, [list(v.size) for v in verdicts])
 
 

@@ -9,16 +9,17 @@ in one line. The exit code is 1 if any did not.
 """
 
 import collections
-import contextlib
 import functools
+import importlib
 import json
 import os
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 if __name__ == "__main__":  # before JAX is imported: compiling is what takes the time
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
@@ -69,20 +70,6 @@ def _build(base: Path) -> None:
     scenarios.write_trajectory(base / "trajectory.json", base / "undisturbed")
 
 
-@contextlib.contextmanager
-def _own_cache(base: Path) -> Iterator[None]:
-    """Keeps compilations where the user keeps them, and everything else with the faults."""
-    cache.enable_compilation_cache()
-    before = os.environ.get("XDG_CACHE_HOME")
-    os.environ["XDG_CACHE_HOME"] = str(base / "cache")
-    try:
-        yield
-    finally:
-        os.environ.pop("XDG_CACHE_HOME")
-        if before is not None:
-            os.environ["XDG_CACHE_HOME"] = before
-
-
 def make_all(faults: Sequence[Fault], jobs: int) -> list[list[Any]]:
     """Makes faults in several slots; a list `[what, kind, seed, verdict, why, seconds]` for each.
 
@@ -91,7 +78,12 @@ def make_all(faults: Sequence[Fault], jobs: int) -> list[list[Any]]:
     """
     warnings.filterwarnings("ignore", message=".*fork", category=RuntimeWarning)
     warnings.filterwarnings("ignore", message=".*fork", category=DeprecationWarning)
-    with tempfile.TemporaryDirectory(prefix="faults-") as name, _own_cache(Path(name)):
+    importlib.import_module(subjects.DETECTOR)  # packed files may name it only then
+    cache.enable_compilation_cache()  # where the user keeps them; other caches go with the faults
+    with (
+        tempfile.TemporaryDirectory(prefix="faults-") as name,
+        mock.patch.dict(os.environ, XDG_CACHE_HOME=f"{name}/cache"),
+    ):
         folder = Path(name)
         if wait(fork(lambda: _build(folder / "base")), 10 * PATIENCE):
             raise UserError("the files to damage could not be made; see above")

@@ -22,6 +22,7 @@ from landmarks_jax.system.errors import UserError, print_error, reason
 from landmarks_jax.system.files import write_file
 from landmarks_jax.training import memory
 
+ROOT = Path(__file__).parent.parent  # of the repository
 OURS = "landmarks_jax"
 DTYPES = ("float32", "bfloat16")
 T = TypeVar("T")

@@ -11,7 +11,6 @@ pixels like CelebA's aligned ones.
 
 import argparse
 import itertools
-import json
 import os
 import statistics
 import subprocess
@@ -22,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import jax
 import numpy as np
@@ -45,7 +45,6 @@ BATCH = 32
 # Photos per round of stages that decode or resize, and of those that only gather.
 SLOW, FAST = 512, 8192
 PREFETCHED = 8  # batches that tf.data may have ready before the clock starts
-ROOT = Path(__file__).parent.parent
 INPUTS = ("JPEG", "prepared", "resident")
 
 
@@ -155,9 +154,8 @@ def train(workdir: Path, fields: dict[str, Any]) -> list[dict[str, Any]]:
     """The metrics of a run of `faces_cpu` with other fields, in a process of its own."""
     command = [sys.executable, "train.py", "--config=faces_cpu", f"--workdir={workdir}"]
     command += [f"--config.{field}={value}" for field, value in fields.items()]
-    subprocess.run(command, check=True, cwd=ROOT, stdout=sys.stderr)
-    lines = (workdir / run_folder.METRICS_FILE).read_text().splitlines()
-    return [json.loads(line) for line in lines]
+    subprocess.run(command, check=True, cwd=harness.ROOT, stdout=sys.stderr)
+    return run_folder.read_log(workdir)
 
 
 def waiting_of(kind: str, photos: Path, canvases: Path, steps: int, folder: Path) -> dict[str, Any]:
@@ -173,7 +171,7 @@ def waiting_of(kind: str, photos: Path, canvases: Path, steps: int, folder: Path
         "train.checkpoint_every": steps,
         "train.picture_every": 0,
     }
-    perceptual = (ROOT / faces_cpu.get_config().perceptual.weights).exists()
+    perceptual = (harness.ROOT / faces_cpu.get_config().perceptual.weights).exists()
     if not perceptual:
         fields["perceptual.weights"] = ""  # steps are shorter
     first, *warm = train(folder / kind, fields)  # the first rows include starting to read
@@ -272,8 +270,10 @@ def main() -> None:
     args = parser.parse_args()
     if args.steps == 1:
         parser.error("--steps 1: must be 0, or at least 2, as the first only warms up")
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["XDG_CACHE_HOME"] = folder  # these photos are soon gone
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mock.patch.dict(os.environ, XDG_CACHE_HOME=folder),  # these photos are soon gone
+    ):
         result = measure(args, Path(folder))
     harness.write_result(args.out, result, to_markdown(result))
 

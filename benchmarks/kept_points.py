@@ -110,7 +110,7 @@ def to_markdown(result: dict[str, Any]) -> str:
 
 def main() -> None:
     """Measures, and writes the JSON with its table beside it."""
-    parser = harness.argument_parser(str(__doc__))
+    parser = harness.argument_parser(__doc__)
     kinds = harness.comma_separated(harness.one_of(own_things.KINDS))
     networks = harness.comma_separated(harness.one_of(_NETWORKS))
     parser.add_argument("--work", type=harness.out_folder, required=True, help="photos")

@@ -109,7 +109,8 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
         landmarks = Split(*(detect(faces.views) for faces in (protocol.fit, protocol.score)))
         rows = curve(landmarks, protocol, COUNTS, args.draws, args.seed)
         count = config.model.num_landmarks
-        results.append({"detector": name, "num_landmarks": count, "rows": rows})
+        head = {"detector": name, "num_landmarks": count, "scored": len(protocol.score.points)}
+        results.append({**head, "rows": rows})
     return results
 
 
@@ -135,14 +136,15 @@ def to_markdown(result: dict[str, Any]) -> str:
             )
         )
     header = ["Detector", "Labelled faces", *_COLUMNS.values(), "Penalty"]
-    draws = result["detectors"][0]["rows"][0]["draws"]
+    first = result["detectors"][0]
+    draws = first["rows"][0]["draws"]
     notes = [
         harness.provenance(result),
-        f"{PROTOCOL}, {CROP} crop: forward error on 400 other faces, five points, % of the eye "
-        f"distance; mean ± standard deviation over {draws} draws of the labelled faces, the same "
-        "in every column. The paper's penalty is 1e-4 of the largest entry of X^T X; by "
-        f"leave-one-out (ours) one of {len(regression.PENALTIES)} is chosen in each draw, whose "
-        "median is in the last column (-: infinite, the mean shape). Stated: the error that "
+        f"{PROTOCOL}, {CROP} crop: forward error on {first['scored']:,} other faces, five points, "
+        f"% of the eye distance; mean ± standard deviation over {draws} draws of the labelled "
+        "faces, the same in every column. The paper's penalty is 1e-4 of the largest entry of "
+        f"X^T X; by leave-one-out (ours) one of {len(regression.PENALTIES)} is chosen in each draw,"
+        " whose median is in the last column (-: infinite, the mean shape). Stated: the error that "
         "leave-one-out finds from the labelled faces alone, with the penalty that it chose. The "
         "worst face is the one with the largest such error.",
         f"The least of these numbers that brings {100 * ENOUGH:.0f} % of what all labels bring "
@@ -153,7 +155,7 @@ def to_markdown(result: dict[str, Any]) -> str:
 
 def main() -> None:
     """Measures, and writes the JSON with its table beside it."""
-    parser = harness.argument_parser(str(__doc__))
+    parser = harness.argument_parser(__doc__)
     names = harness.comma_separated(str)
     parser.add_argument("--detectors", type=names, default="faces,faces40", help="files or names")
     parser.add_argument("--aflw", default="data/aflw", help="folder of AFLW's lists")

@@ -7,20 +7,18 @@ perceptual network are random, which changes no size.
 """
 
 import argparse
-import importlib
 import json
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 from benchmarks import harness
 from benchmarks.contenders import Ours
 from benchmarks.problem import make_problem
+from landmarks_jax.cli import presets
 from landmarks_jax.system.tables import DASH, Table
 from landmarks_jax.training import memory
 
-ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ("synthetic", "faces_cpu", "best_cpu", "released", "paper")
 STEPS = 3
 
@@ -29,13 +27,13 @@ def measure(name: str, fields: dict[str, Any]) -> dict[str, Any]:
     """Takes `STEPS` steps of a configuration in this process.
 
     Args:
-      name: a file of `configs/`.
+      name: of a preset.
       fields: changes to it, such as `{"train.batch_size": 2}`.
 
     Returns:
       A row of the result; peaks in MiB, the process's after the first step and after the last.
     """
-    config = importlib.import_module(f"landmarks_jax.configs.{name}").get_config()
+    config = presets.load(name)
     config.update_from_flattened_dict(fields)
     if config.perceptual.weights:
         config.perceptual.weights = "random"
@@ -78,8 +76,7 @@ def to_markdown(result: dict[str, Any]) -> str:
 def main() -> None:
     """Measures each configuration in a process of its own."""
     parser = harness.argument_parser(__doc__)
-    known = [path.stem for path in (ROOT / "configs").glob("[!_]*.py")]
-    configs = harness.comma_separated(harness.one_of(known))
+    configs = harness.comma_separated(harness.one_of(presets.names()))
     parser.add_argument("--configs", type=configs, default=",".join(CONFIGS), help="by commas")
     parser.add_argument("--fields", default="{}", help="what differs, as JSON by dotted name")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
@@ -91,7 +88,9 @@ def main() -> None:
     for name in args.configs:
         command = [sys.executable, "-m", "benchmarks.memory", "--child", "--configs", name]
         command += ["--fields", args.fields]
-        done = subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        done = subprocess.run(
+            command, check=True, cwd=harness.ROOT, stdout=subprocess.PIPE, text=True
+        )
         rows.append(json.loads(done.stdout.splitlines()[-1]))
         harness.log(rows[-1])
     packages = ("jax", "jaxlib", "numpy")

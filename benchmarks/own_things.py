@@ -181,7 +181,7 @@ def to_markdown(result: dict[str, Any]) -> str:
 
 def main() -> None:
     """Trains and measures, and writes the JSON with its table beside it."""
-    parser = harness.argument_parser(str(__doc__))
+    parser = harness.argument_parser(__doc__)
     kinds = harness.comma_separated(harness.one_of(KINDS))
     features = harness.comma_separated(harness.one_of(FEATURES))
     parser.add_argument("--work", type=harness.out_folder, required=True, help="photos and runs")

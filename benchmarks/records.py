@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import harness
-from benchmarks.time_to_error import crossing
+from benchmarks.time_to_error import crossing, scored
 from landmarks_jax.system.errors import UserError
 from landmarks_jax.system.files import write_file
 from landmarks_jax.system.tables import DASH, Table
@@ -36,8 +36,8 @@ def record_of(
     """
     found = []
     for run in result["runs"]:
-        scored = [line for line in run["lines"] if line["error"] is not None]
-        line = crossing(scored, level) if level is not None else (scored or [None])[-1]
+        lines = scored(run["lines"])
+        line = crossing(lines, level) if level is not None else lines[-1] if lines else None
         if line is None:
             below = "" if level is None else f" at or under {level:g} %"
             raise UserError(f"{source}: seed {run['seed']} has no score{below}")
@@ -93,7 +93,7 @@ def _numbers(values: Sequence[float], digits: int) -> str:
 
 def main() -> None:
     """Adds a line if one is given, and writes the table beside the JSON."""
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("records", type=Path, help="JSON file; its table is written beside it")
     parser.add_argument("--add", type=Path, help="a result of benchmarks.time_to_error")
     parser.add_argument("--change", help="with --add: what was changed")

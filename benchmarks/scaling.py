@@ -35,7 +35,6 @@ LAYOUTS = {
 ALONE = "1 process"
 DTYPES = ("float32", "float64")
 STEPS = 20
-ROOT = Path(__file__).parent.parent
 
 
 def configuration(dtype: str, steps: int = STEPS) -> ConfigDict:
@@ -78,7 +77,11 @@ def curves(
         pipes: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
         running = [
             subprocess.Popen(
-                [*command, "--process", str(i)], cwd=ROOT, env=environment, text=True, **pipes
+                [*command, "--process", str(i)],
+                cwd=harness.ROOT,
+                env=environment,
+                text=True,
+                **pipes,
             )
             for i in range(processes)
         ]

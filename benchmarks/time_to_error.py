@@ -32,10 +32,14 @@ from landmarks_jax.system.tables import DASH, Table
 LEVELS = (12.0, 11.0, 10.0, 9.0, 8.0, 7.0)
 
 
+def scored(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The lines of a run that have an error."""
+    return [line for line in lines if line["error"] is not None]
+
+
 def crossing(lines: Iterable[dict[str, Any]], level: float) -> dict[str, Any] | None:
     """The first line whose error is at most `level`, None if there is none."""
-    scored = (line for line in lines if line["error"] is not None)
-    return next((line for line in scored if line["error"] <= level), None)
+    return next((line for line in scored(lines) if line["error"] <= level), None)
 
 
 def to_markdown(result: dict[str, Any]) -> str:
@@ -56,8 +60,8 @@ def to_markdown(result: dict[str, Any]) -> str:
         for run in result["runs"]
     ]
     for run in result["runs"]:
-        scored = [line for line in run["lines"] if line["error"] is not None]
-        rows.append(["last", str(run["seed"]), *_cells(scored[-1] if scored else None)])
+        lines = scored(run["lines"])
+        rows.append(["last", str(run["seed"]), *_cells(lines[-1] if lines else None)])
     peaks = [line["matmul_gflops"] for run in result["runs"] for line in run["lines"]]
     notes = [
         harness.provenance(result),

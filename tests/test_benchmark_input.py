@@ -65,7 +65,7 @@ def test_the_share_of_waiting_leaves_out_the_first_rows(tmp_path, monkeypatch):
         return log
 
     monkeypatch.setattr(benchmark, "train", train)
-    monkeypatch.setattr(benchmark, "ROOT", tmp_path)  # where there are no weights
+    monkeypatch.setattr(benchmark.harness, "ROOT", tmp_path)  # where there are no weights
     for kind in benchmark.INPUTS:
         row = benchmark.waiting_of(kind, tmp_path / "a", tmp_path / "b", 50, tmp_path)
         assert row == {
