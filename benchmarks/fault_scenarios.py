@@ -25,7 +25,7 @@ from landmarks_jax.training import state as states
 STEPS = 400
 LOST, SILENT = "lost", "silent"
 REPORT = "skipped.csv"
-Problem = tuple[str, str]
+Violation = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -103,11 +103,11 @@ def contents(folder: Path) -> dict[str, bytes]:
     return found
 
 
-def check(name: str, folder: Path, code: int, expected: dict[str, bytes]) -> list[Problem]:
+def check(name: str, folder: Path, code: int, expected: dict[str, bytes]) -> list[Violation]:
     """What is wrong with the files that a command left."""
     scenario = SCENARIOS[name]
     left = contents(folder / scenario.out)
-    problems = []
+    violations = []
     for file, data in left.items():
         right = expected.get(file, b"")
         rows = data[-1:] in (b"", b"\n")
@@ -118,13 +118,13 @@ def check(name: str, folder: Path, code: int, expected: dict[str, bytes]) -> lis
         else:
             whole = data == right
         if not whole:
-            problems.append((SILENT, f"{file} is not whole ({len(data)} of {len(right)} bytes)"))
+            violations.append((SILENT, f"{file} is not whole ({len(data)} of {len(right)} bytes)"))
     absent = sorted(expected.keys() - left.keys())
     if absent and (code == 0 or (name == "prepare" and left)):
-        problems.append((SILENT, f"exit code {code} without {', '.join(absent)}"))
-    elif code == 0 and left != expected and not problems:
-        problems.append((SILENT, "exit code 0 with some rows only"))
-    return problems
+        violations.append((SILENT, f"exit code {code} without {', '.join(absent)}"))
+    elif code == 0 and left != expected and not violations:
+        violations.append((SILENT, "exit code 0 with some rows only"))
+    return violations
 
 
 class Trajectory:
@@ -136,7 +136,7 @@ class Trajectory:
         self.digests: dict[int, str] = {row["step"]: row["digest"] for row in rows}
         self.losses: dict[int, float] = {row["step"]: row["loss"] for row in rows}
 
-    def check(self, workdir: Path, *, saved_last: bool) -> tuple[int, list[Problem]]:
+    def check(self, workdir: Path, *, saved_last: bool) -> tuple[int, list[Violation]]:
         """The newest checkpoint's step, 0 without one, and what is wrong with a run.
 
         Args:
@@ -152,21 +152,21 @@ class Trajectory:
             late = logged[-1] > 2 * subjects.EVERY
             return 0, [(LOST, f"no checkpoint after {logged[-1]} steps")] if late else []
         restored = checkpoints.restore(workdir, run_folder.read_config(workdir))
-        step, problems = restored.step, []
+        step, violations = restored.step, []
         arrays = sha256_of_arrays(states.by_name(jax.device_get(restored.state)))
         if arrays != self.digests[step]:
-            problems.append((SILENT, f"another state at step {step}"))
+            violations.append((SILENT, f"another state at step {step}"))
         # One interval is under way, and one may be in the middle of being saved.
         if logged[-1] - step > (0 if saved_last else 2 * subjects.EVERY):
-            problems.append((LOST, f"step {logged[-1]} was logged, the checkpoint is of {step}"))
+            violations.append((LOST, f"step {logged[-1]} was logged, the checkpoint is of {step}"))
         rows = {row["step"]: row["loss"] for row in run_folder.read_log(workdir, step)}
         missing = [s for s in range(1, step - subjects.EVERY + 1) if s not in rows]
         if missing:
-            problems.append((LOST, f"rows of the log: {len(missing)}, first step {missing[0]}"))
+            violations.append((LOST, f"rows of the log: {len(missing)}, first step {missing[0]}"))
         wrong = [s for s, loss in rows.items() if loss != self.losses[s]]
         if wrong:
-            problems.append((SILENT, f"another loss in the log at step {wrong[0]}"))
-        return step, problems
+            violations.append((SILENT, f"another loss in the log at step {wrong[0]}"))
+        return step, violations
 
 
 def write_trajectory(path: Path, folder: Path) -> None:
@@ -200,7 +200,7 @@ def _once(make: Callable[..., Any]) -> Callable[..., Any]:
     return once
 
 
-def attempt(*words: str) -> tuple[int, Problem | None]:
+def attempt(*words: str) -> tuple[int, Violation | None]:
     """Runs a command in this process: its code, and what is wrong with how it ended."""
     try:
         subjects.call(*words)
@@ -218,9 +218,9 @@ def whole(name: str, folder: Path, base: Path) -> dict[str, bytes]:
         folder.rename(kept)
     SCENARIOS[name].prepare(folder, base)
     words = SCENARIOS[name].words(folder, base)
-    code, problem = attempt(*words)
-    if code or problem:
-        raise RuntimeError(f"{' '.join(words)}: ends with {code}: {problem}")
+    code, violation = attempt(*words)
+    if code or violation:
+        raise RuntimeError(f"{' '.join(words)}: ends with {code}: {violation}")
     left = contents(folder / SCENARIOS[name].out)
     shutil.rmtree(folder)
     if kept.exists():
@@ -241,38 +241,38 @@ def limited(limit: int) -> Iterator[None]:
 
 def full_disk(
     name: str, folder: Path, base: Path, limit: int, expected: dict[str, bytes]
-) -> list[Problem]:
+) -> list[Violation]:
     """Runs a command while no file can grow beyond a size, then again without a limit."""
     SCENARIOS[name].prepare(folder, base)
     with limited(limit):
-        code, problem = attempt(*SCENARIOS[name].words(folder, base))
-    problems = [problem] if problem else []
-    problems += check(name, folder, code, expected)
-    return problems + again(name, folder, base, expected)
+        code, violation = attempt(*SCENARIOS[name].words(folder, base))
+    violations = [violation] if violation else []
+    violations += check(name, folder, code, expected)
+    return violations + again(name, folder, base, expected)
 
 
 def full_disk_of_training(
     folder: Path, base: Path, limit: int, trajectory: Trajectory
-) -> list[Problem]:
+) -> list[Violation]:
     """Continues a run while no file can grow beyond a size, then again without a limit."""
     SCENARIOS["export"].prepare(folder, base)
-    problems: list[Problem] = []
+    violations: list[Violation] = []
     for size, first in ((limit, subjects.STEPS), (-1, subjects.STEPS + 4)):
         with limited(size):
-            code, problem = attempt(*train_words(folder, subjects.STEPS + 4))
-        problems += [problem] if problem else []
+            code, violation = attempt(*train_words(folder, subjects.STEPS + 4))
+        violations += [violation] if violation else []
         step, wrong = trajectory.check(folder / "run", saved_last=code == 0)
-        problems += wrong
+        violations += wrong
         if step < first:
-            problems.append((LOST, f"the newest checkpoint is of step {step}, not {first}"))
-    return problems
+            violations.append((LOST, f"the newest checkpoint is of step {step}, not {first}"))
+    return violations
 
 
-def again(name: str, folder: Path, base: Path, expected: dict[str, bytes]) -> list[Problem]:
+def again(name: str, folder: Path, base: Path, expected: dict[str, bytes]) -> list[Violation]:
     """Runs a command again after its end: what is wrong with its files now."""
     scenario = SCENARIOS[name]
     if name != "prepare" or not (folder / scenario.out).exists():
-        code, problem = attempt(*scenario.words(folder, base))
-        if problem or code:
-            return [problem or (LOST, f"exit code {code} when run again")]
+        code, violation = attempt(*scenario.words(folder, base))
+        if violation or code:
+            return [violation or (LOST, f"exit code {code} when run again")]
     return check(name, folder, 0, expected)

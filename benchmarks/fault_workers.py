@@ -32,7 +32,7 @@ from landmarks_jax.system.errors import UserError
 DAMAGES = ("flipped bit", "cut", "zeros")
 FULL, KILL, TERM = "full disk", "SIGKILL", "SIGTERM"
 BAD = ("silent", "lost", "traceback", "hang")
-PATIENCE = 90.0  # seconds; a command that takes longer hangs
+TIMEOUT = 90.0  # seconds; a command that takes longer hangs
 
 
 class Fault(NamedTuple):
@@ -130,7 +130,7 @@ def _serve(pipe: Connection, folder: Path, base: Path) -> None:
 
 def _train_verdict(
     fault: Fault, code: int, folder: Path, base: Path, trajectory: scenarios.Trajectory
-) -> list[scenarios.Problem]:
+) -> list[scenarios.Violation]:
     if fault.kind == FULL:
         return scenarios.full_disk_of_training(folder, base, _size(fault), trajectory)
     run = folder.with_name("chain") / "run"
@@ -166,7 +166,7 @@ class Slot:
         """The worker's answer; a hang if there is none."""
         self._pipe.send((fault, code))
         with contextlib.suppress(EOFError):
-            if self._pipe.poll(PATIENCE):
+            if self._pipe.poll(TIMEOUT):
                 return self._pipe.recv()
         self.close()
         self._start_worker()
@@ -177,10 +177,10 @@ class Slot:
         if fault.kind in DAMAGES:
             verdict, text = self.ask(fault)
             return verdict, text
-        problems = self.ask(fault) if fault.kind == FULL else self._stop(fault)
-        return problems[0] if problems else ("no effect", "")
+        violations = self.ask(fault) if fault.kind == FULL else self._stop(fault)
+        return violations[0] if violations else ("no effect", "")
 
-    def _stop(self, fault: Fault) -> list[scenarios.Problem]:
+    def _stop(self, fault: Fault) -> list[scenarios.Violation]:
         rng = np.random.default_rng(fault.seed)
         work, errors = self._folder / "work", self._folder / "errors"
         if fault.what == "train":  # one run, continued after each stop
@@ -196,7 +196,7 @@ class Slot:
         pid = _start(words, errors)
         time.sleep(delay)
         os.kill(pid, number)
-        code = wait(pid, PATIENCE)
+        code = wait(pid, TIMEOUT)
         text = errors.read_text()
         if code is None:
             return [("hang", text[-600:])]
@@ -204,12 +204,12 @@ class Slot:
             return [("traceback", text[-600:])]
         if code not in (0, -number, 128 + number):
             return [("lost", f"exit code {code}: {text[-600:]}")]
-        problems = self.ask(fault, code)
-        if fault.what == "train" and problems[-1][1] == "step":
-            before, self._trained = self._trained, int(problems.pop()[0])
+        violations = self.ask(fault, code)
+        if fault.what == "train" and violations[-1][1] == "step":
+            before, self._trained = self._trained, int(violations.pop()[0])
             if self._trained < before:
-                problems.append(("lost", f"the checkpoint of step {before}"))
-        return problems
+                violations.append(("lost", f"the checkpoint of step {before}"))
+        return violations
 
     def _duration(self, name: str) -> float:
         """Seconds within which a command is stopped; measured once, undisturbed."""
@@ -219,14 +219,14 @@ class Slot:
                 pid = _start(scenarios.train_words(folder, 10**6), self._folder / "errors")
                 while not (folder / "run" / "metrics.jsonl").exists():
                     time.sleep(0.01)
-                    if time.monotonic() - began > PATIENCE:
+                    if time.monotonic() - began > TIMEOUT:
                         raise RuntimeError((self._folder / "errors").read_text())
                 os.kill(pid, signal.SIGKILL)
             else:
                 scenarios.SCENARIOS[name].prepare(folder, self._base)
                 words = scenarios.SCENARIOS[name].words(folder, self._base)
                 pid = _start(words, self._folder / "errors")
-            wait(pid, PATIENCE)
+            wait(pid, TIMEOUT)
             shutil.rmtree(folder)
             more = 1.5 if name == "train" else 0.05  # some steps, and the end of the process
             self._durations[name] = time.monotonic() - began + more

@@ -36,8 +36,8 @@ from benchmarks.fault_workers import (
     DAMAGES,
     FULL,
     KILL,
-    PATIENCE,
     TERM,
+    TIMEOUT,
     Fault,
     fork,
     wait,
@@ -85,7 +85,7 @@ def make_all(faults: Sequence[Fault], jobs: int) -> list[list[Any]]:
         mock.patch.dict(os.environ, XDG_CACHE_HOME=f"{name}/cache"),
     ):
         folder = Path(name)
-        if wait(fork(lambda: _build(folder / "base")), 10 * PATIENCE):
+        if wait(fork(lambda: _build(folder / "base")), 10 * TIMEOUT):
             raise UserError("the files to damage could not be made; see above")
         slots = [folder / f"slot{i}" for i in range(jobs)]
         pids = []

@@ -39,7 +39,7 @@ ERRORS = {
 _PER_SCENE = {2.0: 3}  # large faces leave no place for five
 
 
-class Bench:
+class SceneScorer:
     """A detector, the views that labelled points would choose, and the maps to the points."""
 
     def __init__(self, detector: LandmarkDetector, aflw: Source) -> None:
@@ -136,22 +136,22 @@ def match(found: np.ndarray, views: np.ndarray) -> list[tuple[int, int]]:
 def run(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Measures all rows."""
     detector = load_detector(args.detector)
-    bench = Bench(detector, registry.open_labelled(str(args.aflw / "training.txt")))
+    scorer = SceneScorer(detector, registry.open_labelled(str(args.aflw / "training.txt")))
     testing = registry.open_labelled(str(args.aflw / "testing.txt"))
     photos = [Scene(testing.photo(i), testing.points(i)[None], [i]) for i in range(len(testing))]
-    rows = [{"row": "AFLW's photos of testing.txt"} | bench.measure(photos)]
+    rows = [{"row": "AFLW's photos of testing.txt"} | scorer.measure(photos)]
     harness.log(rows[-1])
     celeba, rng = str(args.celeba), np.random.default_rng(0)
     training, scored = (MaflFaces(celeba, celeba, split) for split in ("train", "test"))
-    bench.fit(_scenes(training, SCALES[1], args.scenes, rng))
+    scorer.fit(_scenes(training, SCALES[1], args.scenes, rng))
     for scales in SCALES:
         made = _scenes(scored, scales, args.scenes, rng)
         row = f"scenes, faces at {scales[0]} to {scales[1]}"
-        rows.append({"row": row} | bench.measure(made))
+        rows.append({"row": row} | scorer.measure(made))
         harness.log(rows[-1])
     textures = [np.asarray(scenes.texture(rng)) for _ in range(args.scenes)]
     empty = [Scene(image, np.zeros((0, 5, 2)), []) for image in textures]
-    rows.append({"row": "textures, no face"} | bench.measure(empty))
+    rows.append({"row": "textures, no face"} | scorer.measure(empty))
     harness.log(rows[-1])
     return rows
 

@@ -1,4 +1,4 @@
-"""The kernels of a compiled program, read from its text: what each moves and computes.
+"""The text of a compiled program: its kernels, what each moves and computes, and its scopes.
 
 The entry computation of a program for a GPU is a list of kernels. Bytes are counted from the shapes
 of what each reads and writes; of an operand that a fusion only slices, what it takes.
@@ -26,6 +26,7 @@ _BYTES = {
 }
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\((.*)$")
+_SCOPE = re.compile(r"metadata=\{[^}]*op_name=\"([^\"]*)\"")
 _ARRAY = re.compile(r"(\w+)\[([\d,]*)\]")
 _NAME = re.compile(r"%([\w.\-]+)")
 # Neither of these is a kernel.
@@ -74,6 +75,12 @@ def kernels(text: str) -> list[Kernel]:
         for instruction in computations[entry]
         if instruction.operation not in _FREE
     ]
+
+
+def scopes(text: str) -> dict[str, str]:
+    """Instruction -> where it was traced, such as `jvp(Generator)/residual1/conv1/...`."""
+    pairs = ((_INSTRUCTION.match(line), _SCOPE.search(line)) for line in text.splitlines())
+    return {instruction[1]: scope[1] for instruction, scope in pairs if instruction and scope}
 
 
 def _read(text: str) -> tuple[dict[str, list[_Instruction]], str]:

@@ -4,7 +4,6 @@ Read from `jax.profiler`'s own file, without TensorBoard. The compiled step's te
 networks a kernel belongs.
 """
 
-import re
 import tempfile
 import warnings
 from collections import defaultdict
@@ -15,18 +14,16 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from benchmarks import harness
+from benchmarks import harness, hlo
 from benchmarks.contenders import Ours
 from benchmarks.harness import OURS
 from benchmarks.problem import make_problem
 from benchmarks.rounds import time_in_turn
 
-# An instruction of the compiled step, and the scopes it was traced in.
-_INSTRUCTION = re.compile(r"%?([\w.-]+) = .*metadata=\{[^}]*op_name=\"([^\"]*)\"")
 LONGEST = 10
 
 
-class Kernel(NamedTuple):
+class KernelRun(NamedTuple):
     """One run of a kernel.
 
     Attributes:
@@ -40,12 +37,6 @@ class Kernel(NamedTuple):
     milliseconds: float
 
 
-def scopes(hlo: str) -> dict[str, str]:
-    """Instruction -> where it was traced, such as `jvp(Generator)/residual1/conv1/...`."""
-    matches = map(_INSTRUCTION.search, hlo.splitlines())
-    return {match[1]: match[2] for match in matches if match}
-
-
 def part_of(scope: str) -> str:
     """The part of the networks that a scope belongs to."""
     if "Generator" in scope:
@@ -54,7 +45,7 @@ def part_of(scope: str) -> str:
     return next((part for name, part in names.items() if name in scope), "other")
 
 
-def record(run: Callable[[], Any]) -> list[Kernel]:
+def record(run: Callable[[], Any]) -> list[KernelRun]:
     """The kernels of a call that returns when they are done."""
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0
@@ -68,7 +59,7 @@ def record(run: Callable[[], Any]) -> list[Kernel]:
             return list(_read(path))
 
 
-def _read(path: Path) -> Iterator[Kernel]:
+def _read(path: Path) -> Iterator[KernelRun]:
     data = jax.profiler.ProfileData.from_file(str(path))  # its planes need it alive
     lines = [(plane.name, line) for plane in data.planes for line in plane.lines]
     # An accelerator's streams, as its other lines summarise them; on a CPU XLA's threads.
@@ -82,18 +73,18 @@ def _read(path: Path) -> Iterator[Kernel]:
         for event in line.events:
             operation = str(dict(event.stats).get("hlo_op", ""))
             if streams or operation:
-                yield Kernel(event.name, operation, event.duration_ns / 1e6)
+                yield KernelRun(event.name, operation, event.duration_ns / 1e6)
 
 
-def summarize(kernels: Iterable[Kernel], where: dict[str, str], steps: int) -> dict[str, Any]:
+def summarize(kernels: Iterable[KernelRun], where: dict[str, str], steps: int) -> dict[str, Any]:
     """Kernels by name and by part of the networks, per step.
 
     Args:
       kernels: the result of `record`.
-      where: the result of `scopes`.
+      where: the result of `hlo.scopes`.
       steps: number of profiled steps.
     """
-    by_name: dict[str, list[Kernel]] = defaultdict(list)
+    by_name: dict[str, list[KernelRun]] = defaultdict(list)
     parts: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for kernel in kernels:
         by_name[kernel.name].append(kernel)
@@ -149,4 +140,4 @@ def measure(config: ConfigDict, *, steps: int = 5, rounds: int = 20) -> Iterator
     for times, _ in time_in_turn({OURS: ours}, seconds=0.0, at_least=rounds, warm_up=1):
         result["quartiles_ms"] = harness.quartiles(times[OURS], 1e3 / steps)
         yield result
-    yield result | summarize(record(ours), scopes(ours.hlo()), steps)
+    yield result | summarize(record(ours), hlo.scopes(ours.hlo()), steps)

@@ -48,7 +48,7 @@ class FitOn(NamedTuple):
     sums: Moments | None = None
 
 
-class Bench:
+class RowScorer:
     """Measures rows on faces; what several rows need is kept."""
 
     def __init__(
@@ -166,11 +166,11 @@ def _columns(errors: Iterable[Any], points: int | None) -> dict[str, Any]:
     return {"points": points, "dev": list(dev), "test": list(test)}
 
 
-def measure(names: Iterable[str], bench: Bench) -> list[dict[str, Any]]:
+def measure(names: Iterable[str], scorer: RowScorer) -> list[dict[str, Any]]:
     """Rows of `ROWS` by name."""
     rows = []
     for name in names:
-        rows.append(bench.measure(name))
+        rows.append(scorer.measure(name))
         harness.log(rows[-1])
     return rows
 
@@ -258,8 +258,8 @@ def run(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Measures the rows of a command line."""
     faces = Faces(args.aflw, 10**9 if args.photos is None else args.photos)
     files = FeatureFiles(args.cache, args.weights)
-    bench = Bench(faces, files, args.detector, pool=args.pool, pool_photos=args.pool_photos)
-    return measure(chosen(args.rows, pooled=bool(args.pool)), bench)
+    scorer = RowScorer(faces, files, args.detector, pool=args.pool, pool_photos=args.pool_photos)
+    return measure(chosen(args.rows, pooled=bool(args.pool)), scorer)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from landmarks_jax.system.errors import ConfigError, UserError
 from landmarks_jax.tasks import task_of
 from landmarks_jax.training import init_from, transfer_files, transfer_start
 
-PATIENCE = 120  # seconds, until a GPU must have answered
+TIMEOUT = 120  # seconds, until a GPU must have answered
 
 
 def gpu() -> str:
@@ -27,12 +27,10 @@ def gpu() -> str:
     code = "import jax; device = jax.devices()[0]; print(device.platform, device.device_kind)"
     command = [sys.executable, "-c", code]
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=PATIENCE
-        )
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT)
     except subprocess.TimeoutExpired as error:
         raise UserError(
-            f"no GPU here: JAX did not find one in {PATIENCE} s; see whether nvidia-smi answers"
+            f"no GPU here: JAX did not find one in {TIMEOUT} s; see whether nvidia-smi answers"
         ) from error
     platform, _, kind = done.stdout.strip().partition(" ")
     if platform != "gpu":

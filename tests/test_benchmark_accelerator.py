@@ -11,8 +11,8 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import accelerator, accelerator_stages, harness, profiling, stages
-from benchmarks.profiling import Kernel
+from benchmarks import accelerator, accelerator_stages, harness, hlo, profiling, stages
+from benchmarks.profiling import KernelRun
 from benchmarks.stages import Stage
 from landmarks_jax.system.errors import UserError
 from landmarks_jax.system.signals import Interrupt
@@ -26,12 +26,12 @@ def test_kernels_are_summed_by_name_and_part():
       ROOT %cudnn.2 = f32[4]{0} custom-call(%b), metadata={op_type="x" op_name="jit(f)/transpose(jvp(Detector))/stem"}
       %add.3 = f32[4]{0} add(%c, %d)
     """  # noqa: E501
-    where = profiling.scopes(text)
+    where = hlo.scopes(text)
     kernels = [
-        Kernel("wgmma", "cudnn.2", 6.0),
-        Kernel("wgmma", "fusion.1", 1.0),
-        Kernel("wgmma", "cudnn.2", 2.0),
-        Kernel("copy", "", 1.0),
+        KernelRun("wgmma", "cudnn.2", 6.0),
+        KernelRun("wgmma", "fusion.1", 1.0),
+        KernelRun("wgmma", "cudnn.2", 2.0),
+        KernelRun("copy", "", 1.0),
     ]
     summary = profiling.summarize(kernels, where, 2)
     assert summary["kernel_ms"] == 5.0

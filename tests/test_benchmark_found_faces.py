@@ -16,13 +16,13 @@ pytest.importorskip("cv2", reason="the extra `faces` is not installed")
 def test_recall_false_positives_and_errors():
     group, people = grace.group(), grace.Portrait()
     detector = api.load_detector("faces")
-    bench = found_faces.Bench(detector, people)
+    scorer = found_faces.SceneScorer(detector, people)
     # All of a photo is viewed where its points choose the view.
-    views = bench.views(np.stack([people.points(0), people.points(1)]))
+    views = scorer.views(np.stack([people.points(0), people.points(1)]))
     np.testing.assert_allclose(views.mean(0), [0 - 10, 0 + 10, 178 + 10, 218 - 10], atol=3)
-    bench.fit([group])
+    scorer.fit([group])
     rng = np.random.default_rng(5)
-    result = bench.measure(
+    result = scorer.measure(
         [group, scenes.Scene(np.asarray(scenes.texture(rng)), np.zeros((0, 5, 2)), [])]
     )
     assert result["faces"] == 5

@@ -189,9 +189,9 @@ class Planted:
 
 def test_rows_on_a_planted_pattern(faces, folder):
     planted = Planted()
-    bench = refinement.Bench(faces, planted, pool=[folder / "AFLW"], pool_photos=6)
+    scorer = refinement.RowScorer(faces, planted, pool=[folder / "AFLW"], pool_photos=6)
     names = ["mean", "grid-3", "grid-6", "drawn", "no-iteration", "others", "no-whitening"]
-    rows = {row["row"]: row for row in refinement.measure([*names, "pooled"], bench)}
+    rows = {row["row"]: row for row in refinement.measure([*names, "pooled"], scorer)}
     mean = rows["mean"]["test"][0]
     assert rows["no-iteration"]["test"] == [pytest.approx(mean, abs=1e-3)]
     assert [rows[name]["points"] for name in names] == [None, 9, 36, 10, 36, 36, 36]
@@ -210,20 +210,20 @@ def test_rows_on_a_planted_pattern(faces, folder):
 
 def test_fewer_components_come_from_the_same_file(faces):
     planted = Planted()
-    bench = refinement.Bench(faces, planted)
-    assert bench._maps(Features(components=5)).maps.shape[-1] == 5
-    assert bench._maps(Features(components=256)).maps.shape[-1] == 12
+    scorer = refinement.RowScorer(faces, planted)
+    assert scorer._maps(Features(components=5)).maps.shape[-1] == 5
+    assert scorer._maps(Features(components=256)).maps.shape[-1] == 12
     assert [wanted.components for _, _, wanted, _ in planted.asked] == [128, 256]
 
 
 def test_the_detectors_points_start_where_it_finds_them(faces, monkeypatch, landmark_detector):
     monkeypatch.setattr(refinement.api, "load_detector", lambda name: landmark_detector)
-    bench = refinement.Bench(faces, Planted())
-    row = bench.measure("detector")
+    scorer = refinement.RowScorer(faces, Planted())
+    row = scorer.measure("detector")
     views = faces.views(landmark_detector.view_size)
     found = landmark_detector.function(landmark_detector.variables, views).landmarks
     assert row["points"] == landmark_detector.num_landmarks
-    np.testing.assert_allclose(bench._detected, found, atol=1e-4)
+    np.testing.assert_allclose(scorer._detected, found, atol=1e-4)
 
 
 def test_every_row_can_be_asked_for():
