@@ -105,7 +105,7 @@ def write_summary(
     summary["rows"] = [
         row
         | _over_ours(row, summary["rows"])
-        | _against_floors(
+        | _against_bounds(
             row, results, preset_of(row["channels"], row["dtype"], row["batch"], tiny=tiny)
         )
         for row in summary["rows"]
@@ -113,7 +113,7 @@ def write_summary(
     for result in results.values():
         if "config" in result:
             config = configuration.from_json(json.dumps(result["config"]))
-            result.update(_against_floors(result, results, config))
+            result.update(_against_bounds(result, results, config))
     markdown = accelerator_tables.to_markdown(summary)
     harness.write_json(out / "summary.json", summary)
     write_file(out / "summary.md", markdown, UserError)
@@ -132,25 +132,25 @@ def _over_ours(row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> dict[str,
     return {}
 
 
-def _against_floors(
+def _against_bounds(
     row: dict[str, Any], results: dict[str, dict[str, Any]], config: ConfigDict
 ) -> dict[str, Any]:
-    """The shares of the measured matrix product and of the roofline's floor that a row reaches."""
+    """The shares of the measured matrix product and of the roofline that a row reaches."""
     machine = results.get("machine", {})
     if not machine.get("complete"):
         return {"of_peak": None, "of_roofline": None}
     rates = {name: machine[name] for name in ("peak", "bandwidth")}
-    floors = _floors(configuration.to_json(config), json.dumps(rates))
+    bounds = _bounds(configuration.to_json(config), json.dumps(rates))
     milliseconds = row["quartiles_ms"][1]
     return {
-        "of_peak": round(floors["compute_ms"] / milliseconds, 4),
-        "of_roofline": round(floors["roofline_ms"] / milliseconds, 4),
+        "of_peak": round(bounds["compute_ms"] / milliseconds, 4),
+        "of_roofline": round(bounds["roofline_ms"] / milliseconds, 4),
     }
 
 
 @functools.cache
-def _floors(config: str, rates: str) -> dict[str, Any]:
-    return roofline.floors(configuration.from_json(config), json.loads(rates))
+def _bounds(config: str, rates: str) -> dict[str, Any]:
+    return roofline.lower_bounds(configuration.from_json(config), json.loads(rates))
 
 
 def configuration_of(words: Sequence[str]) -> ConfigDict | None:

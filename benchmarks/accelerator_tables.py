@@ -9,7 +9,7 @@ from landmarks_jax.system.tables import DASH, Table
 
 
 def to_markdown(result: dict[str, Any]) -> str:
-    """The tables of a summary: steps against PyTorch's and the floors, long runs, kernels."""
+    """The tables of a summary: steps against PyTorch's and lower bounds, long runs, kernels."""
     stages = result["stages"]
     header = ["c", "Arithmetic", "Batch", "Contender", "ms a step", "Images/s", "Ours over it"]
     header += ["Of peak", "Of roofline", "MiB"]
@@ -32,8 +32,8 @@ def to_markdown(result: dict[str, Any]) -> str:
     differences = [
         difference
         for stage in stages.values()
-        for ways in stage.get("loss_differences", {}).values()
-        for difference in ways.values()
+        for variants in stage.get("loss_differences", {}).values()
+        for difference in variants.values()
     ]
     if differences:
         notes.append(harness.loss_differences(differences))
@@ -78,9 +78,7 @@ def _profile(stage: dict[str, Any]) -> str:
         f"compiled in {stage['compile_seconds']:,.1f} s."
     )
     if stage.get("of_peak"):
-        note += (
-            f" {stage['of_peak']:.0%} of peak, {stage['of_roofline']:.0%} of the roofline's floor."
-        )
+        note += f" {stage['of_peak']:.0%} of peak, {stage['of_roofline']:.0%} of the roofline."
     if "config" in stage:
         title = f"The step of the configuration, {title[len('Profile, ') :]}"
     if "longest" not in stage:

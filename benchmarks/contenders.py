@@ -29,12 +29,12 @@ class TorchStep(NamedTuple):
 
     Attributes:
       name: its name in results.
-      way: a class of `benchmarks.torch_step`.
+      variant: a class of `benchmarks.torch_step`.
       compiled: whether its loss goes through `torch.compile`.
     """
 
     name: str
-    way: str
+    variant: str
     compiled: bool
 
 
@@ -162,12 +162,12 @@ def _allow_tf32(allowed: bool) -> None:
     torch.backends.cudnn.benchmark = True
 
 
-def torch_step(way: str, problem: Problem, *, compiled: bool = False) -> Any:
-    """One of `benchmarks.torch_step`'s ways with a problem's weights."""
-    from benchmarks import torch_step as ways  # noqa: PLC0415
+def torch_step(variant: str, problem: Problem, *, compiled: bool = False) -> Any:
+    """One of `benchmarks.torch_step`'s variants with a problem's weights."""
+    from benchmarks import torch_step as variants  # noqa: PLC0415
 
     frozen = jax.device_get((problem.frozen.vgg, problem.frozen.mean, problem.frozen.std))
-    step = getattr(ways, way)
+    step = getattr(variants, variant)
     return step(
         problem.config, problem.variables, frozen, harness.torch_device(), compiled=compiled
     )
@@ -177,7 +177,7 @@ def check_losses(config: ConfigDict) -> tuple[dict[str, float], dict[str, str]]:
     """Compares the losses of a few rows in full float32.
 
     Returns:
-      By way: the relative difference to ours with the same `bn_groups`; and why a way is not to be
+      By variant: the relative difference to ours with the same `bn_groups`; and why one is not
       timed, because it failed or computes another loss.
     """
     config = config.copy_and_resolve_references()
@@ -185,7 +185,7 @@ def check_losses(config: ConfigDict) -> tuple[dict[str, float], dict[str, str]]:
     config.train.batch_size = CHECKED_ROWS
     differences: dict[str, float] = {}
     wrong: dict[str, str] = {}
-    for way, groups in BN_GROUPS.items():
+    for variant, groups in BN_GROUPS.items():
         config.objective.bn_groups = groups
         try:
             problem = make_problem(config)
@@ -193,14 +193,14 @@ def check_losses(config: ConfigDict) -> tuple[dict[str, float], dict[str, str]]:
             with jax.default_matmul_precision("float32"):
                 ours = _our_loss(problem, *batch)
             _allow_tf32(False)
-            step = torch_step(way, problem)
+            step = torch_step(variant, problem)
             theirs = float(step.loss(*step.put(*batch)).detach())
         except Exception as error:  # of a library's own, such as a missing kernel
-            wrong[way] = rounds.failure(error)
+            wrong[variant] = rounds.failure(error)
             continue
-        differences[way] = abs(theirs - ours) / abs(ours)
-        if not differences[way] <= TOLERANCE:
-            wrong[way] = f"its loss is {theirs:g}, ours {ours:g}"
+        differences[variant] = abs(theirs - ours) / abs(ours)
+        if not differences[variant] <= TOLERANCE:
+            wrong[variant] = f"its loss is {theirs:g}, ours {ours:g}"
     release_memory()
     return differences, wrong
 
@@ -219,8 +219,8 @@ def _our_loss(problem: Problem, first: Any, second: Any, auxiliary: Any) -> floa
 def make_theirs(problem: Problem, flag: str, steps_per_round: int) -> Theirs:
     """A contender in PyTorch, after a round; whatever PyTorch raises is raised."""
     _allow_tf32(True)
-    _, way, compiled = TORCH[flag]
-    run = Theirs(problem, steps_per_round, torch_step(way, problem, compiled=compiled))
+    _, variant, compiled = TORCH[flag]
+    run = Theirs(problem, steps_per_round, torch_step(variant, problem, compiled=compiled))
     run()
     return run
 

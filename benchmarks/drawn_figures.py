@@ -1,7 +1,7 @@
 """Draws a standing person seen from the front, whose limbs move at their joints.
 
 The frame of a figure has the middle of its hips at (0, 0); a figure of usual limbs is about 1 high;
-y points down. Left and right are those of the picture.
+y points down. Left and right are those of the image.
 """
 
 from typing import NamedTuple
@@ -21,7 +21,7 @@ POINTS = (
     "head",
     *(f"{side}_{joint}" for side in SIDES for joint in JOINTS),
 )
-SIZE = (160, 200)  # of a picture, about
+SIZE = (160, 200)  # of an image, about
 
 
 class Look(NamedTuple):
@@ -123,16 +123,16 @@ def look(rng: np.random.Generator) -> Look:
 
 
 def draw(rng: np.random.Generator, size: tuple[int, int]) -> tuple[Image.Image, np.ndarray]:
-    """Draws a figure in a picture of its own background.
+    """Draws a figure in an image of its own background.
 
     Returns:
-      The picture, and the points `[15, 2]` in its pixels.
+      The image, and the points `[15, 2]` in its pixels.
     """
     figure = shape(rng)
-    to_picture = pose(rng, size, outline(figure), share=0.85, rotation=6)
-    pen = Pen(drawn_scene.backdrop(rng, size), to_picture)
+    to_image = pose(rng, size, outline(figure), share=0.85, rotation=6)
+    pen = Pen(drawn_scene.backdrop(rng, size), to_image)
     dress(pen, figure, look(rng))
-    return pen.finish(), geometry.apply(to_picture, figure.points)
+    return pen.finish(), geometry.apply(to_image, figure.points)
 
 
 def outline(figure: Figure) -> np.ndarray:

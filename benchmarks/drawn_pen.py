@@ -1,4 +1,4 @@
-"""Draws filled shapes, given in a thing's own frame, onto a picture, with smooth edges."""
+"""Draws filled shapes, given in a thing's own frame, onto an image, with smooth edges."""
 
 import math
 
@@ -7,27 +7,27 @@ from PIL import Image, ImageDraw
 
 from landmarks_jax import geometry
 
-SAMPLING = 3  # shapes are drawn at so many times the picture's size, then averaged
+SAMPLING = 3  # shapes are drawn at so many times the image's size, then averaged
 
 
 class Pen:
-    """A picture under construction, enlarged.
+    """An image under construction, enlarged.
 
     Attributes:
-      image: the enlarged picture, RGB.
+      image: the enlarged image, RGB.
     """
 
-    def __init__(self, picture: Image.Image, to_picture: np.ndarray) -> None:
-        """Enlarges a picture.
+    def __init__(self, image: Image.Image, to_image: np.ndarray) -> None:
+        """Enlarges an image.
 
         Args:
-          picture: the background, RGB.
-          to_picture: `[2, 3]` similarity from the thing's frame to the picture's pixels.
+          image: the background, RGB.
+          to_image: `[2, 3]` similarity from the thing's frame to the image's pixels.
         """
-        size = picture.width * SAMPLING, picture.height * SAMPLING
-        self.image = picture.resize(size, Image.Resampling.NEAREST)
+        size = image.width * SAMPLING, image.height * SAMPLING
+        self.image = image.resize(size, Image.Resampling.NEAREST)
         self._draw = ImageDraw.Draw(self.image)
-        self._affine = _enlarged(to_picture)
+        self._affine = _enlarged(to_image)
 
     def polygon(self, points: np.ndarray, color: np.ndarray) -> None:
         """Fills a polygon `[n, 2]`; the colour is `[3]` RGB in [0, 1]."""
@@ -38,21 +38,21 @@ class Pen:
         self.polygon(ribbon(line, widths), color)
 
     def finish(self) -> Image.Image:
-        """The picture at its own size."""
+        """The image at its own size."""
         return self.image.reduce(SAMPLING)
 
 
-def coverage(size: tuple[int, int], to_picture: np.ndarray, points: np.ndarray) -> Image.Image:
+def coverage(size: tuple[int, int], to_image: np.ndarray, points: np.ndarray) -> Image.Image:
     """How much of each pixel is inside a polygon `[n, 2]`: a greyscale image, 255 for all of it."""
     mask = Image.new("L", (size[0] * SAMPLING, size[1] * SAMPLING), 0)
-    ImageDraw.Draw(mask).polygon(_corners(_enlarged(to_picture), points), fill=255)
+    ImageDraw.Draw(mask).polygon(_corners(_enlarged(to_image), points), fill=255)
     return mask.reduce(SAMPLING)
 
 
-def _enlarged(to_picture: np.ndarray) -> np.ndarray:
-    """The map to the enlarged picture's pixels; in both the first one's centre is at 0."""
+def _enlarged(to_image: np.ndarray) -> np.ndarray:
+    """The map to the enlarged image's pixels; in both the first one's centre is at 0."""
     middle = (SAMPLING - 1) / 2
-    return geometry.compose(np.array([[SAMPLING, 0, middle], [0, SAMPLING, middle]]), to_picture)
+    return geometry.compose(np.array([[SAMPLING, 0, middle], [0, SAMPLING, middle]]), to_image)
 
 
 def _corners(affine: np.ndarray, points: np.ndarray) -> list[float]:
@@ -117,15 +117,15 @@ def pose(
     rotation: float,
     margin: float = 0.02,
 ) -> np.ndarray:
-    """Draws how a thing lies in its picture: rotated, scaled by 0.8 to 1.15, shifted by up to 8 %.
+    """Draws how a thing lies in its image: rotated, scaled by 0.8 to 1.15, shifted by up to 8 %.
 
-    A thing that would leave the picture is shifted back, and scaled down where that is not enough.
+    A thing that would leave the image is shifted back, and scaled down where that is not enough.
 
     Args:
       rng: draws the pose.
-      size: width and height of the picture.
+      size: width and height of the image.
       outline: `[n, 2]`, in the thing's frame.
-      share: of the picture's width or height, whichever binds, that the upright thing fills at
+      share: of the image's width or height, whichever binds, that the upright thing fills at
         scale 1.
       rotation: standard deviation, degrees.
       margin: share of each side that stays free.

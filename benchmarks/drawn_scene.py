@@ -33,48 +33,48 @@ def _paper(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
     return _image(pixels)
 
 
-def _cloth(rng: np.random.Generator, picture: Image.Image) -> Image.Image:
+def _cloth(rng: np.random.Generator, image: Image.Image) -> Image.Image:
     """Noise of a coarse and a fine grain, of one colour or of several."""
-    pixels = np.asarray(picture) / 255
+    pixels = np.asarray(image) / 255
     for grain in rng.uniform((4, 15), (10, 50)):
         share = rng.uniform(0.05, 0.22)
         several = rng.random() < 0.4
         pixels = pixels + share * np.stack(
-            [_noise(rng, picture.size, int(grain))[..., 0] for _ in range(3 if several else 1)], -1
+            [_noise(rng, image.size, int(grain))[..., 0] for _ in range(3 if several else 1)], -1
         )
     return _image(pixels)
 
 
-def _lines(rng: np.random.Generator, picture: Image.Image) -> Image.Image:
+def _lines(rng: np.random.Generator, image: Image.Image) -> Image.Image:
     """Lines of a grid, or of ruled paper, at any angle."""
-    width, height = picture.size
+    width, height = image.size
     x, y = np.arange(width)[None, :], np.arange(height)[:, None]
     angle, period = rng.uniform(0, math.pi), rng.uniform(8, 26)
     u, v = math.cos(angle) * x + math.sin(angle) * y, math.cos(angle) * y - math.sin(angle) * x
     across = np.minimum(u % period, v % period) if rng.random() < 0.7 else u % period
     strength = rng.uniform(0.15, 0.6) * np.clip(rng.uniform(1.2, 2.2) - across, 0, 1)[..., None]
-    pixels = np.asarray(picture) / 255
+    pixels = np.asarray(image) / 255
     return _image(pixels + strength * (color(rng, 0.1, 0.9) - pixels))
 
 
-def _blobs(rng: np.random.Generator, picture: Image.Image) -> Image.Image:
+def _blobs(rng: np.random.Generator, image: Image.Image) -> Image.Image:
     """Ellipses far out of focus."""
-    pen = ImageDraw.Draw(picture)
+    pen = ImageDraw.Draw(image)
     for _ in range(rng.integers(6, 16)):
-        center = rng.uniform((0, 0), picture.size)
+        center = rng.uniform((0, 0), image.size)
         radii = rng.uniform(8, 45, 2)
         outline = ellipse(center, (radii[0], radii[1]), rng.uniform(0, math.pi))
         pen.polygon(outline.ravel().tolist(), fill=rgb(color(rng, 0.05, 0.95, 0.2)))
-    return picture.filter(ImageFilter.GaussianBlur(rng.uniform(4, 11)))
+    return image.filter(ImageFilter.GaussianBlur(rng.uniform(4, 11)))
 
 
-def _leaves(rng: np.random.Generator, picture: Image.Image) -> Image.Image:
+def _leaves(rng: np.random.Generator, image: Image.Image) -> Image.Image:
     """Leaves with a midrib, lying over each other."""
-    pen = ImageDraw.Draw(picture)
+    pen = ImageDraw.Draw(image)
     tint = color(rng, 0.2, 0.6, 0.15) + np.array([-0.05, 0.1, -0.08])
     t = np.linspace(0, 1, 10)
     for _ in range(rng.integers(10, 28)):
-        start = rng.uniform((-20, -20), np.array(picture.size) + 20)
+        start = rng.uniform((-20, -20), np.array(image.size) + 20)
         angle, length = rng.uniform(0, 2 * math.pi), rng.uniform(20, 70)
         along = length * np.array([math.cos(angle), math.sin(angle)])
         across = rng.uniform(0.2, 0.5) * np.array([-along[1], along[0]])
@@ -86,19 +86,19 @@ def _leaves(rng: np.random.Generator, picture: Image.Image) -> Image.Image:
         leaf = np.clip(tint + rng.normal(0, 0.08) + rng.normal(0, 0.03, 3), 0, 1)
         pen.polygon(np.concatenate(edges).ravel().tolist(), fill=rgb(leaf))
         pen.line([*start, *end], fill=rgb(leaf * 0.75), width=1)
-    return picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.5, 3)))
+    return image.filter(ImageFilter.GaussianBlur(rng.uniform(0.5, 3)))
 
 
-def _clutter(rng: np.random.Generator, picture: Image.Image) -> Image.Image:
+def _clutter(rng: np.random.Generator, image: Image.Image) -> Image.Image:
     """Things of all colours, somewhat out of focus."""
-    texture = scenes.texture(rng, picture.size)
+    texture = scenes.texture(rng, image.size)
     blurred = texture.filter(ImageFilter.GaussianBlur(rng.uniform(2, 6)))
-    return Image.blend(picture, blurred, rng.uniform(0.4, 0.9))
+    return Image.blend(image, blurred, rng.uniform(0.4, 0.9))
 
 
-def _plain(rng: np.random.Generator, picture: Image.Image) -> Image.Image:
+def _plain(rng: np.random.Generator, image: Image.Image) -> Image.Image:
     del rng
-    return picture
+    return image
 
 
 # What backgrounds are drawn, and how often. Their order decides which one a seed draws.
@@ -106,24 +106,24 @@ BACKDROPS = {_plain: 0.2, _cloth: 0.2, _lines: 0.15, _blobs: 0.15, _leaves: 0.15
 
 
 def shadow(
-    picture: Image.Image, mask: Image.Image, shift: tuple[int, int], strength: float
+    image: Image.Image, mask: Image.Image, shift: tuple[int, int], strength: float
 ) -> Image.Image:
-    """Darkens a picture where a mask, shifted by whole pixels and blurred, is white."""
-    cast = Image.new("L", picture.size, 0)
+    """Darkens an image where a mask, shifted by whole pixels and blurred, is white."""
+    cast = Image.new("L", image.size, 0)
     cast.paste(mask.point(lambda value: strength * value), shift)
-    black = Image.new("RGB", picture.size)
-    return Image.composite(black, picture, cast.filter(ImageFilter.GaussianBlur(3)))
+    black = Image.new("RGB", image.size)
+    return Image.composite(black, image, cast.filter(ImageFilter.GaussianBlur(3)))
 
 
-def develop(rng: np.random.Generator, picture: Image.Image) -> bytes:
-    """A photo of a picture: uneven light, colour cast, blur and noise of the sensor, as JPEG."""
-    picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.2, 0.9)))
-    x, y = _grid(picture.size)
+def develop(rng: np.random.Generator, image: Image.Image) -> bytes:
+    """A photo of an image: uneven light, colour cast, blur and noise of the sensor, as JPEG."""
+    image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.2, 0.9)))
+    x, y = _grid(image.size)
     slope = rng.normal(0, 0.08, 2)
     contrast, gain = rng.uniform(0.8, 1.1), rng.normal(1, 0.08)
     light = contrast * gain * (1 + slope[0] * x + slope[1] * y)
     cast = rng.normal(1, 0.04, 3).astype(np.float32)
-    pixels = np.asarray(picture, np.float32) / 255 * light[..., None] * cast + (1 - contrast) / 2
+    pixels = np.asarray(image, np.float32) / 255 * light[..., None] * cast + (1 - contrast) / 2
     noise = rng.standard_normal(pixels.shape, np.float32)
     taken = _image(pixels + np.float32(rng.uniform(0.005, 0.03)) * noise)
     file = io.BytesIO()

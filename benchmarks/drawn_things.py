@@ -1,9 +1,9 @@
-"""Draws pictures of one kind of thing on varied backgrounds, with exact points.
+"""Draws images of one kind of thing on varied backgrounds, with exact points.
 
 python -m benchmarks.drawn_things wings --count 2000 --seed 1 --out wings
 
 Writes OUT/photos/0000.jpg ... and OUT/points.csv, DeepLabCut's table of labelled points, which
-`landmarks-jax eval` reads. Training on OUT/photos never sees the points. Picture number i of a kind
+`landmarks-jax eval` reads. Training on OUT/photos never sees the points. Image number i of a kind
 and a seed is always the same. `noise` is a control without a thing or points.
 """
 
@@ -30,9 +30,9 @@ class Kind(NamedTuple):
     """A kind of thing.
 
     Attributes:
-      size: width and height of its pictures, about.
+      size: width and height of its images, about.
       names: of its points; errors are in per cent of the distance of the first two.
-      draw: draws one in a picture of a size; returns the picture and the points `[P, 2]`.
+      draw: draws one in an image of a size; returns the image and the points `[P, 2]`.
     """
 
     size: tuple[int, int]
@@ -41,7 +41,7 @@ class Kind(NamedTuple):
 
 
 class Photo(NamedTuple):
-    """A picture of a thing.
+    """An image of a thing.
 
     Attributes:
       size: width and height in pixels.
@@ -66,11 +66,11 @@ KINDS = {
 
 
 def photo(kind: str, seed: int, number: int) -> Photo:
-    """Draws picture `number` of a kind and a seed."""
+    """Draws image `number` of a kind and a seed."""
     rng = np.random.default_rng((seed, number, *kind.encode()))
     size = tuple(round(side * rng.uniform(0.95, 1.05)) for side in KINDS[kind].size)
-    picture, points = KINDS[kind].draw(rng, (size[0], size[1]))
-    return Photo(picture.size, drawn_scene.develop(rng, picture), points)
+    image, points = KINDS[kind].draw(rng, (size[0], size[1]))
+    return Photo(image.size, drawn_scene.develop(rng, image), points)
 
 
 def mean_error(photos: Sequence[Photo]) -> float:
@@ -107,7 +107,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("kind", choices=KINDS)
-    parser.add_argument("--count", type=harness.at_least(1), default=2000, help="of pictures")
+    parser.add_argument("--count", type=harness.at_least(1), default=2000, help="of images")
     parser.add_argument("--seed", type=harness.at_least(0), default=1)
     parser.add_argument("--out", type=Path, required=True, help="a new folder")
     args = parser.parse_args()

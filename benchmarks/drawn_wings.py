@@ -16,7 +16,7 @@ POINTS = (
     "root", "tip", "end_1", "end_2", "end_4", "end_5", "fork", "notch",
     "cross_1_front", "cross_1_back", "cross_2_front", "cross_2_back",
 )  # fmt: skip
-SIZE = (200, 160)  # of a picture, about
+SIZE = (200, 160)  # of an image, about
 _TIP, _NOTCH = 4, 8  # anchors of the margin
 
 
@@ -108,23 +108,23 @@ def _bowed(start: np.ndarray, end: np.ndarray, height: float) -> np.ndarray:
 
 
 def draw(rng: np.random.Generator, size: tuple[int, int]) -> tuple[Image.Image, np.ndarray]:
-    """Draws a wing in a picture of its own background.
+    """Draws a wing in an image of its own background.
 
     Returns:
-      The picture, and the points `[12, 2]` in its pixels.
+      The image, and the points `[12, 2]` in its pixels.
     """
     wing = shape(rng)
-    to_picture = pose(rng, size, wing.margin, share=0.73, rotation=12)
-    picture = drawn_scene.backdrop(rng, size)
-    mask = coverage(size, to_picture, wing.margin)
+    to_image = pose(rng, size, wing.margin, share=0.73, rotation=12)
+    image = drawn_scene.backdrop(rng, size)
+    mask = coverage(size, to_image, wing.margin)
     if rng.random() < 0.6:
         right, down = rng.integers(1, 5, 2).tolist()
-        picture = drawn_scene.shadow(picture, mask, (right, down), rng.uniform(0.15, 0.45))
+        image = drawn_scene.shadow(image, mask, (right, down), rng.uniform(0.15, 0.45))
     opacity = rng.uniform(0.5, 0.95)
     mask = mask.point(lambda value: opacity * value)
-    pen = Pen(Image.composite(_membrane(rng, size, wing, to_picture), picture, mask), to_picture)
+    pen = Pen(Image.composite(_membrane(rng, size, wing, to_image), image, mask), to_image)
     draw_veins(pen, wing, drawn_scene.color(rng, 0.05, 0.28, 0.05), rng.uniform(0.004, 0.0085))
-    return pen.finish(), geometry.apply(to_picture, wing.points)
+    return pen.finish(), geometry.apply(to_image, wing.points)
 
 
 def draw_veins(pen: Pen, wing: Wing, color: np.ndarray, thickness: float) -> None:
@@ -139,13 +139,13 @@ def draw_veins(pen: Pen, wing: Wing, color: np.ndarray, thickness: float) -> Non
 
 
 def _membrane(
-    rng: np.random.Generator, size: tuple[int, int], wing: Wing, to_picture: np.ndarray
+    rng: np.random.Generator, size: tuple[int, int], wing: Wing, to_image: np.ndarray
 ) -> Image.Image:
     """The colours of the wing: a gradient from root to tip, spots anywhere, and a fine grain."""
     first = drawn_scene.color(rng, 0.5, 0.95, 0.07)
     second = np.clip(first + rng.normal(0, 0.08) + rng.normal(0, 0.04, 3), 0.3, 1)
     x, y = np.meshgrid(*(np.arange(side, dtype=np.float32) for side in size))
-    to_wing = geometry.invert(to_picture).astype(np.float32)
+    to_wing = geometry.invert(to_image).astype(np.float32)
     place = geometry.apply(to_wing, np.stack([x, y], -1).reshape(-1, 2))
     shade = np.ones(len(place), np.float32)
     low, high = wing.margin.min(0), wing.margin.max(0)

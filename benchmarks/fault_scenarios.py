@@ -13,7 +13,7 @@ from unittest import mock
 
 import jax
 
-from benchmarks import fault_subjects as subjects
+from benchmarks import fault_targets as targets
 from landmarks_jax.evaluation import run_evaluation
 from landmarks_jax.inference import packed_file
 from landmarks_jax.system.errors import UserError
@@ -33,7 +33,7 @@ class Scenario:
     """A command whose output is known.
 
     Attributes:
-      words: the command, for a folder to work in and the folder of `subjects.build`.
+      words: the command, for a folder to work in and the folder of `targets.build`.
       out: where it writes, in the folder.
       growing: names of files that are written row by row; others are whole or not there.
     """
@@ -49,7 +49,7 @@ class Scenario:
 
 
 SCENARIOS = {
-    "prepare": Scenario(lambda folder, _: ["prepare", *subjects.words(), f"--out={folder}/out"]),
+    "prepare": Scenario(lambda folder, _: ["prepare", *targets.words(), f"--out={folder}/out"]),
     "evaluate": Scenario(
         lambda folder, _: ["eval", f"--workdir={folder}/run", "--protocol=synthetic"],
         out="run/evaluation",
@@ -80,7 +80,7 @@ SCENARIOS = {
 
 def train_words(folder: Path, steps: int) -> list[str]:
     """The command that trains in a folder."""
-    return ["train", *subjects.words(train__steps=steps), f"--workdir={folder}/run"]
+    return ["train", *targets.words(train__steps=steps), f"--workdir={folder}/run"]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -98,7 +98,7 @@ def contents(folder: Path) -> dict[str, bytes]:
                 fields.pop("provenance")
                 data = json.dumps(fields).encode()
             elif path.name == "a.safetensors":
-                data = subjects.digest_packed(packed_file.read(path)).encode()
+                data = targets.digest_packed(packed_file.read(path)).encode()
             found[name] = data
     return found
 
@@ -149,7 +149,7 @@ class Trajectory:
             with contextlib.suppress(ValueError):  # the last one may be cut
                 logged.append(json.loads(line)["step"])
         if run_folder.newest_step(workdir) is None:
-            late = logged[-1] > 2 * subjects.EVERY
+            late = logged[-1] > 2 * targets.EVERY
             return 0, [(LOST, f"no checkpoint after {logged[-1]} steps")] if late else []
         restored = checkpoints.restore(workdir, run_folder.read_config(workdir))
         step, violations = restored.step, []
@@ -157,10 +157,10 @@ class Trajectory:
         if arrays != self.digests[step]:
             violations.append((SILENT, f"another state at step {step}"))
         # One interval is under way, and one may be in the middle of being saved.
-        if logged[-1] - step > (0 if saved_last else 2 * subjects.EVERY):
+        if logged[-1] - step > (0 if saved_last else 2 * targets.EVERY):
             violations.append((LOST, f"step {logged[-1]} was logged, the checkpoint is of {step}"))
         rows = {row["step"]: row["loss"] for row in run_folder.read_log(workdir, step)}
-        missing = [s for s in range(1, step - subjects.EVERY + 1) if s not in rows]
+        missing = [s for s in range(1, step - targets.EVERY + 1) if s not in rows]
         if missing:
             violations.append((LOST, f"rows of the log: {len(missing)}, first step {missing[0]}"))
         wrong = [s for s, loss in rows.items() if loss != self.losses[s]]
@@ -178,7 +178,7 @@ def write_trajectory(path: Path, folder: Path) -> None:
 
     fields = {"train__steps": STEPS, "train__checkpoint_every": 1}
     with mock.patch.object(checkpoints.Checkpoints, "save", save):
-        subjects.call("train", *subjects.words(**fields), f"--workdir={folder}")
+        targets.call("train", *targets.words(**fields), f"--workdir={folder}")
     rows = run_folder.read_log(folder)
     kept = [{"step": r["step"], "loss": r["loss"], "digest": digests[r["step"]]} for r in rows]
     path.write_text(json.dumps(kept))
@@ -203,7 +203,7 @@ def _once(make: Callable[..., Any]) -> Callable[..., Any]:
 def attempt(*words: str) -> tuple[int, Violation | None]:
     """Runs a command in this process: its code, and what is wrong with how it ended."""
     try:
-        subjects.call(*words)
+        targets.call(*words)
     except UserError as error:  # one line
         return error.exit_code, None
     except Exception:  # whatever it is, it is what a user would see
@@ -257,9 +257,9 @@ def full_disk_of_training(
     """Continues a run while no file can grow beyond a size, then again without a limit."""
     SCENARIOS["export"].prepare(folder, base)
     violations: list[Violation] = []
-    for size, first in ((limit, subjects.STEPS), (-1, subjects.STEPS + 4)):
+    for size, first in ((limit, targets.STEPS), (-1, targets.STEPS + 4)):
         with limited(size):
-            code, violation = attempt(*train_words(folder, subjects.STEPS + 4))
+            code, violation = attempt(*train_words(folder, targets.STEPS + 4))
         violations += [violation] if violation else []
         step, wrong = trajectory.check(folder / "run", saved_last=code == 0)
         violations += wrong

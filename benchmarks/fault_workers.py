@@ -1,7 +1,7 @@
-"""The processes that make the faults of `benchmarks.faults`: slots, and their workers.
+"""The processes that inject the faults of `benchmarks.faults`: injectors, and their workers.
 
-A slot has no JAX started, so that it can fork commands to be stopped. Its worker has, and does what
-needs no process of its own; if it hangs it is replaced.
+An injector has no JAX started, so that it can fork commands to be stopped. Its worker has, and does
+what needs no process of its own; if it hangs it is replaced.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks import fault_scenarios as scenarios
-from benchmarks import fault_subjects as subjects
+from benchmarks import fault_targets as targets
 from benchmarks import harness
 from landmarks_jax.cli.main import main
 from landmarks_jax.system.errors import UserError
@@ -58,7 +58,7 @@ def damage(folder: Path, files: str, kind: str, rng: np.random.Generator) -> str
     return f"{path.relative_to(folder)}, byte {place}"
 
 
-def read(subject: subjects.Subject, folder: Path) -> tuple[str, str]:
+def read(target: targets.Target, folder: Path) -> tuple[str, str]:
     """Reads a folder: ("value" or "warned", a digest), or ("refused" or "traceback", why)."""
     warned = io.StringIO()
     handler = logging.StreamHandler(warned)
@@ -67,7 +67,7 @@ def read(subject: subjects.Subject, folder: Path) -> tuple[str, str]:
     try:
         with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            value = subject.read(folder)
+            value = target.read(folder)
         return "warned" if warned.getvalue() else "value", value
     except UserError as error:
         return "refused", str(error)
@@ -79,28 +79,28 @@ def read(subject: subjects.Subject, folder: Path) -> tuple[str, str]:
 
 def damaged(fault: Fault, folder: Path, base: Path, expected: dict[str, str]) -> tuple[str, str]:
     """The verdict on a damaged file, and why."""
-    subject = subjects.SUBJECTS[fault.what]
-    copy = folder / subject.folder
+    target = targets.TARGETS[fault.what]
+    copy = folder / target.folder
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(base / subject.folder, copy)
+    shutil.copytree(base / target.folder, copy)
     shutil.copytree(base / "packed", folder / "packed", dirs_exist_ok=True)
     if fault.what not in expected:
-        verdict, expected[fault.what] = read(subject, copy)
+        verdict, expected[fault.what] = read(target, copy)
         if verdict != "value":
             raise RuntimeError(f"{fault.what}: not readable undamaged: {expected[fault.what]}")
         return damaged(fault, folder, base, expected)
-    place = damage(copy, subject.files, fault.kind, np.random.default_rng(fault.seed))
-    verdict, text = read(subject, copy)
+    place = damage(copy, target.files, fault.kind, np.random.default_rng(fault.seed))
+    verdict, text = read(target, copy)
     if verdict in ("value", "warned"):
         right, warned = text == expected[fault.what], verdict == "warned"
-        verdict = "silent" if subject.checked else "unknowable"
+        verdict = "silent" if target.checked else "unknowable"
         verdict = "no effect" if right else "refused" if warned else verdict
         text = ""
     return verdict, f"{place}: {text}"
 
 
 def _serve(pipe: Connection, folder: Path, base: Path) -> None:
-    """Answers the requests of a slot."""
+    """Answers the requests of an injector."""
     scenarios.share_programs()
     expected: dict[str, str] = {}
     whole: dict[str, dict[str, bytes]] = {}
@@ -118,8 +118,8 @@ def _serve(pipe: Connection, folder: Path, base: Path) -> None:
                     whole[fault.what] = scenarios.whole(fault.what, folder, base)
                 right = whole[fault.what]
                 if fault.kind == FULL:
-                    most = _size(fault)
-                    found = scenarios.full_disk(fault.what, folder, base, most, right)
+                    limit = _size(fault)
+                    found = scenarios.full_disk(fault.what, folder, base, limit, right)
                 else:
                     found = scenarios.check(fault.what, folder, code, right)
                     found += scenarios.again(fault.what, folder, base, right)
@@ -144,8 +144,8 @@ def _size(fault: Fault) -> int:
     return int(np.exp(rng.uniform(np.log(50), np.log(100_000))))
 
 
-class Slot:
-    """Makes faults one after the other, with a worker for what needs no process of its own."""
+class Injector:
+    """Injects faults one after the other, with a worker for what needs no process of its own."""
 
     def __init__(self, folder: Path, base: Path) -> None:
         self._folder, self._base = folder, base
@@ -172,8 +172,8 @@ class Slot:
         self._start_worker()
         return ("hang", "") if fault.kind in DAMAGES else [("hang", "")]
 
-    def make(self, fault: Fault) -> tuple[str, str]:
-        """Makes a fault; the verdict, and why."""
+    def inject(self, fault: Fault) -> tuple[str, str]:
+        """Injects a fault; the verdict, and why."""
         if fault.kind in DAMAGES:
             verdict, text = self.ask(fault)
             return verdict, text
@@ -274,15 +274,15 @@ def wait(pid: int, seconds: float) -> int | None:
 
 
 def work(faults: Sequence[Fault], folder: Path, base: Path) -> None:
-    """A slot's share of the faults; writes a line for each."""
+    """An injector's share of the faults; writes a line for each."""
     folder.mkdir()
-    slot = Slot(folder, base)
+    injector = Injector(folder, base)
     with (folder / "found.jsonl").open("w") as file:
         for fault in faults:
             began = time.monotonic()
-            verdict, text = slot.make(fault)
+            verdict, text = injector.inject(fault)
             seconds = round(time.monotonic() - began, 2)
             file.write(json.dumps([*fault, verdict, text, seconds]) + "\n")
             if verdict in BAD:
                 harness.log({**fault._asdict(), "verdict": verdict, "why": text})
-    slot.close()
+    injector.close()

@@ -1,4 +1,4 @@
-"""Makes seeded faults: damaged files, full disks, kills; counts what went unnoticed or was lost.
+"""Injects seeded faults: damaged files, full disks, kills; counts silent and lost results.
 
 python -m benchmarks.faults --out docs/results/benchmarks/faults_cpu.json [--count 1000]
 
@@ -29,7 +29,7 @@ if __name__ == "__main__":  # before JAX is imported: compiling is what takes th
 import numpy as np
 
 from benchmarks import fault_scenarios as scenarios
-from benchmarks import fault_subjects as subjects
+from benchmarks import fault_targets as targets
 from benchmarks import harness
 from benchmarks.fault_workers import (
     BAD,
@@ -56,7 +56,7 @@ _SIGNALS = {"train": 26, "prepare": 20, "evaluate": 8, "export": 15, "detect": 1
 
 def plan(count: int, seed: int) -> list[Fault]:
     """Faults of all kinds in a random order."""
-    kinds = [(what, kind) for what in subjects.SUBJECTS for kind in DAMAGES] * _DAMAGES_EACH
+    kinds = [(what, kind) for what in targets.TARGETS for kind in DAMAGES] * _DAMAGES_EACH
     kinds += [(what, FULL) for what, number in _DISKS.items() for _ in range(number)]
     for kind in (KILL, TERM):
         kinds += [(what, kind) for what, number in _SIGNALS.items() for _ in range(number)]
@@ -66,19 +66,22 @@ def plan(count: int, seed: int) -> list[Fault]:
 
 
 def _build(base: Path) -> None:
-    subjects.build(base)
+    targets.build(base)
     scenarios.write_trajectory(base / "trajectory.json", base / "undisturbed")
 
 
-def make_all(faults: Sequence[Fault], jobs: int) -> list[list[Any]]:
-    """Makes faults in several slots; a list `[what, kind, seed, verdict, why, seconds]` for each.
+def inject_all(faults: Sequence[Fault], jobs: int) -> list[list[Any]]:
+    """Injects faults by several processes.
+
+    Returns:
+      A list `[what, kind, seed, verdict, why, seconds]` for each.
 
     Raises:
-      UserError: the files cannot be made, or a slot failed.
+      UserError: the files cannot be made, or a process failed.
     """
     warnings.filterwarnings("ignore", message=".*fork", category=RuntimeWarning)
     warnings.filterwarnings("ignore", message=".*fork", category=DeprecationWarning)
-    importlib.import_module(subjects.DETECTOR)  # packed files may name it only then
+    importlib.import_module(targets.DETECTOR)  # packed files may name it only then
     cache.enable_compilation_cache()  # where the user keeps them; other caches go with the faults
     with (
         tempfile.TemporaryDirectory(prefix="faults-") as name,
@@ -87,15 +90,15 @@ def make_all(faults: Sequence[Fault], jobs: int) -> list[list[Any]]:
         folder = Path(name)
         if wait(fork(lambda: _build(folder / "base")), 10 * TIMEOUT):
             raise UserError("the files to damage could not be made; see above")
-        slots = [folder / f"slot{i}" for i in range(jobs)]
+        folders = [folder / f"injector{i}" for i in range(jobs)]
         pids = []
-        for i, slot in enumerate(slots):
+        for i, own in enumerate(folders):
             share = faults[i::jobs]
-            pids.append(fork(functools.partial(work, share, slot, folder / "base")))
+            pids.append(fork(functools.partial(work, share, own, folder / "base")))
         codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
         if any(codes):
-            raise UserError("a process that makes faults failed; see above")
-        lines = [line for s in slots for line in (s / "found.jsonl").read_text().splitlines()]
+            raise UserError("a process that injects faults failed; see above")
+        lines = [line for own in folders for line in (own / "found.jsonl").read_text().splitlines()]
     return [json.loads(line) for line in lines]
 
 
@@ -123,16 +126,16 @@ def to_markdown(result: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    """Makes the faults, and writes the JSON with its table beside it."""
+    """Injects the faults, and writes the JSON with its table beside it."""
     parser = harness.argument_parser(__doc__)
     parser.add_argument("--count", type=harness.at_least(1), default=1000, help="faults")
     parser.add_argument("--seed", type=harness.at_least(0), default=0)
     parser.add_argument("--jobs", type=harness.at_least(1), default=os.cpu_count())
-    parser.add_argument("--only", default="", help="faults whose kind or subject contains this")
+    parser.add_argument("--only", default="", help="faults whose kind or target contains this")
     args = parser.parse_args()
     faults = [f for f in plan(args.count, args.seed) if args.only in f"{f.kind}: {f.what}"]
     began = time.monotonic()
-    found = make_all(faults, args.jobs)
+    found = inject_all(faults, args.jobs)
     minutes = (time.monotonic() - began) / 60
     verdicts: dict[tuple[str, str], collections.Counter[str]] = {}
     seconds: collections.Counter[tuple[str, str]] = collections.Counter()

@@ -38,7 +38,7 @@ LFW = "lfw"
 KINDS = ("wings", "figures", LFW)
 FEATURES = {"chosen": (), "hog": ("--config.targets.network=hog",)}
 _FACE = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
-_TRAIN, _TEST = 2_000, 500  # drawn pictures
+_TRAIN, _TEST = 2_000, 500  # drawn images
 LABELS, DRAWS = 20, 20
 _TIME = "time.json"  # in a run's folder: what training took
 
@@ -58,7 +58,7 @@ class Things(NamedTuple):
 
 
 def things_of(kind: str, work: Path, lfw: Path) -> Things:
-    """Draws the pictures of a kind, or finds the points of LFW's photos, unless they are there."""
+    """Draws the images of a kind, or finds the points of LFW's photos, unless they are there."""
     if kind == LFW:
         lists = work / "lfw_fit.csv", work / "lfw_score.csv"
         if not lists[1].exists():

@@ -1,4 +1,4 @@
-"""Uses a GPU that is rented for minutes: measures it, trains on it, and hands over, by one command.
+"""Measures a GPU that is rented for minutes, trains on it and writes transfer files.
 
 python -m benchmarks.rented_gpu --photos photos.tar.gz --config best --minutes 9.5 --out out \
     --scratch scratch --config.compute_dtype=bfloat16 --config.data.resident=True
@@ -41,7 +41,7 @@ from landmarks_jax.training import transfer_files
 
 MEASURED = "measured"  # in the scratch folder
 MARGIN = 10.0  # seconds between the session's end and that of all
-GRACE = 30.0  # seconds in which a session that is stopped saves and hands over
+GRACE = 30.0  # seconds in which a session that is stopped writes transfer files
 MAX_FILES, MAX_BYTES = 8, 15 * 2**20  # small enough for any way back
 # Previews cost 2 s each. Fields of the command line come later and win.
 _DEFAULTS = ("--config.train.picture_every=0",)
@@ -243,7 +243,7 @@ def _parse() -> tuple[argparse.Namespace, list[str]]:
 
 
 def main() -> int:
-    """Measures, trains and hands over; returns the exit code."""
+    """Measures and trains; returns the exit code."""
     args, words = _parse()
     jax.config.update("jax_platforms", "cpu")  # a GPU's memory is for the children
     with Interrupt() as interrupt:

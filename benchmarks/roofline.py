@@ -1,4 +1,4 @@
-"""The floor: what a training step must compute and move, and the time no step can beat.
+"""Lower bounds: what a training step must compute and move, and the time no step can beat.
 
 python -m benchmarks.roofline --device h200 --out docs/results/benchmarks/roofline_h200.json
 
@@ -192,8 +192,8 @@ def macs_of_targets(config: ConfigDict, photos: int, *, later: bool) -> int:
     return macs
 
 
-def floors(config: ConfigDict, device: dict[str, Any]) -> dict[str, Any]:
-    """The floors of a configuration's step.
+def lower_bounds(config: ConfigDict, device: dict[str, Any]) -> dict[str, Any]:
+    """The lower bounds of the time of a configuration's step.
 
     Args:
       config: the configuration.
@@ -238,15 +238,14 @@ def measured(dtypes: Iterable[str]) -> dict[str, Any]:
 
 
 def measure(configs: dict[str, list[ConfigDict]], device: dict[str, Any]) -> dict[str, Any]:
-    """The floors of configurations by preset; plain JSON, the source of `to_markdown`."""
+    """The lower bounds of configurations by preset; plain JSON, the source of `to_markdown`."""
     rows = [
         {"preset": preset, "dtype": config.compute_dtype, "batch": config.train.batch_size}
-        | floors(config, device)
+        | lower_bounds(config, device)
         for preset, variants in configs.items()
         for config in variants
     ]
-    head = harness.environment(("jax", "jaxlib"))
-    return {**head, "floor_of": device, "rows": rows}
+    return {**harness.environment(("jax", "jaxlib")), "floor_of": device, "rows": rows}
 
 
 def to_markdown(result: dict[str, Any]) -> str:
@@ -271,29 +270,26 @@ def to_markdown(result: dict[str, Any]) -> str:
         "Roofline: over convolutions and their gradients, the longer of computing and moving, "
         "pointwise work free; the columns of the parts are its shares, images/s its rate.",
     ]
-    return Table(header, rows, "The floor of a training step", notes).to_markdown(1)
+    return Table(header, rows, "Lower bounds of a training step", notes).to_markdown(1)
 
 
 def main() -> None:
     """Counts, and writes the JSON with its table beside it."""
     parser = harness.argument_parser(__doc__)
     read = harness.comma_separated
-    dtypes = read(harness.one_of(_BYTES))
     parser.add_argument(
         "--presets", type=read(harness.one_of(PRESETS)), default="paper,released", help="by commas"
     )
     parser.add_argument("--batches", type=read(harness.at_least(2)), default="32,256", help="sizes")
+    dtypes = read(harness.one_of(_BYTES))
     parser.add_argument("--dtypes", type=dtypes, default="bfloat16,float32", help="by commas")
     parser.add_argument(
         "--device", default="here", choices=("here", *DEVICES), help="whose rates; here: measured"
     )
     args = parser.parse_args()
     device = measured(args.dtypes) if args.device == "here" else DEVICES[args.device]
-    variants = list(itertools.product(args.batches, args.dtypes))
-    configs = {
-        preset: [configure(preset, None, dtype, batch) for batch, dtype in variants]
-        for preset in args.presets
-    }
+    cells = list(itertools.product(args.batches, args.dtypes))
+    configs = {name: [configure(name, None, d, b) for b, d in cells] for name in args.presets}
     result = measure(configs, device)
     harness.write_result(args.out, result, to_markdown(result))
 

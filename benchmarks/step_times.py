@@ -143,18 +143,18 @@ def measure(
             result["loss_differences"][str(channels)], wrong[channels] = contenders.check_losses(
                 config
             )
-        ways = wrong.get(channels, {})
+        failed = wrong.get(channels, {})
         where = f"c = {channels}, {dtype}, batch {batch}"
         before, left_out = result["rows"], dict(result["left_out"])
         rows: list[dict[str, Any]] = []
         left_out |= {
-            f"{TORCH[flag].name}, {where}": ways[TORCH[flag].way]
+            f"{TORCH[flag].name}, {where}": failed[TORCH[flag].variant]
             for flag in flags
-            if TORCH[flag].way in ways
+            if TORCH[flag].variant in failed
         }
         for rows, missing in measure_cell(
             config,
-            [flag for flag in flags if TORCH[flag].way not in ways],
+            [flag for flag in flags if TORCH[flag].variant not in failed],
             steps_per_round=steps_per_round,
             seconds=seconds,
             with_ours=with_ours,

@@ -67,7 +67,7 @@ def to_markdown(result: dict[str, Any]) -> str:
         harness.provenance(result),
         f"`{result['config']}`, {result['num_landmarks']} landmarks. Forward error on "
         f"{result['protocol']}, center crop, scored every {result['every']:,} steps. Minutes: with "
-        "start-up, compiling and making targets, without scoring, pictures and starting again "
+        "start-up, compiling and making targets, without scoring, previews and starting again "
         "after it; of training: without start-up and compiling, the run's own clock. Matrix "
         "products: what the best float32 product of the same minutes "
         f"({min(peaks, default=0):,.0f} to {max(peaks, default=0):,.0f} GFLOP/s) would have "

@@ -1,6 +1,6 @@
 """The training step in plain PyTorch: networks, loss of Eq. 7, Adam.
 
-Two ways of the same step. `AsReleased` does the work as the authors' code does: three passes of the
+Two variants of one step. `AsReleased` does the work as the authors' code does: three passes of the
 detector, four of the generator, VGG once for each image it compares. `Fused` shares it as our step
 does: one detector pass over both views, two generator passes over both directions, VGG once over
 reconstructions and once over targets. They differ in what a batch norm sees: one call's images, or

@@ -5,8 +5,8 @@ python -m benchmarks.train --check docs/results/benchmarks/train_cpu.json
 
 The second measures the cells of the first again and exits with 1 where ours has become slower
 against PyTorch. Ours is the program of `train.py`, which draws its views from canvases on the
-device. PyTorch gets ready views, and does the step in two ways: as the released code, and shared
-like ours (`benchmarks.torch_step`). Before anything is timed the losses are compared, on the same
+device. PyTorch gets ready views, in two variants: as the released code, and with work shared like
+ours (`benchmarks.torch_step`). Before anything is timed the losses are compared, on the same
 weights and views.
 """
 
@@ -51,7 +51,7 @@ def to_markdown(result: dict[str, Any]) -> str:
         ratios = [cell(by_name.get(name, {}), "over_ours") for name in others]
         share = 1e3 * by_name[OURS]["tflops"] / result["matmul_gflops"][dtype]
         rows.append([str(channels), dtype, str(batch), *rates, *ratios, f"{share:.0%}"])
-    differences = [d for ways in result["loss_differences"].values() for d in ways.values()]
+    differences = [d for variants in result["loss_differences"].values() for d in variants.values()]
     notes = [
         harness.provenance(result),
         f"Preset {result['preset']}. Medians over rounds in turn; ours over theirs: the median "

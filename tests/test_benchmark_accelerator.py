@@ -147,7 +147,7 @@ def test_the_command_of_a_stage_is_the_one_that_a_user_gives(tmp_path, monkeypat
     assert result["command"] == "python -m benchmarks.accelerator --minutes 9"
 
 
-def test_the_summary_tells_shares_of_the_floor_and_what_was_cut_off(tmp_path):
+def test_the_summary_tells_shares_of_the_roofline_and_what_was_cut_off(tmp_path):
     write(tmp_path, "machine", **MACHINE)
     losses = {"64": {"AsReleased": 1e-7, "Fused": 2e-6}}
     trained = {"rows": [ROW], "left_out": {}, "loss_differences": losses}

@@ -1,4 +1,4 @@
-"""Drawn things: points lie where pictures show them, and are read back as they were drawn."""
+"""Drawn things: points lie where images show them, and are read back as they were drawn."""
 
 import io
 import sys
@@ -46,7 +46,7 @@ def test_a_photo_depends_on_kind_seed_and_number_alone(written):
     assert all(np.abs(other.points - again.points).max() > 2 for other in others)
 
 
-def test_the_mean_shape_is_a_poor_guess_and_all_points_are_in_the_picture(written):
+def test_the_mean_shape_is_a_poor_guess_and_all_points_are_in_the_image(written):
     _, _, photos = written
     assert drawn_things.mean_error(photos) > 8
     for photo in photos:
@@ -64,14 +64,14 @@ def test_the_error_of_the_mean_shape():
     assert drawn_things.mean_error(photos) == pytest.approx(5 / 3)
 
 
-def test_limbs_do_not_leave_the_picture():
+def test_limbs_do_not_leave_the_image():
     rng, size = np.random.default_rng(0), drawn_figures.SIZE
     for _ in range(500):
         figure = drawn_figures.shape(rng)
         outline = drawn_figures.outline(figure)
-        to_picture = drawn_pen.pose(rng, size, outline, share=0.85, rotation=6)
-        scale = np.hypot(*to_picture[:, 0])
-        points = geometry.apply(to_picture, figure.points)
+        to_image = drawn_pen.pose(rng, size, outline, share=0.85, rotation=6)
+        scale = np.hypot(*to_image[:, 0])
+        points = geometry.apply(to_image, figure.points)
         assert (points > 0.05 * scale).all()  # a hand or a shoe has room
         assert (points < np.array(size) - 1 - 0.05 * scale).all()
 
@@ -88,7 +88,7 @@ def test_posed_points_are_the_pose_of_those_at_rest(module):
     assert abs(np.degrees(np.angle(factor))) < 31
 
 
-def test_poses_turn_scale_and_stay_in_the_picture():
+def test_poses_turn_scale_and_stay_in_the_image():
     outline = np.array([[0, -0.2], [1, -0.2], [1, 0.2], [0, 0.2]])
     rng, size = np.random.default_rng(0), (200, 160)
     poses = np.stack(
@@ -131,14 +131,14 @@ def test_shapes_are_drawn_where_they_are():
 def test_veins_meet_at_the_points(seed):
     wing = drawn_wings.shape(np.random.default_rng(seed))
     lines = [wing.margin, *(vein for vein, _, _ in wing.veins)]
-    to_picture = np.array([[300.0, 0, 30], [0, 300, 150]])
+    to_image = np.array([[300.0, 0, 30], [0, 300, 150]])
     near = np.zeros((len(lines), len(wing.points)), bool)
     control = near.copy()
     for row, line in enumerate(lines):  # each drawn alone, 3 to 4 of 900 pixels thick
-        pen = Pen(Image.new("RGB", (360, 300), "white"), to_picture)
+        pen = Pen(Image.new("RGB", (360, 300), "white"), to_image)
         pen.ribbon(line, np.full(len(line), 0.0015), BLACK)
         dark = np.asarray(pen.image)[..., 0] == 0
-        enlarged = drawn_pen.SAMPLING * geometry.apply(to_picture, wing.points) + 1
+        enlarged = drawn_pen.SAMPLING * geometry.apply(to_image, wing.points) + 1
         for place, shift in ((near, 0), (control, 12)):
             columns, rows = np.rint(enlarged + shift).astype(int).T
             place[row] = dark[rows, columns]
@@ -162,14 +162,14 @@ def test_parts_of_a_figure_meet_at_its_joints(seed):
     clothes = drawn_figures.Look(
         **colors, stripes="none", sleeves=False, legs=False, long_hair=False
     )
-    to_picture = np.array([[600.0, 0, 450], [0, 600, 400]])
-    pen = Pen(Image.new("RGB", (900, 800), "white"), to_picture)
+    to_image = np.array([[600.0, 0, 450], [0, 600, 400]])
+    pen = Pen(Image.new("RGB", (900, 800), "white"), to_image)
     drawn_figures.dress(pen, figure, clothes)
-    picture = np.asarray(pen.finish()) / 255
+    image = np.asarray(pen.finish()) / 255
 
     def part(place: np.ndarray) -> str:
-        column, row = np.rint(geometry.apply(to_picture, place[None])[0]).astype(int)
-        pixel = picture[row, column]
+        column, row = np.rint(geometry.apply(to_image, place[None])[0]).astype(int)
+        pixel = image[row, column]
         hue = pixel / np.linalg.norm(pixel)
         return max(colors, key=lambda name: hue @ colors[name] / np.linalg.norm(colors[name]))
 

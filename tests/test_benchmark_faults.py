@@ -8,7 +8,7 @@ import resource
 import numpy as np
 import pytest
 
-from benchmarks import fault_scenarios, fault_subjects, fault_workers, faults
+from benchmarks import fault_scenarios, fault_targets, fault_workers, faults
 from benchmarks.fault_workers import Fault
 from landmarks_jax.system.errors import DataError
 from landmarks_jax.training import run_folder
@@ -24,7 +24,7 @@ def test_a_thousand_faults_are_of_all_kinds_and_seeded():
     counts = collections.Counter(fault.kind for fault in plan)
     assert set(counts) == {"flipped bit", "cut", "zeros", "full disk", "SIGKILL", "SIGTERM"}
     assert min(counts.values()) > 80
-    assert {fault.what for fault in plan} > {*fault_subjects.SUBJECTS, *fault_scenarios.SCENARIOS}
+    assert {fault.what for fault in plan} > {*fault_targets.TARGETS, *fault_scenarios.SCENARIOS}
 
 
 def test_damage_is_where_it_says(tmp_path):
@@ -40,8 +40,8 @@ def test_damage_is_where_it_says(tmp_path):
         assert left == data[:place] + changed
 
 
-def _subject(read, **options):
-    return fault_subjects.Subject("x", "a", read, **options)
+def _target(read, **options):
+    return fault_targets.Target("x", "a", read, **options)
 
 
 def test_a_result_that_differs_is_silent_unless_it_cannot_be_known(tmp_path, monkeypatch):
@@ -65,18 +65,18 @@ def test_a_result_that_differs_is_silent_unless_it_cannot_be_known(tmp_path, mon
     def fail(folder):
         return {b"content": 1}[read(folder)]
 
-    for verdict, subject in {
-        "silent": _subject(read),
-        "unknowable": _subject(read, checked=False),
-        "refused": _subject(refuse),
-        "no effect": _subject(lambda folder: "anything"),
-        "traceback": _subject(fail),
+    for verdict, target in {
+        "silent": _target(read),
+        "unknowable": _target(read, checked=False),
+        "refused": _target(refuse),
+        "no effect": _target(lambda folder: "anything"),
+        "traceback": _target(fail),
     }.items():
-        monkeypatch.setitem(fault_subjects.SUBJECTS, "it", subject)
+        monkeypatch.setitem(fault_targets.TARGETS, "it", target)
         fault = Fault("it", "flipped bit", 0)
         found, why = fault_workers.damaged(fault, tmp_path / "work", tmp_path / "base", {})
         assert (found, why[:8]) == (verdict, "a, byte ")
-    monkeypatch.setitem(fault_subjects.SUBJECTS, "it", _subject(warn))
+    monkeypatch.setitem(fault_targets.TARGETS, "it", _target(warn))
     assert fault_workers.damaged(fault, tmp_path / "work", tmp_path / "base", {})[0] == "refused"
 
 

@@ -247,7 +247,7 @@ def test_photos_are_cut_on_the_processor_while_the_gpu_measures_and_then_it_trai
         assert "a table" in log
         assert f"{values.config.train.steps:,} steps of 40.0 ms after step 0" in log
 
-        # Later, elsewhere: the schedule goes on from the hand-over.
+        # Later, elsewhere: the schedule goes on from the transfer files.
         earlier = rent.folder / "earlier"
         earlier.mkdir()
         (earlier / transfer_files.MANIFEST).write_text("x")

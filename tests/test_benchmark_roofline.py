@@ -1,4 +1,4 @@
-"""Counts and floors: layers against the networks' own kernels, and numbers by hand."""
+"""Counts and lower bounds: layers against the networks' own kernels, and numbers by hand."""
 
 import jax
 import pytest
@@ -64,20 +64,20 @@ def test_unneeded_gradients_are_not_counted():
     assert macs_of(config, "decoder") == 3 * decoder
 
 
-def test_floors_are_the_slower_of_computing_and_moving():
+def test_lower_bounds_are_the_slower_of_computing_and_moving():
     config = problem.configure("paper", 4, "float32", 4, **TINY)
-    floors = roofline.floors(config, {"peak": {"float32": 1e30}, "bandwidth": 1e9})
+    bounds = roofline.lower_bounds(config, {"peak": {"float32": 1e30}, "bandwidth": 1e9})
     moved = 0
     for conv, images, passes in roofline.step_convs(config):
         k, _, inputs, outputs = conv.kernel
         moved += 4 * passes * (4 * images * (conv.read + conv.written) + k * k * inputs * outputs)
     views = 4 * 20 * 20 * 3 + 2 * 4 * 16 * 16 * 3 * 4
     adam = 28 * problem.num_parameters(config)
-    assert floors["roofline_ms"] == pytest.approx(1e-6 * (moved + views + adam))
-    floors = roofline.floors(config, {"peak": {"float32": 1e9}, "bandwidth": 1e30})
-    assert floors["roofline_ms"] == pytest.approx(floors["compute_ms"])
-    assert floors["compute_ms"] == pytest.approx(1e-6 * 8 * roofline.macs_per_photo(config))
-    assert floors["parts"].keys() == {*roofline.PARTS, "views", "optimiser"}
+    assert bounds["roofline_ms"] == pytest.approx(1e-6 * (moved + views + adam))
+    bounds = roofline.lower_bounds(config, {"peak": {"float32": 1e9}, "bandwidth": 1e30})
+    assert bounds["roofline_ms"] == pytest.approx(bounds["compute_ms"])
+    assert bounds["compute_ms"] == pytest.approx(1e-6 * 8 * roofline.macs_per_photo(config))
+    assert bounds["parts"].keys() == {*roofline.PARTS, "views", "optimiser"}
 
 
 def test_the_table_names_its_device():

@@ -1,6 +1,6 @@
 """Small files of every kind that the program reads, and how it reads them; for `benchmarks.faults`.
 
-`build` makes a folder of each kind. `SUBJECTS` says which of its files are damaged, and how the
+`build` makes a folder of each kind. `TARGETS` says which of its files are damaged, and how the
 program reads them: the result is a digest of all that it took from them.
 """
 
@@ -70,7 +70,7 @@ class FailedError(Exception):
 
 
 @dataclass(frozen=True)
-class Subject:
+class Target:
     """A kind of files.
 
     Attributes:
@@ -271,22 +271,22 @@ def _read_torch(folder: Path) -> str:
     return digest(torch_file.read_state_dict(folder / "gen.pth"))
 
 
-SUBJECTS = {
-    "PNG photos": Subject("png", "*.png", _detect),
-    "JPEG photos": Subject("jpeg", "*.jpg", _detect, checked=False),
-    "labels, boxes (.csv, .tps, .json, .txt, .pts)": Subject(
+TARGETS = {
+    "PNG photos": Target("png", "*.png", _detect),
+    "JPEG photos": Target("jpeg", "*.jpg", _detect, checked=False),
+    "labels, boxes (.csv, .tps, .json, .txt, .pts)": Target(
         "labels", "*[!g]", _read_labels, checked=False
     ),
-    "prepared photos": Subject("prepared", "*", _read_prepared),
-    "results of scanning photos": Subject("scan", "cache/*/*", _read_scan),
-    "checkpoint": Subject("run", "checkpoints/**/*", _read_checkpoint),
-    "config.json": Subject("run", "config.json", _pack_run, checked=False),
-    "run.json": Subject("run", "run.json", _read_record),
-    "metrics.jsonl": Subject("run", "metrics.jsonl", _read_log, checked=False),
-    "files of a run, trained again": Subject("run", "*.json*", _train_again, checked=False),
-    "targets": Subject("targets", "*.npz", _read_targets),
-    "packed detector": Subject("packed", "*.safetensors", _read_packed),
-    "VGG weights": Subject("vgg", "*.npz", _read_vgg),
-    "transfer files": Subject("transfer", "*", _read_transfer),
-    "PyTorch file": Subject("torch", "*.pth", _read_torch),
+    "prepared photos": Target("prepared", "*", _read_prepared),
+    "results of scanning photos": Target("scan", "cache/*/*", _read_scan),
+    "checkpoint": Target("run", "checkpoints/**/*", _read_checkpoint),
+    "config.json": Target("run", "config.json", _pack_run, checked=False),
+    "run.json": Target("run", "run.json", _read_record),
+    "metrics.jsonl": Target("run", "metrics.jsonl", _read_log, checked=False),
+    "files of a run, trained again": Target("run", "*.json*", _train_again, checked=False),
+    "targets": Target("targets", "*.npz", _read_targets),
+    "packed detector": Target("packed", "*.safetensors", _read_packed),
+    "VGG weights": Target("vgg", "*.npz", _read_vgg),
+    "transfer files": Target("transfer", "*", _read_transfer),
+    "PyTorch file": Target("torch", "*.pth", _read_torch),
 }
