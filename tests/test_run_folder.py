@@ -21,7 +21,7 @@ def test_a_second_training_is_refused_before_it_reads_anything(tmp_path, monkeyp
     monkeypatch.setattr(loop, "read_inputs", lambda *_: pytest.fail("read"))
     with run_folder.locked(tmp_path):
         for command in ("train", "session"):
-            words = ["--minutes=1", f"--out={tmp_path / 'out'}"] if command == "session" else []
+            words = ["--minutes=9", f"--out={tmp_path / 'out'}"] if command == "session" else []
             words += ["--config=base", *flags(narrow()), f"--workdir={tmp_path}"]
             code, out, err = call(command, *words)
             assert (code, out) == (2, "")

@@ -43,6 +43,11 @@ _FLAGS = (
 def _run(call: Call) -> int:
     start = time.monotonic()
     values = call.flags
+    if values.minutes <= values.reserve:
+        raise ConfigError(
+            f"--minutes {values.minutes:g}: must be above --reserve {values.reserve:g}, which is "
+            "for what comes after training"
+        )
     if values["canvases"].present and not values.photos:
         raise ConfigError("--canvases: goes with --photos")
     from landmarks_jax.studies import timed_session  # noqa: PLC0415

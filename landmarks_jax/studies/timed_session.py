@@ -73,11 +73,6 @@ def run_session(
     Raises:
       UserError: something a user can act on.
     """
-    if minutes <= reserve:
-        raise ConfigError(
-            f"--minutes {minutes:g}: must be above --reserve {reserve:g}, which is for what comes "
-            "after training"
-        )
     _check_start(config, workdir, out, transfer_from, photos=photos)
     if photos:
         config = on_canvases(config, photos, canvases)
