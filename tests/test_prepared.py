@@ -110,7 +110,8 @@ from ml_collections import ConfigDict
 from landmarks_jax.data import loader
 views = {"size": 16, "rotation_limit": 40.0, "margin": 0.7, "margin_std": 0.04}
 config = ConfigDict({"data": {"source": "prepared", "roots": (sys.argv[1],), "crop": "box",
-                              "canvas_size": 20, "resident": False}, "views": views})
+                              "canvas_size": 20, "resident": False, "exclude": ()},
+                     "views": views})
 batches = loader.open_loader(config).batches(seed=2, batch_size=4, start_step=1)
 batches = [next(batches) for _ in range(5)]
 np.savez(sys.argv[2], **{k: np.stack([b[k] for b in batches]) for k in ("canvas", "points")})
@@ -282,6 +283,18 @@ def test_several_folders_of_box_views_keep_their_points(photos):
     roots[1] = str(photos.parent / "fewer")
     with pytest.raises(ConfigError, match=r"same points of every photo, but .*one has 3, .* has 2"):
         loader.open_loader(config_of(photos, source="prepared", roots=tuple(roots)))
+
+
+def test_photos_to_leave_out_must_be_left_out_when_photos_are_prepared(photos):
+    """A list that is not here was applied where the photos were prepared."""
+    out, other = write(photos), photos.with_name("other.txt")
+    other.write_text("11.png\n")
+    exclude = str(photos.with_name("no.txt")), str(other)
+    config = config_of(photos, source="prepared", roots=(str(out),), exclude=exclude)
+    assert len(loader.open_loader(config)) == 9
+    other.write_text("3.jpg\nelsewhere/5.png\n")
+    with pytest.raises(ConfigError, match=r"exclude: names 2 of the 9 prepared photos.*set it to"):
+        loader.open_loader(config)
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,17 @@ import abc
 import dataclasses
 import hashlib
 import itertools
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from landmarks_jax.data import cutting, prepared, sampling
+from landmarks_jax.data import cutting, lists, prepared, sampling
 from landmarks_jax.data.box_canvas import BoxCanvas, Frame
 from landmarks_jax.data.framing import Framing
+from landmarks_jax.data.photo_files import PhotoFile
 from landmarks_jax.data.sources import photos, registry
 from landmarks_jax.system import parallel
 from landmarks_jax.system.errors import ConfigError
@@ -164,16 +166,13 @@ class PreparedLoader(Loader):
         return len(self.places)
 
     def _read(self, rows_of: Callable[[int], np.ndarray], size: int, start_step: int) -> Batches:
-        return (self._gather(rows_of(step)) for step in itertools.count(start_step))
+        return (self._at(self.places[rows_of(step)]) for step in itertools.count(start_step))
 
     def names(self) -> list[str]:  # noqa: D102
         return [name for folder in self.folders for name in folder.names()]
 
     def canvases(self, places: np.ndarray) -> np.ndarray:  # noqa: D102
         return self._at(places)["canvas"]
-
-    def _gather(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        return self._at(self.places[rows])
 
     def _at(self, places: np.ndarray) -> dict[str, np.ndarray]:
         side = self.folders[0].framing.canvas_size
@@ -220,7 +219,7 @@ def open_loader(config: Any) -> Loader:
 
 
 def _open_prepared(config: Any) -> PreparedLoader:
-    """Opens prepared folders, each of which must be cut as the config says.
+    """Opens prepared folders, each cut as the config says and without the photos it leaves out.
 
     With the center crop, some of several folders may be cut with the tight crop: neither uses
     annotation.
@@ -243,4 +242,19 @@ def _open_prepared(config: Any) -> PreparedLoader:
         )
     loader = PreparedLoader([folders[root] for root in roots])
     frame.check_points(loader.num_points, loader.summary)
+    _check_left_out(loader.names(), config.data.exclude)
     return loader
+
+
+def _check_left_out(names: Sequence[str], exclude: Sequence[str]) -> None:
+    """Checks that no list of photos to leave out names a prepared one.
+
+    Lists that are not here were applied where the photos were prepared.
+    """
+    found = [path for path in exclude if os.path.exists(path)]
+    kept, _ = lists.leave_out([PhotoFile("", name) for name in names], found)
+    if len(kept) < len(names):
+        raise ConfigError(
+            f"config.data.exclude: names {len(names) - len(kept):,} of the {len(names):,} prepared "
+            "photos, which cannot be left out any more; prepare them again with it, or set it to ()"
+        )

@@ -20,13 +20,15 @@ import numpy as np
 from landmarks_jax.data import cutting, framing, prepared_writer
 from landmarks_jax.data.box_canvas import BoxCanvas, Frame
 from landmarks_jax.data.framing import Framing
+from landmarks_jax.data.prepared_writer import CANVASES, POINTS
 from landmarks_jax.data.sources import photos
 from landmarks_jax.system import files, parallel
 from landmarks_jax.system.errors import ConfigError, DataError, reason
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
-_FILES = ("canvases.npy", "points.npy", "names.json")
+_NAMES = "names.json"
+_FILES = (CANVASES, POINTS, _NAMES)
 # Fields of a frame and their names in the config.
 _CONFIG_NAMES = {
     "crop": "config.data.crop",
@@ -57,7 +59,7 @@ def prepare(source: photos.Source, frame: Frame, out: str | os.PathLike[str]) ->
     inputs = {"format_version": FORMAT_VERSION, "names_digest": digest, **cut}
     with files.resumable_folder(Path(out)) as folder:
         prepared_writer.write_rows(source, frame, folder, inputs)
-        files.write_file(folder / "names.json", json.dumps(names))
+        files.write_file(folder / _NAMES, json.dumps(names))
         manifest = {
             "format_version": FORMAT_VERSION,
             "source": photos.summary(source),
@@ -101,8 +103,8 @@ class PreparedCanvases:
         self.digest: str = manifest["names_digest"]
         self.summary: str = f"{path}: prepared from {manifest['source']}"
         count, size = manifest["count"], self.framing.canvas_size
-        self.canvases = _load(self._folder / "canvases.npy", (count, size, size, 3), np.uint8)
-        points = _load(self._folder / "points.npy", (count, self.num_points, 2), np.float32)
+        self.canvases = _load(self._folder / CANVASES, (count, size, size, 3), np.uint8)
+        points = _load(self._folder / POINTS, (count, self.num_points, 2), np.float32)
         self.points = np.array(points)
 
     def __len__(self) -> int:
@@ -110,7 +112,7 @@ class PreparedCanvases:
 
     def names(self) -> list[str]:
         """The photos' names."""
-        names: list[str] = json.loads((self._folder / "names.json").read_text())
+        names: list[str] = json.loads((self._folder / _NAMES).read_text())
         return names
 
     def fit(self, frame: Frame) -> None:
