@@ -14,14 +14,14 @@ import pytest
 from PIL import Image
 
 from landmarks_jax.data import decoding
-from landmarks_jax.inference import packed_file
+from landmarks_jax.inference import face_finder, packed_file
 from landmarks_jax.inference.media import detection, run_detection, view_batches
 from landmarks_jax.inference.media.detection import Options
-from landmarks_jax.inference.media.drawing import colors
 from landmarks_jax.inference.media.inputs import find_inputs
 from landmarks_jax.inference.media.result_files import Results
 from landmarks_jax.system import parallel
 from landmarks_jax.system.errors import DataError, UserError, WeightsError
+from landmarks_jax.system.palette import byte_colors
 from tests import packing
 from tests.detecting import (
     BAD_EXIF,
@@ -161,7 +161,7 @@ def test_drawn_images_have_the_landmarks_colours(detect, tmp_path, monkeypatch, 
     drawn = load(tmp_path / "out" / "drawn" / "a.png")
     assert drawn.shape == pixels.shape
     x, y = np.rint(points(row)[2]).astype(int)  # the last one lies on top
-    assert tuple(drawn[y, x]) == colors(3)[2]
+    assert tuple(drawn[y, x]) == byte_colors(3)[2]
     np.testing.assert_array_equal(drawn[:5], pixels[:5])
     np.testing.assert_array_equal(load(path), pixels)
 
@@ -348,13 +348,29 @@ def test_impossible_requests_are_refused_before_anything_is_written(
     boxed = tmp_path / "boxed.safetensors"
     packed = packing.make(narrow_config, filled, data__crop="box")
     packed_file.write(boxed, dataclasses.replace(packed, regressor=None, summary={}))
-    with pytest.raises(DataError, match="needs --boxes"):
-        run_detection.detect_files(str(boxed), [str(photo)], out, Options())
+    for boxes in (None, "whole"):
+        with pytest.raises(DataError, match="needs --boxes FILE, with files instead of a camera"):
+            run_detection.detect_files(str(boxed), [str(photo)], out, Options(), boxes)
     with pytest.raises(DataError, match="has no regressor to labelled points"):
         run_detection.detect_files(str(boxed), [str(photo)], out, Options(labelled=True))
     with pytest.raises(WeightsError, match="cannot be read as a packed detector"):
         run_detection.detect_files(str(photo), [str(photo)], out, Options())
     assert not out.exists()
+
+
+def test_a_detector_of_box_views_around_faces_may_find_them(
+    narrow_config, filled, tmp_path, monkeypatch
+):
+    photo, boxed = save(tmp_path / "a.png", noise(0)), tmp_path / "boxed.safetensors"
+    packed = packing.make(narrow_config, filled, data__crop="box")
+    packed_file.write(boxed, packing.of_faces(packed))
+    for missing, boxes, ways in (
+        (True, None, r"--boxes find \(finding faces needs .*\), or --boxes FILE, with files"),
+        (False, "whole", "--boxes find, or --boxes FILE, with files"),
+    ):
+        monkeypatch.setattr(face_finder, "is_missing", lambda missing=missing: missing)
+        with pytest.raises(DataError, match=f"needs {ways}"):
+            run_detection.detect_files(str(boxed), [str(photo)], tmp_path / "o", Options(), boxes)
 
 
 def test_a_folder_that_cannot_be_written_is_an_error(detect, tmp_path):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from landmarks_jax.inference.media.drawing import Marks, colors, draw, radius
-from landmarks_jax.system.palette import landmark_colors
+from landmarks_jax.inference.media.drawing import Marks, draw, radius
+from landmarks_jax.system.palette import byte_colors, hex_colors, landmark_colors
 
 GREY = np.full((120, 160, 3), 128, np.uint8)
 POINTS = np.array([[30.2, 40.4], [100.0, 80.0], [150.6, 20.5]])
@@ -20,15 +20,16 @@ def changed(image):
 
 
 def test_colours_are_those_of_the_evaluations_pages():
-    assert np.array_equal(colors(12), np.rint(255 * landmark_colors(12)))
-    assert colors(3)[0] == (255, 0, 0)
+    assert np.array_equal(byte_colors(12), np.rint(255 * landmark_colors(12)))
+    assert byte_colors(3)[0] == (255, 0, 0)
+    assert hex_colors(2) == ["#ff0000", "#1f5bff"]
 
 
 @pytest.mark.parametrize("side", [1.0, 40.0, 160.0])
 def test_each_landmark_is_a_dot_in_its_colour(side):
     image = drawn(side=side)
     size = radius(side, 3)
-    for color, (x, y) in zip(colors(3), POINTS, strict=True):
+    for color, (x, y) in zip(byte_colors(3), POINTS, strict=True):
         assert tuple(image[round(y), round(x)]) == color
     rows, columns = np.nonzero(changed(image))
     distance = np.hypot(columns[:, None] - POINTS[:, 0], rows[:, None] - POINTS[:, 1]).min(1)
@@ -74,7 +75,7 @@ def test_labelled_points_are_crosses():
 def test_trails_lead_to_the_dots_in_their_colours():
     trail = np.stack([POINTS - (0, 20), POINTS - (0, 10), POINTS])
     image = drawn(trail=trail)
-    for color, (x, y) in zip(colors(3), POINTS - (0, 15), strict=True):
+    for color, (x, y) in zip(byte_colors(3), POINTS - (0, 15), strict=True):
         assert tuple(image[round(y), round(x)]) == color
     np.testing.assert_array_equal(drawn(trail=trail[2:]), drawn())
 

@@ -135,7 +135,7 @@ def test_landmarks_that_mirror_each_other_are_looked_for(run, packed_path, tmp_p
     monkeypatch.setattr(symmetry, "photos_of_run", fail)
     code, _, err = call("export", f"--out={out}", f"--workdir={run}", "--noregressor")
     assert code == 0
-    assert "mirror each other were looked for: photos/: no such folder" in err
+    assert "mirror each other were looked for: photos/: no such folder; give other" in err
     assert "mirror" not in packed_file.read(out).summary
 
 

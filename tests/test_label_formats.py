@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import json
+import math
 import re
 from pathlib import Path
 
@@ -432,6 +433,9 @@ def test_several_objects_in_frames_and_points_that_are_not_there(found):
         (lambda rows: [rows[0], {"file": 3}], "x.tps", "landmarks.jsonl:2: has no labelled"),
         (lambda rows: [rows[0] | {"size": 3}], "x.tps", "jsonl:1: not a row of landmarks.jsonl"),
         (lambda rows: [7], "x.tps", "jsonl:1: not a row of landmarks.jsonl"),
+        (lambda rows: [rows[0] | {"size": [math.inf, 10]}], "x.tps", "jsonl:1: not a row of"),
+        (lambda rows: [rows[0] | {"labelled": {}}], "x.json", "jsonl:1: not a row of"),
+        (lambda rows: [rows[0] | {"confidence": []}], "x.json", "jsonl:1: not a row of"),
         (
             lambda rows: [rows[0], rows[1] | {"labelled": {"a": [1, 2]}}],
             "x.tps",

@@ -11,10 +11,11 @@ expects one object in an image, filling it as in training; --boxes can say where
 DIR/landmarks.csv and DIR/landmarks.jsonl get a row per image or video frame, or per face or box of
 it, DIR/drawn the annotated images and videos, DIR/skipped.csv the files left out and why, and those
 without a face. Of a found face left, top, right, bottom are the part of the image viewed, score is
-the finder's, box its number, the same in all frames of a video. Results of an earlier call in
-DIR are replaced. Points are in pixels of the upright image, rotated and mirrored as its EXIF
-orientation or the video says; the centre of the first pixel is 0, 0. Landmarks count from 1, frames
-and boxes from 0. c1, c2, ... are confidences in [0, 1].
+the finder's, box its number, the same in all frames of a video. The tables of an earlier call in
+DIR are replaced, and drawings of the same name; other drawings stay. Points are in pixels of the
+upright image, rotated and mirrored as its EXIF orientation or the video says; the centre of the
+first pixel is 0, 0. Landmarks count from 1, frames and boxes from 0. c1, c2, ... are confidences in
+[0, 1].
 
 An annotated video has the frames of the original at the same times, and pixels of the same shape.
 Frames that are too damaged to be decoded have no row; DIR/skipped.csv says how many are damaged.

@@ -157,7 +157,11 @@ def _with_mirror_pairs(content: "PackedDetector", values: flags.FlagValues) -> "
     except UserError as error:
         if values.mirror_photos is not None:
             raise
-        _LOGGER.warning("warning: no landmarks that mirror each other were looked for: %s", error)
+        _LOGGER.warning(
+            "warning: no landmarks that mirror each other were looked for: %s; give other photos "
+            "by --mirror_photos",
+            error,
+        )
         return content
 
 

@@ -224,7 +224,7 @@ def _eyes(path: str, config: ConfigDict) -> Eyes:
 
 
 def _open(path: str, crop: str, config: ConfigDict, *, partial: bool = False) -> LabelledSet:
-    half_open = config.eval.as_released
+    half_open = config.eval.as_released and crop == "box"
     framing = Framing(config.data.canvas_size, config.views.size, crop, half_open)
     name = Path(path).stem
     if not (Path(path) / MANIFEST).is_file():

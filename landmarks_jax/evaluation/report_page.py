@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from landmarks_jax.evaluation import report_verdict
 from landmarks_jax.models.detectors import numbers_text
 from landmarks_jax.system import figures
-from landmarks_jax.system.palette import landmark_colors
+from landmarks_jax.system.palette import hex_colors
 from landmarks_jax.system.tables import DASH, Table
 
 # Title and unit of what is measured of a point, by its name in the JSON.
@@ -42,8 +42,7 @@ _MEANING = (
 )
 _STYLE = """
 img { display: block; width: 100%; height: auto; border-radius: 0.5rem; background: #fff; }
-figure { margin: 1rem 0; }
-figure { max-width: 44rem; }
+figure { max-width: 44rem; margin: 1rem 0; }
 figure.curve { max-width: 32rem; }
 .verdict { padding: 0.75rem 1rem; border-left: 0.5rem solid; background: var(--panel); }
 .verdict strong { font-size: 1.25rem; }
@@ -170,15 +169,15 @@ def _head(title: str) -> str:
 def _table(result: Mapping[str, Any]) -> str:
     """The points, a row each; on a phone a block each."""
     titles = "".join(f"<th>{name}<br><small>{unit}</small></th>" for name, unit in COLUMNS.values())
-    colors = (255 * landmark_colors(len(result["points"]))).astype(int)
+    colors = hex_colors(len(result["points"]))
     rows = []
-    for k, (point, (r, g, b)) in enumerate(zip(result["points"], colors, strict=True)):
+    for k, (point, color) in enumerate(zip(result["points"], colors, strict=True)):
         numbers = "".join(
             f'<td class="number" data-name="{COLUMNS[name][0]}">{_cell(name, point[name])}</td>'
             for name in COLUMNS
         )
         rows.append(
-            f'<tr><th><span class="swatch" style="background:rgb({r},{g},{b})"></span>{k}</th>'
+            f'<tr><th><span class="swatch" style="background:{color}"></span>{k}</th>'
             f'<td class="text {_MOODS[point["verdict"]]}"><b>{point["verdict"]}</b>: '
             f"{html.escape(point['reason'])}</td>{numbers}</tr>"
         )

@@ -39,8 +39,7 @@ def photos_of_run(config: ConfigDict) -> loader.Loader:
         return photos_of_source(registry.open_source(config.data), config)
     if config.data.crop == "box":
         raise DataError(
-            "the photos were prepared for the box crop, which keeps no undistorted views; export "
-            "takes others by --mirror_photos"
+            "the run's photos were prepared for the box crop, which keeps no undistorted views"
         )
     return loader.open_loader(config)
 

@@ -41,6 +41,17 @@ def landmark_colors(count: int) -> np.ndarray:
     return _palette(count)[:count].copy()
 
 
+def byte_colors(count: int) -> list[tuple[int, int, int]]:
+    """`landmark_colors` as red, green and blue from 0 to 255."""
+    levels = np.rint(255 * landmark_colors(count)).astype(int).tolist()
+    return [(red, green, blue) for red, green, blue in levels]
+
+
+def hex_colors(count: int) -> list[str]:
+    """`landmark_colors` as `#rrggbb`."""
+    return ["#{:02x}{:02x}{:02x}".format(*color) for color in byte_colors(count)]
+
+
 def crowding(count: int) -> float:
     """Scale of the dots of `count` landmarks, at most 1, so that they do not overlap."""
     return next((scale for most, scale in _DOT_SCALES if count <= most), _SMALLEST_SCALE)

@@ -78,11 +78,10 @@ class Session:
 
     def describe(self) -> dict[str, Any]:
         """What the page shows, as plain JSON; missing points are null."""
-        colors = np.rint(255 * palette.landmark_colors(len(self._names))).astype(int)
         return {
             "file": str(self._out),
             "names": self._names,
-            "colors": ["#{:02x}{:02x}{:02x}".format(*color) for color in colors],
+            "colors": palette.hex_colors(len(self._names)),
             "photos": [
                 {"name": photo.name, "points": _as_json(self._labels.get(photo.name))}
                 for photo in self.photos

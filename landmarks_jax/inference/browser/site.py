@@ -8,8 +8,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from landmarks_jax.inference import api, face_finder, graph_export, packed_file
 from landmarks_jax.inference.browser import vendor
 from landmarks_jax.inference.face_finder import FaceFrame
@@ -77,7 +75,6 @@ def describe(packed: PackedDetector, name: str, finds_faces: bool) -> dict[str, 
     """The page's description of its detector, as plain JSON."""
     config = packed.config
     frame = FaceFrame.of(packed.summary)
-    colors = np.rint(255 * palette.landmark_colors(config.model.num_landmarks)).astype(int)
     return {
         "format": FORMAT,
         "name": name,
@@ -87,7 +84,7 @@ def describe(packed: PackedDetector, name: str, finds_faces: bool) -> dict[str, 
         "canvas_size": config.data.canvas_size,
         "crop": config.data.crop,
         "dot_scale": palette.crowding(config.model.num_landmarks),
-        "colors": ["#{:02x}{:02x}{:02x}".format(*color) for color in colors],
+        "colors": palette.hex_colors(config.model.num_landmarks),
         "landmark_names": packed.summary.get("landmark_names", []),
         "num_labelled": packed.num_labelled,
         "point_names": packed.summary.get("point_names", []),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from landmarks_jax.system.palette import crowding, landmark_colors
+from landmarks_jax.system.palette import byte_colors, crowding
 
 _CROSS = (255, 212, 0)
 _BLACK = (0, 0, 0)
@@ -31,13 +31,6 @@ class Marks:
     side: float
     labelled: np.ndarray | None = None
     trail: np.ndarray | None = None
-
-
-@functools.cache
-def colors(count: int) -> list[tuple[int, int, int]]:
-    """The landmarks' colours as bytes."""
-    array = np.rint(255 * landmark_colors(count)).astype(int)
-    return [(int(red), int(green), int(blue)) for red, green, blue in array]
 
 
 def radius(side: float, count: int) -> float:
@@ -81,9 +74,9 @@ def _draw_dots(
     pen: ImageDraw.ImageDraw, points: np.ndarray, size: tuple[int, int], radius: float
 ) -> None:
     outline = 1 if radius < 12 else 2
-    palette = colors(len(points))
+    colors = byte_colors(len(points))
     for index, x, y in _visible(points, size):
-        for color, r in ((_BLACK, radius + outline), (palette[index], radius)):
+        for color, r in ((_BLACK, radius + outline), (colors[index], radius)):
             # Pillow truncates coordinates to whole pixels, which would shift dots up and left.
             pen.ellipse((round(x - r), round(y - r), round(x + r), round(y + r)), fill=color)
 
@@ -104,7 +97,7 @@ def _draw_trails(
     pen: ImageDraw.ImageDraw, trail: np.ndarray, size: tuple[int, int], radius: float
 ) -> None:
     width = max(1, round(radius / 2))
-    for index, color in enumerate(colors(trail.shape[1])):
+    for index, color in enumerate(byte_colors(trail.shape[1])):
         path = [(round(x), round(y)) for _, x, y in _visible(trail[:, index], size)]
         if len(path) > 1:
             pen.line(path, fill=color, width=width, joint="curve")

@@ -64,7 +64,7 @@ def _read(path: str, folder: Path, field: str | None) -> tuple[list[Found], list
         try:
             mapped = field.endswith("labelled")
             one = _found(row, list(points.values()) if own else points, mapped, folder)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, OverflowError, TypeError, ValueError) as error:
             raise DataError(f"{place}: not a row of landmarks.jsonl") from error
         own = own or [f"landmark_{i}" for i in range(1, len(one.points) + 1)]
         if names and own != names:
@@ -96,6 +96,8 @@ def _found(row: dict[str, Any], points: list[Any], mapped: bool, folder: Path) -
     confidence = np.nan_to_num(
         _numbers(list(values.values() if isinstance(values, dict) else values))
     )
+    if not (len(points) and len(confidence)):
+        raise ValueError("no points")
     if mapped:
         confidence = np.full(len(points), round(float(confidence.mean()), 4))
     placed = _numbers([value for point in points for value in point]).reshape(-1, 2)

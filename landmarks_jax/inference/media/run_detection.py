@@ -125,7 +125,7 @@ def detect_camera(
                 job.results.fail(f"camera {camera}", reader.problem)
             _report(job, f"{count:,} frames")
             if interrupt.signal not in (None, signal.SIGINT):
-                return 128 + interrupt.signal
+                return interrupt.exit_code
             return int(bool(job.results.failed))
 
 
@@ -148,9 +148,11 @@ def _finds_faces(detector: LandmarkDetector, name: str, boxes: str | None) -> bo
     if boxes == FIND or (boxes is None and detector.face_frame is not None and not missing):
         return True
     if boxes in (None, WHOLE) and detector.frame.crop == "box":
+        ways = "--boxes FILE, with files instead of a camera"
+        if detector.face_frame is not None:
+            ways = f"--boxes find{f' ({face_finder.INSTALL})' if missing else ''}, or {ways}"
         raise DataError(
-            f"{name}: was trained on views cut around annotated points; it needs --boxes, and "
-            "files instead of a camera"
+            f"{name}: was trained on views cut around annotated points; it needs {ways}"
         )
     if boxes is None and detector.face_frame is not None:
         _LOGGER.warning("warning: one face must fill each image; %s", face_finder.INSTALL)
@@ -211,9 +213,7 @@ def _detect(job: Job, items: Sequence[Input], interrupt: Interrupt) -> int:
     count = f"{done:,} of {len(items):,} files" if job.stop() else f"{done:,} files"
     rate = (len(images) + frames) / max(seconds, 1e-9)
     _report(job, f"{count}, {frames:,} video frames, {seconds:.1f} s, {rate:.0f} per second")
-    if interrupt.signal is not None:
-        return 128 + interrupt.signal
-    return int(bool(job.results.failed))
+    return interrupt.exit_code or int(bool(job.results.failed))
 
 
 def _report(job: Job, summary: str) -> None:
