@@ -283,6 +283,18 @@ def test_requests_by_the_name_of_another_site_are_refused(hosts, code, tmp_path)
         serving.shutdown()
 
 
+def test_a_bug_of_the_server_shows_its_trace_but_a_closed_connection_nothing(tmp_path, capsys):
+    with server.Server(tmp_path, 0) as serving:
+        for error in (BrokenPipeError("no reader"), ValueError("a bug")):
+            try:
+                raise error
+            except (OSError, ValueError):
+                serving.handle_error(None, ("127.0.0.1", 1))
+    shown = capsys.readouterr().err
+    assert "ValueError: a bug" in shown
+    assert "no reader" not in shown
+
+
 def test_the_server_names_types_and_isolates_the_page(tmp_path):
     types = {
         "index.html": "text/html; charset=utf-8",

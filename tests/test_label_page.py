@@ -187,3 +187,10 @@ def test_zoom_drags_arrow_keys_and_undo(browser, photos, tmp_path):
         near(page.cells()[2], clicked - by)
         page.press("u", "3", "0", Keys.ENTER)
         near(page.cells()[2], [119.5, 79.5])
+        name, start, end = page.name(), page.offset(tip), page.offset((40, 120))
+        actions = ActionChains(page.browser, 0)
+        actions.move_to_element_with_offset(page.part("photo"), *start).click_and_hold()
+        actions.send_keys("n", "u").move_by_offset(*np.subtract(end, start).tolist())
+        actions.release().perform()
+        assert page.name() == name
+        near(page.cells()[0], tip + np.subtract(end, start) / page.view()[0])

@@ -64,6 +64,12 @@ def reason(error: BaseException) -> str:
     return " ".join(text.split())[:200] or type(error).__name__
 
 
+def url_reason(error: Exception) -> str:
+    """Why a download failed: as `reason`, of the error that urllib's own `URLError` hides."""
+    hidden = getattr(error, "reason", None)
+    return reason(hidden if isinstance(hidden, Exception) else error)
+
+
 def print_error(message: str) -> None:
     """Prints an error's message on standard error, on one line."""
     print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)

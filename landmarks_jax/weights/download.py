@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from landmarks_jax.system import files
-from landmarks_jax.system.errors import WeightsError, reason
+from landmarks_jax.system.errors import WeightsError, url_reason
 
 _LOGGER = logging.getLogger(__name__)
 _TIMEOUT = 30  # seconds without a byte
@@ -77,8 +77,8 @@ def download(file: Published, path: Path) -> None:
         _fetch(file, part)
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise WeightsError(
-            f"{file.url}: cannot be downloaded to {part} ({_reason(error)}); run the same command "
-            "to resume, or get the file elsewhere and convert it with --file"
+            f"{file.url}: cannot be downloaded to {part} ({url_reason(error)}); run the same "
+            "command to resume, or get the file elsewhere and convert it with --file"
         ) from error
     try:
         _check(part, file, f"{file.url}: not the expected file")
@@ -136,11 +136,3 @@ def _check(path: Path, file: Published, problem: str) -> None:
             f"{problem} ({size} bytes with SHA-256 {sha256}, expected are {file.size} bytes with "
             f"{file.sha256})"
         )
-
-
-def _reason(error: Exception) -> str:
-    """The reason behind urllib's own exception."""
-    if isinstance(error, urllib.error.HTTPError) or not isinstance(error, urllib.error.URLError):
-        return reason(error)
-    inner = error.reason
-    return reason(inner if isinstance(inner, Exception) else OSError(inner))

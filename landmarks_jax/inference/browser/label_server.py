@@ -72,7 +72,7 @@ class Handler(server.Handler):
         try:
             sent = json.loads(self.rfile.read(int(length)))
             labelled = self.server.session.save(sent["photo"], sent["points"])
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             return self._refuse(HTTPStatus.BAD_REQUEST, f"not the points of a photo: {error}")
         except UserError as error:
             return self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR, str(error))

@@ -5,6 +5,7 @@ import functools
 import http.server
 import re
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,7 +101,9 @@ class Server(http.server.ThreadingHTTPServer):
         self.url = f"http://{HOST}:{self.server_port}/"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Ignores browsers that close the connection."""
+        """Ignores browsers that close the connection; prints the trace of anything else."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 def show(detector: str, port: int) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from landmarks_jax.system import cache, files
-from landmarks_jax.system.errors import DataError, WeightsError, reason
+from landmarks_jax.system.errors import DataError, WeightsError, reason, url_reason
 
 _LOGGER = logging.getLogger(__name__)
 VERSION = "1.30.0"
@@ -100,11 +100,9 @@ def _download(provided: Path) -> bytes:
             package: bytes = answer.read()  # raises if it is shorter than announced
             return package
     except (OSError, http.client.HTTPException) as error:
-        cause = getattr(error, "reason", error)  # of a URLError
-        why = reason(cause) if isinstance(cause, BaseException) else cause
         raise WeightsError(
-            f"{URL}: cannot be downloaded ({why}); download this file elsewhere and put it at "
-            f"{provided}"
+            f"{URL}: cannot be downloaded ({url_reason(error)}); download this file elsewhere and "
+            f"put it at {provided}"
         ) from error
 
 

@@ -257,6 +257,9 @@ function connect() {
   }
   const keys = { m: 'missing', u: 'undo', p: 'previous', n: 'next', '+': 'in', '-': 'out', 0: 'fit' };
   document.addEventListener('keydown', (event) => {
+    if (view.dragging) {
+      return; // another photo would end the drag, which would overwrite an undo
+    }
     const key = event.key.toLowerCase();
     const arrow = ARROWS[event.key];
     if (event.ctrlKey || event.metaKey) {

@@ -45,6 +45,11 @@ export class PhotoView {
     return this.#image !== null;
   }
 
+  /** Whether a point or the photo is being dragged, or a click is not released yet. */
+  get dragging() {
+    return this.#drag !== null;
+  }
+
   /** Shows nothing, until the next photo is there. */
   clear() {
     this.#image = null;

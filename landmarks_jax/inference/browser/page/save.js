@@ -11,7 +11,7 @@
  * @param {Entry[]} entries
  */
 export function toCsv(description, entries) {
-  const own = landmarkNames(description).map((name) => name.replaceAll(' ', '_'));
+  const own = description.landmark_names.map((name) => name.replaceAll(' ', '_'));
   const column = (axis, i) => (own.length ? `${own[i]}_${axis}` : `${axis}${i + 1}`);
   const landmarks = description.colors.flatMap((_, i) => [...'xyc'].map((axis) => column(axis, i)));
   const names = pointNames(description).map((name) => name.replaceAll(' ', '_'));
@@ -33,7 +33,7 @@ export function toCsv(description, entries) {
  */
 export function toJson(description, entries) {
   const names = pointNames(description);
-  const own = landmarkNames(description);
+  const own = description.landmark_names;
   const byName = (values) =>
     own.length ? Object.fromEntries(values.map((value, i) => [own[i], value])) : values;
   const images = entries.map(({ name, width, height, rectangle, found, face }) => ({
@@ -50,11 +50,6 @@ export function toJson(description, entries) {
   }));
   const points = 'x, y in pixels of the upright image; the centre of its first pixel is 0, 0';
   return `${JSON.stringify({ detector: description.name, points, images }, null, 1)}\n`;
-}
-
-/** Names of the landmarks, or none. */
-export function landmarkNames({ landmark_names }) {
-  return landmark_names;
 }
 
 /** Names of the labelled points. */

@@ -1,6 +1,6 @@
 /** The table of points, also the legend of their colours. */
 
-import { landmarkNames, pointNames } from './save.js';
+import { pointNames } from './save.js';
 
 /** @typedef {import('./detector.js').Description} Description */
 /** @typedef {import('./detector.js').Found} Found */
@@ -16,7 +16,7 @@ export class Table {
    */
   constructor(body, description) {
     this.#num_landmarks = description.num_landmarks;
-    const names = landmarkNames(description);
+    const names = description.landmark_names;
     description.colors.forEach((color, i) => this.#add(body, names[i] ?? `${i + 1}`, color));
     pointNames(description).forEach((name) => this.#add(body, name, null));
   }

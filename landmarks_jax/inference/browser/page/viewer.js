@@ -8,13 +8,15 @@ import { Table } from './table.js';
 /** @typedef {import('./entries.js').Entry} Entry */
 /** @typedef {import('./detector.js').Description} Description */
 /** @typedef {import('./detector.js').Found} Found */
+/** @typedef {import('./resize.js').Pixels} Pixels */
 /** @typedef {import('./resize.js').Rectangle} Rectangle */
 
 /**
  * What the viewer shows.
  * @typedef {object} Shown
  * @property {?Entry} entry an image of the gallery, or null for the camera.
- * @property {HTMLCanvasElement} source its pixels at full size.
+ * @property {HTMLCanvasElement} source the image at full size.
+ * @property {?Pixels} [pixels] of `source`, once they are read; not of the camera.
  * @property {Rectangle} rectangle the viewed part.
  * @property {?Found} found
  * @property {Found[]} others the points of other faces in it.
