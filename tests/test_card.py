@@ -81,8 +81,17 @@ def test_a_card_reports_the_packed_of_its_file(packed):
     assert "their owners' terms apply" in flowing
     assert "worthless" in flowing
     assert "The linear map in the file is that of the first row. Scores are of" in flowing
+    assert "### By pose and size Yaw of the head is" in flowing
     prose = [line for line in text.splitlines() if not line.startswith("|")]
     assert max(map(len, prose)) <= 100
+
+
+def test_things_without_heads_have_no_poses(packed):
+    score = SCORE | {"groups": [GROUP | {"name": "size: small"}]}
+    summary = SUMMARY | {"scores": [score]}
+    text = " ".join(card.to_markdown(dataclasses.replace(packed, summary=summary), "a").split())
+    assert "### By size Size is the distance that errors are in per cent of." in text
+    assert "yaw" not in text.lower()
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,7 @@ def _write(packed: PackedDetector, out: Path) -> tuple[str, list[Path]]:
     tables, folders = [], []
     summary: Mapping[str, Any] = packed.summary
     for result in summary["leave_one_out"]:
-        folder = out / f"{result['protocol']}-{result['crop']}".replace(" ", "-")
+        folder = out / score_files.base_name(result["protocol"], result["crop"])
         table = leave_one_out.to_markdown(result, summary["notes"])
         stated = {key: summary[key] for key in ("notes", "provenance") if key in summary}
         text = json.dumps({**result, **stated}, allow_nan=False)

@@ -206,7 +206,7 @@ def to_markdown(result: Mapping[str, Any]) -> str:
     rows, joints = [], []
     for name, row in result["results"].items():
         for which, scored in row.items():
-            start = [_row_name(name), f"{which} ({result['people'][which]:,})"]
+            start = [score_tables.row_name(name), f"{which} ({result['people'][which]:,})"]
             rows.append([*start, *map(_cell, scored["groups"].values()), _cell(scored["mean"])])
     columns = {name: row["all"] for name, row in result["results"].items()}
     counts = next(iter(columns.values()))["annotated"]
@@ -224,7 +224,7 @@ def to_markdown(result: Mapping[str, Any]) -> str:
         *own,
     ]
     header = ["", "People", *(name.capitalize() for name in (*GROUPS, "mean"))]
-    by_joint = ["Joint", "Annotated", *map(_row_name, columns)]
+    by_joint = ["Joint", "Annotated", *map(score_tables.row_name, columns)]
     tables = [
         Table(header, rows, "PCKh@0.5", notes),
         Table(by_joint, joints, "Joint by joint, all people", own),
@@ -246,10 +246,6 @@ def to_csv(result: Mapping[str, Any]) -> str:
                 for joint, count, value in joints
             ]
     return csv_of(("row", "people", "kind", "annotated", "pckh"), lines)
-
-
-def _row_name(name: str) -> str:
-    return "mean pose" if name == "mean_pose" else score_tables.row_name(name)
 
 
 def _cell(value: float | None) -> str:

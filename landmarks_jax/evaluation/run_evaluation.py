@@ -75,7 +75,8 @@ def evaluate_run(
     """
     config = run_folder.read_config(workdir)
     if task_of(config).ON_JOINTS:
-        if kept is not None or any(faces.pop(name, None) for name in _OWN_FACES):
+        own_faces = [faces.pop(name, None) for name in _OWN_FACES]
+        if kept is not None or any(own_faces):
             raise ConfigError(f"{workdir}: a run on joints is scored by --protocol mpii alone")
         names = faces.pop("protocol_names", None)
         return _evaluate_pose(workdir, _at(config, faces), names, command)

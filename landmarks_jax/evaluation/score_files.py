@@ -31,7 +31,7 @@ def write(out: Path, opened: Sequence[Protocol], results: Sequence[dict[str, Any
       WorkdirError: a file cannot be written.
     """
     markdown = score_tables.to_markdown(results)
-    names = [f"{protocol.name}-{protocol.crop}".replace(" ", "-") for protocol in opened]
+    names = [base_name(protocol.name, protocol.crop) for protocol in opened]
     remove(out, names)
     for name, protocol, result in zip(names, opened, results, strict=True):
         write_text(out / f"{name}.csv", score_tables.to_csv(result))
@@ -43,6 +43,11 @@ def write(out: Path, opened: Sequence[Protocol], results: Sequence[dict[str, Any
     for name, result in zip(names, results, strict=True):
         write_text(out / f"{name}.json", json.dumps(result, allow_nan=False) + "\n")
     return markdown
+
+
+def base_name(protocol: str, crop: str) -> str:
+    """`NAME-CROP`, how the files and folders of a protocol are called."""
+    return f"{protocol}-{crop}".replace(" ", "-")
 
 
 def remove(out: Path, names: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ ROW_NAMES = {
     "untrained": "untrained detector",
     "mean_shape": "mean shape",
     "one_photo": "one photo",
+    "mean_pose": "mean pose",
 }
 _CSV_FIELDS = (
     *("protocol", "crop", "num_landmarks", "row", "quantity"),
@@ -180,16 +181,19 @@ def _breakdown_table(result: Result) -> Table:
             start = [f"{grouping['by']}: {group['name']}", limits_text(group, grouping["unit"])]
             errors = [decimals(group["forward"][column]) for column in columns]
             rows.append([*start, str(group["faces"]), *errors])
-    posed = any(grouping["by"] == "yaw" for grouping in result["breakdown"])
+    title, why, poses = "By size", "in the image", []
+    if any(grouping["by"] == "yaw" for grouping in result["breakdown"]):
+        title, why = "By pose and size", "in the image or because of yaw"
+        poses = [f"{POSES_NOTE} Roll: the angle of the line through the eyes."]
     notes = [
         "Forward error with all labels, % of eye distance. Size: the distance between the eyes, in "
-        "thirds of the faces. The smaller it is, in the image or because of yaw, the "
-        "larger is an error in per cent of it: compare with the mean shape.",
-        f"{POSES_NOTE} Roll: the angle of the line through the eyes." if posed else "",
+        f"thirds of the faces. The smaller it is, {why}, the larger is an error in per cent of it: "
+        "compare with the mean shape.",
+        *poses,
         *_notes([result]),
     ]
     header = ["Faces", "Limits", "Number", *map(row_name, columns)]
-    return Table(header, rows, f"By pose and size: {describe(result)}", notes)
+    return Table(header, rows, f"{title}: {describe(result)}", notes)
 
 
 def limits_text(group: dict[str, Any], unit: str) -> str:

@@ -4,12 +4,9 @@ import textwrap
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import jax
-import numpy as np
-
 from landmarks_jax.inference.mirroring import LIMIT
 from landmarks_jax.inference.packed_file import PackedDetector
-from landmarks_jax.models import detectors
+from landmarks_jax.models import adaptation, detectors
 from landmarks_jax.system.tables import Table
 
 _LIMITS = (
@@ -78,6 +75,7 @@ def _properties(packed: PackedDetector) -> list[str]:
         f"{field.replace('_', ' ')} {config.model[field]}"
         for field in detectors.module_of(config).SIZES
     ]
+    num_weights = adaptation.num_weights(packed.variables)
     rows = (
         ("Output", points),
         ("Input", f"views of {size} x {size} pixels; images of any size are resampled"),
@@ -85,7 +83,7 @@ def _properties(packed: PackedDetector) -> list[str]:
         *_face_frame(packed.summary),
         (
             "Network",
-            ", ".join([config.model.detector, *sizes, f"{_num_weights(packed):,} weights"]),
+            ", ".join([config.model.detector, *sizes, f"{num_weights:,} weights"]),
         ),
         ("Precision of training", config.compute_dtype),
     )
@@ -102,10 +100,6 @@ def _face_frame(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         f"(by {frame['finder']}), the median of {frame['photos']:,} photos"
     )
     return [("Part viewed of a found face", text)]
-
-
-def _num_weights(packed: PackedDetector) -> int:
-    return sum(np.asarray(leaf).size for leaf in jax.tree.leaves(dict(packed.variables)))
 
 
 def _training(summary: Mapping[str, Any]) -> str:
@@ -154,7 +148,7 @@ def _scores(summary: Mapping[str, Any], *, fitted: bool) -> list[str]:
             ("Protocol", "Crop", "Fitted on", "Scored on", "Forward error", "Mean shape"), errors
         ),
         _paragraph(f"{which}Scores are of the weights before any rounding to float16."),
-        *_scores_by_pose(scores),
+        *_scores_by_group(scores),
         *_scores_by_confidence(scores),
     ]
 
@@ -180,7 +174,7 @@ def _leave_one_out(measured: list[Mapping[str, Any]]) -> list[str]:
     return [_paragraph(about), _table(header, rows)]
 
 
-def _scores_by_pose(scores: list[Mapping[str, Any]]) -> list[str]:
+def _scores_by_group(scores: list[Mapping[str, Any]]) -> list[str]:
     groups = [
         (
             score["protocol"],
@@ -194,14 +188,22 @@ def _scores_by_pose(scores: list[Mapping[str, Any]]) -> list[str]:
         for score in scores
         for group in score["groups"]
     ]
-    return [
-        "### By pose and size",
-        _paragraph(
+    title = "By size"
+    about = (
+        "Size is the distance that errors are in per cent of. The smaller it is in the image, the "
+        "larger is an error in per cent of it: compare with the mean shape."
+    )
+    if any(name.startswith("yaw:") for _, _, name, *_ in groups):
+        title = "By pose and size"
+        about = (
             "Yaw of the head is the nose's offset from the line between the middles of the eyes "
             "and of the mouth, roll the angle of the line through the eyes, size the distance "
             "between the eyes. The smaller that distance, in the image or because of yaw, the "
             "larger is an error in per cent of it: compare with the mean shape."
-        ),
+        )
+    return [
+        f"### {title}",
+        _paragraph(about),
         _table(
             ("Protocol", "Crop", "Faces", "Limits", "Number", "Forward error", "Mean shape"), groups
         ),

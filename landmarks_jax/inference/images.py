@@ -135,15 +135,14 @@ def view_rectangles(
             )
         no_points = np.zeros((0, 2))
         rectangles = [frame.view_rectangle(image.shape[1::-1], no_points) for image in images]
-    else:
-        array = _as_boxes(boxes, len(images), single)
-        viewed = [images[0]] * len(array) if single else images
-        pairs = enumerate(zip(array, viewed, strict=True))
-        rectangles = [box_rectangle(box, image, f"box {i}") for i, (box, image) in pairs]
-    for i, (left, top, right, bottom) in enumerate(rectangles):
-        name = "the image" if single else f"image {i}"
-        _check_area(right - left, bottom - top, f"the viewed part of {name}")
-    return rectangles
+        for i, (left, top, right, bottom) in enumerate(rectangles):
+            name = "the image" if single else f"image {i}"
+            _check_area(right - left, bottom - top, f"the viewed part of {name}")
+        return rectangles
+    array = _as_boxes(boxes, len(images), single)
+    viewed = [images[0]] * len(array) if single else images
+    pairs = enumerate(zip(array, viewed, strict=True))
+    return [box_rectangle(box, image, f"box {i}") for i, (box, image) in pairs]
 
 
 def box_rectangle(box: np.ndarray, image: np.ndarray, name: str) -> Rectangle:

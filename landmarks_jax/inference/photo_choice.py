@@ -28,19 +28,14 @@ def farthest(descriptors: np.ndarray, count: int, chosen: Sequence[int] = ()) ->
     Returns:
       The rows that were chosen now, in that order.
     """
-    new: list[int] = []
-    if len(chosen):
-        gaps = np.min([_distances(descriptors, descriptors[row]) for row in chosen], axis=0)
-    else:
-        gaps = -_distances(descriptors, descriptors.mean(0))
-    gaps[list(chosen)] = -np.inf
-    while len(new) < min(count, len(descriptors) - len(chosen)):
-        row = int(gaps.argmax())
-        distances = _distances(descriptors, descriptors[row])
-        gaps = np.minimum(gaps, distances) if new or len(chosen) else distances
-        new.append(row)
-        gaps[[*chosen, *new]] = -np.inf
-    return new
+    picked = list(chosen) or [int(_distances(descriptors, descriptors.mean(0)).argmin())]
+    gaps = np.min([_distances(descriptors, descriptors[row]) for row in picked], axis=0)
+    end = min(len(chosen) + count, len(descriptors))
+    while len(picked) < end:
+        gaps[picked] = -np.inf  # none is picked twice, even if all others are equal to it
+        picked.append(int(gaps.argmax()))
+        gaps = np.minimum(gaps, _distances(descriptors, descriptors[picked[-1]]))
+    return picked[len(chosen) : end]
 
 
 def _distances(descriptors: np.ndarray, one: np.ndarray) -> np.ndarray:

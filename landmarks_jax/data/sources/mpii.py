@@ -4,8 +4,8 @@ The official .mat file holds a struct `RELEASE`: for image i `annolist(i).image.
 `annolist(i).annorect`, `img_train(i)` and `single_person{i}`, the numbers of the people that stand
 well apart from others. A person has the head's box `x1 y1 x2 y2`, a rough centre `objpos.x`,
 `objpos.y`, `scale`, the person's height over 200 pixels, and joints `annopoints.point` with `x`,
-`y`, `id` and `is_visible`. Pixels count from 1 there and from 0 here. `annolist(i).vididx` is the
-number of the video that the image is a frame of; some images have none.
+`y` and `id`. Pixels count from 1 there and from 0 here. `annolist(i).vididx` is the number of the
+video that the image is a frame of; some images have none.
 
 A photo shows one person: the square of 375 times `scale` about the rough centre, shifted down by 15
 times `scale` so that feet stay inside (Newell et al. 2016 use its middle 250). With canvases of 1.5
@@ -61,7 +61,6 @@ class Person:
       image: the photo's file name.
       place: file and position of the annotation, for messages.
       joints: `[16, 2]` in pixels, NaN for a joint without annotation.
-      visible: `[16]`, annotated and not marked as hidden.
       head: `[2, 2]` two opposite corners of the head's box, in pixels.
       center: `[2]`, the rough centre, in pixels.
       scale: the person's height over 200 pixels.
@@ -72,7 +71,6 @@ class Person:
     image: str
     place: str
     joints: np.ndarray
-    visible: np.ndarray
     head: np.ndarray
     center: np.ndarray
     scale: float
@@ -229,12 +227,10 @@ def _person(image: str, rect: Any, place: str, *, apart: bool, split: str) -> Pe
         return None
     if scale > _LARGEST_SCALE:
         raise DataError(f"{place}: scale {scale:g}, must be at most {_LARGEST_SCALE:g}")
-    joints, visible = _joints(points, place)
     return Person(
         image=image,
         place=place,
-        joints=joints,
-        visible=visible,
+        joints=_joints(points, place),
         head=np.array([[x1, y1], [x2, y2]], np.float32) - 1.0,
         center=np.array([x - 1.0, y - 1.0], np.float32),
         scale=scale,
@@ -243,10 +239,9 @@ def _person(image: str, rect: Any, place: str, *, apart: bool, split: str) -> Pe
     )
 
 
-def _joints(points: Sequence[Any], place: str) -> tuple[np.ndarray, np.ndarray]:
-    """The joints `[16, 2]` and whether they are visible `[16]`."""
+def _joints(points: Sequence[Any], place: str) -> np.ndarray:
+    """The joints `[16, 2]`, NaN without annotation."""
     joints = np.full((NUM_JOINTS, 2), np.nan, np.float32)
-    visible = np.zeros(NUM_JOINTS, bool)
     for point in points:
         number = _number(matlab.field(point, "id"), f"{place}: a joint's id")
         if number not in range(NUM_JOINTS):
@@ -256,15 +251,10 @@ def _joints(points: Sequence[Any], place: str) -> tuple[np.ndarray, np.ndarray]:
         if not np.isnan(joints[joint, 0]):
             raise DataError(f"{where} is annotated twice")
         joints[joint] = [_number(matlab.field(point, axis), where) - 1.0 for axis in "xy"]
-        # Neck and head have no flag and count as visible.
-        flag = matlab.field(point, "is_visible")
-        visible[joint] = flag is None or _number(flag, where) != 0
-    return joints, visible
+    return joints
 
 
 def _number(value: Any, place: str) -> float:
-    if isinstance(value, str):  # some flags are
-        return lists.number(str(value), place)
     try:
         number = float(value)
     except (TypeError, ValueError):
