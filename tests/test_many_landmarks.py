@@ -130,7 +130,14 @@ def test_tables_have_every_landmark(k):
 @every_k
 def test_compared_with_a_run_of_other_landmarks(k):
     runs = [
-        Run(f"k{n}", narrow(model__num_landmarks=n), ("a", ""), 4, 1.0, {("toy", "center"): r})
+        Run(
+            f"k{n}",
+            narrow(model__num_landmarks=n),
+            {"data_digest": "a"},
+            4,
+            1.0,
+            {("toy", "center"): r},
+        )
         for n, r in ((k, result_of(k)), (5, result_of(5)))
     ]
     compared = comparison.compare(runs)
