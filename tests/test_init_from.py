@@ -30,7 +30,7 @@ from landmarks_jax.training import state as states
 from landmarks_jax.training.run_folder import read_log as rows
 from landmarks_jax.weights import published_networks
 from tests import datasets
-from tests.running import TINY, call, flags, narrow, shrink
+from tests.running import TINY, call, finished_run, flags, narrow, shrink
 
 CORE_FILE = Path(__file__).parent / "published" / "core.pth"
 
@@ -97,7 +97,7 @@ def assert_same_bytes(found, wanted):
         assert found[path].tobytes() == leaf.tobytes(), path
 
 
-def test_pretraining_tells_pckh_and_is_scored(core):
+def test_pretraining_tells_pckh_and_is_scored(core, tmp_path):
     run, config = core
     assert [row["step"] for row in rows(run)] == [1, 2]
     for row in rows(run):
@@ -138,8 +138,9 @@ def test_pretraining_tells_pckh_and_is_scored(core):
         pack_run.open_faces(run, {})
     with pytest.raises(WorkdirError, match=refused):
         pack_run.pack_run(run, [])  # as --noregressor does
+    other = finished_run(tmp_path / "other")
     with pytest.raises(WorkdirError, match=r"run: a run on joints cannot be in this figure"):
-        faces_figure.write([str(run), str(run.parent)], run / "figure.png", {})
+        faces_figure.write([str(run), str(other)], tmp_path / "figure.png", {})
 
 
 class CutOffError(BaseException):

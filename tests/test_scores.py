@@ -52,7 +52,7 @@ def test_one_entry_adds_a_metric(protocol, monkeypatch):
 
     provenance = {"steps": 4, "training_minutes": 1.0, "trained_on": [], "command": "x eval"}
     result["provenance"] = provenance
-    run = Run("a", narrow(), ("", ""), 4, 1.0, {("toy", "center"): result})
+    run = Run("a", narrow(), {}, 4, 1.0, {("toy", "center"): result})
     compared = comparison.compare([run])
     assert compared["tables"][0]["rows"][0]["values"]["highest"] == [-0.25]
     markdown = comparison_tables.to_markdown(compared)
