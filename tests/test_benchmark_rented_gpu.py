@@ -203,6 +203,9 @@ def test_what_is_wrong_is_said_before_anything_is_started(rent, monkeypatch):
     own = ["--config", "selftrain_start_cpu", "--config.targets.weights=vgg19.npz"]
     with pytest.raises(UserError, match=r"vgg19\.npz"):
         rent("--tiny", words=own)
+    core = ["--config.init.mode=finetune", f"--config.init.core={rent.folder / 'none'}"]
+    with pytest.raises(ConfigError, match=r"config\.init\.core = .*none': no run and no file"):
+        rent("--tiny", words=[*WORDS, *core])
     faces = ["--config.eval.protocols=('aflw-dev',)", "--config.eval.aflw=/nowhere"]
     with pytest.raises(DataError, match="/nowhere"):
         rent("--tiny", words=[*WORDS, *faces])

@@ -47,7 +47,7 @@ def load(config: str) -> "ConfigDict":
       config: as for `path_of`.
 
     Raises:
-      ConfigError: there is no such file, it does not work, or returns something else.
+      ConfigError: there is no such file, it does not work, or does not return a ConfigDict.
     """
     from ml_collections import ConfigDict  # noqa: PLC0415
 
