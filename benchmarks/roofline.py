@@ -142,13 +142,14 @@ def step_convs(config: ConfigDict) -> Iterator[tuple[Conv, int, int]]:
     Yields:
       The convolution, images per photo, and passes: forward, and the gradients it needs.
     """
-    alone = task_of(config).NETWORKS == ("detector",)  # nothing is reconstructed
-    views = 1 if alone else 2
+    task = task_of(config)
+    reconstructs = "generator" in task.NETWORKS
+    views = 2 * reconstructs + (task.MAKES_TARGETS or not reconstructs)
     for conv in features_convs(config):
         yield conv, views, 1
     for i, conv in enumerate(detector_convs(config)):
         yield conv, views, 3 if i else 2
-    if alone:
+    if not reconstructs:
         return
     composition, perceptual = config.objective.composition, config.perceptual
     directions = 2 if composition in ("cycle", "all") else 1

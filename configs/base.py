@@ -62,7 +62,8 @@ def get_config() -> ConfigDict:
     init.features = ""  # .npz of the network that deep_hourglass reads, from scratch
 
     config.objective = objective = ConfigDict()
-    objective.task = "landmarks"  # landmarks | self_training (ours) | pose, with labels (MPII)
+    # self_training and self_training_reconstruction are ours; pose has labels (MPII)
+    objective.task = "landmarks"  # landmarks | self_training | self_training_reconstruction | pose
     objective.composition = "all"  # baseline | inter | cycle | all (Table I)
     objective.auxiliary = "each_step"  # each_step | fixed: when the auxiliary photos are drawn
     objective.bn_groups = "joint"  # joint | released: what a batch norm's statistics are taken over
@@ -70,6 +71,7 @@ def get_config() -> ConfigDict:
     for name, term in losses.TERMS.items():  # each says what it measures; 0 is not computed
         objective[f"{name}_weight"] = term.weight
     objective.separation_sigma = 0.15  # normalised units, the distance landmarks keep
+    objective.reconstruction_weight = 0.01  # of Eq. 7 beside targets (self_training_reconstruction)
 
     # Ours, not in the paper: points refined by features are the targets of self-training.
     config.targets = targets = ConfigDict()

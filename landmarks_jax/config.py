@@ -105,6 +105,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "views.margin_std": (0, 0.5),
     "model.sigma": (1e-3, 1e3),
     "objective.separation_sigma": (1e-6, 10),
+    "objective.reconstruction_weight": (0, 1e6),
     "targets.extent": (0, 1),
     "perceptual.weight": (0, 1e6),
     "perceptual.balance_decay": (0, 0.999999),

@@ -167,6 +167,15 @@ def test_a_step_of_self_training_is_the_detector_on_one_view():
     assert roofline.macs_of_targets(config, 100, later=False) == 300 * vgg
 
 
+def test_a_step_with_reconstruction_is_that_of_both_tasks():
+    config = base.get_config()
+    macs = {}
+    for task in ("landmarks", "self_training", "self_training_reconstruction"):
+        config.objective.task = task
+        macs[task] = roofline.macs_per_photo(config)
+    assert macs["self_training_reconstruction"] == macs["landmarks"] + macs["self_training"]
+
+
 def line(steps, error, **fields):
     times = {"seconds": 6.0 * steps, "core_seconds": 12.0 * steps, "trained_seconds": 5.4 * steps}
     work = {"matmul_tflop": 600.0 * steps, "matmul_gflops": 100.0, "macs": 1e12 * steps}

@@ -65,7 +65,7 @@ def test_views_show_the_part_of_an_image_that_the_readme_says(name, share):
         ("data.split", "some", "all, train, validation, test"),
         ("init.mode", "warm", "scratch, finetune, adapt"),
         ("init.core", "runs/mpii", "or config.init.mode 'finetune' or 'adapt'"),
-        ("objective.task", "faces", "landmarks, self_training, pose"),
+        ("objective.task", "faces", "landmarks, self_training, self_training_reconstruction, "),
         ("eval.pts_points", 7, "5, 68"),
         ("data.crop", "middle", "center, tight, box"),
         ("compute_dtype", "float16", "float32, bfloat16, float64"),

@@ -44,9 +44,14 @@ class Drawn(NamedTuple):
 
 def check(config: ConfigDict) -> None:
     """Raises ConfigError for fields that do not fit the task."""
-    targets = config.targets
     if config.perceptual.weights:
         raise wrong_field(config, "perceptual.weights", "'' for self-training: see targets.weights")
+    check_rounds(config)
+
+
+def check_rounds(config: ConfigDict) -> None:
+    """Raises ConfigError for fields with which no targets can be made for training."""
+    targets = config.targets
     if not targets.grid and not targets.detector:
         raise wrong_field(config, "targets.grid", "above 0 where config.targets.detector is ''")
     merged = targets.merge
