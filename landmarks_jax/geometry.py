@@ -116,17 +116,18 @@ def rotated_box(points: Array, angle: Array, margin: Array) -> Array:
 
 def apply(affine: Array, points: Array) -> Array:
     """Maps points `[..., N, 2]` by affine maps `[..., 2, 3]`; the leading axes broadcast."""
-    xp = _namespace(affine, points)
-    moved = points @ xp.swapaxes(affine[..., :2], -1, -2)
+    x, y = points[..., 0, None], points[..., 1, None]
+    # Products written out: accelerators round the operands of matrix products.
+    moved = affine[..., None, :, 0] * x + affine[..., None, :, 1] * y
     return moved + affine[..., None, :, 2]
 
 
 def compose(outer: Array, inner: Array) -> Array:
     """The map `[..., 2, 3]` that applies `inner` first and `outer` second."""
     xp = _namespace(outer, inner)
-    linear = outer[..., :2] @ inner[..., :2]
-    shift = outer[..., :2] @ inner[..., 2:] + outer[..., 2:]
-    return xp.concatenate([linear, shift], -1)
+    # Written out as in `apply`.
+    product = outer[..., 0, None] * inner[..., :1, :] + outer[..., 1, None] * inner[..., 1:, :]
+    return xp.concatenate([product[..., :2], product[..., 2:] + outer[..., 2:]], -1)
 
 
 def invert(affine: Array) -> Array:

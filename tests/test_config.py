@@ -8,7 +8,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from landmarks_jax import config as configuration
-from landmarks_jax.configs import base, mpii_pretrain, paper, released
+from landmarks_jax.configs import base, mpii_pretrain, paper, released, selftrain_start_cpu
 from landmarks_jax.system.errors import ConfigError
 from landmarks_jax.tasks import task_of
 from tests.running import narrow
@@ -272,6 +272,24 @@ def test_fields_of_views_that_the_task_does_not_use_are_refused(task, unused):
         )
         with pytest.raises(ConfigError, match=message):
             configuration.validate(config)
+
+
+@pytest.mark.parametrize("preset", [selftrain_start_cpu, mpii_pretrain])
+@pytest.mark.parametrize(
+    ("field", "value", "rule"),
+    [
+        ("objective.equivariance_weight", 5.0, "0.0"),
+        ("objective.pixel_weight", 0.0, "1.0"),
+        ("objective.bn_groups", "released", "joint"),
+        ("perceptual.weights", "vgg.npz", "''"),
+    ],
+)
+def test_fields_of_the_reconstruction_are_refused_where_there_is_none(preset, field, value, rule):
+    config = preset.get_config()
+    configuration.validate(config)
+    message = rf"^config\.{field} = {value!r}: must be {rule} with config\.objective\.task = "
+    with pytest.raises(ConfigError, match=message):
+        configuration.validate(configuration.with_fields(config, {field: value}))
 
 
 def _describe(config):

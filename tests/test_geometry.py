@@ -128,3 +128,13 @@ def test_double_precision_is_kept():
 def test_integer_pixels_keep_their_fractions():
     actual = geometry.to_normalized(np.array([[1, 0]]), (4, 2))
     np.testing.assert_allclose(actual, [[-0.25, -0.5]])
+
+
+def test_maps_are_applied_without_matrix_products():
+    # Accelerators round their operands, which would move points by a share of a pixel.
+    maps, points = jnp.zeros((5, 2, 3)), jnp.zeros((5, 7, 2))
+    for traced in (
+        jax.make_jaxpr(geometry.apply)(maps, points),
+        jax.make_jaxpr(geometry.compose)(maps, maps),
+    ):
+        assert "dot_general" not in str(traced)

@@ -118,3 +118,17 @@ def test_no_single_point_belongs_better_to_another_group():
                 assert left_by_ridge(rows, means, noise) > least - 2e-6
                 compared += 1
     assert compared >= 8
+
+
+def test_merging_can_be_stopped():
+    points, _, _ = groups_of_points(NOISE, 100)
+    calls = []
+
+    def check():
+        calls.append(1)
+        if len(calls) == 5:
+            raise TimeoutError
+
+    with pytest.raises(TimeoutError):
+        merging.merging(points, 3, check)
+    assert len(calls) == 5

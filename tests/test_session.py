@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from landmarks_jax.data import cutting, loader, prepared
 from landmarks_jax.data.box_canvas import BoxCanvas
@@ -161,6 +162,18 @@ def test_canvases_for_self_training_are_as_large_as_its_features_need(tmp_path):
     config.targets.view_size = 16
     made = timed_session.on_canvases(config, photos, tmp_path / "canvases")
     assert prepared.PreparedCanvases(made.data.roots[0]).canvases.shape[1:] == (20, 20, 3)
+
+
+def test_folders_of_one_name_with_files_of_one_size_have_canvases_of_their_own(tmp_path):
+    made = []
+    for folder, level in (("a", 10), ("b", 240)):
+        photos = tmp_path / folder / "frames"
+        photos.mkdir(parents=True)
+        for number in range(3):
+            Image.new("RGB", (24, 24), (level,) * 3).save(photos / f"{number}.bmp")
+        config = timed_session.on_canvases(narrow(), [str(photos)], tmp_path / "canvases")
+        made.append(loader.open_loader(config).canvases(np.arange(3)).mean())
+    assert made == pytest.approx([10, 240], abs=1)
 
 
 def test_box_crops_take_the_points_that_came_with_the_photos(tmp_path):

@@ -130,6 +130,14 @@ def test_open_source_follows_the_config(tmp_path):
             {"source": "aflw", "split": "validation", "roots": (".",)},
             r"'validation': must be one of all, train, test",
         ),
+        (
+            {"source": "celeba", "roots": (".",), "max_photos": 9},
+            r"config.data.max_photos = 9: must be 0 with config.data.source = 'celeba', which does",
+        ),
+        (
+            {"source": "pts", "roots": (".",), "landmarks": "a.csv"},
+            r"config.data.landmarks = 'a.csv': must be '' with config.data.source = 'pts'",
+        ),
     ],
 )
 def test_open_source_names_the_field_that_cannot_work(fields, message):

@@ -22,6 +22,7 @@ from landmarks_jax.training import (
     batches,
     checkpoints,
     loop,
+    merging,
     refiner,
     run_inputs,
     sharding,
@@ -204,13 +205,15 @@ def test_a_run_of_a_step_a_session_equals_one_uncut(data, uncut, tmp_path, monke
 
 
 # Where a training is while it makes targets, and how often it has been there before.
-PLACES = [("views", 0), ("views", 2), ("fit", 0), ("refine", 0), ("write", 0)]
+PLACES = [("views", 0), ("views", 2), ("fit", 0), ("refine", 0)]
+PLACES += [("_means", 0), ("write", 0)]
 
 
 @pytest.mark.parametrize("where", PLACES)
 def test_a_signal_ends_the_making_of_targets(where, data, tmp_path, monkeypatch, caplog):
     place, times = where
-    owner = {"views": refiner.Refiner, "write": targets}.get(place, refinement)
+    owners = {"views": refiner.Refiner, "_means": merging, "write": targets}
+    owner = owners.get(place, refinement)
     done, real = [], getattr(owner, place)
 
     def signalled(*arguments):
@@ -221,7 +224,8 @@ def test_a_signal_ends_the_making_of_targets(where, data, tmp_path, monkeypatch,
 
     monkeypatch.setattr(refiner, "BATCH", 4)  # several batches
     monkeypatch.setattr(owner, place, signalled)
-    config, before = narrow(data), signal.getsignal(signal.SIGTERM)
+    merged = {"targets__merge": (2, 2)} if place == "_means" else {}
+    config, before = narrow(data, **merged), signal.getsignal(signal.SIGTERM)
     assert train(config, tmp_path) == 128 + signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) is before
     assert newest_step(tmp_path) is None
@@ -444,6 +448,27 @@ def test_other_weights_and_other_photos_are_another_run(data, half_way, tmp_path
     # The file itself may lie elsewhere.
     shutil.copy(data / "vgg.npz", tmp_path / "moved.npz")
     assert train(narrow(data, targets__weights=str(tmp_path / "moved.npz")), run) == 0
+
+
+def test_both_networks_of_a_run_with_reconstruction_are_its_own(data, tmp_path):
+    fields = {
+        "objective__task": "self_training_reconstruction",
+        "perceptual__weights": str(data / "vgg.npz"),
+        "perceptual__taps": ("relu1_2",),
+        "targets__steps": (0,),
+        "train__steps": 1,
+    }
+    assert train(narrow(data, **fields), tmp_path) == 0
+    for field in ("perceptual__weights", "targets__weights"):
+        other = {**fields, field: str(data / "other.npz"), "train__steps": 2}
+        with pytest.raises(WorkdirError, match="other VGG weights than"):
+            train(narrow(data, **other), tmp_path)
+    assert train(narrow(data, **{**fields, "train__steps": 2}), tmp_path) == 0
+
+
+def test_rounds_after_the_end_are_said(data, tmp_path, caplog):
+    assert train(narrow(data, targets__steps=(0, 2), train__steps=1), tmp_path) == 0
+    assert "config.targets.steps = (0, 2): no targets are made at step 2" in caplog.text
 
 
 def test_weights_that_cannot_be_read_name_the_field(data, tmp_path):

@@ -127,7 +127,7 @@ def scoring_command(run: Run, key: Key, scored: Sequence[Result]) -> str:
     if protocol in PROTOCOLS:
         return shlex.join([*start, "--protocol", protocol])
     for result in scored:
-        _, _, *words = shlex.split(result["provenance"]["command"])
+        words = shlex.split(result["provenance"]["command"])[2:]
         if flags := _without_workdir(words):
             return shlex.join([*start, *flags])
     return shlex.join([*start, "--fit", "FACES", "--score", "FACES", "--crop", crop])

@@ -207,7 +207,7 @@ def _fingerprint(config: ConfigDict, photos: Path) -> str:
     paths = [path for path in photos.rglob("*") if path.is_file()]
     content = [
         repr(loader.framing_of(config)),
-        sorted((path.relative_to(photos).as_posix(), path.stat().st_size) for path in paths),
+        sorted((path.relative_to(photos).as_posix(), files.sha256_of(path)) for path in paths),
         [line for path in config.data.exclude for _, line in lists.read_lines(path)],
         config.data.max_photos,
         files.sha256_of(Path(points)) if points else "",

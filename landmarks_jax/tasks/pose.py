@@ -17,7 +17,14 @@ from landmarks_jax.data.sources.mpii import FOUND_WITHIN, HEAD_SHARE, NUM_JOINTS
 from landmarks_jax.models import detectors
 from landmarks_jax.objective import Networks
 from landmarks_jax.system.errors import ConfigError, wrong_field
-from landmarks_jax.tasks.task import Frozen, Outcome, Panel, row_keys, score_maps
+from landmarks_jax.tasks.task import (
+    Frozen,
+    Outcome,
+    Panel,
+    check_reconstructs_nothing,
+    row_keys,
+    score_maps,
+)
 
 NETWORKS: tuple[str, ...] = ("detector",)
 NEEDS_POINTS = True
@@ -51,8 +58,7 @@ def check(config: ConfigDict) -> None:
     if config.data.crop != "center":
         rule = "center to train pose: people are cropped already"
         raise wrong_field(config, "data.crop", rule)
-    if config.perceptual.weights:
-        raise wrong_field(config, "perceptual.weights", "'' to train pose")
+    check_reconstructs_nothing(config)
 
 
 def check_photos(num_points: int, summary: str) -> None:

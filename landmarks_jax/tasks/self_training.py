@@ -18,7 +18,14 @@ from landmarks_jax.models import detectors, hog
 from landmarks_jax.models.vgg import TAPS
 from landmarks_jax.objective import Networks
 from landmarks_jax.system.errors import wrong_field
-from landmarks_jax.tasks.task import Frozen, Outcome, Panel, row_keys, score_maps
+from landmarks_jax.tasks.task import (
+    Frozen,
+    Outcome,
+    Panel,
+    check_reconstructs_nothing,
+    row_keys,
+    score_maps,
+)
 
 # Why points have no known order in mirrored photos.
 NOT_MIRRORED = "False unless all points started from one square grid"
@@ -44,8 +51,7 @@ class Drawn(NamedTuple):
 
 def check(config: ConfigDict) -> None:
     """Raises ConfigError for fields that do not fit the task."""
-    if config.perceptual.weights:
-        raise wrong_field(config, "perceptual.weights", "'' for self-training: see targets.weights")
+    check_reconstructs_nothing(config)
     check_rounds(config)
 
 

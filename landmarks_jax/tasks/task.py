@@ -9,8 +9,10 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from ml_collections import ConfigDict
 
+from landmarks_jax import losses
 from landmarks_jax.models import adaptation
 from landmarks_jax.objective import Networks
+from landmarks_jax.system.errors import wrong_field
 
 
 class Frozen(NamedTuple):
@@ -139,6 +141,20 @@ class Task(Protocol):
 
     def panels(self, drawn: Any, made: Any) -> tuple[Panel, ...]:
         """The preview of a batch, from the result of `draw` and from `Outcome.made`."""
+
+
+def check_reconstructs_nothing(config: ConfigDict) -> None:
+    """Raises ConfigError for fields of Eq. 7, which a task that reconstructs nothing ignores."""
+    task = config.objective.task
+    if config.perceptual.weights:
+        rule = f"'' with config.objective.task = {task!r}, which reconstructs nothing"
+        raise wrong_field(config, "perceptual.weights", rule)
+    unused = {field: losses.TERMS[name].weight for name, field in losses.weight_fields().items()}
+    for field, value in (unused | {"objective.bn_groups": "joint"}).items():
+        section, name = field.split(".")
+        if config[section][name] != value:
+            rule = f"{value} with config.objective.task = {task!r}, which does not use it"
+            raise wrong_field(config, field, rule)
 
 
 def row_keys(

@@ -34,7 +34,8 @@ def gather(text: str) -> list[str]:
     """The texts of all processes, cut to `_MESSAGE_BYTES`. Blocks until all have called it."""
     if not is_one_of_several():
         return [text]
-    encoded = text.encode()[:_MESSAGE_BYTES].ljust(_MESSAGE_BYTES, b"\0")
+    # A file's name may not be UTF-8.
+    encoded = text.encode(errors="backslashreplace")[:_MESSAGE_BYTES].ljust(_MESSAGE_BYTES, b"\0")
     rows = multihost_utils.process_allgather(np.frombuffer(encoded, np.uint8))
     return [bytes(row).rstrip(b"\0").decode(errors="ignore") for row in np.asarray(rows)]
 

@@ -4,6 +4,8 @@ A few points chosen from many carry the noise of their own places. The mean of a
 that move together carries less, and keeps most of what the group tells.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import scipy.cluster.hierarchy
 
@@ -11,7 +13,7 @@ import scipy.cluster.hierarchy
 _RIDGE = 1e-2
 
 
-def merging(points: np.ndarray, count: int) -> np.ndarray:
+def merging(points: np.ndarray, count: int, check: Callable[[], None] = lambda: None) -> np.ndarray:
     """Weights that merge points to the weighted means of groups.
 
     The noise of a point is what a linear regression from all others leaves of its variance. Points
@@ -22,6 +24,7 @@ def merging(points: np.ndarray, count: int) -> np.ndarray:
     Args:
       points: `[N, G, 2]` of N photos, the more the better.
       count: number of groups, at most G.
+      check: called now and then; may raise.
 
     Returns:
       `[count, G]` weights; each row sums to 1.
@@ -32,7 +35,7 @@ def merging(points: np.ndarray, count: int) -> np.ndarray:
     noise = _unexplained(covariance)
     tree = scipy.cluster.hierarchy.linkage((rows / np.sqrt(noise)).T, "ward")
     group = scipy.cluster.hierarchy.cut_tree(tree, count)[:, 0]
-    return _means(_regrouped(group, covariance, noise), noise)
+    return _means(_regrouped(group, covariance, noise, check), noise)
 
 
 def _means(group: np.ndarray, noise: np.ndarray) -> np.ndarray:
@@ -42,13 +45,16 @@ def _means(group: np.ndarray, noise: np.ndarray) -> np.ndarray:
     return means
 
 
-def _regrouped(group: np.ndarray, covariance: np.ndarray, noise: np.ndarray) -> np.ndarray:
+def _regrouped(
+    group: np.ndarray, covariance: np.ndarray, noise: np.ndarray, check: Callable[[], None]
+) -> np.ndarray:
     """Groups from which each point is predicted better; none becomes empty."""
     group = group.copy()
     least, changed = _left(_means(group, noise), covariance, noise), True
     while changed:
         changed = False
         for point in range(len(group)):
+            check()
             for other in range(group.max() + 1):
                 before = group[point]
                 if (group == before).sum() == 1:

@@ -39,7 +39,8 @@ class Inputs(NamedTuple):
     Attributes:
       networks: the modules.
       frozen: the arrays that steps do not change, on the host.
-      weights: VGG as read from its file, of the perceptual loss or of refinement; None without.
+      weights: VGG of the perceptual loss as read from its file, None without; refinement's are
+        the refiner's.
       photos: the training photos.
       shapes: the shapes of the photos on the devices.
       mesh: the devices.
@@ -61,7 +62,7 @@ class Inputs(NamedTuple):
     @property
     def weights_digest(self) -> str:
         """Fingerprint of VGG's weights, "" without any."""
-        return self.weights.digest() if self.weights else ""
+        return _digest_of(self.weights, self.refiner)
 
 
 def read_inputs(config: ConfigDict, workdir: Path, transfer_from: Path | None) -> Inputs:
@@ -80,10 +81,10 @@ def read_inputs(config: ConfigDict, workdir: Path, transfer_from: Path | None) -
         if jax.process_count() > 1:
             raise ConfigError("self-training runs in one process: start it without --multihost")
         start_points.first(config)  # raises what would be raised after the features
+        _warn_of_rounds(config)
         refiner = Refiner(config)
-        weights = refiner.weights
     if bundle is not None:
-        transfer_start.check(bundle, config, networks, weights.digest() if weights else "")
+        transfer_start.check(bundle, config, networks, _digest_of(weights, refiner))
     photos = loader.open_loader(config)
     _LOGGER.info("%s; %s", photos.summary, task.describe(config))
     if len(photos) < config.train.batch_size:
@@ -97,10 +98,29 @@ def read_inputs(config: ConfigDict, workdir: Path, transfer_from: Path | None) -
     return Inputs(networks, frozen, weights, photos, shapes, mesh, start, bundle, refiner)
 
 
+def _warn_of_rounds(config: ConfigDict) -> None:
+    steps = config.train.steps
+    late = [step for step in config.targets.steps if steps and step >= steps]
+    if late:
+        _LOGGER.warning(
+            "warning: config.targets.steps = %s: no targets are made at step %s, as training ends "
+            "at config.train.steps = %d",
+            tuple(config.targets.steps),
+            ", ".join(map(str, late)),
+            steps,
+        )
+
+
+def _digest_of(weights: vgg_weights.VggWeights | None, refiner: Refiner | None) -> str:
+    """Fingerprint of the weights of the perceptual loss and of refinement, "" without any."""
+    read = (weights, refiner.weights if refiner else None)
+    return " ".join(found.digest() for found in read if found)
+
+
 def record_of(config: ConfigDict, inputs: Inputs) -> Record:
     """The record of a run with these inputs."""
     bundle, digest = inputs.bundle, inputs.photos.digest
-    weights_notes = inputs.weights.notes() if inputs.weights and not inputs.refiner else ()
+    weights_notes = inputs.weights.notes() if inputs.weights else ()
     muon = config.optimizer.muon_rate
     optimizer_notes = [f"trained by Muon at a rate of {muon:g} (not in the paper)"] if muon else []
     return Record(

@@ -10,7 +10,7 @@ import logging
 import time
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +101,7 @@ def load_or_make(
     with Interrupt() as interrupt:
         keep = 0 if later else config.targets.keep
         targets = refiner.run(start, schedule(config, later=later), check, keep=keep)
-        weights = merging_of(config, targets.points, start.mirrored, later=later)
+        weights = merging_of(config, targets.points, start.mirrored, check, later=later)
         write(path, refiner, targets, weights)
         seconds = time.monotonic() - started
         _LOGGER.info("%s: targets of %d photos in %.0f s", path, len(targets.points), seconds)
@@ -133,7 +133,12 @@ def _path_of(config: ConfigDict, workdir: Path, step: int) -> Path:
 
 
 def merging_of(
-    config: ConfigDict, points: np.ndarray, mirrored: np.ndarray | None, *, later: bool
+    config: ConfigDict,
+    points: np.ndarray,
+    mirrored: np.ndarray | None,
+    check: Callable[[], None] = lambda: None,
+    *,
+    later: bool,
 ) -> np.ndarray:
     """The weights that make landmarks of refined points.
 
@@ -141,6 +146,7 @@ def merging_of(
       config: the configuration.
       points: `[U, G, 2]`.
       mirrored: `[G]` their numbers in mirror images; see `refiner.Start`.
+      check: called now and then; may raise.
       later: the points are the detector's own, so that they are merged already.
 
     Returns:
@@ -150,7 +156,7 @@ def merging_of(
     if later:
         weights = np.eye(config.model.num_landmarks, num)
     elif config.targets.merge:
-        weights = np.concatenate([merging(points, count) for count in config.targets.merge])
+        weights = np.concatenate([merging(points, count, check) for count in config.targets.merge])
     else:
         weights = np.eye(num)
     if mirrored is None:
