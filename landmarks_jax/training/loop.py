@@ -107,12 +107,9 @@ def _train_locked(
         like = states.abstract_state(config, inputs.networks, inputs.mesh)
         restored = saved.restore(like)
         if restored is None:
-            first = init_from.begin(
-                inputs.start,
-                config,
-                states.start_state(config, inputs.networks, inputs.mesh),
-                inputs.mesh,
-            )
+            drawn = states.start_state(config, inputs.networks, inputs.mesh)
+            first = init_from.begin(inputs.start, config, drawn, inputs.mesh)
+            del drawn  # what was replaced would stay on the devices
             restored = checkpoints.Restored(first, 0, 0.0)
         if limits.is_done(config, restored.step, restored.seconds):
             if distributed.is_first():
