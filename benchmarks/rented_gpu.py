@@ -87,6 +87,17 @@ class Rental:
         stages.read(self._measured, STAGES, tiny=args.tiny)
         if self._reserve is None:
             self._reserve = 2.0 if config.eval.protocols else 0.7
+        if self._trains:
+            done = self._measure_and_train(config)
+        else:
+            done = self._measure(config)
+            self._say("training: none, as --measure leaves no minutes for it")
+        self._list()
+        return self._interrupt.exit_code or (0 if done else 1)
+
+    def _measure_and_train(self, config: ConfigDict) -> bool:
+        """Cuts the photos while it measures, then trains; returns whether all of it was done."""
+        args = self._args
         cutting = self._child(
             "benchmarks.rented_photos",
             [f"--scratch={args.scratch}", *(f"--photos={p}" for p in args.photos), *self._words],
@@ -100,8 +111,7 @@ class Rental:
             trained = self._cut(cutting) and not self._interrupt.signal and self._train(config)
         finally:
             cutting.stop(0.0)
-        self._list()
-        return self._interrupt.exit_code or (0 if complete and trained else 1)
+        return complete and trained
 
     def _measure(self, config: ConfigDict) -> bool:
         """Runs the stages that are not measured yet; returns whether all are complete now."""
@@ -129,11 +139,8 @@ class Rental:
         return not why
 
     def _train(self, config: ConfigDict) -> bool:
-        """Trains in what is left of the time; returns whether that was done, or was not wanted."""
+        """Trains in what is left of the time; returns whether that was done."""
         args = self._args
-        if not self._trains:
-            self._say("training: none, as --measure leaves no minutes for it")
-            return True
         left = self._end - MARGIN - time.monotonic()
         if left <= 60 * self._reserve:
             self._say("training: no time is left; rerun the command to train")

@@ -281,10 +281,12 @@ def test_a_signal_while_it_measures_starts_no_training(rent):
 
 def test_without_time_it_measures_only(rent):
     assert rent("--tiny", minutes="0.5") == 1  # to train was asked for
-    # Not to train was asked for, however early the stages end.
+    assert [module for module, *_ in rent.started] == ["benchmarks.rented_photos"]
+    # Not to train was asked for, however early the stages end: no photos are needed.
     for minutes in ("0.5", "4"):
         assert rent("--tiny", f"--measure={minutes}", minutes=minutes) == 0
-        assert [module for module, *_ in rent.started] == ["benchmarks.rented_photos"]
+        assert rent.started == []
+    assert "training: none, as --measure" in (rent.folder / "out" / "log.txt").read_text()
 
 
 def test_too_many_files_are_named(rent):
