@@ -7,10 +7,11 @@ Drawn wings and figures have exact points (`benchmarks.drawn_things`). LFW's pho
 the five that a supervised network finds (YuNet, of the extra `faces`) take their place. Training
 sees no points. The linear map is fitted on labelled photos, all or 20 of them, and scored on
 others; its penalty is chosen by leave-one-out. Drawn photos to fit on are those of training, to
-score on new ones; of LFW training sees some of both. Finished runs are not trained again.
+score on new ones; of LFW training sees some of both. Finished runs are not trained again; a rerun
+with other flags or photos is refused.
 """
 
-import json
+import hashlib
 import resource
 import subprocess
 import sys
@@ -40,7 +41,7 @@ FEATURES = {"chosen": (), "hog": ("--config.targets.network=hog",)}
 _FACE = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
 _TRAIN, _TEST = 2_000, 500  # drawn images
 LABELS, DRAWS = 20, 20
-_TIME = "time.json"  # in a run's folder: what training took
+_TIME = "time.json"  # in a run's folder: what training took, and of what
 
 
 class Things(NamedTuple):
@@ -60,7 +61,9 @@ class Things(NamedTuple):
 def things_of(kind: str, work: Path, lfw: Path) -> Things:
     """Draws the images of a kind, or finds the points of LFW's photos, unless they are there."""
     if kind == LFW:
-        lists = work / "lfw_fit.csv", work / "lfw_score.csv"
+        # Of another folder the points are others.
+        digest = hashlib.sha256(str(lfw.resolve()).encode()).hexdigest()[:12]
+        lists = work / f"lfw_fit-{digest}.csv", work / f"lfw_score-{digest}.csv"
         if not lists[1].exists():
             for path, text in zip(lists, _faces(lfw), strict=True):
                 files.write_file(path, text)
@@ -94,9 +97,18 @@ def train(photos: Path, run: Path, flags: tuple[str, ...]) -> None:
     """Runs the command, unless it ran to its end before; keeps what it took.
 
     Raises:
-      UserError: it failed.
+      UserError: it failed, or ran to its end on other photos or with other flags.
     """
-    if (run / _TIME).exists():
+    made_of = {"photos": str(photos.resolve()), "flags": list(flags)}
+    path = run / _TIME
+    if path.exists():
+        kept = harness.read_json(path, f"delete {run} to train again")
+        for name, value in made_of.items():
+            if kept.get(name) != value:
+                raise UserError(
+                    f"{path}: the run has {name} {kept.get(name)!r}, not {value!r}; use another "
+                    f"--work, or delete {run} to train again"
+                )
         return
     command = [sys.executable, "-m", "landmarks_jax", "train", str(photos), "--workdir", str(run)]
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
@@ -105,7 +117,8 @@ def train(photos: Path, run: Path, flags: tuple[str, ...]) -> None:
         raise UserError(f"{run}: training ended with exit code {code}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cores = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    harness.write_json(run / _TIME, {"seconds": time.monotonic() - started, "core_seconds": cores})
+    took = {"seconds": time.monotonic() - started, "core_seconds": cores}
+    harness.write_json(path, {**took, **made_of})
 
 
 def measure(run: Path, things: Things) -> dict[str, Any]:
@@ -125,6 +138,7 @@ def measure(run: Path, things: Things) -> dict[str, Any]:
 
     few, every = regression.subsets(len(landmarks.fit), (LABELS,), DRAWS, 0)
     report = harness.read_json(run / run_report.RESULT, "rerun landmarks-jax report")
+    took = harness.read_json(run / _TIME, f"delete {run} to train again")
     return {
         "features": config.targets.network,
         "num_landmarks": config.model.num_landmarks,
@@ -136,7 +150,7 @@ def measure(run: Path, things: Things) -> dict[str, Any]:
         "few_labels": [error(rows) for rows in few],
         "verdict": report["verdict"],
         "believed": len(report["believed"]),
-        **json.loads((run / _TIME).read_text()),
+        **{name: took[name] for name in ("seconds", "core_seconds")},
     }
 
 

@@ -1,11 +1,12 @@
 """The benchmarks of training on folders: what they measure, and the stored tables."""
 
 import json
+import subprocess
 
 import numpy as np
 import pytest
 
-from benchmarks import harness, kept_points, own_things
+from benchmarks import kept_points, own_things
 from landmarks_jax.data.formats import label_files
 from landmarks_jax.system.errors import UserError
 from landmarks_jax.training.refiner import Targets
@@ -34,13 +35,40 @@ def test_drawn_things_are_drawn_once_and_their_points_lie_beside_the_photos(tmp_
     assert (things.photos / "0000.jpg").stat().st_mtime_ns == before
 
 
-def test_a_training_that_fails_ends_the_benchmark_and_a_finished_one_is_not_repeated(tmp_path):
+def test_a_training_that_fails_ends_the_benchmark_and_a_finished_one_is_not_repeated(
+    tmp_path, monkeypatch
+):
     run = tmp_path / "run"
     with pytest.raises(UserError, match=r"run: training ended with exit code 2"):
         own_things.train(tmp_path / "nowhere", run, ())
     run.mkdir()
-    harness.write_json(run / "time.json", {"seconds": 1.0, "core_seconds": 2.0})
-    own_things.train(tmp_path / "nowhere", run, ())
+    ended = subprocess.CompletedProcess([], 0)
+    monkeypatch.setattr(own_things.subprocess, "run", lambda *_, **__: ended)
+    own_things.train(tmp_path / "photos", run, ("--minutes=1",))
+    monkeypatch.setattr(own_things.subprocess, "run", lambda *_, **__: pytest.fail("trained"))
+    own_things.train(tmp_path / "photos", run, ("--minutes=1",))
+    with pytest.raises(
+        UserError, match=r"time.json: the run has flags \['--minutes=1'\], not \[\]"
+    ):
+        own_things.train(tmp_path / "photos", run, ())
+    with pytest.raises(UserError, match=r"has photos '.*photos', not '.*others'; use another --wo"):
+        own_things.train(tmp_path / "others", run, ("--minutes=1",))
+
+
+def test_the_points_of_another_folder_of_lfw_are_found_anew(tmp_path, monkeypatch):
+    found = []
+
+    def faces(folder):
+        found.append(folder)
+        return f"fit of {folder.name}", f"score of {folder.name}"
+
+    monkeypatch.setattr(own_things, "_faces", faces)
+    for name in ("a", "b", "a"):
+        things = own_things.things_of("lfw", tmp_path / "work", tmp_path / name)
+        assert things.photos == tmp_path / name
+        assert (things.fit.read_text(), things.score.read_text()) == (
+            f"fit of {name}", f"score of {name}")  # fmt: skip
+    assert found == [tmp_path / "a", tmp_path / "b"]
 
 
 def test_points_that_follow_are_scored_without_those_that_do_not():
