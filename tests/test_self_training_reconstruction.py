@@ -39,7 +39,7 @@ def narrow(**fields):
 @pytest.fixture(name="batch")
 def make_batch(x64):
     """Canvases, targets, frozen inputs and a state after nothing."""
-    config = narrow(compute_dtype="float64", model__detector="hourglass")
+    config = narrow(compute_dtype="float64")
     rng = np.random.default_rng(0)
     canvases = rng.integers(0, 256, (4, 20, 20, 3), np.uint8)
     points = rng.uniform(-0.6, 0.6, (4, 4, 2))
@@ -95,9 +95,13 @@ def test_views_with_targets_and_pairs_are_drawn_independently(batch):
 
 def test_a_preview_shows_both(batch):
     config, networks, state, frozen, canvases, points = batch
-    drawn = both.draw(frozen.key, 3, canvases, points, config=config)
-    _, outcome = both.loss(state.params, state, drawn, frozen, config=config, networks=networks)
-    titles = [panel.title for panel in both.panels(drawn, outcome.made)]
+
+    def preview():
+        drawn = both.draw(frozen.key, 3, canvases, points, config=config)
+        _, outcome = both.loss(state.params, state, drawn, frozen, config=config, networks=networks)
+        return both.panels(drawn, outcome.made)
+
+    titles = [panel.title for panel in jax.eval_shape(preview)]
     assert titles == ["landmarks", "targets", "x", "x'", "I_x'"]
 
 

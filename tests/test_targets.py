@@ -168,7 +168,9 @@ def cut_after(step, config, workdir):
 
 def assert_same_run(workdir, uncut, config):
     for step in (0, 2):
-        for name, array in kept(uncut, step).items():
+        arrays = kept(uncut, step)
+        assert arrays.pop("seconds") > 0  # another each time
+        for name, array in arrays.items():
             np.testing.assert_array_equal(kept(workdir, step)[name], array)
     leaves, expected = leaves_of(workdir, config), leaves_of(uncut, config)
     assert leaves.keys() == expected.keys()
@@ -253,6 +255,54 @@ def test_time_that_is_up_ends_the_making_of_targets(data, tmp_path, caplog, monk
     assert train(config, tmp_path, deadline=end[0]) == 0
     assert newest_step(tmp_path) == 1
     assert read_log(tmp_path)[0]["seconds"] > 200
+
+
+def stop_when_written(patched):
+    """Ends the training with SIGTERM whenever targets are written."""
+    write = targets.write
+    patched.setattr(
+        targets, "write", lambda *given: (write(*given), signal.raise_signal(signal.SIGTERM))
+    )
+
+
+@pytest.mark.parametrize("stopped", ["never", "by a signal", "by a kill", "and transferred"])
+def test_the_time_of_making_targets_counts_once(stopped, data, tmp_path, monkeypatch):
+    clock, run, passed = time.monotonic, refiner.Refiner.run, [0]
+
+    def slow_run(*arguments, **options):
+        passed[0] += 1000
+        return run(*arguments, **options)
+
+    monkeypatch.setattr(refiner.Refiner, "run", slow_run)
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + passed[0])
+    config, workdir = narrow(data), tmp_path / "run"
+    with monkeypatch.context() as patched:
+        if stopped in ("by a signal", "and transferred"):
+            stop_when_written(patched)
+            for _ in range(2):
+                assert train(config, workdir) == 128 + signal.SIGTERM
+        if stopped == "by a kill":
+            begin = loop._train
+            for end in (2, None):  # the rounds
+
+                def cut(*arguments, end, last=end, **options):
+                    if end == last:
+                        raise _Cut
+                    return begin(*arguments, end=end, **options)
+
+                patched.setattr(loop, "_train", cut)
+                for _ in range(2):  # the second time it reads the targets
+                    with pytest.raises(_Cut):
+                        train(config, workdir)
+    if stopped == "and transferred":
+        code, _, err = call("transfer", f"--workdir={workdir}", f"--out={tmp_path / 'files'}")
+        assert code == 0, err
+        workdir = tmp_path / "new"
+        continued(config, workdir, tmp_path / "files")
+    else:
+        assert train(config, workdir) == 0
+    seconds = {row["step"]: row["seconds"] for row in read_log(workdir)}
+    assert [seconds[step] // 1000 for step in (1, 2, 3, 4)] == [1, 1, 2, 2]
 
 
 @pytest.fixture(scope="module", name="half_way")
@@ -367,15 +417,15 @@ def test_targets_that_are_too_many_or_of_other_photos_are_made_again(
 
 
 def test_a_signal_after_targets_are_made_keeps_them_in_transfer_files(data, tmp_path, monkeypatch):
-    write, config = targets.write, narrow(data)
+    config = narrow(data)
     with monkeypatch.context() as patched:
-        patched.setattr(
-            targets, "write", lambda *given: (write(*given), signal.raise_signal(signal.SIGTERM))
-        )
+        stop_when_written(patched)
         code = train(config, tmp_path / "run", transfer_to=tmp_path / "out")
     assert code == 128 + signal.SIGTERM
     bundle = transfer_files.read(tmp_path / "out")
-    assert bundle.step == 0 < bundle.seconds
+    # The time of the targets goes with them.
+    made_in = bundle.arrays["targets/0/seconds"]
+    assert bundle.step == bundle.seconds == 0 < made_in
     config.targets.steps = (0,)
     record = continued(config, tmp_path / "new", tmp_path / "out")
     assert os.listdir(tmp_path / "new" / "targets") == ["0.npz"]
@@ -385,7 +435,7 @@ def test_a_signal_after_targets_are_made_keeps_them_in_transfer_files(data, tmp_
     assert note.endswith("config.targets.steps from [0, 2] to [0]")
     rows = read_log(tmp_path / "new")
     assert [row["step"] for row in rows] == [0, 1, 2, 3, 4]
-    assert rows[1]["seconds"] > bundle.seconds
+    assert rows[1]["seconds"] > made_in
 
 
 def test_only_files_named_by_a_step_are_targets(tmp_path):
@@ -394,7 +444,7 @@ def test_only_files_named_by_a_step_are_targets(tmp_path):
     (tmp_path / "targets" / "2-old.npz").touch()
     (tmp_path / "targets" / "3x.npz").touch()
     assert {*transfer_files.targets_of(tmp_path, 4)} == {
-        "targets/2/points-000", "targets/2/merging"}  # fmt: skip
+        "targets/2/points-000", "targets/2/merging", "targets/2/seconds"}  # fmt: skip
 
 
 def test_targets_are_carried_in_pieces(tmp_path, monkeypatch):
@@ -403,11 +453,13 @@ def test_targets_are_carried_in_pieces(tmp_path, monkeypatch):
     merging = np.full((2, 4), 1 / 3)
     for made in (0, 7):
         path = targets.path_at(tmp_path, made)
-        targets.write_arrays(path, ["a"] * 100, points=points + made, merging=merging)
+        arrays = {"points": points + made, "merging": merging, "seconds": 1.5 + made}
+        targets.write_arrays(path, ["a"] * 100, **arrays)
     (tmp_path / "targets" / ".0123456789abcdef9.npz").touch()  # as a kill leaves it
     arrays = transfer_files.targets_of(tmp_path, 6)
     names = [f"targets/0/points-00{i}" for i in range(4)]  # of 1,600 bytes
-    assert list(arrays) == [*names, "targets/0/merging"]
+    assert list(arrays) == [*names, "targets/0/merging", "targets/0/seconds"]
+    assert arrays["targets/0/seconds"] == 1.5
     np.testing.assert_array_equal(
         np.concatenate([arrays[name] for name in names]), points.astype(np.float16)
     )
@@ -418,7 +470,7 @@ def test_targets_are_carried_in_pieces(tmp_path, monkeypatch):
 
 def test_no_damaged_byte_passes_unseen(tmp_path):
     rng = np.random.default_rng(0)
-    arrays = {"points": rng.normal(size=(3, 2, 2)), "merging": np.eye(2)}
+    arrays = {"points": rng.normal(size=(3, 2, 2)), "merging": np.eye(2), "seconds": np.pi}
     names = ["a", "b", "c"]
     path = tmp_path / "0.npz"
     np.savez(path, **arrays, names=names)
@@ -712,9 +764,11 @@ def test_the_command_refines_photos_without_training(data, uncut, tmp_path):
     )
     assert code == 0, err
     assert out == f"{tmp_path / 'refined'}: 4 points of 12 photos\n"
+    expected_arrays = kept(uncut, 0)
+    assert expected_arrays.pop("seconds") > 0
     assert (tmp_path / "refined" / "points.png").stat().st_size > 5_000
     with np.load(tmp_path / "refined" / "points.npz") as arrays:
-        for name, expected in kept(uncut, 0).items():
+        for name, expected in expected_arrays.items():
             np.testing.assert_array_equal(arrays[name], expected)
 
 
@@ -755,5 +809,5 @@ def test_a_page_of_few_photos_says_how_many(data, tmp_path, monkeypatch):
     made = refiner.Targets(
         np.zeros((COUNT, 4, 2), np.float32), np.ones((COUNT, 4), np.float32), np.full(4, np.nan)
     )
-    targets.write(tmp_path / "points.npz", refining, made, np.eye(4))
+    targets.write(tmp_path / "points.npz", refining, made, np.eye(4), time.monotonic())
     assert titles == ["refined points of 12 of 12 photos, and their mean confidence"]

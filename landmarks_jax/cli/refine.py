@@ -12,13 +12,14 @@ histograms of gradients (--config.targets.network=hog), which need no weights.
 Writes points.npz with `names` [N], `points` [N, G, 2], normalised to the canvas (with the center
 crop the whole photo: -1 is its left or upper edge, 1 the right or lower one), `confidence` [N, G],
 1 where a point looks as in all photos and 0 where it may as well be elsewhere, `followed` [G], how
-far a point moves with a photo that is warped (with config.targets.keep), and `merging`, by
-which landmarks [K, 2] of a photo are `merging @ points`: [K, G] or, with config.targets.mirror,
+far a point moves with a photo that is warped (with config.targets.keep), `seconds`, and `merging`,
+by which landmarks [K, 2] of a photo are `merging @ points`: [K, G] or, with config.targets.mirror,
 [2 K, G], for the photo and then for its mirror image. A run with config.targets.mirror has 2 K
 points a photo: those it finds in the photo, then in its mirror image. Then points.png, a page of
 faces to look at.
 """
 
+import time
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -42,6 +43,7 @@ def _run(call: Call) -> None:
     config, out = call.flags.config, Path(call.flags.out)
     configuration.validate(config)
     files.check_writable(out, folder=True)
+    started = time.monotonic()
     if call.flags.workdir is None:
         self_training.check_targets(config)
         start, later = start_points.first(config), False
@@ -54,7 +56,7 @@ def _run(call: Call) -> None:
     keep = 0 if later else config.targets.keep
     made = refiner.run(start, targets.schedule(config, later=later), keep=keep)
     weights = targets.merging_of(config, made.points, start.mirrored, later=later)
-    targets.write(out / "points.npz", refiner, made, weights)
+    targets.write(out / "points.npz", refiner, made, weights, started)
     print(f"{out}: {made.points.shape[1]} points of {len(made.points):,} photos")
 
 

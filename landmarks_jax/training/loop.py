@@ -136,7 +136,7 @@ def _train_rounds(
     while True:
         started = time.monotonic()
         try:
-            inputs.photos.targets, stopped_by = targets.load_or_make(
+            inputs.photos.targets, stopped_by, uncounted = targets.load_or_make(
                 config,
                 inputs.refiner,
                 inputs.photos,
@@ -147,8 +147,9 @@ def _train_rounds(
             )
         except targets.StoppedError as stopped:
             return stopped.exit_code
-        restored = restored._replace(seconds=restored.seconds + time.monotonic() - started)
-        saved.transfer(restored)
+        saved.transfer(restored)  # the targets' own seconds go with them
+        seconds = restored.seconds + uncounted + time.monotonic() - started
+        restored = restored._replace(seconds=seconds)
         if stopped_by:
             saved.wait()
             return stopped_by

@@ -3,6 +3,9 @@
 They are made at the steps of `config.targets.steps`: points of all photos, refined by deep
 features, which start from a grid or another detector at step 0 and from the run's own points later.
 Where the run continued from transfer files without targets of its photos, they are made there too.
+
+Their file holds the seconds they took. A checkpoint of the step at which they were made is older
+than they are, so a run that continues from it adds these seconds to those it has trained.
 """
 
 import io
@@ -12,7 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -29,6 +32,7 @@ from landmarks_jax.training.refiner import Refiner, Targets
 FOLDER = "targets"
 _LOGGER = logging.getLogger(__name__)
 _SHOWN = 40
+_ARRAYS = {"names", "points", "merging", "confidence", "followed", "seconds"}
 # What NumPy raises for a damaged `.npz` file.
 _DAMAGE = (
     OSError,
@@ -40,6 +44,20 @@ _DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
 )
+
+
+class Kept(NamedTuple):
+    """Targets as their file holds them.
+
+    Attributes:
+      points: `[U, G, 2]` refined points of the photos.
+      merging: the weights of `merging_of`.
+      seconds: how long it took to make them; 0 in files that do not say.
+    """
+
+    points: np.ndarray
+    merging: np.ndarray
+    seconds: float
 
 
 class StoppedError(Exception):
@@ -63,7 +81,7 @@ def load_or_make(
     step: int,
     variables: Any,
     deadline: float | None,
-) -> tuple[np.ndarray, int]:
+) -> tuple[np.ndarray, int, float]:
     """The targets of a step: read from the run's folder, or made and written there.
 
     Args:
@@ -76,8 +94,8 @@ def load_or_make(
       deadline: on the clock of `time.monotonic()`.
 
     Returns:
-      The result of `for_training`; and 0, or 128 plus the number of a signal that came while they
-      were written.
+      The result of `for_training`; 0, or 128 plus the number of a signal that came while they were
+      written; and the seconds of an earlier call that no checkpoint up to this step has counted.
 
     Raises:
       WorkdirError: the file is damaged, of other photos or cannot be written, or is missing after
@@ -86,7 +104,9 @@ def load_or_make(
     """
     path = _path_of(config, workdir, step)
     if path.exists():
-        return for_training(*read(path, refiner.names)), 0
+        kept = read(path, refiner.names)
+        uncounted = kept.seconds if path == path_at(workdir, step) else 0.0
+        return for_training(kept.points, kept.merging), 0, uncounted
     started = time.monotonic()
     later = step > 0
     start = start_points.own(config, photos, variables) if later else start_points.first(config)
@@ -102,10 +122,10 @@ def load_or_make(
         keep = 0 if later else config.targets.keep
         targets = refiner.run(start, schedule(config, later=later), check, keep=keep)
         weights = merging_of(config, targets.points, start.mirrored, check, later=later)
-        write(path, refiner, targets, weights)
+        write(path, refiner, targets, weights, started)
         seconds = time.monotonic() - started
         _LOGGER.info("%s: targets of %d photos in %.0f s", path, len(targets.points), seconds)
-    return for_training(targets.points, weights), interrupt.exit_code
+    return for_training(targets.points, weights), interrupt.exit_code, 0.0
 
 
 def made_at(config: ConfigDict, transfers: Sequence[Transfer], step: int) -> int:
@@ -183,8 +203,8 @@ def next_step(config: ConfigDict, step: int) -> int | None:
     return next((at for at in config.targets.steps if at > step), None)
 
 
-def read(path: Path, names: Sequence[str] | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Reads the points `[U, G, 2]` of the photos with these names, and the weights of `merging_of`.
+def read(path: Path, names: Sequence[str] | None = None) -> Kept:
+    """Reads the targets of the photos with these names.
 
     Args:
       path: the file.
@@ -197,17 +217,30 @@ def read(path: Path, names: Sequence[str] | None = None) -> tuple[np.ndarray, np
         # Opened here, because NumPy does not close the file of a damaged archive.
         with path.open("rb") as file, np.load(file) as arrays:
             points, weights, own = arrays["points"], arrays["merging"], list(arrays["names"])
+            if unknown := {*arrays} - _ARRAYS:  # such as a damaged name
+                raise ValueError(f"unknown arrays {unknown}")
+            seconds = float(arrays["seconds"]) if "seconds" in arrays else 0.0
     except _DAMAGE as error:
         raise WorkdirError(f"{path}: damaged ({reason(error)}); use another --workdir") from error
     if names is None:
-        return points, weights
+        return Kept(points, weights, seconds)
     if own != list(names) or points.shape != (len(own), weights.shape[-1], 2):
         raise WorkdirError(f"{path}: is of other photos than this run; use another --workdir")
-    return points, weights
+    return Kept(points, weights, seconds)
 
 
-def write(path: Path, refiner: Refiner, targets: Targets, weights: np.ndarray) -> None:
-    """Writes targets to an `.npz` file, and a page of faces with them beside it."""
+def write(
+    path: Path, refiner: Refiner, targets: Targets, weights: np.ndarray, started: float
+) -> None:
+    """Writes targets to an `.npz` file, and a page of faces with them beside it.
+
+    Args:
+      path: the file.
+      refiner: that made them.
+      targets: the targets.
+      weights: the result of `merging_of`.
+      started: when their making began, on the clock of `time.monotonic()`.
+    """
     count = len(targets.points)
     shown = sampling.evenly(count, _SHOWN)
     points = refiner.frame.points_in_view(targets.points[shown])
@@ -215,11 +248,12 @@ def write(path: Path, refiner: Refiner, targets: Targets, weights: np.ndarray) -
     title = f"refined points of {len(shown)} of {count:,} photos, and their mean confidence"
     page = figures.landmark_page(refiner.views(shown), points, captions=captions, title=title)
     figures.save(page, path.with_suffix(".png"))
-    write_arrays(path, refiner.names, merging=weights, **targets._asdict())
+    seconds = time.monotonic() - started
+    write_arrays(path, refiner.names, merging=weights, seconds=seconds, **targets._asdict())
 
 
 def write_arrays(path: Path, names: Sequence[str], **arrays: Any) -> None:
-    """Writes an `.npz` file for `read`: `points`, `merging` and any others."""
+    """Writes an `.npz` file for `read`: `points`, `merging`, `seconds` and any others."""
     buffer = io.BytesIO()
     np.savez(buffer, names=np.array(names), **arrays)
     files.write_file(path, buffer.getvalue(), WorkdirError)

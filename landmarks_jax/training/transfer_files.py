@@ -4,7 +4,8 @@
                               other file and of itself
     networks-*.safetensors    parameters, batch statistics, averaged parameters, tap means: kernels
                               in float16; everything else, frozen weights too, in float32; the
-                              targets of self-training, if not too many, in float16
+                              targets of self-training, if not too many, in float16, and the
+                              seconds they took
     metrics-*.jsonl.gz        the log so far
 
 They leave out the optimiser, four times the size of these networks. So a run that continues from
@@ -67,7 +68,7 @@ class Bundle:
       path: their folder.
       config: the run's configuration.
       step: steps done.
-      seconds: time trained, over all sessions.
+      seconds: time trained, over all sessions, without that of targets made at this step.
       record: the run's record.
       arrays: the networks by name, such as `params/detector/...`, and any targets.
       log: the rows of the run's log.
@@ -141,14 +142,15 @@ def targets_of(workdir: Path, step: int) -> dict[str, np.ndarray]:
     made = max((at for at in steps if at <= step), default=None)
     if made is None:
         return {}
-    points, merging = targets.read(targets.path_at(workdir, made))
-    points = points.astype(np.float16)
+    kept = targets.read(targets.path_at(workdir, made))
+    points = kept.points.astype(np.float16)
     if points.nbytes > MAX_TARGET_BYTES:
         return {}
     # In pieces, so that each fits into a file, and few bytes of one are left unused.
     pieces = np.array_split(points, max(1, 8 * points.nbytes // MAX_BYTES))
     parts = {f"points-{i:03d}": piece for i, piece in enumerate(pieces)}
-    parts["merging"] = merging.astype(np.float32)
+    parts["merging"] = kept.merging.astype(np.float32)
+    parts["seconds"] = np.array(kept.seconds)
     return {targets_prefix(made) + name: array for name, array in parts.items()}
 
 

@@ -148,8 +148,8 @@ def carried_targets(
     found = {k.removeprefix(prefix): v for k, v in bundle.arrays.items() if k.startswith(prefix)}
     if not found or bundle.record.data_digest != data_digest:
         return None
-    merging = found.pop("merging")
-    return {"points": np.concatenate([found[part] for part in sorted(found)]), "merging": merging}
+    pieces = [found.pop(part) for part in sorted(found) if part.startswith("points-")]
+    return {"points": np.concatenate(pieces), **found}
 
 
 def begin(
