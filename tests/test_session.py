@@ -1,6 +1,7 @@
 """Sessions: from small photos to tables and transfer files, twice, without TensorFlow."""
 
 import io
+import json
 import os
 import re
 import signal
@@ -15,7 +16,7 @@ from PIL import Image
 from landmarks_jax.data import cutting, loader, prepared
 from landmarks_jax.data.box_canvas import BoxCanvas
 from landmarks_jax.studies import timed_session
-from landmarks_jax.system.errors import ConfigError
+from landmarks_jax.system.errors import ConfigError, WorkdirError
 from landmarks_jax.training import (
     checkpoints,
     loop,
@@ -346,6 +347,43 @@ def test_missing_files_cost_no_time(config, message, tmp_path, monkeypatch):
     code, _, err = session(tmp_path, config, f"--photos={tmp_path}")
     assert code == 2
     assert message in err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("field", "array"),
+    [
+        ("generator_channels", r"params/generator/.*/kernel"),
+        ("detector_channels", r"params/detector/.*/kernel"),
+    ],
+)
+def test_networks_too_wide_for_transfer_files_are_refused_first(
+    field, array, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(timed_session, "on_canvases", lambda *_: pytest.fail("cut"))
+    width = {"generator_channels": 256, "detector_channels": 2048}[field]
+    config = narrow(**{f"model__{field}": width, "optimizer__ema_decay": 0.0})
+    code, _, err = session(tmp_path, config, f"--photos={tmp_path}")
+    assert code == 2
+    assert re.fullmatch(
+        rf"error: config\.model\.{field} = {width}: must be less, as {array} takes [\d,]+ bytes "
+        r"and a transfer file holds 15,728,640\n",
+        err,
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_results_outlive_a_last_transfer_that_fails(tmp_path, monkeypatch):
+    def failing(*_):
+        raise WorkdirError("transfer: the disk is full")
+
+    monkeypatch.setattr(transfer_files, "write", failing)
+    code, _, err = session(tmp_path, narrow(**TINY, train__steps=2))
+    assert (code, err.splitlines()[-1]) == (2, "error: transfer: the disk is full")
+    assert run_folder.newest_step(tmp_path / "run") == 2
+    with zipfile.ZipFile(tmp_path / "out" / "results.zip") as file:
+        rows = file.read("metrics.jsonl").decode().splitlines()
+        assert {"config.json", "run.json"} < {*file.namelist()}
+    assert [json.loads(row)["step"] for row in rows] == [1, 2]
 
 
 def test_time_that_is_up_before_the_first_step_is_said(tmp_path, monkeypatch):

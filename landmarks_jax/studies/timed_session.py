@@ -3,6 +3,7 @@
 For machines that are available for minutes only, such as a borrowed accelerator.
 """
 
+import contextlib
 import hashlib
 import io
 import json
@@ -20,7 +21,7 @@ from landmarks_jax.data.framing import CROPS
 from landmarks_jax.data.sources import registry
 from landmarks_jax.evaluation import pckh, run_evaluation
 from landmarks_jax.system import files
-from landmarks_jax.system.errors import ConfigError, WorkdirError
+from landmarks_jax.system.errors import ConfigError, UserError, WorkdirError
 from landmarks_jax.tasks import task_of
 from landmarks_jax.training import (
     init_from,
@@ -28,10 +29,12 @@ from landmarks_jax.training import (
     refiner,
     run_folder,
     run_inputs,
+    sharding,
     start_points,
     transfer_files,
     transfer_start,
 )
+from landmarks_jax.training import state as states
 
 TRANSFER = "transfer"
 RESULTS = "results.zip"
@@ -77,13 +80,7 @@ def run_session(
     if photos:
         config = on_canvases(config, photos, canvases)
     deadline = start + 60 * (minutes - reserve)
-    code = loop.train(
-        config,
-        workdir,
-        transfer_from=transfer_from,
-        transfer_to=out / TRANSFER,
-        deadline=deadline,
-    )
+    code = _train(config, workdir, out, transfer_from, deadline=deadline)
     # Before the evaluation too, which may be cut off.
     files.write_file(out / RESULTS, results(workdir), WorkdirError)
     if code:
@@ -95,6 +92,25 @@ def run_session(
     spent = (time.monotonic() - start) / 60
     print(f"{out / RESULTS}: after {spent:.1f} of {minutes:g} minutes")
     return 0
+
+
+def _train(
+    config: ConfigDict, workdir: Path, out: Path, transfer_from: Path | None, *, deadline: float
+) -> int:
+    """Trains as `loop.train`; writes the results also if that fails, as its last transfer may."""
+    try:
+        return loop.train(
+            config,
+            workdir,
+            transfer_from=transfer_from,
+            transfer_to=out / TRANSFER,
+            deadline=deadline,
+        )
+    except Exception:
+        if run_folder.is_run(workdir):
+            with contextlib.suppress(UserError, OSError):  # the first error is the one to say
+                files.write_file(out / RESULTS, results(workdir), WorkdirError)
+        raise
 
 
 def _check_start(
@@ -117,6 +133,9 @@ def _check_start(
         transfer_start.check_config(bundle, config)
     init_from.find(config, workdir, bundle)
     open_inputs(config)
+    networks = task_of(config).build_networks(config)
+    state = states.abstract_state(config, networks, sharding.make_mesh())
+    transfer_files.check_sizes(config, state)
     with run_folder.locked(workdir):
         pass  # the training locks it again
 

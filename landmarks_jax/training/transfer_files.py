@@ -34,7 +34,7 @@ from ml_collections import ConfigDict
 from landmarks_jax import config as configuration
 from landmarks_jax.inference.precision import cast_array
 from landmarks_jax.system import files
-from landmarks_jax.system.errors import WorkdirError, reason
+from landmarks_jax.system.errors import WorkdirError, reason, wrong_field
 from landmarks_jax.training import checkpoints, run_folder, targets
 from landmarks_jax.training.record import Record
 from landmarks_jax.training.state import TrainState, by_name
@@ -173,12 +173,35 @@ def to_stored(array: np.ndarray, name: str) -> np.ndarray:
     raise WorkdirError(f"{name} is not finite; did the training diverge?")
 
 
+def check_sizes(config: ConfigDict, state: TrainState) -> None:
+    """Refuses networks with an array that no transfer file can hold.
+
+    Args:
+      config: the configuration.
+      state: of `states.abstract_state`.
+
+    Raises:
+      ConfigError: naming the field.
+    """
+    for name, leaf in by_name(networks_of(state)).items():
+        size = _size_of(to_stored(np.zeros(leaf.shape, leaf.dtype), name), name)
+        if size > MAX_BYTES:
+            network = "generator" if "generator" in name.split("/") else "detector"
+            rule = f"less, as {name} takes {size:,} bytes and a transfer file holds {MAX_BYTES:,}"
+            raise wrong_field(config, f"model.{network}_channels", rule)
+
+
+def _size_of(array: np.ndarray, name: str) -> int:
+    """Bytes in a file, with an upper bound of its entry in the header."""
+    return array.nbytes + len(name) + 160
+
+
 def into_files(arrays: Mapping[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
     """The arrays, in order, in as few files as possible of at most `MAX_BYTES` each."""
     current: dict[str, np.ndarray] = {}
     left = MAX_BYTES
     for name, array in arrays.items():
-        size = array.nbytes + len(name) + 160  # an upper bound of its entry in the header
+        size = _size_of(array, name)
         if size > MAX_BYTES:
             raise WorkdirError(f"{name} takes {size:,} bytes: a transfer file holds {MAX_BYTES:,}")
         if size > left:
