@@ -14,8 +14,8 @@ ones of CelebA under `data/celeba`:
     landmarks-jax eval --workdir runs/selftrain --landmarks 0:10
     landmarks-jax eval --workdir runs/selftrain --landmarks 10:50
 
-With `selftrain_start_cpu`, features included: 61 minutes on two cores, 83 (165 core-minutes) on
-slower ones. Forward error on AFLW-995 with all labels, the mean of two seeds: 10 landmarks 6.7 %
+With `selftrain_start_cpu`, features included: 61 minutes on two cores; 165 core-minutes on slower
+ones. Forward error on AFLW-995 with all labels, the mean of two seeds: 10 landmarks 6.7 %
 center, 5.8 % box; 40 landmarks 6.5 % and 5.5 % (mean shape 24.1 and 14.7).
 """
 

@@ -9,8 +9,8 @@ photos (MTFL's, cropped to faces) under `data/aflw` and VGG-19 in `data/weights`
     landmarks-jax train --config selftrain_start_cpu --workdir runs/start
     landmarks-jax eval --workdir runs/start
 
-7.4 minutes on two cores, features included; 9 on slower ones. Forward error on AFLW-dev with all
-labels: 7.7 % center (mean shape 23.4), 6.0 % box (mean shape 14.4).
+7.4 minutes on two cores, features included; 18 core-minutes on slower ones. Forward error on
+AFLW-dev with all labels: 7.7 % center (mean shape 23.4), 6.0 % box (mean shape 14.4).
 """
 
 from ml_collections import ConfigDict

@@ -11,7 +11,7 @@ import pytest
 from landmarks_jax.evaluation.breakdown import FIVE_POINTS
 from landmarks_jax.evaluation.protocols import LabelledSet, Protocol
 from landmarks_jax.evaluation.protocols import evaluate as score
-from landmarks_jax.studies import comparison_tables
+from landmarks_jax.studies import comparison_tables, runs
 from landmarks_jax.system.errors import WorkdirError
 from landmarks_jax.training import run_folder
 from tests.running import call, narrow
@@ -279,3 +279,11 @@ def test_the_command_prints_tables_and_fails_with_one_line(parts, tmp_path):
         assert out == ""
         assert err.startswith(part)
         assert len(err.splitlines()) == 1
+
+
+def test_faces_of_a_result_without_a_command_are_not_known():
+    run = runs.Run("runs/a", narrow(), {}, 1, 1.0, {})
+    scored = [{"provenance": {"command": ""}}]
+    assert runs.scoring_command(run, ("own", "center"), scored) == (
+        "landmarks-jax eval --workdir runs/a --fit FACES --score FACES --crop center"
+    )

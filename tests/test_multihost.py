@@ -15,7 +15,7 @@ from landmarks_jax.data import prepared, sampling
 from landmarks_jax.data.loader import framing_of
 from landmarks_jax.data.sources import registry
 from landmarks_jax.system.errors import ConfigError, LostError
-from landmarks_jax.training import distributed, run_folder
+from landmarks_jax.training import coordination, distributed, run_folder
 from tests.running import TINY, command, finish, flags, leaves_of, narrow, train
 
 STEPS, CUT = 8, 4
@@ -303,3 +303,11 @@ def test_a_coordinator_that_cannot_be_is_refused_at_once():
     distributed.check_coordinator(place, 0)
     with pytest.raises(ConfigError, match=r"knows no host nowhere\.invalid"):
         distributed.check_coordinator("nowhere.invalid:8476", 1)
+
+
+def test_an_error_about_a_name_that_is_not_utf_8_reaches_the_others(monkeypatch):
+    monkeypatch.setattr(coordination, "is_one_of_several", lambda: True)
+    monkeypatch.setattr(
+        coordination.multihost_utils, "process_allgather", lambda row: np.stack([row, row])
+    )
+    assert coordination.gather("photos/\udcff.jpg") == [r"photos/\udcff.jpg"] * 2

@@ -439,12 +439,12 @@ def test_a_signal_after_targets_are_made_keeps_them_in_transfer_files(data, tmp_
 
 
 def test_only_files_named_by_a_step_are_targets(tmp_path):
-    points = np.zeros((2, 3, 2))
-    targets.write_arrays(targets.path_at(tmp_path, 2), ["a", "b"], points=points, merging=np.eye(3))
+    arrays = {"points": np.zeros((2, 3, 2)), "merging": np.eye(3), "seconds": 4.0}
+    targets.write_arrays(targets.path_at(tmp_path, 2), ["a", "b"], **arrays)
     (tmp_path / "targets" / "2-old.npz").touch()
     (tmp_path / "targets" / "3x.npz").touch()
-    assert {*transfer_files.targets_of(tmp_path, 4)} == {
-        "targets/2/points-000", "targets/2/merging", "targets/2/seconds"}  # fmt: skip
+    names = {f"targets/2/{part}" for part in ("points-000", "merging", "seconds")}
+    assert {*transfer_files.targets_of(tmp_path, 4)} == names
 
 
 def test_targets_are_carried_in_pieces(tmp_path, monkeypatch):

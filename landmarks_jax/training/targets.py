@@ -32,7 +32,6 @@ from landmarks_jax.training.refiner import Refiner, Targets
 FOLDER = "targets"
 _LOGGER = logging.getLogger(__name__)
 _SHOWN = 40
-_ARRAYS = {"names", "points", "merging", "confidence", "followed", "seconds"}
 # What NumPy raises for a damaged `.npz` file.
 _DAMAGE = (
     OSError,
@@ -52,7 +51,7 @@ class Kept(NamedTuple):
     Attributes:
       points: `[U, G, 2]` refined points of the photos.
       merging: the weights of `merging_of`.
-      seconds: how long it took to make them; 0 in files that do not say.
+      seconds: how long it took to make them.
     """
 
     points: np.ndarray
@@ -217,9 +216,7 @@ def read(path: Path, names: Sequence[str] | None = None) -> Kept:
         # Opened here, because NumPy does not close the file of a damaged archive.
         with path.open("rb") as file, np.load(file) as arrays:
             points, weights, own = arrays["points"], arrays["merging"], list(arrays["names"])
-            if unknown := {*arrays} - _ARRAYS:  # such as a damaged name
-                raise ValueError(f"unknown arrays {unknown}")
-            seconds = float(arrays["seconds"]) if "seconds" in arrays else 0.0
+            seconds = float(arrays["seconds"])
     except _DAMAGE as error:
         raise WorkdirError(f"{path}: damaged ({reason(error)}); use another --workdir") from error
     if names is None:
