@@ -140,4 +140,6 @@ def invert(affine: Array) -> Array:
     determinant = (a * d - b * c)[..., None, None]
     rows = [xp.stack([d, -b], -1), xp.stack([-c, a], -1)]
     linear = xp.stack(rows, -2) / determinant
-    return xp.concatenate([linear, -(linear @ affine[..., 2:])], -1)
+    # Written out as in `apply`.
+    shift = linear[..., :1] * affine[..., :1, 2:] + linear[..., 1:] * affine[..., 1:, 2:]
+    return xp.concatenate([linear, -shift], -1)

@@ -35,8 +35,9 @@ def expected_position(weights: jax.Array) -> jax.Array:
     xs = geometry.pixel_centers(width, weights.dtype)
     ys = geometry.pixel_centers(height, weights.dtype)
     # Two marginals, then two dot products: the joint grid is never built.
-    x = jnp.einsum("bwk,w->bk", weights.sum(1), xs)
-    y = jnp.einsum("bhk,h->bk", weights.sum(2), ys)
+    # In full precision: a GPU would round the factors to 10 bits, a share of a pixel.
+    x = jnp.einsum("bwk,w->bk", weights.sum(1), xs, precision=jax.lax.Precision.HIGHEST)
+    y = jnp.einsum("bhk,h->bk", weights.sum(2), ys, precision=jax.lax.Precision.HIGHEST)
     return jnp.stack([x, y], -1)
 
 

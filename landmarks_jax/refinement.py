@@ -24,6 +24,9 @@ from jax.typing import ArrayLike
 
 from landmarks_jax import geometry, keypoints
 
+# In full precision, as a GPU rounds the factors of a float32 product to 10 bits by default.
+_product = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+
 
 class Projection(NamedTuple):
     """Principal components of the cells of one tap.
@@ -84,7 +87,7 @@ def unit(x: jax.Array) -> jax.Array:
 def moments(cells: jax.Array) -> Moments:
     """The moments of vectors `[..., C]`."""
     flat = cells.reshape(-1, cells.shape[-1]).astype(jnp.float32)
-    return Moments(jnp.float32(len(flat)), flat.sum(0), flat.T @ flat)
+    return Moments(jnp.float32(len(flat)), flat.sum(0), _product(flat.T, flat))
 
 
 def add_moments(parts: Iterable[Any]) -> Any:
@@ -112,7 +115,7 @@ def project(taps: Mapping[str, jax.Array], projections: Mapping[str, Projection]
     height, width = max(features.shape[1:3] for features in taps.values())
     parts = []
     for tap, (mean, components) in projections.items():
-        part = (unit(taps[tap]) - mean) @ components
+        part = _product(unit(taps[tap]) - mean, components)
         shape = (len(part), height, width, part.shape[-1])
         parts.append(jax.image.resize(part, shape, "bilinear"))
     return jnp.concatenate(parts, -1)
@@ -160,7 +163,7 @@ def discriminants(
     weights = jnp.linalg.solve(covariance + ridge, offsets)
     typical = (offsets * weights).sum(0) / 2
     numbers = jnp.float32(spread), jnp.float32(temperature)
-    return Stage(weights, -(mean @ weights) - typical, typical, *numbers)
+    return Stage(weights, -_product(mean, weights) - typical, typical, *numbers)
 
 
 def move(maps: jax.Array, points: jax.Array, stage: Stage) -> jax.Array:
@@ -175,7 +178,7 @@ def move(maps: jax.Array, points: jax.Array, stage: Stage) -> jax.Array:
       `[B, K, 2]`.
     """
     height, width = maps.shape[1:3]
-    scores = maps.astype(stage.weights.dtype) @ stage.weights + stage.bias
+    scores = _product(maps.astype(stage.weights.dtype), stage.weights) + stage.bias
     across, down = (
         (geometry.pixel_centers(size, points.dtype)[None, :, None] - points[:, None, :, axis]) ** 2
         for axis, size in ((0, width), (1, height))

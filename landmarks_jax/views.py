@@ -144,7 +144,10 @@ def bend(points: jax.Array, bumps: jax.Array) -> jax.Array:
         jnp.exp(-((points[..., axis, None] - steps) ** 2) / (2 * _BUMP_SIGMA**2)) for axis in (0, 1)
     )
     heights = bumps.reshape(*bumps.shape[:-2], _BUMPS, _BUMPS, 2)
-    return points + jnp.einsum("...nr,...nc,...rcd->...nd", down, across, heights)
+    bends = jnp.einsum(
+        "...nr,...nc,...rcd->...nd", down, across, heights, precision=jax.lax.Precision.HIGHEST
+    )
+    return points + bends
 
 
 def warp(

@@ -136,5 +136,6 @@ def test_maps_are_applied_without_matrix_products():
     for traced in (
         jax.make_jaxpr(geometry.apply)(maps, points),
         jax.make_jaxpr(geometry.compose)(maps, maps),
+        jax.make_jaxpr(geometry.invert)(maps),
     ):
         assert "dot_general" not in str(traced)

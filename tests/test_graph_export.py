@@ -21,6 +21,7 @@ from landmarks_jax.inference import detector, graph_export, packed_file
 from landmarks_jax.inference.export_formats import FORMATS
 from landmarks_jax.inference.precision import PRECISIONS
 from landmarks_jax.system.errors import ConfigError, WeightsError
+from tests import matrix_products
 from tests.running import ROOT
 
 VIEWS = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
@@ -220,6 +221,12 @@ def test_a_bfloat16_detector_is_exported_in_float32(packed, expected):
     outputs = jax.jit(function)(VIEWS)
     for name in NAMES:
         np.testing.assert_allclose(outputs[name], expected["float32"][name], atol=EXACT)
+
+
+def test_points_keep_full_precision_on_a_gpu(packed):
+    text = jax.jit(graph_export.view_function(packed)).lower(VIEWS).as_text()
+    assert "stablehlo.dot_general" in text
+    assert matrix_products.rounded(text) == []
 
 
 def test_without_a_regressor_there_are_no_labelled_points(packed):

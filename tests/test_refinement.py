@@ -10,6 +10,7 @@ from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from landmarks_jax import refinement
+from tests import matrix_products
 
 SHAPE = (6, 9)  # of feature maps; not square, so that exchanged axes show
 
@@ -59,6 +60,20 @@ def test_moments_are_numpys_mean_and_covariance():
     flat = cells.reshape(-1, 5).astype(np.float64)
     np.testing.assert_allclose(mean, flat.mean(0), atol=1e-5)
     np.testing.assert_allclose(covariance, np.cov(flat.T, ddof=0), atol=1e-4)
+
+
+def test_products_keep_full_precision_on_a_gpu():
+    maps, points = random_maps(0), random_points(0)
+    tap = refinement.Projection(np.zeros(5, np.float32), np.eye(5, dtype=np.float32))
+    for function, arguments in (
+        (refinement.moments, (maps,)),
+        (refinement.project, ({"a": maps}, {"a": tap})),
+        (refinement.discriminants, (maps[0, 0], refinement.moments(maps), 0.2, 1.0)),
+        (refinement.refine, (maps, points, stacked(stage_of(np.ones((5, 4)))))),
+    ):
+        text = jax.jit(function).lower(*arguments).as_text()
+        assert "stablehlo.dot_general" in text
+        assert matrix_products.rounded(text) == []
 
 
 def test_moments_of_several_taps_add_by_name():

@@ -15,6 +15,7 @@ from landmarks_jax.tasks import landmarks, task_of
 from landmarks_jax.tasks.task import Frozen
 from landmarks_jax.training import state as training_state
 from landmarks_jax.training import step as training_step
+from tests import matrix_products
 
 pytestmark = pytest.mark.usefixtures("module_x64")
 
@@ -97,6 +98,7 @@ def run(narrow_config, filled):
     totals = training_step.empty_totals(start, canvases, frozen, **options)
 
     step = jax.jit(partial(training_step.train_step, optimizer=optimizer, **options))
+    text = step.trace(start, totals, canvases, frozen).lower().as_text()
     after, sums = step(start, totals, canvases, frozen)
     return SimpleNamespace(
         config=config,
@@ -107,6 +109,7 @@ def run(narrow_config, filled):
         canvases=canvases,
         totals=totals,
         step=step,
+        text=text,
         after=after,
         sums=sums,
         gradient=after.opt_state[0],
@@ -143,6 +146,11 @@ def test_a_step_counts_and_stays_finite_in_double_precision(run):
     assert [leaf.dtype for leaf in jax.tree.leaves(run.sums)] == [
         leaf.dtype for leaf in jax.tree.leaves(run.totals)
     ]
+
+
+def test_matrix_products_are_in_full_precision(run):
+    assert "stablehlo.dot_general" in run.text
+    assert matrix_products.rounded(run.text) == []
 
 
 def test_every_parameter_and_statistic_moves_but_those_that_cannot_matter(run):

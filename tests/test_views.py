@@ -11,6 +11,7 @@ import scipy.stats
 
 from landmarks_jax import geometry, views
 from landmarks_jax.configs import base
+from tests import matrix_products
 
 warp = jax.jit(views.warp, static_argnums=2)
 KINDS = {
@@ -253,6 +254,7 @@ def test_a_bend_is_the_sum_of_its_bumps():
     points = rng.uniform(-1.5, 1.5, (3, 7, 2)).astype(np.float32)
     bumps = rng.normal(0, 0.1, (3, 25, 2)).astype(np.float32)
     actual = jax.jit(views.bend)(points, bumps)
+    assert matrix_products.rounded(jax.jit(views.bend).lower(points, bumps).as_text()) == []
     for one, inputs, heights in zip(actual, points, bumps, strict=True):
         np.testing.assert_allclose(one, bend_by_hand(inputs, heights), atol=1e-6)
     np.testing.assert_array_equal(views.bend(points, np.zeros((25, 2), np.float32)), points)

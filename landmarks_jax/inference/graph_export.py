@@ -140,7 +140,10 @@ def _apply_regressor(regressor: LinearMap, landmarks: jax.Array) -> jax.Array:
     matrix = jnp.asarray(regressor.matrix, jnp.float32)
     # Combined in float64, which leaves one product and one sum.
     shift = regressor.y_origin - regressor.matrix @ regressor.x_origin
-    mapped = landmarks.reshape(-1, matrix.shape[1]) @ matrix.T + jnp.asarray(shift, jnp.float32)
+    flat = landmarks.reshape(-1, matrix.shape[1])
+    # In full precision, so that a GPU does not round the points.
+    product = jnp.matmul(flat, matrix.T, precision=jax.lax.Precision.HIGHEST)
+    mapped = product + jnp.asarray(shift, jnp.float32)
     return mapped.reshape(-1, regressor.num_points, 2)
 
 
