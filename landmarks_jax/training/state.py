@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from landmarks_jax.models import adaptation, detectors, generator
 from landmarks_jax.objective import Networks
+from landmarks_jax.system import compiler
 from landmarks_jax.tasks import task_of
 from landmarks_jax.training import sharding
 
@@ -192,7 +193,9 @@ def start_state(config: ml_collections.ConfigDict, networks: Networks, mesh: Mes
     )
     # Not 0 or 1: `tasks.landmarks.draw` splits these off, for the views and the auxiliaries.
     key = jax.random.fold_in(jax.random.key(config.seed), 2)
-    return jax.jit(start, out_shardings=sharding.replicated(mesh))(key)
+    options = compiler.run_once_options()
+    draw = jax.jit(start, out_shardings=sharding.replicated(mesh), compiler_options=options)
+    return draw(key)
 
 
 def abstract_state(config: ml_collections.ConfigDict, networks: Networks, mesh: Mesh) -> TrainState:
