@@ -29,7 +29,7 @@ from benchmarks.stages import Stage
 from landmarks_jax import config as configuration
 from landmarks_jax.cli import main as cli
 from landmarks_jax.cli.command import Command
-from landmarks_jax.system.errors import UserError
+from landmarks_jax.system.errors import UserError, reason
 from landmarks_jax.system.files import write_file
 from landmarks_jax.system.signals import Interrupt
 
@@ -61,7 +61,7 @@ def run_stages(
     own = table.keys() - STAGES.keys()
 
     def summarize(left_out: dict[str, str]) -> None:
-        write_summary(folder, out, left_out, tiny=tiny, own=own)
+        summary(folder, out, left_out, tiny=tiny, own=own)
 
     named = [name for name in table if name in STAGES]
     command = [
@@ -82,6 +82,18 @@ def run_stages(
         interrupt=interrupt,
         changed=summarize,
     )
+
+
+def summary(
+    folder: Path, out: Path, left_out: dict[str, str], *, tiny: bool, own: Iterable[str] = ()
+) -> str:
+    """`write_summary`, or why there is none: what is measured and trained next must not end."""
+    try:
+        return write_summary(folder, out, left_out, tiny=tiny, own=own)
+    except Exception as error:
+        text = f"no summary: {type(error).__name__}: {reason(error)}; see {folder}"
+        print(text, flush=True)
+        return text
 
 
 def write_summary(

@@ -47,7 +47,9 @@ TORCH = {
 }
 # The batch norm statistics of each class, as `config.objective.bn_groups`.
 BN_GROUPS = {"AsReleased": "released", "Fused": "joint"}
-CHECKED_ROWS, TOLERANCE = 4, 1e-4  # of the losses, relative, in full float32
+CHECKED_ROWS = 4
+# Of the losses, relative, in full float32. On a GPU cuDNN may choose other algorithms for each.
+TOLERANCE = {"cpu": 1e-4, "gpu": 1e-3}
 
 
 class Ours:
@@ -199,7 +201,7 @@ def check_losses(config: ConfigDict) -> tuple[dict[str, float], dict[str, str]]:
             wrong[variant] = rounds.failure(error)
             continue
         differences[variant] = abs(theirs - ours) / abs(ours)
-        if not differences[variant] <= TOLERANCE:
+        if not differences[variant] <= TOLERANCE[jax.default_backend()]:
             wrong[variant] = f"its loss is {theirs:g}, ours {ours:g}"
     release_memory()
     return differences, wrong

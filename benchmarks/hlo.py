@@ -78,9 +78,15 @@ def kernels(text: str) -> list[Kernel]:
 
 
 def scopes(text: str) -> dict[str, str]:
-    """Instruction -> where it was traced, such as `jvp(Generator)/residual1/conv1/...`."""
+    """Instruction -> where it was traced, such as `jvp(Generator)/residual1/conv1/...`.
+
+    Also by the name of the kernel that a GPU has for the instruction: `loop_add_fusion_3` for
+    `loop_add_fusion.3`.
+    """
     pairs = ((_INSTRUCTION.match(line), _SCOPE.search(line)) for line in text.splitlines())
-    return {instruction[1]: scope[1] for instruction, scope in pairs if instruction and scope}
+    found = {instruction[1]: scope[1] for instruction, scope in pairs if instruction and scope}
+    kernels = {re.sub(r"[^A-Za-z0-9_]", "_", name): scope for name, scope in found.items()}
+    return kernels | found
 
 
 def _read(text: str) -> tuple[dict[str, list[_Instruction]], str]:

@@ -76,19 +76,27 @@ def _read(path: Path) -> Iterator[KernelRun]:
                 yield KernelRun(event.name, operation, event.duration_ns / 1e6)
 
 
+def _scope(kernel: KernelRun, where: dict[str, str]) -> str:
+    """Where a kernel was traced, "" if that is not known.
+
+    A CUDA graph's kernels have no operation, but those that XLA wrote are named after theirs.
+    """
+    return where.get(kernel.operation) or where.get(kernel.name, "")
+
+
 def summarize(kernels: Iterable[KernelRun], where: dict[str, str], steps: int) -> dict[str, Any]:
     """Kernels by name and by part of the networks, per step.
 
     Args:
       kernels: the result of `record`.
-      where: the result of `hlo.scopes`.
+      where: the result of `hlo.scopes`, by instruction and by kernel.
       steps: number of profiled steps.
     """
     by_name: dict[str, list[KernelRun]] = defaultdict(list)
     parts: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for kernel in kernels:
         by_name[kernel.name].append(kernel)
-        scope = where.get(kernel.operation, "")
+        scope = _scope(kernel, where)
         direction = "backward" if "transpose(" in scope else "forward"
         parts[part_of(scope)][direction] += kernel.milliseconds
     times = {name: sum(run.milliseconds for run in runs) for name, runs in by_name.items()}
@@ -97,7 +105,7 @@ def summarize(kernels: Iterable[KernelRun], where: dict[str, str], steps: int) -
     for name in sorted(times, key=times.__getitem__, reverse=True)[:LONGEST]:
         places: dict[str, float] = defaultdict(float)
         for run in by_name[name]:
-            places[where.get(run.operation, "") or run.operation] += run.milliseconds
+            places[_scope(run, where) or run.operation] += run.milliseconds
         longest.append(
             {
                 "kernel": name,

@@ -22,22 +22,26 @@ def gpu() -> str:
     """The name of the GPU, by a process of its own: this one must not hold memory there.
 
     Raises:
-      UserError: there is none.
+      UserError: there is none, or it cannot compute what training needs.
     """
-    code = "import jax; device = jax.devices()[0]; print(device.platform, device.device_kind)"
-    command = [sys.executable, "-c", code]
+    command = [sys.executable, "-m", "benchmarks.gpu_check"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT)
     except subprocess.TimeoutExpired as error:
         raise UserError(
-            f"no GPU here: JAX did not find one in {TIMEOUT} s; see whether nvidia-smi answers"
+            f"no GPU here: none has computed anything in {TIMEOUT} s; see if nvidia-smi answers"
         ) from error
     platform, _, kind = done.stdout.strip().partition(" ")
+    why = (done.stderr.strip().splitlines() or ["JAX sees no GPU"])[-1]
     if platform != "gpu":
-        why = (done.stderr.strip().splitlines() or ["JAX sees no GPU"])[-1]
         raise UserError(
             f"no GPU here: JAX finds {platform or 'nothing'} ({why}); use a machine with one, or "
             "--tiny to try the command"
+        )
+    if done.returncode:
+        raise UserError(
+            f"{kind}: cannot train here ({why}); see if the CUDA libraries fit this JAX, and what "
+            "python -m benchmarks.gpu_check says"
         )
     return kind
 

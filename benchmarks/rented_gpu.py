@@ -1,6 +1,6 @@
 """Measures a GPU that is rented for minutes, trains on it and writes transfer files.
 
-python -m benchmarks.rented_gpu --photos photos.tar.gz --config best --minutes 9.5 --out out \
+python -m benchmarks.rented_gpu --photos photos.tar.gz --config best --minutes 9 --out out \
     --scratch scratch --config.compute_dtype=bfloat16 --config.data.resident=True
 
 Photos are unpacked and cut on the processor while `benchmarks.accelerator` measures the machine,
@@ -16,6 +16,7 @@ docs/rented-gpu.md has the whole way.
 
 import argparse
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -128,7 +129,7 @@ class Rental:
         for name, why in left_out.items():
             self._say(f"{name}: {why}\n{child_processes.tail(self._measured / f'{name}.log')}")
         options = {"tiny": args.tiny, "own": [own]}
-        text = accelerator.write_summary(self._measured, args.out, left_out, **options)
+        text = accelerator.summary(self._measured, args.out, left_out, **options)
         self._say(f"measured\n\n{text}")
         return not left_out
 
@@ -168,10 +169,10 @@ class Rental:
             self._say(f"training: continues {workdir}, to step {begun.train.steps:,} as it began")
             return rented_schedule.schedule(begun)
         own = name_of_step(config)
-        step = stages.read(self._measured, [own], tiny=self._args.tiny).get(own, {})
-        if "quartiles_ms" not in step:
-            self._say("training: the step was not measured; the configuration's own schedule")
-            return []
+        measured = stages.read(self._measured, [own], tiny=self._args.tiny)
+        step = measured.get(own, rented_schedule.ASSUMED)
+        if step is rented_schedule.ASSUMED:
+            self._say("training: the step was not measured; its time is assumed")
         transfer = self._args.transfer
         first = transfer_files.read(transfer).step if transfer else 0
         steps = rented_schedule.steps_in(seconds, step, self._args.before)
@@ -182,7 +183,8 @@ class Rental:
     def _child(
         self, module: str, arguments: Sequence[str], log: Path, *, nice: int = 0, **changes: str
     ) -> Child:
-        compiled = {cache.COMPILATIONS: str((self._args.scratch / "compiled").absolute())}
+        # The stages' too: what XLA found fastest for a convolution is not searched for again.
+        compiled = {cache.COMPILATIONS: str(stages.compilations(self._measured))}
         return Child(module, arguments, log, compiled | changes, nice=nice)
 
     def _say(self, text: str) -> None:
@@ -240,8 +242,8 @@ def _parse() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument(
         "--before",
         type=minutes,
-        default=20.0,
-        help="seconds before the first step, besides compiling: imports, photos, targets; 20",
+        default=40.0,
+        help="seconds before the first step, besides compiling: imports, photos, targets; 40",
     )
     parser.add_argument("--tiny", action="store_true", help="tiny networks, to try it on a CPU")
     args, words = parser.parse_known_args()
@@ -253,6 +255,8 @@ def main() -> int:
     """Measures and trains; returns the exit code."""
     args, words = _parse()
     jax.config.update("jax_platforms", "cpu")  # a GPU's memory is for the children
+    if not args.tiny:  # a child whose GPU does not start must fail, not train on the processor
+        os.environ.setdefault("JAX_PLATFORMS", "cuda,cpu")
     with Interrupt() as interrupt:
         return Rental(args, words, interrupt).run()
 

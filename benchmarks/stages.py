@@ -33,6 +33,11 @@ class Stage(NamedTuple):
     measure: Callable[..., Iterator[dict[str, Any]]]
 
 
+def compilations(out: Path) -> Path:
+    """Where the stages of a folder keep compiled programs, and what XLA found fast for a GPU."""
+    return (out / "compiled").absolute()
+
+
 def measure_here(name: str, stage: Stage, out: Path, *, tiny: bool) -> None:
     """Measures a stage in this process.
 
@@ -124,7 +129,7 @@ def run(
             # PyTorch needs its share of the memory; what one stage compiled the next may reuse.
             {
                 "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-                cache.COMPILATIONS: str((out / "compiled").absolute()),
+                cache.COMPILATIONS: str(compilations(out)),
             },
         )
         watch = _Watch(out / f"{name}.json", lambda: changed(left_out))

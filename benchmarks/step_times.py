@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from benchmarks import contenders, harness
 from benchmarks.contenders import TORCH, Ours
 from benchmarks.harness import OURS
@@ -24,8 +26,9 @@ def measure_cell(
 ) -> Iterator[tuple[list[dict[str, Any]], dict[str, str]]]:
     """One configuration's rows so far, ours first, and why contenders are left out.
 
-    Ours is timed alone before anything of PyTorch's is compiled, so that whatever happens there
-    leaves a row of ours. Then all take turns, and every round gives better rows.
+    Ours is timed alone before `flags` are asked for and anything of PyTorch's is compiled, so that
+    whatever happens there leaves a row of ours. Then all take turns, and every round gives better
+    rows.
     """
     problem = make_problem(config)
     runs: dict[str, Any] = {}
@@ -117,8 +120,8 @@ def measure(
       flags: keys of `TORCH`.
       steps_per_round: steps between two looks at the clock.
       seconds: duration of a cell's rounds.
-      check_losses: whether losses are compared before anything is timed. Who computes another loss
-        than ours is left out.
+      check_losses: whether losses are compared before PyTorch's steps are timed. Who computes
+        another loss than ours is left out.
       with_ours: whether ours takes part; without it nothing of ours is in the device's memory.
       fields: changes to the preset, for `problem.configure`.
     """
@@ -139,22 +142,20 @@ def measure(
     wrong: dict[int, dict[str, str]] = {}
     for channels, dtype, batch in cells:
         config = configure(preset, channels, dtype, batch, **fields)
-        if check_losses and channels not in wrong:
-            result["loss_differences"][str(channels)], wrong[channels] = contenders.check_losses(
-                config
-            )
-        failed = wrong.get(channels, {})
         where = f"c = {channels}, {dtype}, batch {batch}"
         before, left_out = result["rows"], dict(result["left_out"])
         rows: list[dict[str, Any]] = []
-        left_out |= {
-            f"{TORCH[flag].name}, {where}": failed[TORCH[flag].variant]
-            for flag in flags
-            if TORCH[flag].variant in failed
-        }
+        right = _of_our_loss(
+            config,
+            flags,
+            differences=result["loss_differences"] if check_losses else None,
+            wrong=wrong,
+            left_out=left_out,
+            where=where,
+        )
         for rows, missing in measure_cell(
             config,
-            [flag for flag in flags if TORCH[flag].variant not in failed],
+            right,
             steps_per_round=steps_per_round,
             seconds=seconds,
             with_ours=with_ours,
@@ -165,3 +166,33 @@ def measure(
         for row in rows:
             harness.log(row)
         contenders.release_memory()
+
+
+def _of_our_loss(
+    config: ConfigDict,
+    flags: Iterable[str],
+    *,
+    differences: dict[str, dict[str, float]] | None,
+    wrong: dict[int, dict[str, str]],
+    left_out: dict[str, str],
+    where: str,
+) -> Iterator[str]:
+    """The contenders whose loss is ours; the losses are compared when the first is asked for.
+
+    Args:
+      config: the configuration.
+      flags: keys of `TORCH`.
+      differences: gets the losses' differences, by channels; None not to compare.
+      wrong: gets why variants are left out, by channels; what is there is not compared again.
+      left_out: gets why contenders are left out.
+      where: the cell, in words.
+    """
+    channels = config.model.generator_channels
+    if differences is not None and channels not in wrong:
+        differences[str(channels)], wrong[channels] = contenders.check_losses(config)
+    for flag in flags:
+        why = wrong.get(channels, {}).get(TORCH[flag].variant)
+        if why is None:
+            yield flag
+        else:
+            left_out[f"{TORCH[flag].name}, {where}"] = why

@@ -25,6 +25,7 @@ def test_kernels_are_summed_by_name_and_part():
       %fusion.1 = f32[4]{0} fusion(%a), metadata={op_name="jit(f)/jvp(Generator)/encoder/conv1"}
       ROOT %cudnn.2 = f32[4]{0} custom-call(%b), metadata={op_type="x" op_name="jit(f)/transpose(jvp(Detector))/stem"}
       %add.3 = f32[4]{0} add(%c, %d)
+      %loop_add_fusion.7 = f32[4]{0} fusion(%e), metadata={op_name="jit(f)/jvp(Vgg)/conv1_1"}
     """  # noqa: E501
     where = hlo.scopes(text)
     kernels = [
@@ -32,18 +33,21 @@ def test_kernels_are_summed_by_name_and_part():
         KernelRun("wgmma", "fusion.1", 1.0),
         KernelRun("wgmma", "cudnn.2", 2.0),
         KernelRun("copy", "", 1.0),
+        KernelRun("loop_add_fusion_7", "", 0.5),  # of a CUDA graph
     ]
     summary = profiling.summarize(kernels, where, 2)
-    assert summary["kernel_ms"] == 5.0
-    assert summary["kernels"] == 2.0
-    wgmma, copy = summary["longest"]
-    assert (wgmma["ms"], wgmma["share"], wgmma["calls"]) == (4.5, 0.9, 1.5)
+    assert summary["kernel_ms"] == 5.25
+    assert summary["kernels"] == 2.5
+    wgmma, copy, add = summary["longest"]
+    assert (wgmma["ms"], wgmma["share"], wgmma["calls"]) == (4.5, 0.8571, 1.5)
     assert wgmma["mostly"] == "jit(f)/transpose(jvp(Detector))/stem"
     assert copy["mostly"] == ""
+    assert add["mostly"] == "jit(f)/jvp(Vgg)/conv1_1"
     assert summary["parts_ms"] == {
         "detector": {"backward": 4.0},
         "encoder": {"forward": 0.5},
         "other": {"forward": 0.5},
+        "vgg": {"forward": 0.25},
     }
 
 
@@ -180,6 +184,14 @@ def test_who_does_not_fit_beside_ours_is_compared_by_medians(tmp_path):
     assert "| PyTorch fused (alone) | 1,500.00 | 32 | 1.50 |" in text
     assert "Alone: not in turn" in text
     assert "Left out: PyTorch as released (OutOfMemoryError: CUDA)." in text
+
+
+def test_without_a_summary_it_goes_on(tmp_path, capsys):
+    (tmp_path / "machine.json").write_text("[]")
+    text = accelerator.summary(tmp_path, tmp_path, {}, tiny=True)
+    assert text.startswith("no summary: UserError: ")
+    assert text in capsys.readouterr().out
+    assert not (tmp_path / "summary.json").exists()
 
 
 def test_a_trial_is_not_a_measurement(tmp_path):

@@ -171,10 +171,14 @@ def fake(monkeypatch):
     monkeypatch.setattr(harness, "matmul_peak", lambda dtype: 1e11)
 
 
-def measure(flags=("released", "fused"), **options):
-    """All results of a cell."""
+def begin(flags=("released", "fused"), **options):
     options = {"check_losses": False, "steps_per_round": 1, "seconds": 0.0} | options
-    return list(step_times.measure("released", [CELL], flags, **options, **FIELDS))
+    return step_times.measure("released", [CELL], flags, **options, **FIELDS)
+
+
+def measure(*arguments, **options):
+    """All results of a cell."""
+    return list(begin(*arguments, **options))
 
 
 def test_a_cell_is_measured_without_pytorch(fake, monkeypatch):
@@ -243,6 +247,19 @@ def test_who_computes_another_loss_is_not_timed(fake, monkeypatch):
     assert result["left_out"] == {
         "PyTorch as released, c = 2, float64, batch 3": "its loss is 2, ours 1"
     }
+
+
+def test_ours_is_timed_before_losses_are_compared(fake, monkeypatch):
+    monkeypatch.setattr(harness, "why_no_torch", lambda: None)
+
+    def killed(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(contenders, "check_losses", killed)
+    results = begin(check_losses=True)
+    assert [row["contender"] for row in next(results)["rows"]] == ["landmarks_jax"]
+    with pytest.raises(KeyboardInterrupt):
+        list(results)
 
 
 def test_losses_are_compared_whatever_one_way_does(monkeypatch):

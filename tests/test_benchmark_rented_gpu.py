@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import subprocess
 import tarfile
 import types
@@ -157,6 +158,8 @@ def rent(tmp_path, monkeypatch):
     monkeypatch.setattr(rented_gpu, "Child", Noted)
     monkeypatch.setattr(rented_gpu.accelerator, "run_stages", run_stages)
     monkeypatch.setattr(rented_gpu.jax.config, "update", lambda *_: None)
+    monkeypatch.setenv("JAX_PLATFORMS", "")  # put back at the end
+    monkeypatch.delenv("JAX_PLATFORMS")
 
     def run(*arguments, minutes="9.5", words=WORDS):
         started.clear()
@@ -172,22 +175,26 @@ def rent(tmp_path, monkeypatch):
 
 
 def test_without_a_gpu_nothing_is_started(rent, monkeypatch):
-    answers = iter(["cpu cpu\n", "", None, "gpu NVIDIA H200\n"])
+    good = ("gpu NVIDIA H200\n", 0)
+    answers = iter([("cpu cpu\n", 0), ("", 1), None, ("gpu NVIDIA H200\n", 1), good])
 
     def answer(command, *, timeout, **_):
-        text = next(answers)
-        if text is None:
+        said = next(answers)
+        if said is None:
             raise subprocess.TimeoutExpired(command, timeout)
-        return subprocess.CompletedProcess(command, 0, text, "x\nno cuDNN\n")
+        return subprocess.CompletedProcess(command, said[1], said[0], "x\nno cuDNN\n")
 
     monkeypatch.setattr(rented_checks.subprocess, "run", answer)
     for message in ("JAX finds cpu", "JAX finds nothing"):
         with pytest.raises(UserError, match=rf"no GPU here: {message} \(no cuDNN\); .* --tiny"):
             rent()
-    with pytest.raises(UserError, match="JAX did not find one in 120 s"):
+    with pytest.raises(UserError, match="none has computed anything in 120 s"):
+        rent()
+    with pytest.raises(UserError, match=r"NVIDIA H200: cannot train here \(no cuDNN\)"):
         rent()
     assert rent.started == []
     assert rent() == 0
+    assert os.environ["JAX_PLATFORMS"] == "cuda,cpu"
     assert len(rent.started) == 2
 
 
@@ -240,7 +247,7 @@ def test_photos_are_cut_on_the_processor_while_the_gpu_measures_and_then_it_trai
         values = parsed(session)
         # 9.5 minutes less 10 s, of them half one for the end.
         assert values.minutes == pytest.approx(9.5 - 1 / 6, abs=0.1)
-        expected = rented_schedule.steps_in(60 * (9.5 - 0.5) - 10, STEP, 20.0)
+        expected = rented_schedule.steps_in(60 * (9.5 - 0.5) - 10, STEP, 40.0)
         assert values.config.train.steps == pytest.approx(expected, abs=5 / 0.04)
         assert values.config.optimizer.cosine_steps == values.config.train.steps
         assert values.config.train.picture_every == 0
@@ -265,11 +272,13 @@ def test_photos_are_cut_on_the_processor_while_the_gpu_measures_and_then_it_trai
         assert again.transfer == str(earlier)
         assert again.workdir != values.workdir
 
-        # The step could not be measured: the configuration's own schedule, until the minutes end.
+        # The step could not be measured: a schedule all the same.
         path.unlink()
         assert rent() == 0
-        own_schedule = accelerator.configuration_of(WORDS).optimizer.cosine_steps
-        assert parsed(rent.started[1][1]).config.optimizer.cosine_steps == own_schedule
+        expected = rented_schedule.steps_in(60 * (9.5 - 0.7) - 10, rented_schedule.ASSUMED, 40.0)
+        own_schedule = parsed(rent.started[1][1]).config.optimizer.cosine_steps
+        assert own_schedule == pytest.approx(expected, abs=5 / 0.04)
+        assert "its time is assumed" in (rent.folder / "out" / "log.txt").read_text()
 
 
 def test_a_signal_while_it_measures_starts_no_training(rent):
