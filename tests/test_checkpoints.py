@@ -147,7 +147,7 @@ def test_what_stands_beside_the_state_is_checked_too(old, new, tmp_path):
     text = file.read_text()
     file.write_text(text.replace(old, new))
     assert file.read_text() != text
-    with pytest.raises(WorkdirError, match="damaged: the SHA-256 of progress/metadata differs"):
+    with pytest.raises(WorkdirError, match="damaged: the SHA-256 of its fields differs"):
         restored_step(tmp_path, 2)
 
 
@@ -159,7 +159,7 @@ def test_a_checkpoint_under_another_name_or_shape_is_refused(tmp_path):
     ):
         saved.restore(like(state_of(2, size=7)))
     folder.rename(folder.with_name("3"))
-    with pytest.raises(WorkdirError, match="damaged"):
+    with pytest.raises(WorkdirError, match="damaged: it is of step 2"):
         restored_step(tmp_path, 3)
 
 

@@ -19,6 +19,7 @@ from landmarks_jax.inference.detector import ViewDetector
 from landmarks_jax.models import detectors
 from landmarks_jax.studies import runs, timed_session
 from landmarks_jax.system.errors import ConfigError, WeightsError
+from landmarks_jax.system.sealed_json import sealed
 from landmarks_jax.tasks import task_of
 from landmarks_jax.training import (
     checkpoints,
@@ -315,7 +316,7 @@ def test_runs_with_other_features_are_other_experiments(run, tmp_path):
     record = json.loads((other / "run.json").read_text())
     record["init"]["features_sha256"] = "0" * 64
     del record["sha256"]
-    (other / "run.json").write_text(json.dumps(record))
+    (other / "run.json").write_text(json.dumps(sealed(record)))
     read = [runs.read_run(str(folder)) for folder in (run[0], other)]
     assert len(runs.seed_groups(read)) == 2
     assert [d["field"] for d in runs.differences(read)] == ["run.json: init.features_sha256"]

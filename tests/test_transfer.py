@@ -16,7 +16,7 @@ import safetensors.numpy
 from configs import faces
 from landmarks_jax import config as configuration
 from landmarks_jax.system.errors import WorkdirError
-from landmarks_jax.system.files import sha256_of_json
+from landmarks_jax.system.sealed_json import sealed
 from landmarks_jax.tasks import task_of
 from landmarks_jax.training import (
     checkpoints,
@@ -160,7 +160,7 @@ def sign(folder: Path, **fields) -> None:
     path = folder / transfer_files.MANIFEST
     edited = json.loads(path.read_text()) | fields
     del edited["sha256"]
-    path.write_text(json.dumps({**edited, "sha256": sha256_of_json(edited)}))
+    path.write_text(json.dumps(sealed(edited)))
 
 
 def flip(path: Path) -> None:
@@ -175,7 +175,7 @@ def flip(path: Path) -> None:
         (lambda d: flip(*d.glob("networks-*")), r"networks-\w+\.safetensors: damaged"),
         (lambda d: flip(*d.glob("metrics-*")), r"metrics-\w+\.jsonl\.gz: damaged"),
         (lambda d: next(d.glob("networks-*")).unlink(), r"safetensors: missing; copy all"),
-        (lambda d: edit(d, step=4), r"transfer\.json: damaged, its checksum differs"),
+        (lambda d: edit(d, step=4), r"transfer\.json: cannot be read \(damaged: the SHA-256"),
         (lambda d: (d / "transfer.json").write_text('{"format'), r"transfer\.json: cannot be read"),
         (lambda d: edit(d, format="other"), r"transfer\.json: not transfer files"),
         (lambda d: edit(d, version=2), r"transfer\.json: not transfer files of version 1"),

@@ -17,6 +17,7 @@ from landmarks_jax.data import decoding, file_search
 from landmarks_jax.system import cache as caches
 from landmarks_jax.system import files, parallel
 from landmarks_jax.system.errors import DataError
+from landmarks_jax.system.sealed_json import sealed, unsealed
 
 # Of the formats that Pillow reads, those of photos.
 _ENDINGS = (
@@ -26,7 +27,7 @@ _ENDINGS = (
 IMAGES = frozenset(f".{ending}" for ending in _ENDINGS.split())
 
 _LOGGER = logging.getLogger(__name__)
-_CACHE_VERSION = 3
+_CACHE_VERSION = 4
 _NAMED = 3  # examples in a message
 
 
@@ -97,21 +98,15 @@ def _cache_path(root: str) -> Path:
 def _read_cache(path: Path) -> dict[str, list]:
     """The cached `{file: [bytes, time, problem, orientation, size]}`; none if unreadable."""
     try:
-        cache = json.loads(path.read_text())
-        known = cache["version"] == _CACHE_VERSION and cache["digest"] == _digest(cache["files"])
-        return cache["files"] if known else {}
-    except (OSError, ValueError, KeyError, TypeError):
+        cache = unsealed(json.loads(path.read_text()))
+        return cache["files"] if cache["version"] == _CACHE_VERSION else {}
+    except (OSError, ValueError, KeyError):
         return {}
 
 
-def _digest(verdicts: dict[str, list]) -> str:
-    return hashlib.sha256(json.dumps(verdicts).encode()).hexdigest()
-
-
 def _write_cache(path: Path, verdicts: dict[str, list]) -> None:
-    cache = {"version": _CACHE_VERSION, "digest": _digest(verdicts), "files": verdicts}
     try:
-        files.write_file(path, json.dumps(cache))
+        files.write_file(path, json.dumps(sealed({"version": _CACHE_VERSION, "files": verdicts})))
     except DataError as error:
         _LOGGER.warning("the results of scanning the images are not cached: %s", error)
 

@@ -12,7 +12,7 @@ import socket
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
@@ -146,11 +146,6 @@ def sha256_of(path: Path, error: type[UserError] = DataError) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as failure:
         raise error(f"{path}: cannot be read ({reason(failure)})") from failure
-
-
-def sha256_of_json(fields: Mapping[str, Any]) -> str:
-    """The SHA-256 of what JSON can hold, whatever the order of its fields."""
-    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 def sha256_of_arrays(arrays: Mapping[str, np.ndarray]) -> str:

@@ -21,7 +21,8 @@ from ml_collections import ConfigDict
 
 from landmarks_jax import config as configuration
 from landmarks_jax.system.errors import LostError, WorkdirError, reason
-from landmarks_jax.system.files import sha256_of_arrays, sha256_of_json
+from landmarks_jax.system.files import sha256_of_arrays
+from landmarks_jax.system.sealed_json import sealed, unsealed
 from landmarks_jax.tasks import task_of
 from landmarks_jax.training import run_folder, sharding
 from landmarks_jax.training import state as states
@@ -144,7 +145,7 @@ class Checkpoints:
         }
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(dict(vars(state))),
-            progress=ocp.args.JsonSave({**fields, "sha256": sha256_of_json(fields)}),
+            progress=ocp.args.JsonSave(sealed(fields)),
         )
         with self._writing():
             self._manager.save(step, args=items)
@@ -187,9 +188,9 @@ class Checkpoints:
     def _read_progress(self, step: int) -> dict[str, Any]:
         """Reads what is beside the state; ValueError if it is damaged."""
         items = ocp.args.Composite(progress=ocp.args.JsonRestore())
-        fields = dict(self._manager.restore(step, args=items).progress)
-        if fields.pop("sha256", None) != sha256_of_json(fields) or fields["step"] != step:
-            raise ValueError("damaged: the SHA-256 of progress/metadata differs")
+        fields = unsealed(self._manager.restore(step, args=items).progress)
+        if fields["step"] != step:
+            raise ValueError(f"damaged: it is of step {fields['step']}")
         return fields
 
     def _read_state(self, step: int, like: TrainState, progress: dict[str, Any]) -> TrainState:

@@ -29,6 +29,7 @@ from ml_collections import ConfigDict
 from landmarks_jax import config as configuration
 from landmarks_jax.system import files, streams
 from landmarks_jax.system.errors import ConfigError, WorkdirError, reason
+from landmarks_jax.system.sealed_json import sealed, unsealed
 from landmarks_jax.training.record import Record
 
 CONFIG_FILE, RECORD_FILE, METRICS_FILE = "config.json", "run.json", "metrics.jsonl"
@@ -142,24 +143,18 @@ def check_config(workdir: Path, config: ConfigDict) -> None:
 
 
 def read_record(workdir: Path) -> Record:
-    """Reads the record of a run; without a SHA-256 if it was edited by hand.
+    """Reads the record of a run.
 
     Raises:
       WorkdirError: there is none, it cannot be read, or its SHA-256 differs.
     """
     path = workdir / RECORD_FILE
     try:
-        fields = json.loads(path.read_text())
-        digest = fields.pop("sha256", None) if isinstance(fields, dict) else None
-        record = Record.from_json(fields, path)
-    except (ValueError, OSError, RecursionError) as error:
-        raise WorkdirError(f"{path}: cannot be read ({reason(error)})") from error
-    if digest not in (None, files.sha256_of_json(fields)):
+        return Record.from_json(unsealed(json.loads(path.read_text())), path)
+    except (ValueError, OSError, RecursionError, KeyError, TypeError) as error:
         raise WorkdirError(
-            f"{path}: damaged, its SHA-256 differs; copy it again, or correct it and leave out "
-            "the field sha256"
-        )
-    return record
+            f"{path}: cannot be read ({reason(error)}); copy it again, or use another --workdir"
+        ) from error
 
 
 def read_log(workdir: Path, last_step: int | None = None) -> list[dict[str, Any]]:
@@ -259,7 +254,6 @@ def claim(workdir: Path, config: ConfigDict, record: Record) -> None:
             hardware=list(dict.fromkeys([*before.hardware, *record.hardware])),
             transfers=record.transfers or before.transfers,
         )
-    fields = record.to_json()
-    text = json.dumps({**fields, "sha256": files.sha256_of_json(fields)}, indent=2) + "\n"
+    text = json.dumps(sealed(record.to_json()), indent=2) + "\n"
     files.write_file(workdir / RECORD_FILE, text, WorkdirError)
     files.write_file(workdir / CONFIG_FILE, configuration.to_json(config), WorkdirError)

@@ -35,6 +35,7 @@ from landmarks_jax import config as configuration
 from landmarks_jax.inference.precision import cast_array
 from landmarks_jax.system import files
 from landmarks_jax.system.errors import WorkdirError, reason, wrong_field
+from landmarks_jax.system.sealed_json import sealed, unsealed
 from landmarks_jax.training import checkpoints, run_folder, targets
 from landmarks_jax.training.record import Record
 from landmarks_jax.training.state import TrainState, by_name
@@ -121,7 +122,7 @@ def write(restored: checkpoints.Restored, workdir: Path, out: Path) -> list[Path
         "files": digests,
     }
     manifest = out / MANIFEST
-    text = json.dumps({**fields, "sha256": files.sha256_of_json(fields)}, indent=1) + "\n"
+    text = json.dumps(sealed(fields), indent=1) + "\n"
     files.write_file(manifest, text, WorkdirError)
     for path in out.iterdir():
         if path.name not in digests and _OWN.fullmatch(path.name):
@@ -228,8 +229,7 @@ def read(path: Path) -> Bundle:
                 f"{manifest}: not transfer files of version {VERSION}; write them again with this "
                 "version of landmarks_jax"
             )
-        if fields.pop("sha256") != files.sha256_of_json(fields):
-            raise WorkdirError(f"{manifest}: damaged, its checksum differs; write it again")
+        fields = unsealed(fields)
         _check_fields(fields)
         arrays: dict[str, np.ndarray] = {}
         log: list[dict[str, Any]] = []
@@ -249,7 +249,9 @@ def read(path: Path) -> Bundle:
             log,
         )
     except _DAMAGE as error:
-        raise WorkdirError(f"{manifest}: cannot be read ({reason(error)})") from error
+        raise WorkdirError(
+            f"{manifest}: cannot be read ({reason(error)}); write it again"
+        ) from error
 
 
 def _check_fields(fields: Mapping[str, Any]) -> None:
