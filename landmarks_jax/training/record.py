@@ -1,12 +1,8 @@
 """What is recorded of a run besides its configuration."""
 
 import dataclasses
-import reprlib
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
-
-from landmarks_jax.system.errors import WorkdirError
 
 
 class Transfer(NamedTuple):
@@ -76,60 +72,7 @@ class Record:
         }
 
     @classmethod
-    def from_json(cls, fields: Any, path: Path) -> "Record":
-        """Parses the output of `to_json`.
-
-        Raises:
-          WorkdirError: naming `path`, the file it was read from.
-        """
-        _check(fields, _RULES, str(path))
-        for place, transfer in enumerate(fields["transfers"]):
-            _check(transfer, _TRANSFER_RULES, f"{path}: transfers[{place}]")
+    def from_json(cls, fields: Mapping[str, Any]) -> "Record":
+        """The record that `to_json` converted; KeyError or TypeError if it has other fields."""
         transfers = [Transfer(**transfer) for transfer in fields["transfers"]]
         return cls(**{**fields, "transfers": transfers})
-
-
-# What a field must be, in words, and whether a value is that.
-_Rule = tuple[str, Callable[[Any], bool]]
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _are_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(map(_is_text, value))
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 2**63
-
-
-_RULES: dict[str, _Rule] = {
-    "data_digest": ("a text", _is_text),
-    "weights_digest": ("a text", _is_text),
-    "init": ("texts by name", lambda v: isinstance(v, dict) and _are_texts([*v.values()])),
-    "notes": ("a list of texts", _are_texts),
-    "hardware": ("a list of texts", _are_texts),
-    "transfers": ("a list", lambda v: isinstance(v, list)),
-}
-_TRANSFER_RULES: dict[str, _Rule] = {
-    "step": ("a whole number", _is_count),
-    "seconds": ("a number from 0", lambda v: _is_count(v) or (type(v) is float and 0 <= v < 1e18)),
-    "warmup_steps": ("a whole number", _is_count),
-    "other_photos": ("true or false", lambda v: isinstance(v, bool)),
-    "new_targets": ("true or false", lambda v: isinstance(v, bool)),
-    "changes": ("a list of texts", _are_texts),
-}
-
-
-def _check(fields: Any, rules: Mapping[str, _Rule], where: str) -> None:
-    """Raises WorkdirError unless the fields are those of the rules, and follow them."""
-    if not isinstance(fields, dict):
-        raise WorkdirError(f"{where}: not the record of a run, but {reprlib.repr(fields)}")
-    if odd := sorted(fields.keys() ^ rules.keys()):
-        problem = "is missing" if odd[0] in rules else "is unknown"
-        raise WorkdirError(f"{where}: not the record of a run ({odd[0]} {problem})")
-    for name, (rule, is_valid) in rules.items():
-        if not is_valid(fields[name]):
-            raise WorkdirError(f"{where}: {name} = {reprlib.repr(fields[name])}: must be {rule}")

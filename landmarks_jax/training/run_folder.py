@@ -150,7 +150,7 @@ def read_record(workdir: Path) -> Record:
     """
     path = workdir / RECORD_FILE
     try:
-        return Record.from_json(unsealed(json.loads(path.read_text())), path)
+        return Record.from_json(unsealed(json.loads(path.read_text())))
     except (ValueError, OSError, RecursionError, KeyError, TypeError) as error:
         raise WorkdirError(
             f"{path}: cannot be read ({reason(error)}); copy it again, or use another --workdir"

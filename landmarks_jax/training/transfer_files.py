@@ -230,7 +230,6 @@ def read(path: Path) -> Bundle:
                 "version of landmarks_jax"
             )
         fields = unsealed(fields)
-        _check_fields(fields)
         arrays: dict[str, np.ndarray] = {}
         log: list[dict[str, Any]] = []
         for name, digest in fields["files"].items():
@@ -242,9 +241,9 @@ def read(path: Path) -> Bundle:
         return Bundle(
             path,
             configuration.from_json(json.dumps(fields["config"])),
-            int(fields["step"]),
-            float(fields["seconds"]),
-            Record.from_json(fields["record"], manifest),
+            fields["step"],
+            fields["seconds"],
+            Record.from_json(fields["record"]),
             arrays,
             log,
         )
@@ -252,16 +251,6 @@ def read(path: Path) -> Bundle:
         raise WorkdirError(
             f"{manifest}: cannot be read ({reason(error)}); write it again"
         ) from error
-
-
-def _check_fields(fields: Mapping[str, Any]) -> None:
-    """ValueError for what no run has, in a manifest with the right checksum."""
-    step, seconds, names = fields["step"], fields["seconds"], fields["files"]
-    valid = type(step) is int and 0 <= step < 2**31
-    if not valid or not 0 <= seconds < run_folder.MAX_SECONDS:
-        raise ValueError(f"step = {step!r}, seconds = {seconds!r}: must be numbers from 0")
-    if not isinstance(names, dict) or any(Path(name).name != name for name in names):
-        raise ValueError(f"files = {names!r}: must be checksums by names of files in this folder")
 
 
 def _read_file(path: Path, digest: str) -> bytes:
