@@ -8,11 +8,8 @@ Their file holds the seconds they took. A checkpoint of the step at which they w
 than they are, so a run that continues from it adds these seconds to those it has trained.
 """
 
-import io
 import logging
 import time
-import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +18,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from landmarks_jax.data import loader, sampling
-from landmarks_jax.system import figures, files
+from landmarks_jax.system import figures, npz
 from landmarks_jax.system.errors import WorkdirError, reason
 from landmarks_jax.system.signals import Interrupt
 from landmarks_jax.training import run_folder, start_points
@@ -32,17 +29,6 @@ from landmarks_jax.training.refiner import Refiner, Targets
 FOLDER = "targets"
 _LOGGER = logging.getLogger(__name__)
 _SHOWN = 40
-# What NumPy raises for a damaged `.npz` file.
-_DAMAGE = (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    EOFError,
-    RuntimeError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 class Kept(NamedTuple):
@@ -213,11 +199,10 @@ def read(path: Path, names: Sequence[str] | None = None) -> Kept:
       WorkdirError: the file is damaged, or of other photos.
     """
     try:
-        # Opened here, because NumPy does not close the file of a damaged archive.
-        with path.open("rb") as file, np.load(file) as arrays:
-            points, weights, own = arrays["points"], arrays["merging"], list(arrays["names"])
-            seconds = float(arrays["seconds"])
-    except _DAMAGE as error:
+        arrays = npz.read_npz(path)
+        points, weights, own = arrays["points"], arrays["merging"], list(arrays["names"])
+        seconds = float(arrays["seconds"])
+    except (ValueError, KeyError, TypeError) as error:
         raise WorkdirError(f"{path}: damaged ({reason(error)}); use another --workdir") from error
     if names is None:
         return Kept(points, weights, seconds)
@@ -251,6 +236,4 @@ def write(
 
 def write_arrays(path: Path, names: Sequence[str], **arrays: Any) -> None:
     """Writes an `.npz` file for `read`: `points`, `merging`, `seconds` and any others."""
-    buffer = io.BytesIO()
-    np.savez(buffer, names=np.array(names), **arrays)
-    files.write_file(path, buffer.getvalue(), WorkdirError)
+    npz.write_npz(path, WorkdirError, names=np.array(names), **arrays)

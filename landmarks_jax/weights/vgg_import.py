@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from landmarks_jax.models.vgg import LAYERS, NETWORKS, TAPS, parameter_shapes
-from landmarks_jax.system import files
+from landmarks_jax.system import files, npz
 from landmarks_jax.system.errors import WeightsError, reason
 from landmarks_jax.weights import torch_file, vgg_weights
 
@@ -49,8 +49,7 @@ def convert(path: Path, out: Path) -> str:
         "source": f"{path.name} (SHA-256 {files.sha256_of(path, WeightsError)})",
         "sha256": vgg_weights.digest_of_layers(layers),
     }
-    with files.new_file(out, WeightsError) as file:
-        np.savez(file, **content)
+    npz.write_npz(out, WeightsError, **content)
     return network
 
 

@@ -16,16 +16,14 @@ the first layers or of all. These entries are optional:
 """
 
 import hashlib
-import zipfile
-import zlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from landmarks_jax.models.vgg import LAYERS, parameter_shapes
-from landmarks_jax.system import files
-from landmarks_jax.system.errors import WeightsError, reason
+from landmarks_jax.system import files, npz
+from landmarks_jax.system.errors import WeightsError
 
 # Of ImageNet's photos, RGB in [0, 1].
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -150,20 +148,10 @@ def _read(path: str, fields: Fields) -> dict[str, np.ndarray]:
             f"landmarks-jax convert vgg{without}"
         )
     try:
-        # Opened here, because NumPy does not close the file of a damaged archive.
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        zipfile.BadZipFile,
-        TypeError,
-        zlib.error,
-        NotImplementedError,
-    ) as error:
+        return npz.read_npz(path)
+    except ValueError as error:
         raise WeightsError(
-            f"{path}: not a readable .npz file of weights ({reason(error)}); remove it, or make "
+            f"{path}: not a readable .npz file of weights ({error}); remove it, or make "
             "it again by landmarks-jax convert vgg"
         ) from error
 
