@@ -229,7 +229,7 @@ def test_the_command(tmp_path):
         entries = {key: file[key].item() for key in file.files if not key.startswith("block")}
     assert entries.pop("source").startswith("x.h5 (SHA-256 ")
     assert len(entries.pop("sha256")) == 64
-    assert entries == {"network": "vgg16", "convention": "caffe", "feature_scale": 1 / 255}
+    assert entries == {"network": "vgg16", "convention": "caffe"}
     assert download[0] == both[0] == ending[0] == 2
     lines = download[2].splitlines()
     assert lines[:3] == [

@@ -40,12 +40,10 @@ def convert(path: Path, out: Path) -> str:
         keras = file.read(len(_HDF5)) == _HDF5
     layers = read_keras(path) if keras else read_torch(path)
     network = check_layers(layers, path)
-    convention = "caffe" if keras else "torchvision"
     content: dict[str, Any] = {
         **layers,
         "network": network,
-        "convention": convention,
-        "feature_scale": vgg_weights.FEATURE_SCALES[convention],
+        "convention": "caffe" if keras else "torchvision",
         "source": f"{path.name} (SHA-256 {files.sha256_of(path, WeightsError)})",
         "sha256": vgg_weights.digest_of_layers(layers),
     }

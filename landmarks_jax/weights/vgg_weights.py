@@ -8,8 +8,6 @@ the first layers or of all. These entries are optional:
 
     convention      `caffe` (the default, as Keras: BGR images in [0, 255], less the means) or
                     `torchvision` (RGB images in [0, 1])
-    feature_scale   factor to scale features to those of torchvision: 1/255 for `caffe`, 1 for
-                    `torchvision`
     network         `vgg16` or `vgg19`
     source          the file it was converted from
     sha256          digest of the layers
@@ -32,8 +30,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 CAFFE_MEAN = (123.68, 116.779, 103.939)
 # Eq. 6.
 PAPER_TAPS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
-# Conventions, and the factors that scale their features to those of torchvision.
-FEATURE_SCALES = {"caffe": 1 / 255, "torchvision": 1.0}
+CONVENTIONS = ("caffe", "torchvision")
 # How the note of `VggWeights.notes` begins.
 NETWORK_NOTE = "perceptual loss of "
 _TITLES = {"caffe": "Caffe", "torchvision": "torchvision", "vgg16": "VGG-16", "vgg19": "VGG-19"}
@@ -160,15 +157,9 @@ def _check(
     path: str, arrays: Mapping[str, np.ndarray], network: str, convention: str, fields: Fields
 ) -> None:
     """Checks the optional entries of the file."""
-    if convention not in FEATURE_SCALES:
-        known = ", ".join(FEATURE_SCALES)
+    if convention not in CONVENTIONS:
+        known = ", ".join(CONVENTIONS)
         raise WeightsError(f"{path}: convention {convention!r}; known are {known}")
-    scale = arrays.get("feature_scale", FEATURE_SCALES[convention])
-    if not np.array_equal(scale, FEATURE_SCALES[convention]):
-        raise WeightsError(
-            f"{path}: feature_scale {scale}, must be {FEATURE_SCALES[convention]} for {convention} "
-            "weights"
-        )
     # In files without the entry, only VGG-19 has a fourth layer in a block.
     actual = str(arrays.get("network", "vgg19" if layer_key("kernel3_4") in arrays else network))
     if actual != network:
