@@ -7,6 +7,7 @@ from matplotlib import cbook
 from PIL import Image
 
 from benchmarks import scenes
+from landmarks_jax.data.sources.photos import Source
 
 # By hand, in pixels: both eyes, the tip of the nose, both corners of the mouth.
 POINTS = np.array([[227, 190], [309, 187], [271, 240], [233, 280], [308, 276]], float)
@@ -19,10 +20,11 @@ def portrait() -> Image.Image:
         return image.convert("RGB")
 
 
-class Portrait:
+class Portrait(Source):
     """A source of the portrait, as large as CelebA's photos, and its mirror image."""
 
     num_points = 5
+    summary = "2 photos of Portrait"
 
     def __len__(self) -> int:
         return 2

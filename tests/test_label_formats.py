@@ -13,7 +13,6 @@ import pytest
 from PIL import Image
 
 from landmarks_jax.data.sources import folder, registry
-from landmarks_jax.data.sources.photos import point_names
 from landmarks_jax.evaluation.labelled_faces import open_lists
 from landmarks_jax.inference.media import run_detection
 from landmarks_jax.system.errors import DataError
@@ -165,7 +164,7 @@ def test_coco_keypoints_are_read_in_the_order_of_their_annotations(photos):
     source = registry.open_labelled(str(photos / "wings.json"))
     assert names_of(source) == ["a.png", "sub/b.png"]
     np.testing.assert_array_equal(points_of(source), POINTS)
-    assert point_names(source) == tuple(NAMES)
+    assert source.point_names == tuple(NAMES)
     assert source.summary.endswith("2 annotations without keypoints left out")
 
 
@@ -238,7 +237,7 @@ def test_labels_that_pandas_writes_as_deeplabcut_does(columns, coords, photos):
     expected[0, 1] = 0.125
     np.testing.assert_array_equal(points_of(source), expected)
     assert names_of(source) == ["/".join(path) for path in paths]
-    assert point_names(source) == tuple(NAMES)
+    assert source.point_names == tuple(NAMES)
 
 
 HEAD = ["scorer,me,me,me,me", "bodyparts,a,a,b,b", "coords,x,y,x,y"]
@@ -346,7 +345,7 @@ def test_what_was_found_is_read_back_exactly(name, field, more, found):
     prefix = "../" if "/" in name else ""
     assert names_of(source) == [f"{prefix}a.png", f"{prefix}sub/b.png"]
     names = {"labelled": packing.POINT_NAMES, "landmarks": tuple(f"landmark_{i}" for i in "123")}
-    assert point_names(source) == (() if name.endswith("tps") else names[field])
+    assert source.point_names == (() if name.endswith("tps") else names[field])
 
 
 def test_tps_for_geomorph(found):

@@ -16,7 +16,6 @@ from PIL import Image
 
 from landmarks_jax.data.photo_files import PhotoFile, usable_files
 from landmarks_jax.data.sources import registry
-from landmarks_jax.data.sources.photos import point_names
 from landmarks_jax.inference import api, photo_choice
 from landmarks_jax.inference.browser import label_server
 from landmarks_jax.inference.browser.label_session import Session
@@ -119,7 +118,7 @@ def test_labels_are_read_back_by_eval_and_by_pandas(photos, tmp_path, caplog):
     )
     source = registry.open_labelled(str(out))
     assert [source.points(i).tolist() for i in range(len(source))] == [[[0, 0], [11.25, -0.5]]]
-    assert point_names(source) == NAMES
+    assert source.point_names == NAMES
     assert caplog.messages == [f"warning: {out}: 1 photos with missing points left out"]
     pandas = pytest.importorskip("pandas", reason="of the extra `test`")
     table = pandas.read_csv(out, header=[0, 1, 2], index_col=0)["landmarks_jax"]

@@ -13,16 +13,18 @@ if importlib.util.find_spec("tensorflow") is None:
 
 from landmarks_jax.data import framing, sampling
 from landmarks_jax.data.loader import PhotoLoader
+from landmarks_jax.data.sources.photos import Source
 from landmarks_jax.system.errors import ConfigError, DataError
 from tests.running import ROOT
 
 FRAME = framing.Framing(12, 8, "center")
 
 
-class Photos:
+class Photos(Source):
     """Eleven photos of several sizes in memory, two points each; photo `bad` cannot be read."""
 
     num_points = 2
+    summary = "11 photos of Photos"
 
     def __init__(self, bad=-1):
         self.bad = bad

@@ -11,7 +11,7 @@ from landmarks_jax import config as configuration
 from landmarks_jax.configs import base
 from landmarks_jax.data import cutting, framing
 from landmarks_jax.data.sources import celeba, folder, registry, synthetic
-from landmarks_jax.data.sources.photos import source_digest, summary
+from landmarks_jax.data.sources.photos import source_digest
 from landmarks_jax.system.errors import ConfigError, DataError
 from tests import datasets
 
@@ -104,7 +104,7 @@ def test_open_source_follows_the_config(tmp_path):
     assert registry.open_source(data_config(source="celeba", roots=(str(root),))).num_points == 5
     faces = registry.open_source(data_config(source="synthetic"))
     assert (len(faces), faces.num_points, faces.photo(0).shape) == (7, 5, (32, 32, 3))
-    assert "7 photos" in summary(faces)
+    assert "7 photos" in faces.summary
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,6 @@ def _run(call: Call) -> None:
     from landmarks_jax import config as configuration  # noqa: PLC0415
     from landmarks_jax.data import loader, prepared, shrink  # noqa: PLC0415
     from landmarks_jax.data.sources import registry  # noqa: PLC0415
-    from landmarks_jax.data.sources.photos import summary  # noqa: PLC0415
     from landmarks_jax.tasks import task_of  # noqa: PLC0415
 
     config, out, longest = call.flags.config, call.flags.out, call.flags.shrink
@@ -38,7 +37,7 @@ def _run(call: Call) -> None:
         raise ConfigError("--shrink: a folder of photos has no joints; prepare without it")
     framing = loader.framing_of(config)
     source = registry.open_source(config.data)
-    print(summary(source))
+    print(source.summary)
     if longest:
         size = shrink.shrink(source, out, longest, call.flags.quality)
         print(f"{out}: {len(source)} photos, {size / 2**20:.1f} MiB")

@@ -111,7 +111,7 @@ class PhotoLoader(Loader):
         self._frame = frame
         self.num_points = source.num_points
         self.digest = photos.source_digest(source)
-        self.summary = photos.summary(source)
+        self.summary = source.summary
         self.places = np.arange(len(source), dtype=np.int32)
 
     def __len__(self) -> int:

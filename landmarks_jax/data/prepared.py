@@ -62,7 +62,7 @@ def prepare(source: photos.Source, frame: Frame, out: str | os.PathLike[str]) ->
         files.write_file(folder / _NAMES, json.dumps(names))
         manifest = {
             "format_version": FORMAT_VERSION,
-            "source": photos.summary(source),
+            "source": source.summary,
             "count": len(source),
             "num_points": source.num_points,
             **cut,

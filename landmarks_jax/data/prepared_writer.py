@@ -135,8 +135,7 @@ class _Fingerprint:
         self.count = 0
 
     def add(self) -> None:
-        stamp = getattr(self._source, "stamp", None)  # of photos in files of their own
-        mark = json.dumps(stamp(self.count) if stamp else None)
+        mark = json.dumps(self._source.stamp(self.count))
         self._hash.update(mark.encode() + self._source.points(self.count).tobytes())
         self.count += 1
 

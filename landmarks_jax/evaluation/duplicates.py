@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from landmarks_jax.data import photo_files
-from landmarks_jax.data.sources import photos
+from landmarks_jax.data import cutting, photo_files
+from landmarks_jax.data.framing import Framing
 from landmarks_jax.data.sources.photos import Source
 from landmarks_jax.evaluation import metrics
 
@@ -34,41 +34,17 @@ class Faces(NamedTuple):
     points: np.ndarray
 
 
-class HashedPhotos:
-    """A source that keeps a digest of each photo when it is decoded; see `Source`."""
+def load_views(source: Source, frame: Framing) -> tuple[np.ndarray, np.ndarray, Faces]:
+    """Views and points as of `cutting.load_views`, and the faces by their decoded photos."""
+    digests = [b""] * len(source)
 
-    def __init__(self, source: Source) -> None:
-        self._source = source
-        self.num_points = source.num_points
-        self.summary = photos.summary(source)
-        self._digests = [b""] * len(source)
+    def look(index: int, photo: np.ndarray) -> None:
+        digests[index] = _digest(photo)
 
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def photo(self, index: int) -> np.ndarray:
-        """One photo, `[H, W, 3]` uint8 RGB."""
-        pixels = self._source.photo(index)
-        self._digests[index] = _digest(pixels)
-        return pixels
-
-    def points(self, index: int) -> np.ndarray:
-        """Its points `[P, 2]` in pixels."""
-        return self._source.points(index)
-
-    def box_points(self, index: int) -> np.ndarray:
-        """The points `[Q, 2]` that the box crop is cut around."""
-        return photos.box_points(self._source, index)
-
-    def name(self, index: int) -> str:
-        """The photo's name."""
-        return self._source.name(index)
-
-    def faces(self) -> Faces:
-        """The faces, once all photos were decoded."""
-        indices = range(len(self))
-        points = np.stack([self.points(i) for i in indices])
-        return Faces([self.name(i) for i in indices], self._digests, points)
+    views, points = cutting.load_views(source, frame, look)
+    names = [source.name(i) for i in range(len(source))]
+    in_photos = np.stack([source.points(i) for i in range(len(source))])
+    return views, points, Faces(names, digests, in_photos)
 
 
 def of_views(names: Sequence[str], views: np.ndarray, points: np.ndarray) -> Faces:

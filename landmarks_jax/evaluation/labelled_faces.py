@@ -7,13 +7,12 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from landmarks_jax.data import cutting
 from landmarks_jax.data.framing import Framing
 from landmarks_jax.data.prepared import MANIFEST, PreparedCanvases
 from landmarks_jax.data.sources import pts, registry
 from landmarks_jax.data.sources.aflw import AflwFaces
 from landmarks_jax.data.sources.mafl import MaflFaces
-from landmarks_jax.data.sources.photos import Source, point_names
+from landmarks_jax.data.sources.photos import Source
 from landmarks_jax.data.sources.synthetic import SyntheticFaces
 from landmarks_jax.evaluation import duplicates, metrics, pckh
 from landmarks_jax.evaluation.breakdown import FIVE_POINTS
@@ -239,7 +238,5 @@ def _open(path: str, crop: str, config: ConfigDict, *, partial: bool = False) ->
 
 
 def _load(source: Source, name: str, framing: Framing, *, partial: bool = False) -> LabelledSet:
-    hashed = duplicates.HashedPhotos(source)
-    views, points = cutting.load_views(hashed, framing)
-    faces = hashed.faces()
-    return LabelledSet(views, points, name, faces.names, faces, point_names(source), partial)
+    views, points, faces = duplicates.load_views(source, framing)
+    return LabelledSet(views, points, name, faces.names, faces, source.point_names, partial)

@@ -109,11 +109,12 @@ def _photos_of(config: ConfigDict, crop: str) -> list[str]:
         why = f"their views are not known to be of the {crop} crop"
     elif config.data.source not in ("prepared", "synthetic"):
         try:
-            every = configuration.with_fields(config, {"data.max_photos": 0})
-            source = registry.open_source(every.data)
-            if path := getattr(source, "path", None):
-                # A photo with several labelled objects is one view here.
-                return list(dict.fromkeys(path(index) for index in range(len(source))))
+            uncut = configuration.with_fields(config, {"data.max_photos": 0})
+            source = registry.open_source(uncut.data)
+            # A photo with several labelled objects is one view here.
+            every = dict.fromkeys(source.path(index) for index in range(len(source)))
+            if paths := [path for path in every if path]:
+                return paths
         except UserError as error:
             why = str(error)
     _LOGGER.warning("warning: the run's photos get no points (%s); %s", why, instead)

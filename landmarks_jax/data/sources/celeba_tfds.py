@@ -40,17 +40,13 @@ _POINTS = ("lefteye", "righteye", "nose", "leftmouth", "rightmouth")
 _HEAD, _TAIL = struct.Struct("<QI"), 4
 
 
-class CelebaRecords:
+class CelebaRecords(photos.Source):
     """The photos of `celeb_a` in the order of their numbers, with five points.
 
     Names are those of the official layout, so a run can read either.
-
-    Attributes:
-      num_points: 5.
-      summary: one line: how many photos from where, and what was left out.
     """
 
-    num_points: int = celeba.NUM_POINTS
+    num_points = celeba.NUM_POINTS
 
     def __init__(
         self, root: str | None = None, exclude: Sequence[str] = (), split: str = "all"

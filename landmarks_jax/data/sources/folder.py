@@ -17,11 +17,7 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class FolderPhotos(photos.PhotoFiles):
-    """The images below some folders.
-
-    Attributes:
-      point_names: the names of the points, if their file has them.
-    """
+    """The images below some folders."""
 
     def __init__(
         self,

@@ -1,10 +1,11 @@
-"""The protocol of a source of photos, and the base class of those that read image files."""
+"""The base classes of sources of photos: of any, and of those that read image files."""
 
+import abc
 import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -13,43 +14,50 @@ from landmarks_jax.system import files
 from landmarks_jax.system.errors import ConfigError, DataError
 
 
-class Source(Protocol):
+class Source(abc.ABC):
     """Photos by index; an index always gives the same photo.
-
-    A source may also have `summary`, one line for the log, `stamp(index)`, which changes when the
-    photo's file does, `box_points(index)`, the points that the box crop is cut around, and
-    `point_names`, the names of its points.
 
     Attributes:
       num_points: annotated points of each photo, 0 without annotation.
+      summary: one line for the log: how many photos from where, and what was left out.
+      point_names: the names of the points, empty if its files have none.
     """
 
     num_points: int
+    summary: str
+    point_names: tuple[str, ...] = ()
 
+    @abc.abstractmethod
     def __len__(self) -> int:
         """Number of photos."""
-        ...
 
+    @abc.abstractmethod
     def photo(self, index: int) -> np.ndarray:
         """One photo of any size, `[H, W, 3]` uint8 RGB."""
-        ...
 
+    @abc.abstractmethod
     def points(self, index: int) -> np.ndarray:
         """Its points `[P, 2]` float32 `(x, y)` in pixels; the first pixel's centre is (0, 0)."""
-        ...
 
+    @abc.abstractmethod
     def name(self, index: int) -> str:
         """The photo's name, independent of where its folder lies."""
-        ...
+
+    def box_points(self, index: int) -> np.ndarray:
+        """The points `[Q, 2]` that the box crop of a photo is cut around: by default all."""
+        return self.points(index)
+
+    def path(self, index: int) -> str | None:
+        """The photo's file; None if it has none of its own."""
+        return None
+
+    def stamp(self, index: int) -> list[int] | None:
+        """What changes when the photo's file does; None if it has none of its own."""
+        return None
 
 
-class PhotoFiles:
-    """A source of image files.
-
-    Attributes:
-      num_points: annotated points of each photo, 0 without annotation.
-      summary: one line: how many photos from where, and what was left out.
-    """
+class PhotoFiles(Source):
+    """A source of image files."""
 
     def __init__(
         self,
@@ -71,7 +79,7 @@ class PhotoFiles:
         self._points = np.zeros((len(photos), 0, 2), np.float32) if points is None else points
         if len(self._points) != len(self._photos):
             raise ValueError(f"points of {len(self._points)} photos, {len(self._photos)} photos")
-        self.num_points: int = self._points.shape[1]
+        self.num_points = self._points.shape[1]
         self._upright = upright or self.num_points == 0
         self.summary = summary
 
@@ -113,22 +121,6 @@ class PhotoFiles:
     def name(self, index: int) -> str:
         """The photo's name, independent of where its folder lies."""
         return self._photos[index].name
-
-
-def summary(source: Source) -> str:
-    """One line for the log: how many photos from where, and what was left out."""
-    return getattr(source, "summary", f"{len(source):,} photos of {type(source).__name__}")
-
-
-def box_points(source: Source, index: int) -> np.ndarray:
-    """The points `[Q, 2]` that the box crop of a photo is cut around: all unless it has others."""
-    points: np.ndarray = getattr(source, "box_points", source.points)(index)
-    return points
-
-
-def point_names(source: Source) -> tuple[str, ...]:
-    """The names of a source's points, empty if its files have none."""
-    return getattr(source, "point_names", ())
 
 
 def one_line(*notes: str) -> str:

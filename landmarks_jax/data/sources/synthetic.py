@@ -5,13 +5,14 @@ from typing import Any
 import numpy as np
 
 from landmarks_jax import geometry
+from landmarks_jax.data.sources.photos import Source
 from landmarks_jax.data.synthetic_faces import face_model, scene
 
 # Drawing a face takes milliseconds, so a source keeps what it drew, up to this many bytes.
 _CACHE_BYTES = 2**28
 
 
-class SyntheticFaces:
+class SyntheticFaces(Source):
     """Faces drawn from (seed, index) alone.
 
     They replace photos such as CelebA's if there are none. Training and held-out faces have
@@ -23,13 +24,14 @@ class SyntheticFaces:
         and right as seen in the image.
     """
 
-    num_points: int = 5
+    num_points = 5
 
     def __init__(self, seed: int, count: int, size: int):
         """Describes `count` faces of the stream `seed`, in images of `size` by `size` pixels."""
         self.seed = seed
         self.count = count
         self.size = size
+        self.summary = f"{count:,} photos of {type(self).__name__}"
         self._cache: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
