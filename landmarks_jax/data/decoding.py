@@ -13,6 +13,7 @@ from landmarks_jax.data import metadata
 from landmarks_jax.system import files
 from landmarks_jax.system.errors import DataError, reason
 
+GREY = (0.299, 0.587, 0.114)  # weights of red, green and blue
 _ROTATIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

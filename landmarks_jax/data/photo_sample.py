@@ -10,7 +10,7 @@ import hashlib
 
 import numpy as np
 
-from landmarks_jax.data import framing, photo_groups
+from landmarks_jax.data import decoding, framing, photo_groups
 from landmarks_jax.data.sources.photos import PhotoFiles
 from landmarks_jax.system import parallel
 
@@ -22,7 +22,6 @@ _COMPARED = 32  # pixels a side of the copies that are compared
 _CORRELATION = 0.99  # of near-duplicates; copies at half the size and JPEG quality 50 have 0.992
 _EMPTY = 2.0  # standard deviation in grey levels, below which a photo has one colour
 _COLOR = 4.0  # mean of the largest less the smallest of red, green and blue, of a photo in colour
-_GREY = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green and blue
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +91,8 @@ def take(source: PhotoFiles) -> PhotoSample:
         pixels = source.small_photo(index, _DECODED)
         height, width = pixels.shape[:2]
         small = framing.stretch(pixels, (0, 0, width, height), _SIDE).astype(np.float32)
-        return small @ _GREY, bool((small.max(2) - small.min(2)).mean() >= _COLOR)
+        colored = bool((small.max(2) - small.min(2)).mean() >= _COLOR)
+        return small @ np.array(decoding.GREY, np.float32), colored
 
     grey, colored = zip(*parallel.ordered_map(look, decoded, "looking at the photos"), strict=True)
     return PhotoSample([names[i] for i in order], sizes, np.stack(grey), np.array(colored))

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 Describe = Callable[[Sequence[PhotoFile]], np.ndarray]
 _THUMBNAIL = 16  # pixels a side
-_GREY = (0.299, 0.587, 0.114)  # of red, green and blue
 
 
 def farthest(descriptors: np.ndarray, count: int, chosen: Sequence[int] = ()) -> list[int]:
@@ -82,7 +81,7 @@ def _thumbnails(photos: Sequence[PhotoFile]) -> np.ndarray:
         pixels, _ = decoding.decode(photo.path)
         height, width = pixels.shape[:2]
         small = framing.stretch(pixels, (0, 0, width, height), _THUMBNAIL)
-        return small.reshape(-1, 3) @ np.array(_GREY)
+        return small.reshape(-1, 3) @ np.array(decoding.GREY)
 
     shrunk = parallel.ordered_map(shrink, photos, "comparing the photos")
     return np.stack(list(shrunk))[..., None]

@@ -36,6 +36,10 @@ CONFIG_FILE, RECORD_FILE, METRICS_FILE = "config.json", "run.json", "metrics.jso
 DAMAGED_FILE = "metrics.damaged.jsonl"
 CHECKPOINTS, EVALUATION = "checkpoints", "evaluation"
 PICTURES, TENSORBOARD = "pictures", "tensorboard"
+OTHER_WEIGHTS = (
+    "the run used other VGG weights than those that config.perceptual.weights or "
+    "config.targets.weights names; use its own weights"
+)
 MAX_SECONDS = 1e12  # trained; more is damage
 _LOGGER = logging.getLogger(__name__)
 
@@ -245,10 +249,7 @@ def claim(workdir: Path, config: ConfigDict, record: Record) -> None:
                 "since); restore them or use another --workdir"
             )
         if before.weights_digest != record.weights_digest:
-            raise WorkdirError(
-                f"{path}: the run used other VGG weights than those that config.perceptual.weights "
-                "or config.targets.weights names; use its own weights or another --workdir"
-            )
+            raise WorkdirError(f"{path}: {OTHER_WEIGHTS} or another --workdir")
         record = dataclasses.replace(
             record,
             hardware=list(dict.fromkeys([*before.hardware, *record.hardware])),

@@ -92,10 +92,7 @@ def check(bundle: Bundle, config: ConfigDict, networks: Networks, weights_digest
     check_config(bundle, config)
     manifest = bundle.path / MANIFEST
     if bundle.record.weights_digest != weights_digest:
-        raise WorkdirError(
-            f"{manifest}: the run used other VGG weights than those that "
-            "config.perceptual.weights or config.targets.weights names; use its own weights"
-        )
+        raise WorkdirError(f"{manifest}: {run_folder.OTHER_WEIGHTS}")
     expected = by_name(networks_of(states.abstract_state(config, networks, sharding.make_mesh())))
     for name, leaf in expected.items():
         if name not in bundle.arrays:
