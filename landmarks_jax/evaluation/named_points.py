@@ -99,7 +99,7 @@ def evaluate_packed(
 def _photos_of(config: ConfigDict, crop: str) -> list[str]:
     """The files of a run's photos, with those that config.data.max_photos left out.
 
-    None, with a warning, if the map cannot be used on them.
+    Empty, with a warning, if the map cannot be used on them.
     """
     instead = (
         "`landmarks-jax export --fit` and `landmarks-jax detect` find the labelled points in photos"
