@@ -4,8 +4,6 @@ The source `folder` reads it. If the photos have points, it also has `points.csv
 pixels of the small photos.
 """
 
-import csv
-import io
 import os
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
@@ -15,7 +13,7 @@ from PIL import Image
 
 from landmarks_jax.data import photo_files
 from landmarks_jax.data.sources.photos import Source
-from landmarks_jax.system import files, parallel
+from landmarks_jax.system import files, parallel, tables
 
 POINTS = "points.csv"
 
@@ -84,10 +82,8 @@ def _small_size(size: tuple[int, int], side: int) -> tuple[int, int]:
 
 
 def _points_csv(paths: list[str], points: list[np.ndarray]) -> str:
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
     numbers = range(1, len(points[0]) + 1)
-    table.writerow(["file", *(f"{axis}{i}" for i in numbers for axis in "xy")])
-    for path, row in zip(paths, points, strict=True):
-        table.writerow([path, *(f"{value:.3f}" for value in row.ravel())])
-    return text.getvalue()
+    header = ["file", *(f"{axis}{i}" for i in numbers for axis in "xy")]
+    pairs = zip(paths, points, strict=True)
+    rows = [[path, *(f"{value:.3f}" for value in row.ravel())] for path, row in pairs]
+    return tables.csv_lines([header, *rows])

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,6 +68,13 @@ class Table:
             r"\end{table}",
         ]
         return "\n".join([*lines, ""])
+
+
+def csv_lines(rows: Iterable[Sequence[Any]]) -> str:
+    """Rows of cells as CSV; None is empty."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 def to_csv(fields: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:

@@ -9,8 +9,6 @@ Labels have no `likelihood`. Rows start with the path of an image, in one column
 the number of a video's frame. The centre of the first pixel is at 0, 0.
 """
 
-import csv
-import io
 import itertools
 import math
 import os
@@ -21,6 +19,7 @@ import numpy as np
 
 from landmarks_jax.data import lists
 from landmarks_jax.data.formats.records import Found, Labels
+from landmarks_jax.system import tables
 from landmarks_jax.system.errors import DataError
 
 HEADER = ("scorer", "bodyparts", "coords")
@@ -148,15 +147,15 @@ def check_image(image: str) -> None:
 
 def _table(values: Mapping[Any, np.ndarray], names: Sequence[str], columns: list[str]) -> str:
     """A row for each image or frame, of values `[P, columns]`."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow([HEADER[0], *[SCORER] * len(columns) * len(names)])
-    table.writerow([HEADER[1], *(name for name in names for _ in columns)])
-    table.writerow([HEADER[2], *columns * len(names)])
+    rows: list[list[Any]] = [
+        [HEADER[0], *[SCORER] * len(columns) * len(names)],
+        [HEADER[1], *(name for name in names for _ in columns)],
+        [HEADER[2], *columns * len(names)],
+    ]
     for row, numbers in values.items():
         cells = [repr(value) if math.isfinite(value) else "" for value in numbers.ravel().tolist()]
-        table.writerow([row, *cells])
-    return text.getvalue()
+        rows.append([row, *cells])
+    return tables.csv_lines(rows)
 
 
 def _likely(found: Found) -> np.ndarray:

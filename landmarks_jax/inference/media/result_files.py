@@ -1,8 +1,6 @@
 """Result files, written row by row: landmarks.csv, landmarks.jsonl and skipped.csv."""
 
 import contextlib
-import csv
-import io
 import json
 import math
 import os
@@ -16,6 +14,7 @@ import numpy as np
 from landmarks_jax.data.framing import Rectangle
 from landmarks_jax.system import files
 from landmarks_jax.system.errors import DataError, UserError, reason
+from landmarks_jax.system.tables import csv_lines
 
 TABLE, LINES, SKIPPED = "landmarks.csv", "landmarks.jsonl", "skipped.csv"
 
@@ -132,8 +131,8 @@ class Results:
                     stack.enter_context(contextlib.closing(_Lines(folder / name)))
                     for name in (TABLE, LINES, SKIPPED)
                 )
-                self._table.append(_csv_line(self._header()))
-                self._skipped.append(_csv_line(("file", "reason")))
+                self._table.append(csv_lines([self._header()]))
+                self._skipped.append(csv_lines([("file", "reason")]))
                 self._stack = stack.pop_all()
         except OSError as error:
             raise DataError(f"--out {folder}: cannot be written ({reason(error)})") from error
@@ -213,7 +212,7 @@ class Results:
             line["smooth_landmarks"] = self._by_name(points[: self._num_landmarks])
             line["smooth_labelled"] = dict(zip(self._labelled, smooth_labelled, strict=True))
         with self._writing():
-            self._table.append(_csv_line([row.file, *cells]))
+            self._table.append(csv_lines([[row.file, *cells]]))
             try:
                 self._lines.append(json.dumps(line, allow_nan=False) + "\n")
             except BaseException:
@@ -229,13 +228,7 @@ class Results:
     def skip(self, file: str, why: str) -> None:
         """Lists a file that was skipped on purpose."""
         with self._writing():
-            self._skipped.append(_csv_line((file, why)))
-
-
-def _csv_line(cells: Sequence[str]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
-    return text.getvalue()
+            self._skipped.append(csv_lines([(file, why)]))
 
 
 def _cell(value: float | None) -> str:
