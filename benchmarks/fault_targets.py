@@ -159,11 +159,11 @@ def build(folder: Path) -> None:
         for name, shape in shapes
     }
     np.savez(folder / "vgg" / "vgg16.npz", allow_pickle=False, **layers)
-    (folder / "targets").mkdir()
     points = rng.uniform(-1, 1, (NUM_PHOTOS, 4, 2)).astype(np.float32)
     merging = np.eye(4, dtype=np.float32)
-    names = np.array([f"face-{i}" for i in range(NUM_PHOTOS)])
-    np.savez(folder / "targets" / "0.npz", names=names, merging=merging, points=points)
+    names = [f"face-{i}" for i in range(NUM_PHOTOS)]
+    path = folder / "targets" / "0.npz"
+    targets.write_arrays(path, names, merging=merging, points=points, seconds=1.0)
     (folder / "torch").mkdir()
     published = (harness.ROOT / "tests" / "published" / "gen.pth").read_bytes()
     (folder / "torch" / "gen.pth").write_bytes(published)
