@@ -56,6 +56,7 @@ def case(name: str, expected: str, measured: Any, progress: Progress) -> dict[st
         "measures": {
             field: [None if np.isnan(value) else round(float(value), 4) for value in values]
             for field, values in dataclasses.asdict(measured).items()
+            if field != "between"
         },
     }
 

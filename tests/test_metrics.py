@@ -1,5 +1,7 @@
 """Errors by hand, and equivariance with detectors whose answer is known."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -71,6 +73,19 @@ def test_spread():
     np.testing.assert_allclose(metrics.spread(triangle), [(3 + 4 + 5) / 3])
     np.testing.assert_array_equal(metrics.spread(np.full((3, 10, 2), 0.7)), np.zeros(3))
     np.testing.assert_array_equal(metrics.spread(np.ones((3, 1, 2))), np.zeros(3))
+
+
+def test_distances_of_many_points_take_little_memory():
+    first, second = np.random.default_rng(0).normal(size=(2, 40, 300, 2))
+    tracemalloc.start()
+    mean, spread = metrics.mean_distances(first, second), metrics.spread(first)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8 * 40 * 300**2 / 4  # all distances at once are 29 MB, offsets twice that
+    plain = np.linalg.norm(first[:, :, None] - second[:, None], axis=-1).mean(0)
+    np.testing.assert_allclose(mean, plain, rtol=1e-12)
+    between = np.linalg.norm(first[:, :, None] - first[:, None], axis=-1)
+    np.testing.assert_allclose(spread, between.sum((1, 2)) / (300 * 299), rtol=1e-12)
 
 
 def _blobs(places, size):

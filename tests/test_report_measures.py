@@ -131,11 +131,26 @@ def test_of_two_points_at_one_place_the_better_is_kept(things):
 
     measured, points, _ = judge(find, things[0])
     np.testing.assert_array_equal(measured.nearest[:2], [1, 0])
+    np.testing.assert_array_equal(measured.distance, measured.between[range(4), measured.nearest])
     # A normal offset of deviation 0.01 on each axis is sqrt(pi / 2) times that away.
     np.testing.assert_allclose(measured.distance[:2], 50 * 0.01 * np.sqrt(np.pi / 2), rtol=0.2)
     assert points[0].cause == "collapsed"
     assert "at the place of point 1" in points[0].reason
     assert points[1].verdict == BELIEVE
+
+
+@pytest.mark.parametrize("copies", [3, 4])
+def test_of_several_points_at_one_place_one_is_believed(copies, things):
+    def find(views):
+        found = centroids(views)
+        shape = len(views), copies, 2
+        noise = np.random.default_rng(1).normal(0, 0.01, shape)
+        return sure(np.concatenate([found[:, :1] + noise, found[:, 1:]], 1))
+
+    _, points, _ = judge(find, things[0])
+    causes = [point.cause for point in points]
+    assert sorted(causes[:copies]) == [""] + ["collapsed"] * (copies - 1)
+    assert causes[copies:] == ["", ""]
 
 
 def test_a_point_that_jumps_about_on_its_own():

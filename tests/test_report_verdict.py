@@ -1,5 +1,7 @@
 """Verdicts on points and runs: each rule, and the stored measures of runs of known quality."""
 
+import dataclasses
+import itertools
 import json
 import re
 
@@ -44,7 +46,22 @@ def good(count=4, **changes):
     arrays = {name: np.full(count, value) for name, value in values.items()}
     for name, value in changes.items():
         arrays[name][0] = value
-    return Measures(**arrays)
+    return Measures(**arrays, between=between(arrays["nearest"], arrays["distance"]))
+
+
+def between(nearest, distance):
+    """Distances of which those to the nearest are known; all others are infinite."""
+    count = len(nearest)
+    distances = np.where(np.eye(count), 0, np.inf)
+    distances[np.arange(count), nearest] = distance
+    return distances
+
+
+def placed(places, errors):
+    """Measures of points at places `[K, 2]`, in per cent of the view, with these errors."""
+    distances = np.linalg.norm(places[:, None] - places, axis=-1)
+    measured = good(len(errors))
+    return dataclasses.replace(measured, error=np.array(errors), between=distances)
 
 
 @pytest.mark.parametrize(
@@ -77,6 +94,37 @@ def test_each_reason(changes, verdict, reason):
     assert first.verdict == verdict
     assert first.reason.startswith(reason)
     assert {point.verdict for point in others} == {BELIEVE}
+
+
+def test_of_several_points_at_one_place_the_best_is_kept():
+    places = np.array([[10.0, 10], [10.4, 10], [10.4, 10.6], [40, 40], [10.8, 10]])
+    errors = [0.9, 0.6, 0.7, 0.8, 0.5]
+    for points in itertools.permutations(range(5)):
+        for count in (3, 4, 5):
+            chosen = list(points[:count])
+            measured = placed(places[chosen], [errors[k] for k in chosen])
+            verdicts = report_verdict.of_points(measured)
+            together = [k for k in chosen if k != 3]
+            best = min(together, key=lambda k: errors[k])
+            assert report_verdict.believed(verdicts) == [
+                place for place, k in enumerate(chosen) if k in (3, best)
+            ]
+            other = chosen.index(best)
+            for place, k in enumerate(chosen):
+                if k not in (3, best):
+                    distance = np.linalg.norm(places[k] - places[best])
+                    assert verdicts[place].reason == (
+                        f"is at the place of point {other}: {distance:.1f} % of the view from it, "
+                        "where it varies by 6.0 %"
+                    )
+
+
+def test_a_point_near_one_that_is_not_kept_is_kept():
+    """Of three in a row, each within the limit of 1.5 of the next alone, the outer two."""
+    places = np.array([[10.0, 10], [11, 10], [12, 10]])
+    for errors, kept in (([0.5, 0.6, 0.7], [0, 2]), ([0.6, 0.5, 0.7], [1]), ([0.5] * 3, [0, 2])):
+        verdicts = report_verdict.of_points(placed(places, errors))
+        assert report_verdict.believed(verdicts) == kept
 
 
 # By measure: doubtful and not to be believed, in the order of docs/report.md, in per cent.
@@ -167,13 +215,12 @@ def test_progress_is_read_from_the_log():
 
 @pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
 def test_runs_of_known_quality_get_the_right_verdict(case):
-    measured = Measures(
-        **{
-            name: np.array([np.nan if value is None else value for value in values])
-            for name, values in case["measures"].items()
-        }
-        | {"nearest": np.array(case["measures"]["nearest"], int)}
-    )
+    arrays = {
+        name: np.array([np.nan if value is None else value for value in values])
+        for name, values in case["measures"].items()
+    }
+    arrays["nearest"] = arrays["nearest"].astype(int)
+    measured = Measures(**arrays, between=between(arrays["nearest"], arrays["distance"]))
     verdicts = report_verdict.of_points(measured)
     run = report_verdict.of_run(verdicts, Progress(**case["progress"]))
     assert run.verdict == case["expected"]

@@ -133,7 +133,25 @@ def spread(landmarks: np.ndarray) -> np.ndarray:
     first, second = np.triu_indices(landmarks.shape[1], k=1)
     if not len(first):
         return np.zeros(len(landmarks))
-    return np.linalg.norm(landmarks[:, first] - landmarks[:, second], axis=-1).mean(1)
+    # A photo at a time, as below: the pairs of a thousand landmarks are many.
+    return np.array([np.linalg.norm(p[first] - p[second], axis=-1).mean() for p in landmarks])
+
+
+def mean_distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Mean distance over photos from each point of `first` to each of `second`.
+
+    Args:
+      first: `[N, K, 2]`, N > 0.
+      second: `[N, L, 2]`, of the same photos.
+
+    Returns:
+      `[K, L]`, in the unit of the points.
+    """
+    total = np.zeros((first.shape[1], second.shape[1]))
+    for one, other in zip(first, second, strict=True):
+        x, y = one.T[:, :, None] - other.T[:, None]
+        total += np.sqrt(x * x + y * y)
+    return total / len(first)
 
 
 @dataclass(frozen=True)

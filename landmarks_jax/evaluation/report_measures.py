@@ -55,6 +55,7 @@ class Measures:
       spread: `[K]` over photos.
       nearest: `[K]` the nearest other point; the point itself where there is none.
       distance: `[K]` the mean distance to it.
+      between: `[K, K]` the mean distance between each two points.
       border: `[K]` share of photos.
       agreement: `[K]` share of its variance that the other points explain.
     """
@@ -66,6 +67,7 @@ class Measures:
     spread: np.ndarray
     nearest: np.ndarray
     distance: np.ndarray
+    between: np.ndarray
     border: np.ndarray
     agreement: np.ndarray
 
@@ -84,7 +86,8 @@ def measure(find: Find, canvases: np.ndarray, framing: Framing) -> tuple[Measure
     found, confidence = find(framing.central_view(canvases))
     points = np.asarray(found, np.float64)
     offset = points - points.mean(0)
-    nearest, distance = _nearest(points)
+    between = _percent(metrics.mean_distances(points, points))
+    nearest, distance = _nearest(between)
     error, missed, follows = _under_warps(find, canvases, framing, points)
     measured = Measures(
         error=error,
@@ -94,6 +97,7 @@ def measure(find: Find, canvases: np.ndarray, framing: Framing) -> tuple[Measure
         spread=_percent(np.sqrt((offset**2).sum(-1).mean(0))),
         nearest=nearest,
         distance=distance,
+        between=between,
         border=(np.abs(points).max(-1) > 1 - 2 * BORDER).mean(0),
         agreement=agreement(points),
     )
@@ -133,13 +137,12 @@ def _under_warps(
     return _percent(error / inside), error / (moved + 0 * inside), products / (squares + 0 * inside)
 
 
-def _nearest(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The nearest other point of each of `[N, K, 2]`, and its mean distance in per cent."""
-    distances = np.linalg.norm(points[:, :, None] - points[:, None], axis=-1).mean(0)
-    np.fill_diagonal(distances, np.nan)
-    if len(distances) == 1:
-        return np.zeros(1, int), distances[0]
-    return np.nanargmin(distances, 1), _percent(np.nanmin(distances, 1))
+def _nearest(between: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest other point of each, and the distance to it, from all distances `[K, K]`."""
+    if len(between) == 1:
+        return np.zeros(1, int), np.full(1, np.nan)
+    others = np.where(np.eye(len(between), dtype=bool), np.inf, between)
+    return others.argmin(1), others.min(1)
 
 
 def agreement(points: np.ndarray) -> np.ndarray:

@@ -92,8 +92,7 @@ class _Rule(NamedTuple):
 
 def _rules(measured: Measures) -> dict[str, _Rule]:
     """The reasons, the most telling first."""
-    m = measured
-    gap = m.distance / np.maximum(m.spread, _COLLAPSED_SIDE / _COLLAPSED)
+    m, twins = measured, _twins(measured)
     return {
         "stays": _Rule(
             1 - m.follows,
@@ -120,12 +119,12 @@ def _rules(measured: Measures) -> dict[str, _Rule]:
             lambda k: f"is at the same place in all photos, within {m.spread[k]:.2f} % of the view",
         ),
         "collapsed": _Rule(
-            -gap,
-            -_COLLAPSED,
-            -_COLLAPSED,
+            np.array([k in twins for k in range(len(m.error))]),
+            0,
+            0,
             lambda k: (
-                f"is at the place of point {m.nearest[k]}: {m.distance[k]:.1f} % of the view from "
-                f"it, where it varies by {m.spread[k]:.1f} %"
+                f"is at the place of point {twins[k]}: {m.between[k, twins[k]]:.1f} % of the view "
+                f"from it, where it varies by {m.spread[k]:.1f} %"
             ),
         ),
         "alone": _Rule(
@@ -155,7 +154,7 @@ def _rules(measured: Measures) -> dict[str, _Rule]:
 def of_points(measured: Measures) -> list[PointVerdict]:
     """The verdict on each point.
 
-    Of two points at one place that with the smaller error is kept; the reason of the other names
+    Of the points at one place that with the smallest error is kept; the reasons of the others name
     it.
     """
     rules = _rules(measured)
@@ -166,18 +165,28 @@ def of_points(measured: Measures) -> list[PointVerdict]:
             for verdict in (REJECT, DOUBTFUL)
             for cause, rule in rules.items()
             if rule.badness[k] > (rule.reject if verdict == REJECT else rule.doubtful)
-            if cause != "collapsed" or _is_worse(measured, k)
         ]
         moves = f"moves with the thing, off by {measured.error[k]:.1f} % of the view"
         verdicts.append(found[0] if found else PointVerdict(BELIEVE, "", moves))
     return verdicts
 
 
-def _is_worse(measured: Measures, point: int) -> bool:
-    """Whether a point has a larger error than its neighbour, or the same and a later number."""
-    other = measured.nearest[point]
-    mine, its = (measured.error[point], point), (measured.error[other], other)
-    return bool(mine > its)
+def _twins(measured: Measures) -> dict[int, int]:
+    """The points at the place of another that is kept, and which: the one nearest to it.
+
+    In the order of their errors, the smallest first, each point is kept that is at the place of
+    none kept before.
+    """
+    within = np.maximum(_COLLAPSED * measured.spread, _COLLAPSED_SIDE)
+    kept: list[int] = []
+    twins = {}
+    for k in np.argsort(measured.error, kind="stable").tolist():
+        distances = measured.between[k, kept]
+        if (distances < within[k]).any():
+            twins[k] = kept[distances.argmin()]
+        else:
+            kept.append(k)
+    return twins
 
 
 def believed(verdicts: Sequence[PointVerdict]) -> list[int]:

@@ -20,6 +20,7 @@ from landmarks_jax.data import loader, sampling
 from landmarks_jax.data.framing import Framing
 from landmarks_jax.data.sources import registry
 from landmarks_jax.data.sources.photos import Source
+from landmarks_jax.evaluation import metrics
 from landmarks_jax.inference.detector import ViewDetector
 from landmarks_jax.inference.mirroring import LIMIT
 from landmarks_jax.inference.packed_file import PackedDetector
@@ -99,7 +100,7 @@ def pairs_of(landmarks: np.ndarray, mirrored: np.ndarray) -> list[dict[str, Any]
     """
     landmarks, mirrored = (np.asarray(points, np.float64) for points in (landmarks, mirrored))
     spread = np.sqrt(((landmarks - landmarks.mean(1, keepdims=True)) ** 2).sum(-1).mean())
-    distances = np.linalg.norm(landmarks[:, :, None] - mirrored[:, None], axis=-1).mean(0)
+    distances = metrics.mean_distances(landmarks, mirrored)
     distances = (distances + distances.T) / 2
     order = best_involution(distances)
     pairs = []
