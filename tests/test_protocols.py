@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
+from landmarks_jax.evaluation import protocols
 from landmarks_jax.evaluation.breakdown import FIVE_POINTS
 from landmarks_jax.evaluation.protocols import LabelledSet, Protocol, evaluate
 from landmarks_jax.system.errors import ConfigError, DataError
@@ -157,15 +158,16 @@ def test_counts_are_those_the_data_can_give(protocol):
     assert forward[0] > forward[3] > forward[5]
 
 
-def test_structure_survives_json(protocol):
+def test_structure_survives_json(protocol, monkeypatch):
     notes = ["Caffe VGG-16, 3 taps"]
     detectors = {
         name: _lookup(protocol, change)
         for name, change in (("running", _noisy), ("batch", _linear), ("untrained", _still))
     }
-    result = evaluate(protocol, detectors, angles=(), notes=notes, num_examples=4)
+    monkeypatch.setattr(protocols, "NUM_EXAMPLES", 4)
+    result = evaluate(protocol, detectors, angles=(), notes=notes)
     assert json.loads(json.dumps(result, allow_nan=False)) == result
-    assert evaluate(protocol, detectors, angles=(), notes=notes, num_examples=4) == result
+    assert evaluate(protocol, detectors, angles=(), notes=notes) == result
     assert list(result["results"]) == ["running", "batch", "untrained", "mean_shape", "one_photo"]
     assert result["fit"] == {"name": "toy-fit", "faces": 150}
     assert result["score"] == {"name": "toy-score", "faces": 40}
@@ -278,8 +280,6 @@ def test_what_cannot_be_scored_is_named(protocol):
         _evaluate(protocol, running=lambda points: points[1:])
     with pytest.raises(ConfigError, match="'running': 10, 'batch': 5"):
         _evaluate(protocol, running=_linear, batch=lambda points: points)
-    with pytest.raises(ConfigError, match=r"draws: 9 .*at least 10"):
-        evaluate(protocol, {}, draws=9)
     with pytest.raises(ConfigError, match=r"counts: \[0, 5\]"):
         evaluate(protocol, {}, counts=(0, 5))
     with pytest.raises(ConfigError, match="detectors"):

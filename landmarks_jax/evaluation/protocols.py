@@ -8,7 +8,8 @@ The result of `evaluate` is plain JSON, the only source of tables and error curv
     num_points        P, labelled; point_names: P names
     fit, score        {"name", "faces"}
     view_size         S, the side of the views in pixels
-    eyes, draws, seed arguments; draws is the number of fits on each subset of the labels
+    eyes              the labelled points of both
+    draws, seed       the number of fits on each subset of the labels, and what they are drawn by
     notes             sentences to print under every table
     angles            degrees of the equivariance error
     results           row -> {metric: value}. Rows are the names of the detectors ("running",
@@ -48,8 +49,10 @@ from landmarks_jax.evaluation.scores import Case
 from landmarks_jax.system.errors import ConfigError, DataError
 
 COUNTS = (1, 2, 5, 10, 100, 500, 1000, 5000)
-MIN_DRAWS = 10
+NUM_EXAMPLES = 24
 NUM_WORST = 40
+_DRAWS = 10  # for each number of labelled photos below all
+_SEED = 0  # the same photos are drawn for every row
 
 
 @dataclass(frozen=True)
@@ -135,11 +138,8 @@ def evaluate(
     detectors: Mapping[str, Detect],
     *,
     counts: Sequence[int] = COUNTS,
-    draws: int = MIN_DRAWS,
-    seed: int = 0,
     angles: Sequence[float] = metrics.ANGLES,
     notes: Sequence[str] = (),
-    num_examples: int = 24,
 ) -> dict[str, Any]:
     """Scores detectors and controls under a protocol; the module's docstring has the structure.
 
@@ -148,26 +148,21 @@ def evaluate(
       detectors: name -> detector, the headline ("running") first. A detector is called with all
         views of a set at once, in order.
       counts: numbers of labelled photos; those that the data can give are used, and all of it.
-      draws: seeded draws, without replacement, for each number below all; at least 10.
-      seed: seed of the draws; the same photos are drawn for every row.
       angles: degrees of the equivariance error; empty leaves it out.
       notes: sentences to print under every table, such as the perceptual weights.
-      num_examples: number of scored photos, evenly spaced, whose points are in the result.
 
     Raises:
       ConfigError: an argument is invalid.
       DataError: labels or landmarks cannot be scored.
     """
-    if draws < MIN_DRAWS:
-        raise ConfigError(f"draws: {draws} is too few for a deviation, at least {MIN_DRAWS}")
     if min(counts, default=1) < 1:
         raise ConfigError(f"counts: {list(counts)} must be 1 or more labelled photos each")
     num_faces = len(protocol.fit.points)
-    drawn = regression.subsets(num_faces, counts, draws, seed)
+    drawn = regression.subsets(num_faces, counts, _DRAWS, _SEED)
     control = _control(protocol, drawn, angles)
     cases = _detector_cases(protocol, detectors, control)
     headline = next(iter(cases.values()))
-    one = regression.subsets(num_faces, (1,), draws, seed)[:1]
+    one = regression.subsets(num_faces, (1,), _DRAWS, _SEED)[:1]
     cases["mean_shape"] = control
     cases["one_photo"] = dataclasses.replace(control, drawn=one, constant=None)
     results = {name: scores.measure(case) for name, case in cases.items()}
@@ -175,12 +170,12 @@ def evaluate(
     for name, values in errors.items():
         results[name]["per_photo"] = values.tolist()
     labels, eye_distance = control.labels, control.eye_distance
-    spaced = np.linspace(0, len(labels.score) - 1, num_examples).round().astype(int)
+    spaced = np.linspace(0, len(labels.score) - 1, NUM_EXAMPLES).round().astype(int)
     worst = np.argsort(-next(iter(errors.values())), kind="stable")[:NUM_WORST]
     return {
         **_description(protocol, headline.source.fit.shape[1]),
-        "draws": draws,
-        "seed": seed,
+        "draws": _DRAWS,
+        "seed": _SEED,
         "notes": [*notes, *protocol.notes],
         "angles": list(angles),
         "results": results,
