@@ -16,7 +16,6 @@ from landmarks_jax.inference.export_formats import FORMATS, ExportFormat
 from landmarks_jax.system.errors import DataError
 from landmarks_jax.training import checkpoints, run_folder
 from tests.detecting import load, noise
-from tests.packing import NUM_LANDMARKS
 from tests.running import call, finished_run
 
 
@@ -174,8 +173,12 @@ def test_wrong_command_lines_are_refused_with_one_line(run, detector_file, tmp_p
     assert "--out" in call("export", detector)[2]
 
 
+def count(packed, _):
+    return b"%d" % packed.config.model.num_landmarks
+
+
 def test_a_new_format_is_one_entry(packed_path, tmp_path, monkeypatch):
-    form = ExportFormat("the number of landmarks", lambda packed, precision: b"%d" % NUM_LANDMARKS)
+    form = ExportFormat("the number of landmarks", f"{__name__}:count")
     monkeypatch.setitem(FORMATS, "count", form)
     assert "count: the number of landmarks" in " ".join(call("export", "--help")[1].split())
     export(tmp_path / "out", f"--detector={packed_path}", "--format=count")

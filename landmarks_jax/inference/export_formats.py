@@ -1,49 +1,40 @@
-"""The file formats of `landmarks-jax export`. A new one is a function and a line in `FORMATS`.
+"""The file formats of `landmarks-jax export`. A new one is a function and a line in `FORMATS`."""
 
-Nothing here imports JAX until a detector is encoded, so that `--help` is quick.
-"""
-
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import pkgutil
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from landmarks_jax.inference.packed_file import PackedDetector
 
 
-@dataclass(frozen=True)
-class ExportFormat:
+class ExportFormat(NamedTuple):
     """A file format.
 
     Attributes:
       summary: what the file holds and who reads it, for `--help`.
-      encode: `(detector, precision)`, the precision one of `PRECISIONS`, to the file's content.
+      encoder: `module:function`, which maps the detector and one of `PRECISIONS` to the file's
+        content. It is imported, and JAX with it, at the first use: `--help` is quick.
     """
 
     summary: str
-    encode: Callable[["PackedDetector", str], bytes]
+    encoder: str
+
+    def encode(self, packed: "PackedDetector", precision: str) -> bytes:
+        """The file's content."""
+        content: bytes = pkgutil.resolve_name(self.encoder)(packed, precision)
+        return content
 
 
-def _packed(packed: "PackedDetector", precision: str) -> bytes:
-    from landmarks_jax.inference import packed_file  # noqa: PLC0415
-
-    return packed_file.to_bytes(packed, precision)
-
-
-def _stablehlo(packed: "PackedDetector", precision: str) -> bytes:
-    from landmarks_jax.inference import graph_export  # noqa: PLC0415
-
-    return graph_export.to_stablehlo(packed, precision)
-
-
-def _onnx(packed: "PackedDetector", precision: str) -> bytes:
-    from landmarks_jax.inference import graph_export  # noqa: PLC0415
-
-    return graph_export.to_onnx(packed, precision)
-
-
+_HERE = "landmarks_jax.inference"
 FORMATS = {
-    "packed": ExportFormat("weights, config and scores, for load_detector", _packed),
-    "stablehlo": ExportFormat("a graph for JAX without this package", _stablehlo),
-    "onnx": ExportFormat("a graph for ONNX Runtime, also in browsers (extra `export`)", _onnx),
+    "packed": ExportFormat(
+        "weights, config and scores, for load_detector", f"{_HERE}.packed_file:to_bytes"
+    ),
+    "stablehlo": ExportFormat(
+        "a graph for JAX without this package", f"{_HERE}.graph_export:to_stablehlo"
+    ),
+    "onnx": ExportFormat(
+        "a graph for ONNX Runtime, also in browsers (extra `export`)",
+        f"{_HERE}.graph_export:to_onnx",
+    ),
 }
