@@ -4,7 +4,6 @@ All are computed in the view's normalised frame, which is anisotropic where the 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -154,32 +153,12 @@ def mean_distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return total / len(first)
 
 
-@dataclass(frozen=True)
-class Equivariance:
-    """How far the landmarks of rotated views lie from the rotated landmarks.
-
-    Attributes:
-      error: mean distance, pixels of a 128 view; None where every point left the view.
-      compared: number of points compared, over all photos and angles.
-      left_out: number of points that a rotation moves out of the view.
-    """
-
-    error: float | None
-    compared: int
-    left_out: int
-
-    def to_json(self) -> dict[str, float | int | None]:
-        """The three by name, the error rounded to 1e-4."""
-        error = None if self.error is None else round(self.error, 4)
-        return {"error": error, "compared": self.compared, "left_out": self.left_out}
-
-
 def equivariance_error(
     detect: Detect,
     views: np.ndarray,
     angles: Sequence[float] = ANGLES,
     landmarks: np.ndarray | None = None,
-) -> Equivariance:
+) -> dict[str, float | int | None]:
     """Compares `D(R x)` with `R D(x)` for rotations `R` about the view's centre.
 
     Args:
@@ -187,6 +166,11 @@ def equivariance_error(
       views: uint8 `[N, S, S, 3]`.
       angles: degrees; positive rotates the x axis towards the y axis.
       landmarks: `[N, K, 2]`, `detect(views)` if already known.
+
+    Returns:
+      The mean distance as `error`, in pixels of a 128 view, rounded to 1e-4, None where every point
+      left the view; the number of points `compared`, over all photos and angles, and of those
+      `left_out`, which a rotation moves out of the view.
     """
     points = np.asarray(detect(views) if landmarks is None else landmarks, np.float64)
     distances, left_out = [], 0
@@ -199,8 +183,8 @@ def equivariance_error(
         distances.append(pixels[inside])
         left_out += int(np.sum(~inside))
     compared = np.concatenate([np.zeros(0), *distances])
-    error = float(compared.mean()) if len(compared) else None
-    return Equivariance(error, len(compared), left_out)
+    error = round(float(compared.mean()), 4) if len(compared) else None
+    return {"error": error, "compared": len(compared), "left_out": left_out}
 
 
 def rotate_views(views: np.ndarray, angle: float) -> np.ndarray:

@@ -178,9 +178,7 @@ def _spread(case: Case) -> Any:
 def _equivariance(case: Case) -> Any:
     if case.landmarks is None or case.detect is None or not case.angles:
         return None
-    return metrics.equivariance_error(
-        case.detect, case.views, case.angles, case.landmarks.score
-    ).to_json()
+    return metrics.equivariance_error(case.detect, case.views, case.angles, case.landmarks.score)
 
 
 def _by_count_rows(entries: Any, points: Sequence[str]) -> Iterable[CsvRow]:
