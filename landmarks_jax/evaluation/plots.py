@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from landmarks_jax.evaluation.score_tables import describe, row_name
 from landmarks_jax.system.figures import DPI
 
+_LIMIT = 40.0  # of the errors shown, % of the eye distance
 _CURVES: dict[str, dict[str, Any]] = {
     "running": {"color": "#c1272d", "linestyle": "-"},
     "batch": {"color": "#c1272d", "linestyle": ":"},
@@ -16,12 +17,11 @@ _CURVES: dict[str, dict[str, Any]] = {
 }
 
 
-def error_curves(result: dict[str, Any], limit: float = 40.0) -> Figure:
-    """The share of the scored faces whose forward error is below t, for t up to `limit`.
+def error_curves(result: dict[str, Any]) -> Figure:
+    """The share of the scored faces whose forward error is below t, for t up to `_LIMIT`.
 
     Args:
       result: the JSON of `protocols.evaluate`.
-      limit: the largest t, per cent of the eye distance.
 
     Returns:
       The figure. AUC is the area under a curve up to the limit, divided by the limit.
@@ -32,16 +32,16 @@ def error_curves(result: dict[str, Any], limit: float = 40.0) -> Figure:
         if "per_photo" not in scores:
             continue
         errors = np.sort(np.asarray(scores["per_photo"], np.float64))
-        area = np.maximum(0.0, limit - errors).mean() / limit
+        area = np.maximum(0.0, _LIMIT - errors).mean() / _LIMIT
         share = np.arange(1, len(errors) + 1) / len(errors)
         axes.step(
-            np.concatenate([[0.0], errors, [max(limit, errors[-1])]]),
+            np.concatenate([[0.0], errors, [max(_LIMIT, errors[-1])]]),
             np.concatenate([[0.0], share, [1.0]]),
             where="post",
             label=f"{row_name(row)}: mean {errors.mean():.2f} %, AUC {area:.3f}",
             **_CURVES.get(row, {}),
         )
-    axes.set(xlim=(0.0, limit), ylim=(0.0, 1.0))
+    axes.set(xlim=(0.0, _LIMIT), ylim=(0.0, 1.0))
     axes.set_xlabel("forward error, % of the eye distance")
     axes.set_ylabel("share of faces")
     axes.set_title(describe(result), fontsize=11)

@@ -21,6 +21,7 @@ from landmarks_jax.system.palette import crowding, landmark_colors
 DPI = 100
 _GAP = 4  # pixels between two views
 _LINE = 26  # pixels, height of a line of text or legend
+_COLUMNS = 8  # views in a row
 _SWATCH = 34  # pixels, width of a numbered colour in the legend
 _MIN_WIDTH = 560  # pixels, so that title and legend fit on narrow pages
 
@@ -33,7 +34,7 @@ def landmark_page(
     labels: np.ndarray | None = None,
     captions: Sequence[str] = (),
     title: str = "",
-    columns: int = 8,
+    columns: int = _COLUMNS,
     tile: int = 160,
 ) -> Figure:
     """A page of views with their discovered points, like Fig. 2 of the paper.
@@ -76,12 +77,7 @@ def landmark_page(
 
 
 def methods_page(
-    views: np.ndarray,
-    methods: Mapping[str, np.ndarray],
-    *,
-    title: str = "",
-    columns: int = 8,
-    tile: int = 160,
+    views: np.ndarray, methods: Mapping[str, np.ndarray], *, title: str, tile: int
 ) -> Figure:
     """A page of the same views under several methods, each below its name.
 
@@ -89,10 +85,9 @@ def methods_page(
       views: uint8 `[N, S, S, 3]`.
       methods: name -> landmarks `[N, K, 2]`, normalised; the same K for all.
       title: above the views.
-      columns: views per row.
       tile: side of a view on the page, in pixels.
     """
-    page = _Page(len(views), columns, tile, title)
+    page = _Page(len(views), _COLUMNS, tile, title)
     band = _LINE + page.rows * page.step
     count = next(iter(methods.values())).shape[1]
     axes, swatches = page.open(count, len(methods) * band, legend_lines=1)
