@@ -61,7 +61,7 @@ def _run(call: Call) -> int:
         reserve=values.reserve,
         photos=values.photos,
         canvases=Path(values.canvases),
-        transfer_from=shared_flags.transfer(values),
+        transfer_from=Path(values.transfer) if values.transfer else None,
         command=call.command_line,
     )
 

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Any
 
 from absl import flags
@@ -113,8 +112,3 @@ def refuse_unused(
     for name, actions in owners.items():
         if values[name].present and action not in actions:
             raise ConfigError(f"--{name}: goes with {' or '.join(actions)}, not with {action}")
-
-
-def transfer(values: flags.FlagValues) -> Path | None:
-    """The folder that --transfer names."""
-    return Path(values.transfer) if values.transfer else None

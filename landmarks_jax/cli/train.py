@@ -82,7 +82,7 @@ def _check_place(coordinator: str, num_processes: int, process_id: int) -> None:
 def _run(call: Call) -> int:
     values = call.flags
     place = _multihost(values)
-    transfer = shared_flags.transfer(values)
+    transfer = Path(values.transfer) if values.transfer else None
     if call.arguments:
         if values.multihost:
             raise ConfigError("--multihost: not with photos as arguments; name a --config")

@@ -8,12 +8,6 @@ import numpy as np
 from landmarks_jax.system.errors import DataError
 
 
-def _as_written(points: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """The points of files that count as this program does: the first pixel's centre is 0, 0."""
-    del sizes
-    return points
-
-
 class Labels(NamedTuple):
     """The labelled photos of a file.
 
@@ -30,7 +24,8 @@ class Labels(NamedTuple):
       annotated: width and height `[N, 2]` of the photos that were annotated, or None if the file
         does not say.
       note: what was left out, or "".
-      to_pixels: the points in pixels, from those as written and the photos' sizes `[N, 2]`.
+      to_pixels: the points in pixels, from those as written and the photos' sizes `[N, 2]`; None
+        if the file counts as this program does: the first pixel's centre is 0, 0.
     """
 
     entries: list[tuple[str, str]]
@@ -41,7 +36,7 @@ class Labels(NamedTuple):
     upright: bool = False
     annotated: np.ndarray | None = None
     note: str = ""
-    to_pixels: Callable[[np.ndarray, np.ndarray], np.ndarray] = _as_written
+    to_pixels: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
 
 
 class Found(NamedTuple):

@@ -111,7 +111,10 @@ def _checked(
                 f"{places[row]}: annotated at {width} x {height} pixels, but {files[row].path} has "
                 f"{stored[0]} x {stored[1]}"
             )
-    points = labels.to_pixels(labels.points[kept], sizes).astype(np.float32)
+    points = labels.points[kept]
+    if labels.to_pixels is not None:
+        points = labels.to_pixels(points, sizes)
+    points = points.astype(np.float32)
     lists.check_points(points, sizes, places, missing=labels.missing)
     return points
 
