@@ -66,13 +66,13 @@ def _run(call: Call) -> int:
         path = api.find_packed(values.detector)
         packed = packed_file.read(path)
         if alone:
-            text = named_points.evaluate_packed(packed, folder, **options)
+            text = named_points.fit_packed(packed, folder, **options)
         else:
             text = packed_evaluation.evaluate_packed(
                 packed, path.stem, folder, mirror=values.mirror, **options
             )
     elif alone:
-        text, code = named_points.evaluate_run(folder, **options)
+        text, code = named_points.fit_run(folder, **options)
     else:
         text = run_evaluation.evaluate_run(folder, **options)
     print(text)

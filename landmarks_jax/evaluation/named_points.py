@@ -27,7 +27,7 @@ POINTS = "points.csv"
 _LOGGER = logging.getLogger(__name__)
 
 
-def evaluate_run(
+def fit_run(
     workdir: Path,
     *,
     kept: Sequence[int] | None = None,
@@ -68,7 +68,7 @@ def evaluate_run(
     return markdown, code
 
 
-def evaluate_packed(
+def fit_packed(
     packed: PackedDetector,
     out: Path,
     *,
