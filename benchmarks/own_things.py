@@ -149,7 +149,7 @@ def measure(run: Path, things: Things) -> dict[str, Any]:
         "all_labels": error(every[0]),
         "few_labels": [error(rows) for rows in few],
         "verdict": report["verdict"],
-        "believed": len(report["believed"]),
+        "believed": len(report["reliable"]),
         **{name: took[name] for name in ("seconds", "core_seconds")},
     }
 

@@ -51,7 +51,7 @@ def case(name: str, expected: str, measured: Any, progress: Progress) -> dict[st
         "name": name,
         "expected": expected,
         "verdict": report_verdict.of_run(verdicts, progress).verdict,
-        "believed": report_verdict.believed(verdicts),
+        "believed": report_verdict.reliable(verdicts),
         "progress": progress._asdict(),
         "measures": {
             field: [None if np.isnan(value) else round(float(value), 4) for value in values]
@@ -62,7 +62,7 @@ def case(name: str, expected: str, measured: Any, progress: Progress) -> dict[st
 
 
 def controls(detector: ViewDetector, untrained: ViewDetector) -> dict[str, Find]:
-    """Detectors that are not to be believed, by name."""
+    """Detectors whose points are unreliable, by name."""
     trained, num = run_report.finder(detector), detector.num_landmarks
     places = np.random.default_rng(1).uniform(-0.7, 0.7, (num, 2))
 

@@ -83,7 +83,7 @@ def test_a_report_is_replaced(run):
 def test_commands_to_go_on(run, tmp_path, monkeypatch):
     workdir, _ = run
     result = json.loads((workdir / "report.json").read_text())
-    result["believed"] = [0, 2]
+    result["reliable"] = [0, 2]
     export, label, score = run_report.report_page.commands(result)
     assert export == (
         f"landmarks-jax export --workdir '{workdir}' --noregressor --landmarks 0,2 "
@@ -97,7 +97,7 @@ def test_commands_to_go_on(run, tmp_path, monkeypatch):
     code, _, err = call(*shlex.split(export)[1:])
     assert code == 0, err
     assert load_detector("mine.safetensors").num_landmarks == 2
-    result["believed"] = [0, 1, 2]
+    result["reliable"] = [0, 1, 2]
     assert "--landmarks" not in run_report.report_page.commands(result)[0]
 
 

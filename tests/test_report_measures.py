@@ -7,7 +7,7 @@ from sklearn.linear_model import Ridge
 from landmarks_jax import geometry
 from landmarks_jax.data.framing import Framing
 from landmarks_jax.evaluation import report_measures, report_verdict
-from landmarks_jax.evaluation.report_verdict import BELIEVE, FAILED, REJECT, SETTLED, Progress
+from landmarks_jax.evaluation.report_verdict import FAILED, RELIABLE, SETTLED, UNRELIABLE, Progress
 
 FRAMING = Framing(40, 32, "center")
 COMPLETE = Progress(100, "", 0.0, True)
@@ -68,11 +68,11 @@ def judge(find, canvases):
     return measured, points, report_verdict.of_run(points, COMPLETE)
 
 
-def test_points_that_are_right_are_believed(things):
+def test_points_that_are_right_are_reliable(things):
     canvases, places = things
     measured, points, run = judge(right, canvases)
     assert run.verdict == SETTLED
-    assert [point.verdict for point in points] == [BELIEVE] * 3
+    assert [point.verdict for point in points] == [RELIABLE] * 3
     np.testing.assert_allclose(measured.follows, 1, atol=0.02)
     assert (measured.error < 0.3).all()  # a tenth of a pixel
     assert (measured.missed < 0.05).all()
@@ -105,7 +105,7 @@ def test_points_that_have_nothing_to_do_with_the_photo(find, things):
     measured, points, run = judge(find, things[0])
     assert (measured.missed > 1).all()
     assert (measured.follows < 0.5).all()
-    assert {point.verdict for point in points} == {REJECT}
+    assert {point.verdict for point in points} == {UNRELIABLE}
     assert run.verdict == FAILED
 
 
@@ -136,11 +136,11 @@ def test_of_two_points_at_one_place_the_better_is_kept(things):
     np.testing.assert_allclose(measured.distance[:2], 50 * 0.01 * np.sqrt(np.pi / 2), rtol=0.2)
     assert points[0].cause == "collapsed"
     assert "at the place of point 1" in points[0].reason
-    assert points[1].verdict == BELIEVE
+    assert points[1].verdict == RELIABLE
 
 
 @pytest.mark.parametrize("copies", [3, 4])
-def test_of_several_points_at_one_place_one_is_believed(copies, things):
+def test_of_several_points_at_one_place_one_is_reliable(copies, things):
     def find(views):
         found = centroids(views)
         shape = len(views), copies, 2
@@ -194,7 +194,7 @@ def test_what_cannot_be_measured_is_nan():
     beyond, points, _ = judge(lambda views: sure(np.full((len(views), 2, 2), 3.0)), canvases)
     assert np.isnan(beyond.follows).all()
     assert beyond.border[0] == 1
-    assert points[0].verdict == REJECT
+    assert points[0].verdict == UNRELIABLE
 
 
 def test_the_border(things):

@@ -12,12 +12,12 @@ from benchmarks import report_controls
 from landmarks_jax.evaluation import report_verdict
 from landmarks_jax.evaluation.report_measures import Measures
 from landmarks_jax.evaluation.report_verdict import (
-    BELIEVE,
     DOUBTFUL,
     FAILED,
     MOVING,
-    REJECT,
+    RELIABLE,
     SETTLED,
+    UNRELIABLE,
     PointVerdict,
     Progress,
 )
@@ -31,7 +31,7 @@ COMPLETE = Progress(100, "", 0.0, True)
 
 
 def good(count=4, **changes):
-    """Measures of points to believe; of the first, some as given."""
+    """Measures of reliable points; of the first, some as given."""
     values = {
         "error": 0.8,
         "missed": 0.1,
@@ -67,33 +67,45 @@ def placed(places, errors):
 @pytest.mark.parametrize(
     ("changes", "verdict", "reason"),
     [
-        ({}, BELIEVE, "moves with the thing, off by 0.8 % of the view"),
-        ({"follows": 0.1, "missed": 0.9}, REJECT, "stays at its place in the view: goes 10 % of"),
+        ({}, RELIABLE, "moves with the object, off by 0.8 % of the view"),
+        (
+            {"follows": 0.1, "missed": 0.9},
+            UNRELIABLE,
+            "stays at its place in the view: goes 10 % of",
+        ),
         ({"follows": 0.7}, DOUBTFUL, "stays at its place in the view: goes 70 % of"),
         (
             {"missed": 0.7, "error": 4.2},
-            REJECT,
+            UNRELIABLE,
             "is off by 4.2 % of the view in moved photos, 70 %",
         ),
         ({"missed": 0.5}, DOUBTFUL, "is off by 0.8 % of the view in moved photos, 50 %"),
-        ({"spread": 0.1}, REJECT, "is at the same place in all photos, within 0.10 %"),
-        ({"distance": 1.2, "error": 1.0}, REJECT, "is at the place of point 1: 1.2 % of the view"),
-        ({"distance": 1.2, "error": 0.7}, BELIEVE, "moves with the thing"),
-        ({"agreement": 0.05}, REJECT, "jumps about on its own: the other points explain 5 % of"),
+        ({"spread": 0.1}, UNRELIABLE, "is at the same place in all photos, within 0.10 %"),
+        (
+            {"distance": 1.2, "error": 1.0},
+            UNRELIABLE,
+            "is at the place of point 1: 1.2 % of the view",
+        ),
+        ({"distance": 1.2, "error": 0.7}, RELIABLE, "moves with the object"),
+        (
+            {"agreement": 0.05},
+            UNRELIABLE,
+            "jumps about on its own: the other points explain 5 % of",
+        ),
         ({"agreement": 0.25}, DOUBTFUL, "jumps about on its own"),
-        ({"agreement": np.nan, "distance": np.nan}, BELIEVE, "moves with the thing"),
+        ({"agreement": np.nan, "distance": np.nan}, RELIABLE, "moves with the object"),
         ({"border": 0.3}, DOUBTFUL, "is at the border of the view in 30 % of the photos"),
-        ({"border": 0.6}, REJECT, "is at the border of the view in 60 % of the photos"),
+        ({"border": 0.6}, UNRELIABLE, "is at the border of the view in 60 % of the photos"),
         ({"confidence": 0.5}, DOUBTFUL, "has a blurred map: 50 % of it near the point"),
-        # A reason to reject goes before one to doubt.
-        ({"follows": 0.7, "border": 0.6}, REJECT, "is at the border of the view in 60 %"),
+        # Unreliable goes before doubtful.
+        ({"follows": 0.7, "border": 0.6}, UNRELIABLE, "is at the border of the view in 60 %"),
     ],
 )
 def test_each_reason(changes, verdict, reason):
     first, *others = report_verdict.of_points(good(**changes))
     assert first.verdict == verdict
     assert first.reason.startswith(reason)
-    assert {point.verdict for point in others} == {BELIEVE}
+    assert {point.verdict for point in others} == {RELIABLE}
 
 
 def test_of_several_points_at_one_place_the_best_is_kept():
@@ -106,7 +118,7 @@ def test_of_several_points_at_one_place_the_best_is_kept():
             verdicts = report_verdict.of_points(measured)
             together = [k for k in chosen if k != 3]
             best = min(together, key=lambda k: errors[k])
-            assert report_verdict.believed(verdicts) == [
+            assert report_verdict.reliable(verdicts) == [
                 place for place, k in enumerate(chosen) if k in (3, best)
             ]
             other = chosen.index(best)
@@ -124,10 +136,10 @@ def test_a_point_near_one_that_is_not_kept_is_kept():
     places = np.array([[10.0, 10], [11, 10], [12, 10]])
     for errors, kept in (([0.5, 0.6, 0.7], [0, 2]), ([0.6, 0.5, 0.7], [1]), ([0.5] * 3, [0, 2])):
         verdicts = report_verdict.of_points(placed(places, errors))
-        assert report_verdict.believed(verdicts) == kept
+        assert report_verdict.reliable(verdicts) == kept
 
 
-# By measure: doubtful and not to be believed, in the order of docs/report.md, in per cent.
+# By measure: doubtful and unreliable, in the order of docs/report.md, in per cent.
 LIMITS = {
     "follows": [75, 50],
     "missed": [35, 60],
@@ -144,7 +156,7 @@ def test_a_limit_is_where_the_docs_say(name):
     step = 0.001 if reject > doubtful else -0.001  # to the worse side
     values = (doubtful - step, doubtful + step, reject - step, reject + step)
     verdicts = [report_verdict.of_points(good(**{name: value}))[0].verdict for value in values]
-    assert verdicts == [BELIEVE, DOUBTFUL, DOUBTFUL, REJECT]
+    assert verdicts == [RELIABLE, DOUBTFUL, DOUBTFUL, UNRELIABLE]
 
 
 def test_the_docs_have_these_limits():
@@ -156,13 +168,13 @@ def test_the_docs_have_these_limits():
     assert stated == list(LIMITS.values())
 
 
-def points(believed, count=12, cause="stays"):
-    bad = PointVerdict(REJECT, cause, "")
-    return [PointVerdict(BELIEVE, "", "")] * believed + [bad] * (count - believed)
+def points(reliable, count=12, cause="stays"):
+    bad = PointVerdict(UNRELIABLE, cause, "")
+    return [PointVerdict(RELIABLE, "", "")] * reliable + [bad] * (count - reliable)
 
 
 @pytest.mark.parametrize(
-    ("believed", "progress", "verdict", "words"),
+    ("reliable", "progress", "verdict", "words"),
     [
         (12, COMPLETE, SETTLED, "12 of 12 points"),
         (4, COMPLETE, SETTLED, "4 of 12 points"),
@@ -173,7 +185,7 @@ def points(believed, count=12, cause="stays"):
         (12, Progress(100, "", 0.06, True), SETTLED, "12 of 12 points"),
         (12, Progress(100, "", None, False), SETTLED, "12 of 12 points"),
         (12, Progress(100, "stopped", 0.0, True), MOVING, "Stopped. So far 12 of 12 points"),
-        # What has nothing to believe and is not getting better has failed, however short it was.
+        # What has no reliable point and is not getting better has failed, however short it was.
         (0, Progress(100, "stopped", 0.2, True), MOVING, "Stopped. So far 0 of 12 points"),
         (0, Progress(100, "stopped", None, True), MOVING, "Stopped. So far 0 of 12 points"),
         (0, Progress(100, "stopped", 0.01, True), FAILED, "0 of 12 points"),
@@ -182,8 +194,8 @@ def points(believed, count=12, cause="stays"):
         (0, Progress(100, "", 0.2, False), FAILED, "0 of 12 points"),
     ],
 )
-def test_the_verdict_on_a_run(believed, progress, verdict, words):
-    run = report_verdict.of_run(points(believed), progress)
+def test_the_verdict_on_a_run(reliable, progress, verdict, words):
+    run = report_verdict.of_run(points(reliable), progress)
     assert run.verdict == verdict
     assert run.reason.startswith(words)
     assert run.advice
@@ -224,7 +236,7 @@ def test_runs_of_known_quality_get_the_right_verdict(case):
     verdicts = report_verdict.of_points(measured)
     run = report_verdict.of_run(verdicts, Progress(**case["progress"]))
     assert run.verdict == case["expected"]
-    assert report_verdict.believed(verdicts) == case["believed"]
+    assert report_verdict.reliable(verdicts) == case["believed"]
 
 
 def test_all_kinds_of_runs_are_stored():

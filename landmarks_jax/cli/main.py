@@ -20,7 +20,7 @@ from landmarks_jax.system.errors import ConfigError, UserError, print_error, rea
 COMMANDS = {
     "train": "train a landmark detector",
     "eval": "score a trained run or a packed detector: tables, curves and images",
-    "report": "say whether to believe a run's points, and why: a page to look at",
+    "report": "say which points of a run are reliable, and why: a page to look at",
     "refine": "move points to where features look alike in all photos, without labels",
     "compare": "put scored runs side by side in one table",
     "export": "write a trained detector as one file: packed, StableHLO or ONNX",

@@ -1,9 +1,9 @@
-"""Say whether a run's points are to be believed, and why: a page to look at.
+"""Say which points of a run are reliable, and why: a page to look at.
 
 landmarks-jax report RUN ...
 landmarks-jax report runs/mine
 
-Measures every point on the run's own photos, without labels: whether it moves with the thing, how
+Measures every point on the run's own photos, without labels: whether it moves with the object, how
 precisely, and whether the other points agree. Writes RUN/report.html (one file, also for a phone)
 and RUN/report.json, and prints the verdict. docs/report.md has the limits, and what they come from.
 """

@@ -187,7 +187,7 @@ def _stretched(sample: PhotoSample, frame: Framing) -> str:
     long = np.maximum(ratios, 1 / ratios) > _STRETCH
     change = (
         f"config.data.crop = {frame.crop!r} stretches photos to squares; cut them to about "
-        "squares around the thing, or leave some out by config.data.exclude"
+        "squares around the object, or leave some out by config.data.exclude"
     )
     if long.mean() >= _SHARE:
         return (

@@ -1,13 +1,13 @@
-"""Reasons to believe discovered points, measured on photos without a label.
+"""Whether discovered points are reliable, measured on photos without a label.
 
 Each photo is seen undistorted and under `WARPS` known warps: rotated, scaled and shifted, drawn
 with a fixed seed. A point `p` of the undistorted view belongs at `W p` in the warped one, where the
 detector finds `q`. Of every point, over all photos and warps that keep `W p` in the view:
 
 - its *error*, the mean of `|q - W p|`, and that over the mean of `|W p - p|`, how far it should
-  have moved: 0 for a point on the thing, 1 for one that stays where it is;
+  have moved: 0 for a point on the object, 1 for one that stays where it is;
 - how much of the way it *follows*: the slope of the regression of `q - p` on `W p - p`: 1 moves
-  with the thing, 0 stays at a fixed place of the view.
+  with the object, 0 stays at a fixed place of the view.
 
 And of every point in the undistorted views:
 
@@ -50,7 +50,7 @@ class Measures:
     Attributes:
       error: `[K]` mean distance from where a warp moves the point.
       missed: `[K]` the same over the mean distance that warps move it.
-      follows: `[K]` the slope: 1 moves with the thing, 0 stays at a place of the view.
+      follows: `[K]` the slope: 1 moves with the object, 0 stays at a place of the view.
       confidence: `[K]`.
       spread: `[K]` over photos.
       nearest: `[K]` the nearest other point; the point itself where there is none.

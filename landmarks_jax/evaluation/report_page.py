@@ -36,7 +36,7 @@ _NOTE = (
 )
 _MEANING = (
     "follows: how much of the way a point goes that the photo is moved: 100 % moves with the "
-    "thing, 0 % stays in the view. error: how far it is from where it belongs in the moved photo; "
+    "object, 0 % stays in the view. error: how far it is from where it belongs in the moved photo; "
     "relative error: that over how far it should have moved. agreement: how much of its variance "
     "over photos the other points explain. confidence: how much of its heat map is near it."
 )
@@ -67,18 +67,18 @@ details, figcaption { overflow-wrap: anywhere; color: var(--faint); font-size: 0
 }
 """
 _MOODS = {
-    **{report_verdict.SETTLED: "good", report_verdict.BELIEVE: "good"},
+    **{report_verdict.SETTLED: "good", report_verdict.RELIABLE: "good"},
     **{report_verdict.MOVING: "fair", report_verdict.DOUBTFUL: "fair"},
-    **{report_verdict.FAILED: "poor", report_verdict.REJECT: "poor"},
+    **{report_verdict.FAILED: "poor", report_verdict.UNRELIABLE: "poor"},
 }
 
 
 def commands(result: Mapping[str, Any]) -> list[str]:
     """The commands that use a run, from a report's JSON."""
-    run, kept = shlex.quote(result["workdir"]), numbers_text(result["believed"])
+    run, kept = shlex.quote(result["workdir"]), numbers_text(result["reliable"])
     roots = result["roots"]
     photos = shlex.join(roots) if 0 < len(roots) <= _MOST_ROOTS else "photos/"
-    keep = f" --landmarks {kept}" if len(result["believed"]) < len(result["points"]) else ""
+    keep = f" --landmarks {kept}" if len(result["reliable"]) < len(result["points"]) else ""
     return [
         f"landmarks-jax export --workdir {run} --noregressor{keep} --out mine.safetensors",
         f"landmarks-jax label {photos} --points NAME1,NAME2 --detector mine.safetensors --out "
@@ -92,7 +92,7 @@ def to_markdown(result: Mapping[str, Any]) -> str:
     rows = [[str(k), point["verdict"], point["reason"]] for k, point in enumerate(result["points"])]
     notes = [result["advice"], _note(result)]
     table = Table(["point", "verdict", "reason"], rows, _sentence(result), notes).to_markdown()
-    steps = [f"    {line}" for line in commands(result)] if result["believed"] else []
+    steps = [f"    {line}" for line in commands(result)] if result["reliable"] else []
     return "\n".join([table, *steps, ""] if steps else [table])
 
 
@@ -132,7 +132,7 @@ def render(
       names: of these photos.
     """
     title = html.escape(f"Landmarks of {Path(result['workdir']).name}")
-    verdict, kept = result["verdict"], result["believed"]
+    verdict, kept = result["verdict"], result["reliable"]
     others = [k for k in range(len(result["points"])) if k not in kept]
     body = [
         f"<header><h1>{title}</h1></header><main>",
@@ -140,8 +140,8 @@ def render(
         f"<br>{html.escape(result['advice'])}</p>",
     ]
     for heading, shown in (
-        ("Points to believe", kept),
-        ("Points not to believe, or not yet", others),
+        ("Reliable points", kept),
+        ("Doubtful and unreliable points", others),
     ):
         if shown:
             page = points_page(views, landmarks, shown)
@@ -152,7 +152,7 @@ def render(
         body += ["<h2>Loss</h2>", _image(loss_curve(rows), "Loss by step", "curve")]
     if kept:
         lines = html.escape("\n".join(commands(result)))
-        body += ["<h2>How to go on</h2>", f"<pre><code>{lines}</code></pre>"]
+        body += ["<h2>Next steps</h2>", f"<pre><code>{lines}</code></pre>"]
     return "\n".join([_head(title), *body, "</main></body></html>", ""])
 
 

@@ -14,10 +14,10 @@ from ml_collections import ConfigDict
 from landmarks_jax.evaluation.report_measures import Measures
 from landmarks_jax.training import limits
 
-BELIEVE, DOUBTFUL, REJECT = "believe", "doubtful", "do not believe"
+RELIABLE, DOUBTFUL, UNRELIABLE = "reliable", "doubtful", "unreliable"
 SETTLED, MOVING, FAILED = "settled", "still moving", "failed"
 
-# Of the points: with fewer to believe a run has failed.
+# Of the points: with fewer that are reliable a run has failed.
 _FEW = 1 / 3
 # Of the loss, from the third quarter of the log to the last: where it may still bring much, and
 # where it may bring anything.
@@ -27,11 +27,11 @@ _COLLAPSED, _COLLAPSED_SIDE = 0.25, 1.0
 
 
 class PointVerdict(NamedTuple):
-    """Whether to believe a point.
+    """Whether a point is reliable.
 
     Attributes:
-      verdict: `BELIEVE`, `DOUBTFUL` or `REJECT`.
-      cause: the name of the rule that decided; "" for a point to believe.
+      verdict: `RELIABLE`, `DOUBTFUL` or `UNRELIABLE`.
+      cause: the name of the rule that decided; "" for a reliable point.
       reason: in words.
     """
 
@@ -75,18 +75,18 @@ class RunVerdict(NamedTuple):
 
 
 class _Rule(NamedTuple):
-    """A reason not to believe a point.
+    """A reason why a point is not reliable.
 
     Attributes:
       badness: `[K]`, the larger the worse; NaN decides nothing.
       doubtful: the limit above which a point is doubtful.
-      reject: the limit above which it is not to be believed.
+      unreliable: the limit above which it is unreliable.
       words: the reason, of a point.
     """
 
     badness: np.ndarray
     doubtful: float
-    reject: float
+    unreliable: float
     words: Callable[[int], str]
 
 
@@ -162,12 +162,12 @@ def of_points(measured: Measures) -> list[PointVerdict]:
     for k in range(len(measured.error)):
         found = [
             PointVerdict(verdict, cause, rule.words(k))
-            for verdict in (REJECT, DOUBTFUL)
+            for verdict in (UNRELIABLE, DOUBTFUL)
             for cause, rule in rules.items()
-            if rule.badness[k] > (rule.reject if verdict == REJECT else rule.doubtful)
+            if rule.badness[k] > (rule.unreliable if verdict == UNRELIABLE else rule.doubtful)
         ]
-        moves = f"moves with the thing, off by {measured.error[k]:.1f} % of the view"
-        verdicts.append(found[0] if found else PointVerdict(BELIEVE, "", moves))
+        moves = f"moves with the object, off by {measured.error[k]:.1f} % of the view"
+        verdicts.append(found[0] if found else PointVerdict(RELIABLE, "", moves))
     return verdicts
 
 
@@ -189,9 +189,9 @@ def _twins(measured: Measures) -> dict[int, int]:
     return twins
 
 
-def believed(verdicts: Sequence[PointVerdict]) -> list[int]:
-    """The numbers of the points to believe."""
-    return [number for number, point in enumerate(verdicts) if point.verdict == BELIEVE]
+def reliable(verdicts: Sequence[PointVerdict]) -> list[int]:
+    """The numbers of the reliable points."""
+    return [number for number, point in enumerate(verdicts) if point.verdict == RELIABLE]
 
 
 def progress_of(
@@ -230,15 +230,15 @@ def progress_of(
 _CHANGES = {
     "mixed": (
         "the photos fall into groups that look unlike: train on a folder of each kind, or of each "
-        "side of the thing"
+        "side of the object"
     ),
     "noise": "the photos look like noise, in which nothing can be found: look at the files",
     "stays": (
-        "the points do not see the thing. Is it large and of one kind in the photos? Crop them to "
+        "the points do not see the object. Is it large and of one kind in the photos? Crop them to "
         "it, leave out other kinds, compare features of VGG instead of gradients, or train longer"
     ),
     "misses": (
-        "the points do not find the same place again. Is it one kind of thing? Sort the photos, "
+        "the points do not find the same place again. Is it one kind of object? Sort the photos, "
         "use more of them, or fewer points"
     ),
     "same": "the photos are copies of one; points are checked on different photos",
@@ -247,18 +247,18 @@ _CHANGES = {
         "config.objective.separation_weight"
     ),
     "alone": (
-        "each point jumps about on its own. Is it one kind of thing, the same way up? Sort the "
+        "each point jumps about on its own. Is it one kind of object, the same way up? Sort the "
         "photos, or use fewer points"
     ),
-    "border": "points lie at the border of the view: leave more room around the thing",
+    "border": "points lie at the border of the view: leave more room around the object",
     "unsure": "the maps of the points are blurred: train longer, or use fewer points",
 }
 
 
 def of_run(verdicts: Sequence[PointVerdict], progress: Progress) -> RunVerdict:
     """The verdict on a run, from those on its points and its progress."""
-    good, count = len(believed(verdicts)), len(verdicts)
-    points = f"{good} of {count} points are to be believed"
+    good, count = len(reliable(verdicts)), len(verdicts)
+    points = f"{good} of {count} points are reliable"
     fall = progress.fall
     young = bool(progress.stopped) and (fall is None or fall > _STANDS)
     if good < _FEW * count and (progress.photos or not young):
@@ -269,18 +269,18 @@ def of_run(verdicts: Sequence[PointVerdict], progress: Progress) -> RunVerdict:
         return RunVerdict(
             MOVING,
             f"{_capital(progress.stopped)}. So far {points}.",
-            "Train on: rerun the command that trained it; if it ran to its end, with larger "
-            "--config.train.minutes or --config.train.steps.",
+            "Continue training: rerun the command that trained it; if it ran to its end, with "
+            "larger --config.train.minutes or --config.train.steps.",
         )
     if fall is not None and fall > _FALLS and not progress.decays:
         return RunVerdict(
             MOVING,
             f"The loss fell by {_share(fall)} over the last quarter. So far {points}.",
-            "Train on: rerun the command that trained it with larger --config.train.minutes or "
-            "--config.train.steps.",
+            "Continue training: rerun the command that trained it with larger "
+            "--config.train.minutes or --config.train.steps.",
         )
     return RunVerdict(
-        SETTLED, f"{points}.", "Keep the points to believe, and name places by a few labels."
+        SETTLED, f"{points}.", "Keep the reliable points, and name places by a few labels."
     )
 
 

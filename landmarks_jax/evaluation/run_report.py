@@ -1,4 +1,4 @@
-"""Reports on a run: whether its points are to be believed, measured on its own photos.
+"""Reports on a run: whether its points are reliable, measured on its own photos.
 
 Writes `report.html` and `report.json` into the run's folder.
 """
@@ -167,7 +167,7 @@ def document(measured: Measures, progress: Progress) -> dict[str, Any]:
     return {
         **run._asdict(),
         "progress": progress._asdict(),
-        "believed": report_verdict.believed(verdicts),
+        "reliable": report_verdict.reliable(verdicts),
         "points": points,
     }
 
