@@ -120,6 +120,10 @@ def test_a_preview_shows_both(batch):
             {"objective__reconstruction_weight": -1.0},
             "objective.reconstruction_weight = -1.0: must be from 0",
         ),
+        (
+            {"objective__bn_groups": "released"},
+            "objective.bn_groups = 'released': must be 'joint' with config.objective.task = ",
+        ),
     ],
 )
 def test_what_either_task_refuses_is_refused(fields, message):

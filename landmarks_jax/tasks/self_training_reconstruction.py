@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 from ml_collections import ConfigDict
 
 from landmarks_jax.objective import Networks, Reconstruction
+from landmarks_jax.system.errors import wrong_field
 from landmarks_jax.tasks import landmarks, self_training
 from landmarks_jax.tasks.task import Frozen, Outcome, Panel
 
@@ -54,6 +55,12 @@ def check(config: ConfigDict) -> None:
     """Raises ConfigError for fields that do not fit one of both tasks."""
     self_training.check_rounds(config)
     landmarks.check(config)
+    if config.objective.bn_groups != "joint":
+        task = config.objective.task
+        rule = (
+            f"'joint' with config.objective.task = {task!r}, whose detector sees single views too"
+        )
+        raise wrong_field(config, "objective.bn_groups", rule)
 
 
 def check_photos(num_points: int, summary: str) -> None:
