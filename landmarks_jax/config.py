@@ -9,13 +9,13 @@ from ml_collections import ConfigDict
 
 from landmarks_jax import geometry, losses
 from landmarks_jax.configs import base
-from landmarks_jax.data.framing import BOX_MARGIN, BOX_MARGIN_STD, CROPS
+from landmarks_jax.data.framing import CROPS
 from landmarks_jax.data.sources.pts import NUM_POINTS, NUM_REDUCED
 from landmarks_jax.data.sources.registry import SOURCES, SPLITS
 from landmarks_jax.models import detectors, hog
 from landmarks_jax.models.vgg import NETWORKS
 from landmarks_jax.objective import COMPOSITIONS
-from landmarks_jax.system.errors import ConfigError, wrong_field
+from landmarks_jax.system.errors import ConfigError, refuse_unused, wrong_field
 from landmarks_jax.tasks import TASKS, task_of
 
 # Fields that may differ when a run is resumed: its length, intervals and paths.
@@ -51,10 +51,7 @@ CHOICES = {
 }
 
 # Fields that the box crop replaces, with the only values it accepts for them.
-_WITH_BOX = {"scale_range": (1.0, 1.0), "scale_std": 0.0, "shift_std": 0.0}
-# Fields that only the box crop uses, with the only values that other crops accept.
-_WITHOUT_BOX = {"margin": BOX_MARGIN, "margin_std": BOX_MARGIN_STD}
-
+_WITH_BOX = {"views.scale_range": (1.0, 1.0), "views.scale_std": 0.0, "views.shift_std": 0.0}
 # Fields that are tuples of strings.
 TEXTS = ("data.roots", "data.exclude", "perceptual.taps", "targets.taps", "eval.protocols")
 
@@ -142,6 +139,7 @@ def validate(config: ConfigDict) -> None:
         rule = "float32 or bfloat16 unless JAX_ENABLE_X64=1 is set"
         raise wrong_field(config, "compute_dtype", rule)
     _check_views(config)
+    _check_unused(config)
     detectors.module_of(config).check(config)
     task_of(config).check(config)
     _check_start(config)
@@ -201,22 +199,28 @@ def _check_views(config: ConfigDict) -> None:
     valid = len(scales) == 2 and all(_is_number(scale, 0.1, 10) for scale in scales)
     if not valid or scales[0] > scales[1]:
         raise wrong_field(config, "views.scale_range", "two ascending factors from 0.1 to 10")
-    for name in task_of(config).UNUSED_VIEWS:
-        if views[name]:
-            rule = (
-                f"0 with config.objective.task = {config.objective.task!r}, which does not use it"
-            )
-            raise wrong_field(config, f"views.{name}", rule)
-    in_box = config.data.crop == "box"
-    for name, value in (_WITH_BOX if in_box else _WITHOUT_BOX).items():
-        if views[name] != value:
-            why = "unless config.data.crop = 'box'"
-            if in_box:
-                why = "with config.data.crop = 'box', whose views are boxes of the points"
-            raise wrong_field(config, f"views.{name}", f"{value!r} {why}")
-    if in_box and geometry.MARGIN_DEVIATIONS * views.margin_std > views.margin:
+    if config.data.crop == "box" and geometry.MARGIN_DEVIATIONS * views.margin_std > views.margin:
         most = f"at most config.views.margin / {geometry.MARGIN_DEVIATIONS:g}"
         raise wrong_field(config, "views.margin_std", f"{most}, so that no view cuts into its box")
+
+
+def _check_unused(config: ConfigDict) -> None:
+    """Checks that fields without effect have their defaults."""
+    defaults = _flat(base.get_config().to_dict())
+
+    def refuse(fields: tuple[str, ...], why: str) -> None:
+        refuse_unused(config, {field: defaults[field] for field in fields}, why)
+
+    task, detector = config.objective.task, config.model.detector
+    refuse(task_of(config).UNUSED, f"with config.objective.task = {task!r}, which does not use it")
+    if not detectors.reads_vgg(config):
+        why = f"with config.model.detector = {detector!r}, which reads no features"
+        refuse(("model.features_network", "model.features_tap"), why)
+    if config.data.crop == "box":
+        why = "with config.data.crop = 'box', whose views are boxes of the points"
+        refuse_unused(config, _WITH_BOX, why)
+    else:
+        refuse(("views.margin", "views.margin_std"), "unless config.data.crop = 'box'")
 
 
 def _check_start(config: ConfigDict) -> None:

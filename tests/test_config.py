@@ -259,19 +259,28 @@ def test_fields_that_the_crop_does_not_use_are_refused(fields, message):
 @pytest.mark.parametrize(
     ("task", "unused"),
     [
-        ("landmarks", ("color_std", "cutout")),
-        ("self_training", ("bend_std",)),
-        ("pose", ("bend_std", "color_std", "cutout")),
+        ("landmarks", ("views__color_std", "views__cutout", "objective__reconstruction_weight")),
+        ("self_training", ("views__bend_std", "objective__reconstruction_weight")),
+        ("pose", ("views__bend_std", "views__color_std", "views__cutout")),
+        ("pose", ("objective__reconstruction_weight",)),
     ],
 )
-def test_fields_of_views_that_the_task_does_not_use_are_refused(task, unused):
+def test_fields_that_the_task_does_not_use_are_refused(task, unused):
     for name in unused:
-        config = narrow(objective__task=task, **{f"views__{name}": 0.1})
+        config, field = narrow(objective__task=task, **{name: 0.1}), name.replace("__", ".")
         message = (
-            rf"config\.views\.{name} = 0\.1: must be 0 with config\.objective\.task = '{task}'"
+            rf"config\.{field} = 0\.1: must be 0\.0\d? with config\.objective\.task = '{task}'"
         )
         with pytest.raises(ConfigError, match=message):
             configuration.validate(config)
+
+
+def test_features_are_not_chosen_for_a_detector_that_reads_none():
+    message = (
+        r"features_tap = 'relu3_1': must be 'relu3_3' with config\.model\.detector = 'hourglass'"
+    )
+    with pytest.raises(ConfigError, match=message):
+        configuration.validate(narrow(model__features_tap="relu3_1"))
 
 
 @pytest.mark.parametrize("preset", [selftrain_start_cpu, mpii_pretrain])
@@ -280,7 +289,10 @@ def test_fields_of_views_that_the_task_does_not_use_are_refused(task, unused):
     [
         ("objective.equivariance_weight", 5.0, "0.0"),
         ("objective.pixel_weight", 0.0, "1.0"),
-        ("objective.bn_groups", "released", "joint"),
+        ("objective.bn_groups", "released", "'joint'"),
+        ("objective.composition", "cycle", "'all'"),
+        ("objective.auxiliary", "fixed", "'each_step'"),
+        ("objective.separation_sigma", 0.3, "0.15"),
         ("perceptual.weights", "vgg.npz", "''"),
     ],
 )

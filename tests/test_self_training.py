@@ -22,6 +22,7 @@ def narrow(**fields):
     """A narrow configuration of self-training, of four points that start from a grid."""
     own = {
         "objective__task": "self_training",
+        "objective__composition": "all",  # not used
         "model__num_landmarks": 4,
         "targets__grid": 2,
         "targets__weights": "vgg.npz",

@@ -25,6 +25,7 @@ TASK = "self_training_reconstruction"
 def narrow(**fields):
     own = {
         "objective__task": TASK,
+        "objective__composition": "baseline",
         "objective__reconstruction_weight": 0.3,
         "views__bend_std": 0.05,
         "views__color_std": 0.2,

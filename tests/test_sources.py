@@ -1,10 +1,10 @@
 """Annotated lists, CelebA and the choice of a source, on images made here."""
 
 import os
-import types
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from PIL import Image
 
 from landmarks_jax import config as configuration
@@ -95,7 +95,7 @@ def test_mistakes_in_a_landmarks_table_are_named(text, message, tmp_path):
 def data_config(**fields):
     defaults = {"source": "folder", "roots": (), "exclude": (), "landmarks": "", "max_photos": 0}
     sizes = {"split": "all", "num_synthetic": 7, "synthetic_seed": 1, "canvas_size": 32}
-    return types.SimpleNamespace(**(defaults | sizes | fields))
+    return ConfigDict(defaults | sizes | fields)
 
 
 def test_open_source_follows_the_config(tmp_path):

@@ -505,6 +505,7 @@ def test_other_weights_and_other_photos_are_another_run(data, half_way, tmp_path
 def test_both_networks_of_a_run_with_reconstruction_are_its_own(data, tmp_path):
     fields = {
         "objective__task": "self_training_reconstruction",
+        "objective__composition": "baseline",
         "perceptual__weights": str(data / "vgg.npz"),
         "perceptual__taps": ("relu1_2",),
         "targets__steps": (0,),

@@ -30,10 +30,27 @@ def wrong_field(config: Mapping[str, Any], field: str, rule: str) -> ConfigError
       field: such as "views.size".
       rule: what the value must be, such as "a multiple of 4".
     """
+    return ConfigError(f"config.{field} = {_value_of(config, field)!r}: must be {rule}")
+
+
+def _value_of(config: Mapping[str, Any], field: str) -> Any:
     value: Any = config
     for part in field.split("."):
         value = value[part]
-    return ConfigError(f"config.{field} = {value!r}: must be {rule}")
+    return value
+
+
+def refuse_unused(config: Mapping[str, Any], unused: Mapping[str, Any], why: str) -> None:
+    """Raises ConfigError if a field without effect is set.
+
+    Args:
+      config: the whole configuration.
+      unused: the fields without effect, such as "views.cutout", with their defaults.
+      why: such as "with config.data.crop = 'box'".
+    """
+    for field, default in unused.items():
+        if _value_of(config, field) != default:
+            raise wrong_field(config, field, f"{default!r} {why}")
 
 
 class DataError(UserError):

@@ -18,7 +18,7 @@ NETWORKS: tuple[str, ...] = ("detector", "generator")
 NEEDS_POINTS = False
 MAKES_TARGETS = False
 ON_JOINTS = False
-UNUSED_VIEWS: tuple[str, ...] = ("color_std", "cutout")
+UNUSED: tuple[str, ...] = ("views.color_std", "views.cutout", "objective.reconstruction_weight")
 SCRATCH_NOTE = "; the paper starts from a human pose core, see docs/pretraining.md"
 
 build_networks = objective.build_networks

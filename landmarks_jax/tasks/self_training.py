@@ -19,10 +19,10 @@ from landmarks_jax.models.vgg import TAPS
 from landmarks_jax.objective import Networks
 from landmarks_jax.system.errors import wrong_field
 from landmarks_jax.tasks.task import (
+    OF_RECONSTRUCTION,
     Frozen,
     Outcome,
     Panel,
-    check_reconstructs_nothing,
     row_keys,
     score_maps,
 )
@@ -33,7 +33,7 @@ NETWORKS: tuple[str, ...] = ("detector",)
 NEEDS_POINTS = True
 MAKES_TARGETS = True
 ON_JOINTS = False
-UNUSED_VIEWS: tuple[str, ...] = ("bend_std",)
+UNUSED: tuple[str, ...] = ("views.bend_std", *OF_RECONSTRUCTION)
 SCRATCH_NOTE = ""
 
 
@@ -50,12 +50,6 @@ class Drawn(NamedTuple):
 
 
 def check(config: ConfigDict) -> None:
-    """Raises ConfigError for fields that do not fit the task."""
-    check_reconstructs_nothing(config)
-    check_rounds(config)
-
-
-def check_rounds(config: ConfigDict) -> None:
     """Raises ConfigError for fields with which no targets can be made for training."""
     targets = config.targets
     if not targets.grid and not targets.detector:

@@ -21,7 +21,7 @@ NETWORKS: tuple[str, ...] = landmarks.NETWORKS
 NEEDS_POINTS = True
 MAKES_TARGETS = True
 ON_JOINTS = False
-UNUSED_VIEWS: tuple[str, ...] = ()
+UNUSED: tuple[str, ...] = ()
 SCRATCH_NOTE = ""
 
 build_networks = landmarks.build_networks
@@ -53,7 +53,7 @@ class Made(NamedTuple):
 
 def check(config: ConfigDict) -> None:
     """Raises ConfigError for fields that do not fit one of both tasks."""
-    self_training.check_rounds(config)
+    self_training.check(config)
     landmarks.check(config)
     if config.objective.bn_groups != "joint":
         task = config.objective.task

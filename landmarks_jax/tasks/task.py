@@ -12,7 +12,6 @@ from ml_collections import ConfigDict
 from landmarks_jax import losses
 from landmarks_jax.models import adaptation
 from landmarks_jax.objective import Networks
-from landmarks_jax.system.errors import wrong_field
 
 
 class Frozen(NamedTuple):
@@ -73,7 +72,7 @@ class Task(Protocol):
       MAKES_TARGETS: whether these points are made by `training.targets`.
       ON_JOINTS: whether the detector finds labelled joints, at the peaks of its maps, instead of
         landmarks by soft-argmax.
-      UNUSED_VIEWS: fields of `config.views` that it does not use, and that must be 0.
+      UNUSED: the fields that it does not use while other tasks do; they must have their defaults.
       SCRATCH_NOTE: added to the log of a run that starts from scratch.
     """
 
@@ -81,7 +80,7 @@ class Task(Protocol):
     NEEDS_POINTS: bool
     MAKES_TARGETS: bool
     ON_JOINTS: bool
-    UNUSED_VIEWS: tuple[str, ...]
+    UNUSED: tuple[str, ...]
     SCRATCH_NOTE: str
 
     def check(self, config: ConfigDict) -> None:
@@ -143,18 +142,16 @@ class Task(Protocol):
         """The preview of a batch, from the result of `draw` and from `Outcome.made`."""
 
 
-def check_reconstructs_nothing(config: ConfigDict) -> None:
-    """Raises ConfigError for fields of Eq. 7, which a task that reconstructs nothing ignores."""
-    task = config.objective.task
-    if config.perceptual.weights:
-        rule = f"'' with config.objective.task = {task!r}, which reconstructs nothing"
-        raise wrong_field(config, "perceptual.weights", rule)
-    unused = {field: losses.TERMS[name].weight for name, field in losses.weight_fields().items()}
-    for field, value in (unused | {"objective.bn_groups": "joint"}).items():
-        section, name = field.split(".")
-        if config[section][name] != value:
-            rule = f"{value} with config.objective.task = {task!r}, which does not use it"
-            raise wrong_field(config, field, rule)
+# Fields that tasks without reconstruction do not use.
+OF_RECONSTRUCTION = (
+    "perceptual.weights",
+    *losses.weight_fields().values(),
+    "objective.separation_sigma",
+    "objective.composition",
+    "objective.auxiliary",
+    "objective.bn_groups",
+    "objective.reconstruction_weight",
+)
 
 
 def row_keys(

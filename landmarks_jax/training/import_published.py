@@ -8,6 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from landmarks_jax import config as configuration
+from landmarks_jax.configs import base
 from landmarks_jax.models import detectors
 from landmarks_jax.system import files
 from landmarks_jax.system.errors import WeightsError, WorkdirError
@@ -69,8 +70,10 @@ def _sized(config: ConfigDict, read: dict[str, published_networks.Network]) -> C
         )
     for network in read.values():
         config.model.update(network.sizes)
-    config.model.detector = detectors.DEFAULT
     # The detector is plain now.
+    config.model.detector = detectors.DEFAULT
+    for name in ("features_network", "features_tap"):
+        config.model[name] = base.get_config().model[name]
     config.init.mode, config.init.core, config.init.features = "scratch", "", ""
     return config.lock()
 

@@ -19,7 +19,7 @@ from landmarks_jax.data.sources import (
 )
 from landmarks_jax.data.sources.photos import Source
 from landmarks_jax.system import files
-from landmarks_jax.system.errors import ConfigError, DataError
+from landmarks_jax.system.errors import ConfigError, DataError, refuse_unused
 
 
 class Entry(NamedTuple):
@@ -28,7 +28,7 @@ class Entry(NamedTuple):
     Attributes:
       open: opens the photos of `config.data`.
       splits: the official splits that `config.data.split` can choose besides "all".
-      fields: those of `config.data` that only some sources use, and this one does.
+      fields: those that only some sources use, and this one does.
     """
 
     open: Callable[[Any], Source]
@@ -36,8 +36,8 @@ class Entry(NamedTuple):
     fields: tuple[str, ...] = ()
 
 
-# Fields of `config.data` that only some sources use, and their values without effect.
-_OWN_FIELDS = {"landmarks": "", "max_photos": 0}
+# Fields that only some sources use, and their defaults.
+_OWN_FIELDS = {"data.landmarks": "", "data.max_photos": 0}
 
 
 def _refuse_prepared(_: Any) -> Source:
@@ -47,12 +47,12 @@ def _refuse_prepared(_: Any) -> Source:
 # By `config.data.source`; docs/datasets.md describes them.
 SOURCES: dict[str, Entry] = {
     "synthetic": Entry(synthetic.open_config),
-    "folder": Entry(folder.open_config, fields=("landmarks", "max_photos")),
+    "folder": Entry(folder.open_config, fields=("data.landmarks", "data.max_photos")),
     "celeba": Entry(celeba.open_config, celeba.SPLITS),
     "celeb_a": Entry(celeba_tfds.open_config, celeba.SPLITS),
     "mafl": Entry(mafl.open_config, mafl.SPLITS),
     "aflw": Entry(aflw.open_config, aflw.SPLITS),
-    "mtfl": Entry(mtfl.open_config, fields=("landmarks",)),
+    "mtfl": Entry(mtfl.open_config, fields=("data.landmarks",)),
     "pts": Entry(pts.open_config),
     "mpii": Entry(mpii.open_config, mpii.SPLITS),
     "prepared": Entry(_refuse_prepared),  # `data.loader` reads it
@@ -74,13 +74,9 @@ def open_source(data: Any) -> Source:
         )
     entry = SOURCES[data.source]
     photos.select_splits(data.split, entry.splits, data.source)
-    for field, value in _OWN_FIELDS.items():
-        given = getattr(data, field)
-        if field not in entry.fields and given != value:
-            raise ConfigError(
-                f"config.data.{field} = {given!r}: must be {value!r} with config.data.source = "
-                f"{data.source!r}, which does not use it"
-            )
+    unused = {field: value for field, value in _OWN_FIELDS.items() if field not in entry.fields}
+    why = f"with config.data.source = {data.source!r}, which does not use it"
+    refuse_unused({"data": data}, unused, why)
     return entry.open(data)
 
 
