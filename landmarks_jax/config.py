@@ -52,80 +52,62 @@ CHOICES = {
 
 # Fields that the box crop replaces, with the only values it accepts for them.
 _WITH_BOX = {"views.scale_range": (1.0, 1.0), "views.scale_std": 0.0, "views.shift_std": 0.0}
+
 # Fields that are tuples of strings.
 TEXTS = ("data.roots", "data.exclude", "perceptual.taps", "targets.taps", "eval.protocols")
+_KINDS = {bool: "True or False", str: "a text", tuple: "a tuple"}
 
-_KINDS = {
-    bool: "True or False",
-    float: "a number",
-    int: "a whole number",
-    str: "a text",
-    tuple: "a tuple",
-}
-
-# Lowest and highest allowed values, both included: of whole numbers, of any numbers, and of all
-# weights of loss terms.
-COUNTS: dict[str, tuple[int, int]] = {
-    **detectors.COUNTS,
+# Lowest and highest allowed values, both included, and those of all weights of loss terms. Bounds
+# that are whole numbers allow no others.
+RANGES: dict[str, tuple[float, float]] = {
+    **detectors.RANGES,
     "seed": (0, 2**31 - 1),
     "data.max_photos": (0, 10_000_000),
     "data.num_synthetic": (2, 10_000_000),
     "data.synthetic_seed": (0, 2**31 - 1),
+    "views.rotation_limit": (0.0, 180.0),
+    "views.scale_std": (0.0, 0.3),
+    "views.shift_std": (0.0, 1.0),
+    "views.bend_std": (0.0, 0.5),
+    "views.color_std": (0.0, 1.0),
+    "views.cutout": (0.0, 1.0),
+    "views.margin": (0.0, 3.0),
+    "views.margin_std": (0.0, 0.5),
     "model.generator_channels": (1, 4096),
     "model.residual_blocks": (0, 100),
+    "model.sigma": (1e-3, 1e3),
+    "objective.separation_sigma": (1e-6, 10.0),
+    "objective.reconstruction_weight": (0.0, 1e6),
     "targets.grid": (0, 30),
     "targets.keep": (0, 10**6),
     "targets.components": (1, 512),
     "targets.view_size": (8, 1024),
     "targets.num_fit": (2, 10**6),
     "targets.num_views": (1, 1000),
+    "targets.extent": (0.0, 1.0),
+    "perceptual.weight": (0.0, 1e6),
+    "perceptual.balance_decay": (0.0, 0.999999),
     "optimizer.warmup_steps": (0, 2**31 - 1),
     "optimizer.cosine_steps": (0, 2**31 - 1),
+    "optimizer.learning_rate": (1e-12, 10.0),
+    "optimizer.beta1": (0.0, 0.999999),
+    "optimizer.beta2": (0.0, 0.9999999),
+    "optimizer.muon_rate": (0.0, 10.0),
+    "optimizer.weight_decay": (0.0, 1.0),
+    "optimizer.clip_norm": (0.0, 1e9),
+    "optimizer.drop_factor": (0.0, 1.0),
+    "optimizer.ema_decay": (0.0, 0.999999),
     "train.batch_size": (2, 2**20),
     "train.accumulate": (1, 2**19),
     "train.steps": (0, 2**31 - 1),
     "train.log_every": (1, 2**31 - 1),
     "train.checkpoint_every": (1, 2**31 - 1),
     "train.picture_every": (0, 2**31 - 1),
+    "train.minutes": (0.0, 1e9),
     "eval.num_fit": (2, 10**6),
     "eval.num_score": (1, 10**6),
 }
-RANGES: dict[str, tuple[float, float]] = {
-    **detectors.RANGES,
-    "views.rotation_limit": (0, 180),
-    "views.scale_std": (0, 0.3),
-    "views.shift_std": (0, 1),
-    "views.bend_std": (0, 0.5),
-    "views.color_std": (0, 1),
-    "views.cutout": (0, 1),
-    "views.margin": (0, 3),
-    "views.margin_std": (0, 0.5),
-    "model.sigma": (1e-3, 1e3),
-    "objective.separation_sigma": (1e-6, 10),
-    "objective.reconstruction_weight": (0, 1e6),
-    "targets.extent": (0, 1),
-    "perceptual.weight": (0, 1e6),
-    "perceptual.balance_decay": (0, 0.999999),
-    "optimizer.learning_rate": (1e-12, 10),
-    "optimizer.beta1": (0, 0.999999),
-    "optimizer.beta2": (0, 0.9999999),
-    "optimizer.muon_rate": (0, 10),
-    "optimizer.weight_decay": (0, 1),
-    "optimizer.clip_norm": (0, 1e9),
-    "optimizer.drop_factor": (0, 1),
-    "optimizer.ema_decay": (0, 0.999999),
-    "train.minutes": (0, 1e9),
-}
-WEIGHT_RANGE = (0, 1e6)
-
-
-def _is_number(value: Any, low: float, high: float) -> bool:
-    # A bool is an int to Python.
-    return type(value) in (int, float) and low <= value <= high
-
-
-def _is_count(value: Any, low: int, high: int) -> bool:
-    return type(value) is int and low <= value <= high
+WEIGHT_RANGE = (0.0, 1e6)
 
 
 def validate(config: ConfigDict) -> None:
@@ -151,35 +133,28 @@ def validate(config: ConfigDict) -> None:
         batch = f"config.train.batch_size = {config.train.batch_size}"
         rule = f"a divisor of {batch} that leaves micro-batches of 2 or more"
         raise wrong_field(config, "train.accumulate", rule)
-    if not all(_is_count(step, 1, 2**31 - 1) for step in config.optimizer.drop_steps):
+    if not all(detectors.in_range(step, 1, 2**31 - 1) for step in config.optimizer.drop_steps):
         raise wrong_field(config, "optimizer.drop_steps", "positive steps, whole numbers")
 
 
 def _check_fields(config: ConfigDict) -> None:
     """Checks that all fields are there, each by itself."""
-    weights = dict.fromkeys(losses.weight_fields().values(), WEIGHT_RANGE)
+    ranges = RANGES | dict.fromkeys(losses.weight_fields().values(), WEIGHT_RANGE)
     fields = _flat(config.to_dict())
-    examples = _flat(base.get_config().to_dict())
-    for field in examples:
+    for field, example in _flat(base.get_config().to_dict()).items():
         if field not in fields:
             raise ConfigError(f"config.{field}: is missing; start from configs/base.py")
-    for field, choices in CHOICES.items():
-        # By type too: 1 is True to Python.
-        if (type(fields[field]), fields[field]) not in [(type(c), c) for c in choices]:
-            raise wrong_field(config, field, f"one of {', '.join(map(str, choices))}")
-    for field, (fewest, most) in COUNTS.items():
-        if not _is_count(fields[field], fewest, most):
-            raise wrong_field(config, field, f"a whole number from {fewest} to {most}")
-    for field, (low, high) in (RANGES | weights).items():
-        if not _is_number(fields[field], low, high):
-            raise wrong_field(config, field, f"from {low} to {high}")
-    for field, example in examples.items():
-        kinds = (int, float) if isinstance(example, float) else (type(example),)
-        if type(fields[field]) not in kinds:
+        value = fields[field]
+        if field in ranges:
+            detectors.check_range(config, field, *ranges[field])
+        elif field in CHOICES:
+            # By type too: 1 is True to Python.
+            if (type(value), value) not in [(type(c), c) for c in CHOICES[field]]:
+                raise wrong_field(config, field, f"one of {', '.join(map(str, CHOICES[field]))}")
+        elif type(value) is not type(example):
             raise wrong_field(config, field, _KINDS[type(example)])
-    for field in TEXTS:
         # An empty one would be the current folder.
-        if not all(isinstance(part, str) and part.strip() for part in fields[field]):
+        elif field in TEXTS and not all(isinstance(t, str) and t.strip() for t in value):
             raise wrong_field(config, field, "a tuple of strings that are not empty, as ('one',)")
 
 
@@ -193,10 +168,10 @@ def _check_views(config: ConfigDict) -> None:
         rule = f"even like config.views.size = {size}, to be centred"
         raise wrong_field(config, "data.canvas_size", rule)
     stds, scales = views.rotation_std, views.scale_range
-    if len(stds) != 2 or not all(_is_number(std, 0, 180) for std in stds):
+    if len(stds) != 2 or not all(detectors.in_range(std, 0.0, 180.0) for std in stds):
         rule = "two angles in degrees from 0 to 180, for x and x'"
         raise wrong_field(config, "views.rotation_std", rule)
-    valid = len(scales) == 2 and all(_is_number(scale, 0.1, 10) for scale in scales)
+    valid = len(scales) == 2 and all(detectors.in_range(scale, 0.1, 10.0) for scale in scales)
     if not valid or scales[0] > scales[1]:
         raise wrong_field(config, "views.scale_range", "two ascending factors from 0.1 to 10")
     if config.data.crop == "box" and geometry.MARGIN_DEVIATIONS * views.margin_std > views.margin:

@@ -8,6 +8,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from landmarks_jax import config as configuration
+from landmarks_jax import losses
 from landmarks_jax.configs import base, mpii_pretrain, paper, released, selftrain_start_cpu
 from landmarks_jax.system.errors import ConfigError
 from landmarks_jax.tasks import task_of
@@ -218,15 +219,20 @@ def test_differences_show_fields_that_one_side_lacks():
     assert list(configuration.differences(old, base.get_config())) == [("model.beta", None, 10.0)]
 
 
-def test_ranges_and_choices_name_real_fields():
-    everything = set(flat(base.get_config()))
-    assert set(configuration.COUNTS | configuration.RANGES) <= everything
-    assert set(configuration.CHOICES) <= everything
+def test_every_number_has_a_range_of_its_kind_or_choices():
+    fields, ranges, choices = flat(base.get_config()), configuration.RANGES, configuration.CHOICES
+    assert set(ranges) | set(choices) <= set(fields)
+    weights = set(losses.weight_fields().values())
+    for field, value in fields.items():
+        if type(value) in (int, float) and field not in weights | set(choices):
+            assert {type(bound) for bound in ranges[field]} == {type(value)}, field
 
 
 @pytest.mark.parametrize("wrong", [float, bool, lambda count: count + 0.5, lambda _: NAN])
 def test_whole_numbers_are_neither_fractions_nor_booleans(wrong):
-    for field in configuration.COUNTS:
+    counts = [name for name, bounds in configuration.RANGES.items() if type(bounds[0]) is int]
+    assert len(counts) > 20
+    for field in counts:
         section, _, name = field.rpartition(".")
         fields = json.loads(configuration.to_json(base.get_config()))
         part = fields[section] if section else fields

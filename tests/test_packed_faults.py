@@ -110,9 +110,9 @@ def test_texts_that_cannot_be(texts, problem, good, tmp_path):
     [
         ("model.beta", float("nan"), "config.model.beta = nan: must be from"),
         ("model.beta", -1.0, "config.model.beta = -1.0: must be from"),
-        ("model.beta", True, "config.model.beta must be a number"),
-        ("model.num_landmarks", 3.0, "config.model.num_landmarks must be a whole number"),
-        ("model.num_landmarks", 10**30, "must be from 1 to 1000"),
+        ("model.beta", True, "config.model.beta = True: must be from"),
+        ("model.num_landmarks", 3.0, "config.model.num_landmarks = 3.0: must be a whole number"),
+        ("model.num_landmarks", 10**30, "must be a whole number from 1 to 1000"),
         ("model.detector", "json", "the module has no STRIDE"),
         ("model.detector", "landmarks_jax.models.none", "must be a module with a detector"),
         ("model.detector", ["hourglass"], "import that first"),

@@ -216,7 +216,7 @@ def test_arrays_that_do_not_fit_are_named(arrays, problem, data, tmp_path):
     ("name", "value", "problem"),
     [
         ("views.size", 18, "its config cannot work"),
-        ("views.size", 0, "config.views.size = 0: must be from 8 to 4096"),
+        ("views.size", 0, "config.views.size = 0: must be a whole number from 8 to 4096"),
         ("data.crop", "middle", "its config cannot work"),
         ("data.canvas_size", 400, "its config cannot work"),
         ("model.num_landmarks", "three", "must be a whole number"),

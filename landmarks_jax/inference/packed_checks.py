@@ -72,19 +72,15 @@ def check_config(fields: Any) -> None:
     module = flat.get("model.detector")
     if not isinstance(module, str) or not detectors.is_trusted(module):
         raise ValueError(f"its detector is in the module {module!r}; import that first")
+    needed = {"compute_dtype", "data.crop", "data.canvas_size", "views.size", "model.detector"}
+    needed |= {"model.num_landmarks", "model.beta"}
     try:
-        sizes = [f"model.{name}" for name in detectors.module_named(module).SIZES]
+        needed |= {f"model.{name}" for name in detectors.module_named(module).SIZES}
+        _check_names(flat.keys(), needed, "config.")
+        for field in flat.keys() & detectors.RANGES:
+            detectors.check_range(fields, field, *detectors.RANGES[field])
     except ConfigError as error:
         raise ValueError(str(error)) from error
-    counts, ranges = detectors.COUNTS, detectors.RANGES
-    needed = {"compute_dtype", "data.crop", "data.canvas_size", "views.size", "model.detector"}
-    needed |= {"model.num_landmarks", "model.beta", *sizes}
-    _check_names(flat.keys(), needed, "config.")
-    for field in flat.keys() & (counts | ranges):
-        _check_form(flat[field], int if field in counts else float, f"config.{field}")
-        low, high = (counts | ranges)[field]
-        if not low <= flat[field] <= high:
-            raise ValueError(f"config.{field} = {flat[field]}: must be from {low} to {high}")
     if flat["compute_dtype"] not in _DTYPES:
         raise ValueError(f"config.compute_dtype must be one of {', '.join(_DTYPES)}")
 

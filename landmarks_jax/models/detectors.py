@@ -25,21 +25,21 @@ from typing import Any, Protocol
 import flax.linen as nn
 from ml_collections import ConfigDict
 
-from landmarks_jax.system.errors import ConfigError, wrong_field
+from landmarks_jax.system.errors import ConfigError, value_of, wrong_field
 
 DEFAULT = "hourglass"
 FEATURES = "features"  # the part of the parameters that holds VGG's
 
-# Lowest and highest allowed values, both included, of what a detector depends on: of whole numbers,
-# and of any numbers.
-COUNTS: dict[str, tuple[int, int]] = {
+# Lowest and highest allowed values, both included, of what a detector depends on. Bounds that are
+# whole numbers allow no others.
+RANGES: dict[str, tuple[float, float]] = {
     "data.canvas_size": (8, 4096),
     "views.size": (8, 4096),
     "model.num_landmarks": (1, 1000),
     "model.detector_channels": (8, 8192),
     "model.hourglass_depth": (1, 10),
+    "model.beta": (1e-6, 1e6),
 }
-RANGES: dict[str, tuple[float, float]] = {"model.beta": (1e-6, 1e6)}
 
 
 class DetectorModule(Protocol):
@@ -49,6 +49,19 @@ class DetectorModule(Protocol):
     SIZES: tuple[str, ...]
     check: Callable[[ConfigDict], None]
     build: Callable[..., nn.Module]
+
+
+def in_range(value: Any, low: float, high: float) -> bool:
+    """Whether a value is a number within bounds, and whole if they are."""
+    # By type: a bool is an int to Python.
+    return type(value) in (int, type(low)) and low <= value <= high
+
+
+def check_range(config: Mapping[str, Any], field: str, low: float, high: float) -> None:
+    """Raises ConfigError unless a field is `in_range`."""
+    if not in_range(value_of(config, field), low, high):
+        whole = "a whole number " if isinstance(low, int) else ""
+        raise wrong_field(config, field, f"{whole}from {low:.10g} to {high:.10g}")
 
 
 def module_named(name: str) -> DetectorModule:

@@ -30,10 +30,11 @@ def wrong_field(config: Mapping[str, Any], field: str, rule: str) -> ConfigError
       field: such as "views.size".
       rule: what the value must be, such as "a multiple of 4".
     """
-    return ConfigError(f"config.{field} = {_value_of(config, field)!r}: must be {rule}")
+    return ConfigError(f"config.{field} = {value_of(config, field)!r}: must be {rule}")
 
 
-def _value_of(config: Mapping[str, Any], field: str) -> Any:
+def value_of(config: Mapping[str, Any], field: str) -> Any:
+    """The value of a field, such as "views.size", of a whole configuration."""
     value: Any = config
     for part in field.split("."):
         value = value[part]
@@ -49,7 +50,7 @@ def refuse_unused(config: Mapping[str, Any], unused: Mapping[str, Any], why: str
       why: such as "with config.data.crop = 'box'".
     """
     for field, default in unused.items():
-        if _value_of(config, field) != default:
+        if value_of(config, field) != default:
             raise wrong_field(config, field, f"{default!r} {why}")
 
 
