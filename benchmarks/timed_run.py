@@ -59,7 +59,7 @@ class TimedRun:
         """
         configuration.validate(config)
         task = task_of(config)
-        if task.NEEDS_POINTS and not task.MAKES_TARGETS:
+        if task.ON_JOINTS:
             raise ConfigError("config.objective.task = 'pose': has no error to time")
         if not config.train.steps:
             raise ConfigError("config.train.steps = 0: must be above 0, as steps are counted")

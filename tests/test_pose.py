@@ -11,11 +11,15 @@ import numpy as np
 import pytest
 
 from landmarks_jax import keypoints
-from landmarks_jax.data.sources import mpii
+from landmarks_jax.data import prepared
+from landmarks_jax.data.framing import Framing
+from landmarks_jax.data.sources import synthetic
 from landmarks_jax.evaluation import pckh as scoring
 from landmarks_jax.system.errors import ConfigError, DataError
-from landmarks_jax.tasks import landmarks, pose
+from landmarks_jax.tasks import pose
+from landmarks_jax.training import run_inputs
 from tests import datasets
+from tests.running import narrow
 
 NAN = float("nan")
 
@@ -218,8 +222,10 @@ def test_scores_of_the_people_held_out(people):
         scoring.evaluate(people, {"running": lambda views: off * NAN})
 
 
-def test_points_that_are_not_mpiis_are_refused():
-    pose.check_photos(mpii.NUM_POINTS, "people")
-    with pytest.raises(ConfigError, match=r"18 points of MPII's people; the photos have 5"):
-        pose.check_photos(5, "12 photos of faces")
-    landmarks.check_photos(5, "12 photos of faces")
+def test_points_that_are_not_mpiis_are_refused(tmp_path):
+    prepared.prepare(synthetic.SyntheticFaces(1, 8, 20), Framing(20, 16, "center"), tmp_path / "p")
+    photos = {"data__source": "prepared", "data__roots": (str(tmp_path / "p"),)}
+    fields = {"objective__task": "pose", "model__num_landmarks": 16}
+    with pytest.raises(ConfigError, match=r"'pose' needs photos with 18 points; these have 5 \("):
+        run_inputs.read_inputs(narrow(**photos, **fields), tmp_path / "run", None)
+    assert run_inputs.read_inputs(narrow(**photos), tmp_path / "run", None).photos.num_points == 5

@@ -15,11 +15,10 @@ from landmarks_jax.system.errors import wrong_field
 from landmarks_jax.tasks.task import Frozen, Outcome, Panel, row_keys
 
 NETWORKS: tuple[str, ...] = ("detector", "generator")
-NEEDS_POINTS = False
 MAKES_TARGETS = False
 ON_JOINTS = False
+NUM_POINTS: int | None = None
 UNUSED: tuple[str, ...] = ("views.color_std", "views.cutout", "objective.reconstruction_weight")
-SCRATCH_NOTE = "; the paper starts from a human pose core, see docs/pretraining.md"
 
 build_networks = objective.build_networks
 
@@ -56,10 +55,6 @@ def check(config: ConfigDict) -> None:
     if not compared and not (weights and config.perceptual.weight):
         rule = "above 0: nothing else compares reconstructions"
         raise wrong_field(config, "objective.pixel_weight", rule)
-
-
-def check_photos(num_points: int, summary: str) -> None:
-    """Accepts all photos; the box crop checks its points itself."""
 
 
 def describe(config: ConfigDict) -> str:

@@ -13,30 +13,32 @@ from jax.typing import ArrayLike
 from ml_collections import ConfigDict
 
 from landmarks_jax import geometry, keypoints, views
-from landmarks_jax.data.sources.mpii import FOUND_WITHIN, HEAD_SHARE, NUM_JOINTS, NUM_POINTS
-from landmarks_jax.models import detectors
+from landmarks_jax.data.sources import mpii
+from landmarks_jax.data.sources.mpii import FOUND_WITHIN, HEAD_SHARE, NUM_JOINTS
 from landmarks_jax.objective import Networks
-from landmarks_jax.system.errors import ConfigError, wrong_field
+from landmarks_jax.system.errors import wrong_field
 from landmarks_jax.tasks.task import (
     OF_RECONSTRUCTION,
     Frozen,
     Outcome,
     Panel,
+    detector_alone,
     row_keys,
     score_maps,
 )
 
 NETWORKS: tuple[str, ...] = ("detector",)
-NEEDS_POINTS = True
 MAKES_TARGETS = False
 ON_JOINTS = True
+NUM_POINTS: int | None = mpii.NUM_POINTS
 UNUSED: tuple[str, ...] = (
     "views.bend_std",
     "views.color_std",
     "views.cutout",
     *OF_RECONSTRUCTION,
 )
-SCRATCH_NOTE = ""
+
+build_networks = detector_alone
 
 
 class Drawn(NamedTuple):
@@ -65,24 +67,10 @@ def check(config: ConfigDict) -> None:
         raise wrong_field(config, "data.crop", rule)
 
 
-def check_photos(num_points: int, summary: str) -> None:
-    """Raises ConfigError for photos without MPII's points."""
-    if num_points != NUM_POINTS:
-        raise ConfigError(
-            f"config.objective.task = 'pose' needs the {NUM_POINTS} points of MPII's people; "
-            f"the photos have {num_points} ({summary})"
-        )
-
-
 def describe(config: ConfigDict) -> str:
     """What a run was trained on, in a sentence for tables and the log."""
     del config
     return "trained on annotated joints, in squares around annotated people"
-
-
-def build_networks(config: ConfigDict) -> Networks:
-    """Builds the detector alone: nothing is reconstructed."""
-    return Networks(detectors.build_detector(config), None, None)
 
 
 def draw(

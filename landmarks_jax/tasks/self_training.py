@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 from ml_collections import ConfigDict
 
 from landmarks_jax import geometry, keypoints, views
-from landmarks_jax.models import detectors, hog
+from landmarks_jax.models import hog
 from landmarks_jax.models.vgg import TAPS
 from landmarks_jax.objective import Networks
 from landmarks_jax.system.errors import wrong_field
@@ -23,6 +23,7 @@ from landmarks_jax.tasks.task import (
     Frozen,
     Outcome,
     Panel,
+    detector_alone,
     row_keys,
     score_maps,
 )
@@ -30,11 +31,12 @@ from landmarks_jax.tasks.task import (
 # Why points have no known order in mirrored photos.
 NOT_MIRRORED = "False unless all points started from one square grid"
 NETWORKS: tuple[str, ...] = ("detector",)
-NEEDS_POINTS = True
 MAKES_TARGETS = True
 ON_JOINTS = False
+NUM_POINTS: int | None = None
 UNUSED: tuple[str, ...] = ("views.bend_std", *OF_RECONSTRUCTION)
-SCRATCH_NOTE = ""
+
+build_networks = detector_alone
 
 
 class Drawn(NamedTuple):
@@ -111,10 +113,6 @@ def check_targets(config: ConfigDict) -> None:
         raise wrong_field(config, "targets.view_size", rule)
 
 
-def check_photos(num_points: int, summary: str) -> None:
-    """Accepts all photos."""
-
-
 def describe(config: ConfigDict) -> str:
     """What a run was trained on, in a sentence for tables and the log."""
     targets = config.targets
@@ -127,11 +125,6 @@ def describe(config: ConfigDict) -> str:
         f"annotation, on points refined {start}by {features} at {', '.join(targets.taps)}"
         + (f" and merged to {merged}" if merged else "")
     )
-
-
-def build_networks(config: ConfigDict) -> Networks:
-    """Builds the detector alone: nothing is reconstructed."""
-    return Networks(detectors.build_detector(config), None, None)
 
 
 def mirrored_order(num: int) -> np.ndarray:

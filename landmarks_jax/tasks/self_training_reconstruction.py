@@ -18,11 +18,10 @@ from landmarks_jax.tasks import landmarks, self_training
 from landmarks_jax.tasks.task import Frozen, Outcome, Panel
 
 NETWORKS: tuple[str, ...] = landmarks.NETWORKS
-NEEDS_POINTS = True
 MAKES_TARGETS = True
 ON_JOINTS = False
+NUM_POINTS: int | None = None
 UNUSED: tuple[str, ...] = ()
-SCRATCH_NOTE = ""
 
 build_networks = landmarks.build_networks
 
@@ -61,10 +60,6 @@ def check(config: ConfigDict) -> None:
             f"'joint' with config.objective.task = {task!r}, whose detector sees single views too"
         )
         raise wrong_field(config, "objective.bn_groups", rule)
-
-
-def check_photos(num_points: int, summary: str) -> None:
-    """Accepts all photos."""
 
 
 def describe(config: ConfigDict) -> str:

@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 from ml_collections import ConfigDict
 
 from landmarks_jax import losses
-from landmarks_jax.models import adaptation
+from landmarks_jax.models import adaptation, detectors
 from landmarks_jax.objective import Networks
 
 
@@ -68,26 +68,21 @@ class Task(Protocol):
 
     Attributes:
       NETWORKS: names of the networks that train, the keys of `params`.
-      NEEDS_POINTS: whether steps use points of the photos: their own, or targets.
-      MAKES_TARGETS: whether these points are made by `training.targets`.
-      ON_JOINTS: whether the detector finds labelled joints, at the peaks of its maps, instead of
-        landmarks by soft-argmax.
+      MAKES_TARGETS: whether steps use points that are made by `training.targets`.
+      ON_JOINTS: whether the detector learns labelled joints, and finds them at the peaks of its
+        maps, instead of landmarks by soft-argmax.
+      NUM_POINTS: the points that each photo must have; None for any number.
       UNUSED: the fields that it does not use while other tasks do; they must have their defaults.
-      SCRATCH_NOTE: added to the log of a run that starts from scratch.
     """
 
     NETWORKS: tuple[str, ...]
-    NEEDS_POINTS: bool
     MAKES_TARGETS: bool
     ON_JOINTS: bool
+    NUM_POINTS: int | None
     UNUSED: tuple[str, ...]
-    SCRATCH_NOTE: str
 
     def check(self, config: ConfigDict) -> None:
         """Raises ConfigError for fields that do not fit the task."""
-
-    def check_photos(self, num_points: int, summary: str) -> None:
-        """Raises ConfigError for photos whose number of points does not fit the task."""
 
     def describe(self, config: ConfigDict) -> str:
         """What a run was trained on, in a sentence for tables and the log."""
@@ -177,6 +172,11 @@ def row_keys(
     if microbatch is not None:
         rows = config.train.accumulate * rows + microbatch
     return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, step), rows)
+
+
+def detector_alone(config: ConfigDict) -> Networks:
+    """Builds the networks of tasks that train the detector alone."""
+    return Networks(detectors.build_detector(config), None, None)
 
 
 def score_maps(

@@ -58,7 +58,8 @@ class Resident(NamedTuple):
 
 def takes_points(config: ConfigDict) -> bool:
     """Whether steps use the points that come with the photos."""
-    return task_of(config).NEEDS_POINTS or bool(config.data.crop == "box")
+    task = task_of(config)
+    return task.MAKES_TARGETS or task.ON_JOINTS or bool(config.data.crop == "box")
 
 
 def num_points(config: ConfigDict, own: int) -> int:

@@ -92,7 +92,11 @@ def read_inputs(config: ConfigDict, workdir: Path, transfer_from: Path | None) -
             f"config.train.batch_size = {config.train.batch_size}: must be at most the number "
             f"of photos; there are {len(photos)} ({photos.summary})"
         )
-    task.check_photos(photos.num_points, photos.summary)
+    if task.NUM_POINTS not in (None, photos.num_points):
+        raise ConfigError(
+            f"config.objective.task = {config.objective.task!r} needs photos with "
+            f"{task.NUM_POINTS} points; these have {photos.num_points} ({photos.summary})"
+        )
     mesh = sharding.make_mesh()
     shapes = batches.shapes(config, photos, mesh)
     return Inputs(networks, frozen, weights, photos, shapes, mesh, start, bundle, refiner)
