@@ -89,8 +89,6 @@ def test_a_worker_s_exception_reaches_the_caller_without_a_trace(capfd):
 
 
 def test_what_cannot_work_is_refused_before_the_first_batch():
-    with pytest.raises(ConfigError, match=r"config.train.batch_size = 5"):
-        PhotoLoader(Photos(), FRAME).batches(seed=0, batch_size=5, process_count=2)
     source = Photos()
     source.num_points = 0
     with pytest.raises(ConfigError, match="annotated points"):

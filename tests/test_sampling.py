@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from landmarks_jax.data import sampling
-from landmarks_jax.system.errors import ConfigError
 
 MASK = 2**64 - 1
 
@@ -50,14 +49,3 @@ def test_processes_share_each_batch(processes):
         for p in range(processes)
     ]
     np.testing.assert_array_equal(np.concatenate(shares), sampling.rows(1, 11, 48, 56))
-
-
-def test_a_batch_that_cannot_be_shared_is_an_error():
-    with pytest.raises(ConfigError, match=r"config.train.batch_size = 6: .* 4 processes"):
-        sampling.batch_rows(0, 10, 6, 0, process_index=0, process_count=4)
-    with pytest.raises(ConfigError, match=r"config.train.batch_size = 0"):
-        sampling.batch_rows(0, 10, 0, 0)
-    with pytest.raises(ValueError, match="process 2 of 2"):
-        sampling.batch_rows(0, 10, 4, 0, process_index=2, process_count=2)
-    with pytest.raises(ValueError, match="must be at least 1"):
-        sampling.rows(0, 0, 0, 1)

@@ -110,7 +110,6 @@ def test_open_source_follows_the_config(tmp_path):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"source": "imagenet"}, r"config.data.source = 'imagenet': must be one of synthetic, "),
         (
             {"source": "celeba"},
             r"config.data.roots = \(\): source 'celeba' needs the folder of img",
@@ -159,8 +158,9 @@ def test_a_source_is_added_by_one_entry(monkeypatch):
     assert isinstance(registry.open_source(config.data), OneFace)
     with pytest.raises(ConfigError, match="must be one of all, test for source 'one'"):
         registry.open_source(data_config(source="one", split="train"))
+    config.data.source = "two"
     with pytest.raises(ConfigError, match=r"must be one of synthetic, .*, one"):
-        registry.open_source(data_config(source="two"))
+        configuration.validate(config)
 
 
 def test_open_labelled_needs_a_list(tmp_path):

@@ -61,7 +61,7 @@ class Loader(abc.ABC):
 
         Args:
           seed: seed of the order, see `sampling`.
-          batch_size: rows of the global batch, over all processes.
+          batch_size: rows of the global batch, a multiple of `process_count`.
           start_step: absolute number of the first step.
           process_index: this process.
           process_count: number of processes.
@@ -70,13 +70,12 @@ class Loader(abc.ABC):
           `{"canvas": [b, C, C, 3] uint8, "points": [b, P, 2] float32}`, b = batch_size /
           process_count, points normalised to the canvas.
         """
-        size = sampling.local_batch_size(batch_size, process_count)
         process = {"process_index": process_index, "process_count": process_count}
 
         def rows_of(step: int) -> np.ndarray:
             return sampling.batch_rows(seed, len(self), batch_size, step, **process)
 
-        read = self._read(rows_of, size, start_step)
+        read = self._read(rows_of, batch_size // process_count, start_step)
         if (targets := self.targets) is None:
             return read
         return (

@@ -9,8 +9,6 @@ import functools
 
 import numpy as np
 
-from landmarks_jax.system.errors import ConfigError
-
 _WORD = 2**64
 
 
@@ -38,26 +36,12 @@ def permutation(seed: int, count: int, epoch: int) -> np.ndarray:
 
 def rows(seed: int, count: int, start: int, stop: int) -> np.ndarray:
     """Rows `start` to `stop` of the endless order: `[stop - start]` int64 photo indices."""
-    if count < 1:
-        raise ValueError(f"{count} photos: must be at least 1")
-    if not 0 <= start <= stop:
-        raise ValueError(f"rows {start} to {stop}: not a range")
     pieces = [np.zeros(0, np.int64)]
     while start < stop:
         epoch, offset = divmod(start, count)
         pieces.append(permutation(seed, count, epoch)[offset : offset + stop - start])
         start += len(pieces[-1])
     return np.concatenate(pieces)
-
-
-def local_batch_size(batch_size: int, process_count: int) -> int:
-    """Rows of each batch that one of `process_count` processes reads."""
-    if batch_size < 1 or batch_size % process_count:
-        raise ConfigError(
-            f"config.train.batch_size = {batch_size}: must be a positive multiple of the "
-            f"{process_count} processes, which share each batch evenly"
-        )
-    return batch_size // process_count
 
 
 def batch_rows(
@@ -74,7 +58,7 @@ def batch_rows(
     Args:
       seed: seed of the order.
       count: number of photos.
-      batch_size: rows of the global batch, over all processes.
+      batch_size: rows of the global batch, a multiple of `process_count`.
       step: absolute number of the step, from 0.
       process_index: this process; it reads the `process_index`-th contiguous share.
       process_count: number of processes.
@@ -82,9 +66,7 @@ def batch_rows(
     Returns:
       `[batch_size / process_count]` int64 photo indices.
     """
-    share = local_batch_size(batch_size, process_count)
-    if not 0 <= process_index < process_count:
-        raise ValueError(f"process {process_index} of {process_count}")
+    share = batch_size // process_count
     start = step * batch_size + process_index * share
     return rows(seed, count, start, start + share)
 

@@ -68,10 +68,6 @@ def open_source(data: Any) -> Source:
       ConfigError: a field has a value that cannot work.
       DataError: photos or lists are missing or malformed.
     """
-    if data.source not in SOURCES:
-        raise ConfigError(
-            f"config.data.source = {data.source!r}: must be one of {', '.join(SOURCES)}"
-        )
     entry = SOURCES[data.source]
     photos.select_splits(data.split, entry.splits, data.source)
     unused = {field: value for field, value in _OWN_FIELDS.items() if field not in entry.fields}
