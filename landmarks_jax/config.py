@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from landmarks_jax import geometry, losses
 from landmarks_jax.configs import base
-from landmarks_jax.data.framing import CROPS
+from landmarks_jax.data import framing
 from landmarks_jax.data.sources.pts import NUM_POINTS, NUM_REDUCED
 from landmarks_jax.data.sources.registry import SOURCES, SPLITS
 from landmarks_jax.models import detectors, hog
@@ -39,7 +39,7 @@ CHOICES = {
     "compute_dtype": ("float32", "bfloat16", "float64"),
     "data.source": SOURCES,
     "data.split": SPLITS,
-    "data.crop": CROPS,
+    "data.crop": framing.CROPS,
     "init.mode": ("scratch", "finetune", "adapt"),
     "objective.task": tuple(TASKS),
     "objective.composition": COMPOSITIONS,
@@ -160,13 +160,8 @@ def _check_fields(config: ConfigDict) -> None:
 
 def _check_views(config: ConfigDict) -> None:
     """Checks the views' sizes and random maps, and that they fit the crop."""
-    views, size, canvas = config.views, config.views.size, config.data.canvas_size
-    if size > canvas:
-        rule = f"at most the canvas, config.data.canvas_size = {canvas}"
-        raise wrong_field(config, "views.size", rule)
-    if (canvas - size) % 2:
-        rule = f"even like config.views.size = {size}, to be centred"
-        raise wrong_field(config, "data.canvas_size", rule)
+    framing.of_config(config)
+    views = config.views
     stds, scales = views.rotation_std, views.scale_range
     if len(stds) != 2 or not all(detectors.in_range(std, 0.0, 180.0) for std in stds):
         rule = "two angles in degrees from 0 to 180, for x and x'"

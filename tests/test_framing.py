@@ -128,7 +128,6 @@ def test_a_blob_and_its_point_move_together(crop, canvas_size, view_size, size):
         ((62, 64, "center"), "config.data.canvas_size"),
         ((322, 64, "tight"), "config.data.canvas_size"),
         ((80, 64, "middle"), "config.data.crop"),
-        ((0, 0, "center"), "config.views.size"),
     ],
 )
 def test_sizes_that_cannot_work_name_their_field(values, field):

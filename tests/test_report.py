@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from landmarks_jax import load_detector
+from landmarks_jax.data import framing
 from landmarks_jax.evaluation import run_report, symmetry
 from tests import browsing
 from tests.running import TINY, call, finished_run, narrow, write_photos
@@ -67,7 +68,7 @@ def test_what_is_measured_and_shown_is_of_the_photos_named(run, monkeypatch):
     photos = symmetry.photos_of_run(measured.config)
     assert [photos.names().index(name) for name in measured.names] == [0, 5, 11]
     canvases = photos.canvases(np.array([0, 5, 11]))
-    views = symmetry.view_framing(measured.config).central_view(canvases)
+    views = framing.of_config(measured.config).central_view(canvases)
     np.testing.assert_array_equal(measured.views, views)
     assert measured.landmarks.shape == (3, 3, 2)
 

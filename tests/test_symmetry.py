@@ -6,6 +6,7 @@ import itertools
 import numpy as np
 import pytest
 
+from landmarks_jax.data import framing
 from landmarks_jax.data.sources.synthetic import SyntheticFaces
 from landmarks_jax.evaluation import symmetry
 from landmarks_jax.inference import api, card, kept_landmarks, packed_file
@@ -135,7 +136,7 @@ def test_the_card_lists_the_pairs(paired):
 def test_the_shipped_detector_of_faces_against_controls():
     packed = packed_file.read(api.find_packed("faces40"))
     photos = symmetry.photos_of_source(SyntheticFaces(5, 24, 100), packed.config)
-    views = symmetry.view_framing(packed.config).central_view(photos.canvases(np.arange(24)))
+    views = framing.of_config(packed.config).central_view(photos.canvases(np.arange(24)))
     detect = ViewDetector(packed.config, packed.variables)
 
     def find(views, shift=0):

@@ -18,6 +18,7 @@ Training with crop `box` rotates the photo before it takes the box, from canvase
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -164,14 +165,11 @@ class Framing:
             raise ConfigError(
                 f"config.data.crop = {self.crop!r}: must be one of {', '.join(CROPS)}"
             )
-        if self.view_size < 1:
-            raise ConfigError(f"config.views.size = {self.view_size}: must be at least 1 pixel")
         border = self.canvas_size - self.view_size
         if border < 0 or border % 2 or self.canvas_size > _MAX_RATIO * self.view_size:
             raise ConfigError(
-                f"config.data.canvas_size = {self.canvas_size}: must be the view's "
-                f"{self.view_size} pixels plus an even number, and at most "
-                f"{_MAX_RATIO * self.view_size}"
+                f"config.data.canvas_size = {self.canvas_size}: must be config.views.size = "
+                f"{self.view_size} plus an even number, and at most {_MAX_RATIO * self.view_size}"
             )
 
     def check_points(self, num_points: int, what: str) -> None:
@@ -228,3 +226,12 @@ class Framing:
     def points_in_view(self, points: np.ndarray) -> np.ndarray:
         """Points `[..., 2]` of the canvas frame in the frame of the undistorted view."""
         return points * (self.canvas_size / self.view_size)
+
+
+def of_config(config: Any) -> Framing:
+    """How photos are cut for undistorted views of the detector of a configuration.
+
+    Raises:
+      ConfigError: the sizes cannot work.
+    """
+    return Framing(config.data.canvas_size, config.views.size, config.data.crop)

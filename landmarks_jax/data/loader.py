@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from landmarks_jax.data import cutting, lists, prepared, sampling
+from landmarks_jax.data import cutting, framing, lists, prepared, sampling
 from landmarks_jax.data.box_canvas import BoxCanvas, Frame
 from landmarks_jax.data.framing import Framing
 from landmarks_jax.data.photo_files import PhotoFile
@@ -197,7 +197,7 @@ def framing_of(config: Any) -> Frame:
         views = config.views
         limits = views.rotation_limit, views.margin, views.margin_std
         return BoxCanvas(views.size, *map(float, limits))
-    return Framing(config.data.canvas_size, config.views.size, config.data.crop)
+    return framing.of_config(config)
 
 
 def open_loader(config: Any) -> Loader:

@@ -27,8 +27,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from landmarks_jax.data import cutting
-from landmarks_jax.data.framing import Framing
+from landmarks_jax.data import cutting, framing
 from landmarks_jax.data.sources import mpii
 from landmarks_jax.evaluation import score_tables
 from landmarks_jax.evaluation.metrics import Detect
@@ -96,17 +95,16 @@ def open_people(config: ConfigDict, names: Sequence[str] | None = None) -> Label
             f"--protocol {', '.join(names) or '(none)'}: this is a run on joints, scored by "
             f"{PROTOCOL} alone"
         )
-    side = config.data.canvas_size
-    framing = Framing(side, config.views.size, config.data.crop)
+    frame = framing.of_config(config)
     held_out = mpii.MpiiPeople(config.eval.mpii, "validation")
-    views, points = cutting.load_views(held_out, framing)
+    views, points = cutting.load_views(held_out, frame)
     head_sizes = mpii.HEAD_SHARE * np.linalg.norm(points[:, -1] - points[:, -2], axis=-1)
     return LabelledPeople(
         views,
         points[:, : mpii.NUM_JOINTS].astype(np.float64),
         head_sizes.astype(np.float64),
         np.array([person.apart for person in held_out.people]),
-        framing.points_in_view(_mean_pose(config.eval.mpii)),
+        frame.points_in_view(_mean_pose(config.eval.mpii)),
         "MPII validation",
     )
 

@@ -104,7 +104,7 @@ def measure_run(workdir: Path) -> MeasuredRun:
     run_evaluation.need_landmarks(workdir, config, "reported on")
     restored = checkpoints.restore(workdir, config)
     photos = symmetry.photos_of_run(config)
-    frame = symmetry.view_framing(config)
+    frame = framing.of_config(config)
     places = sampling.evenly(photos.num_different, _LOOKED_AT)
     canvases = photos.canvases(places)
     wrong = _wrong_with(frame.central_view(canvases))

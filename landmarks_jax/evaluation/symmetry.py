@@ -16,8 +16,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from scipy.optimize import linear_sum_assignment
 
-from landmarks_jax.data import loader, sampling
-from landmarks_jax.data.framing import Framing
+from landmarks_jax.data import framing, loader, sampling
 from landmarks_jax.data.sources import registry
 from landmarks_jax.data.sources.photos import Source
 from landmarks_jax.evaluation import metrics
@@ -51,7 +50,7 @@ def photos_of_source(source: Source, config: ConfigDict) -> loader.Loader:
     Raises:
       UserError: the crop needs points, and the source has none.
     """
-    return loader.PhotoLoader(source, view_framing(config))
+    return loader.PhotoLoader(source, framing.of_config(config))
 
 
 def add_pairs(packed: PackedDetector, photos: loader.Loader) -> PackedDetector:
@@ -73,16 +72,11 @@ def add_pairs(packed: PackedDetector, photos: loader.Loader) -> PackedDetector:
             "other"
         )
     places = sampling.evenly(photos.num_different, _MAX_PHOTOS)
-    views = view_framing(packed.config).central_view(photos.canvases(places))
+    views = framing.of_config(packed.config).central_view(photos.canvases(places))
     detect = ViewDetector(packed.config, packed.variables)
     mirrored = detect(np.ascontiguousarray(views[:, :, ::-1])) * [-1, 1]
     mirror = {"photos": len(views), "pairs": pairs_of(detect(views), mirrored)}
     return dataclasses.replace(packed, summary={**packed.summary, "mirror": mirror})
-
-
-def view_framing(config: ConfigDict) -> Framing:
-    """How photos are cut for undistorted views of the detector of `config`."""
-    return Framing(config.data.canvas_size, config.views.size, config.data.crop)
 
 
 def pairs_of(landmarks: np.ndarray, mirrored: np.ndarray) -> list[dict[str, Any]]:

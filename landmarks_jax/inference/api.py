@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from landmarks_jax.data.framing import Framing, Rectangle
+from landmarks_jax.data import framing
+from landmarks_jax.data.framing import Rectangle
 from landmarks_jax.inference import detector, face_finder, mirroring, packed_file
 from landmarks_jax.inference.face_finder import FaceFrame, FoundFaces
 from landmarks_jax.inference.images import as_images, from_view, to_views, view_rectangles
@@ -71,7 +72,7 @@ class LandmarkDetector:
         self._views = detector.ViewDetector(config, packed.variables)
         self.num_landmarks = self._views.num_landmarks
         self.view_size = self._views.view_size
-        self.frame = Framing(config.data.canvas_size, config.views.size, config.data.crop)
+        self.frame = framing.of_config(config)
         self.face_frame = FaceFrame.of(packed.summary)
         self.mirror_pairs = MirrorPairs.of(packed.summary, self.num_landmarks)
         self.regressor = packed.regressor

@@ -28,7 +28,7 @@ import safetensors
 import safetensors.numpy
 from ml_collections import ConfigDict
 
-from landmarks_jax.data.framing import Framing
+from landmarks_jax.data import framing
 from landmarks_jax.inference import packed_checks
 from landmarks_jax.inference.linear_map import LinearMap
 from landmarks_jax.inference.packed_checks import REGRESSOR
@@ -236,7 +236,7 @@ def _check_arrays(
 
 def _expected_shapes(config: ConfigDict) -> dict[str, tuple[int, ...]]:
     size = config.views.size
-    Framing(config.data.canvas_size, size, config.data.crop)  # raises for impossible values
+    framing.of_config(config)  # raises for impossible values
     detectors.module_of(config).check(config)
     init = functools.partial(detectors.build_detector(config).init, use_running_average=True)
     view = jax.ShapeDtypeStruct((1, size, size, 3), np.float32)

@@ -11,8 +11,7 @@ import jax
 from ml_collections import ConfigDict
 
 from landmarks_jax import config as configuration
-from landmarks_jax.data import file_search, photo_files, survey
-from landmarks_jax.data.framing import Framing
+from landmarks_jax.data import file_search, framing, photo_files, survey
 from landmarks_jax.data.sources.folder import FolderPhotos
 from landmarks_jax.system import cache
 from landmarks_jax.system.errors import ConfigError, WorkdirError, wrong_field
@@ -94,7 +93,7 @@ def look(config: ConfigDict, arguments: Sequence[str], workdir: Path) -> None:
                 f"{workdir}: is in the folder of photos {folder}, to which a run would add images; "
                 "name a folder outside of it by --workdir"
             )
-    frame = Framing(config.data.canvas_size, config.views.size, config.data.crop)
+    frame = framing.of_config(config)
     found = survey.survey(FolderPhotos(arguments, config.data.exclude), frame)
     for line in found.lines:
         _LOGGER.info("%s", line)
