@@ -191,7 +191,8 @@ def start_state(config: ml_collections.ConfigDict, networks: Networks, mesh: Mes
     start = functools.partial(
         initial_state, config=config, networks=networks, optimizer=make_optimizer(config)
     )
-    # Not 0 or 1: `tasks.landmarks.draw` splits these off, for the views and the auxiliaries.
+    # Not 0 or 1: `tasks.landmarks.draw` splits these off, for the views and the auxiliaries. Tasks
+    # that use `row_keys` alone draw the views of step 2 from this key too, which does no harm.
     key = jax.random.fold_in(jax.random.key(config.seed), 2)
     options = compiler.run_once_options()
     draw = jax.jit(start, out_shardings=sharding.replicated(mesh), compiler_options=options)
