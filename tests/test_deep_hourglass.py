@@ -297,7 +297,7 @@ def test_a_session_refuses_a_missing_file_before_it_prepares_photos(tmp_path):
 
 
 def test_published_networks_are_read_as_plain_ones(tmp_path):
-    config = deep("vgg.npz", data__canvas_size=40, views__size=32)
+    config = deep("vgg.npz", data__canvas_size=40, views__size=32, model__features_tap="relu3_1")
     read = import_published.import_run(tmp_path / "run", config, detector=PUBLISHED / "core.pth")
     assert read.model.detector == detectors.DEFAULT
     assert read.init.features == ""

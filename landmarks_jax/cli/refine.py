@@ -62,6 +62,7 @@ def _run(call: Call) -> None:
 
 def _run_of(workdir: Path, with_targets: ConfigDict) -> tuple[ConfigDict, dict]:
     """The configuration of a run with the given section `targets`, and its detector's variables."""
+    from landmarks_jax import config as configuration  # noqa: PLC0415
     from landmarks_jax.evaluation import run_evaluation  # noqa: PLC0415
     from landmarks_jax.training import checkpoints, run_folder  # noqa: PLC0415
     from landmarks_jax.training.state import trained_variables  # noqa: PLC0415
@@ -69,9 +70,7 @@ def _run_of(workdir: Path, with_targets: ConfigDict) -> tuple[ConfigDict, dict]:
     config = run_folder.read_config(workdir)
     run_evaluation.need_landmarks(workdir, config, "refined")
     state = checkpoints.restore(workdir, config).state
-    config = config.copy_and_resolve_references()
-    with config.unlocked():
-        config.targets = with_targets.targets
+    config = configuration.with_fields(config, {"targets": with_targets.targets})
     return config, trained_variables(state)
 
 

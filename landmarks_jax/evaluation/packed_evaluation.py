@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from landmarks_jax import config as configuration
 from landmarks_jax.configs import base
 from landmarks_jax.evaluation import protocols, run_evaluation, score_files
 from landmarks_jax.inference import kept_landmarks, mirroring
@@ -85,11 +86,8 @@ def _mean_landmarks(
 
 def config_of(packed: PackedDetector) -> ConfigDict:
     """Its configuration, with the base's places of labelled faces and without a protocol."""
-    config = packed.config.copy_and_resolve_references()
-    with config.unlocked():
-        config.eval = base.get_config().eval
-        config.eval.protocols = ()
-    return config
+    places = base.get_config().eval
+    return configuration.with_fields(packed.config, {"eval": places, "eval.protocols": ()})
 
 
 def untrained(config: ConfigDict) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import landmarks_jax
+from landmarks_jax import config as configuration
 from landmarks_jax import keypoints
 from landmarks_jax.evaluation import (
     labelled_faces,
@@ -205,9 +206,8 @@ def _joints(detector: ViewDetector, views: np.ndarray) -> np.ndarray:
 
 def _at(config: ConfigDict, places: Mapping[str, Any]) -> ConfigDict:
     """The configuration with the given places of labelled data."""
-    config = config.copy_and_resolve_references()
-    config.eval.update({name: value for name, value in places.items() if value is not None})
-    return config
+    given = {f"eval.{name}": value for name, value in places.items() if value is not None}
+    return configuration.with_fields(config, given)
 
 
 def open_faces(

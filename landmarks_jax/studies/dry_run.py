@@ -165,7 +165,8 @@ def check(cells: Sequence[Cell], base: Base) -> tuple[str, bool]:
 
 def _shape_of(config: ConfigDict) -> str:
     """The configuration without what does not change the shapes of a step."""
-    config = config.copy_and_resolve_references()
-    config.objective.pixel_weight = config.objective.gradient_weight = 1.0
-    config.perceptual.weights = "some" if config.perceptual.weights else ""
-    return configuration.to_json(config)
+    fields = dict.fromkeys(("objective.pixel_weight", "objective.gradient_weight"), 1.0)
+    weights = "some" if config.perceptual.weights else ""
+    return configuration.to_json(
+        configuration.with_fields(config, {**fields, "perceptual.weights": weights})
+    )

@@ -187,10 +187,8 @@ def on_canvases(config: ConfigDict, photos: Sequence[str], canvases: Path) -> Co
     if task_of(config).MAKES_TARGETS and config.targets.view_size > config.views.size:
         cut = refiner.at_feature_size(config)  # training shrinks them
     roots = [str(_canvases_of(cut, text, canvases)) for text in photos]
-    config = config.copy_and_resolve_references()
-    config.data.source, config.data.roots = "prepared", tuple(roots)
-    config.data.landmarks = ""
-    return config
+    fields = {"source": "prepared", "roots": tuple(roots), "landmarks": ""}
+    return configuration.with_fields(config, {f"data.{key}": fields[key] for key in fields})
 
 
 def _check_task(config: ConfigDict) -> None:
@@ -203,17 +201,18 @@ def _check_task(config: ConfigDict) -> None:
 
 def _canvases_of(config: ConfigDict, text: str, canvases: Path) -> Path:
     name, _, crop = text.rpartition(":")
-    config = config.copy_and_resolve_references()
-    if name and crop in CROPS:
-        config.data.crop = crop
-    else:
-        name = text
+    if not name or crop not in CROPS:
+        name, crop = text, config.data.crop
     photos = Path(name)
-    config.data.source, config.data.roots = "folder", (name,)
-    config.data.split = "all"  # `landmarks-jax prepare --shrink` has applied the split
     points = photos / shrink.POINTS
-    boxes = config.data.crop == "box" and points.exists()
-    config.data.landmarks = str(points) if boxes else ""
+    fields = {
+        "source": "folder",
+        "roots": (name,),
+        "crop": crop,
+        "split": "all",  # `landmarks-jax prepare --shrink` has applied the split
+        "landmarks": str(points) if crop == "box" and points.exists() else "",
+    }
+    config = configuration.with_fields(config, {f"data.{key}": fields[key] for key in fields})
     folder = canvases / f"{photos.resolve().name}-{_fingerprint(config, photos)}"
     if not folder.exists():
         prepared.prepare(registry.open_source(config.data), loader.framing_of(config), folder)

@@ -61,21 +61,19 @@ def import_run(
 
 
 def _sized(config: ConfigDict, read: dict[str, published_networks.Network]) -> ConfigDict:
-    config = config.copy_and_resolve_references().unlock()
     counts = {name: network.sizes["num_landmarks"] for name, network in read.items()}
     if len(set(counts.values())) > 1:
         raise WeightsError(
             f"the detector finds {counts['detector']} landmarks and the generator takes "
             f"{counts['generator']}: they come from different runs"
         )
-    for network in read.values():
-        config.model.update(network.sizes)
-    # The detector is plain now.
-    config.model.detector = detectors.DEFAULT
+    # The detector is plain now, and whole.
+    fields: dict[str, Any] = {"model.detector": detectors.DEFAULT, "init": base.get_config().init}
     for name in ("features_network", "features_tap"):
-        config.model[name] = base.get_config().model[name]
-    config.init.mode, config.init.core, config.init.features = "scratch", "", ""
-    return config.lock()
+        fields[f"model.{name}"] = base.get_config().model[name]
+    for network in read.values():
+        fields |= {f"model.{name}": size for name, size in network.sizes.items()}
+    return configuration.with_fields(config, fields)
 
 
 def _notes(detector: Path, generator: Path | None, core: Path | None) -> list[str]:

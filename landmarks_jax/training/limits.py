@@ -2,6 +2,8 @@
 
 from ml_collections import ConfigDict
 
+from landmarks_jax.config import with_fields
+
 
 def is_done(config: ConfigDict, step: int, seconds: float) -> bool:
     """Whether the steps or the minutes of a run are over."""
@@ -20,18 +22,13 @@ def out_of_time(config: ConfigDict, seconds: float) -> bool:
 
 def until(config: ConfigDict, end: int | None) -> ConfigDict:
     """Limits `train.steps` to the step `end`; None leaves it."""
-    config = config.copy_and_resolve_references()
-    if end is not None:
-        with config.unlocked():
-            config.train.steps = min(end, config.train.steps or end)
-    return config
+    if end is None:
+        return config
+    return with_fields(config, {"train.steps": min(end, config.train.steps or end)})
 
 
 def shortened(config: ConfigDict, seconds: float, left: float) -> ConfigDict:
     """Limits `train.minutes` to the `seconds` already trained plus `left` more."""
-    config = config.copy_and_resolve_references()
     # Not 0, which would mean no limit; less than any step takes.
     minutes = (seconds + max(left, 1e-6)) / 60
-    with config.unlocked():
-        config.train.minutes = min(minutes, config.train.minutes or minutes)
-    return config
+    return with_fields(config, {"train.minutes": min(minutes, config.train.minutes or minutes)})
