@@ -195,7 +195,7 @@ def _check_unused(config: ConfigDict) -> None:
 
 def _check_start(config: ConfigDict) -> None:
     scratch, core = config.init.mode == "scratch", config.init.core
-    if not isinstance(core, str) or scratch == bool(core.strip()):
+    if scratch == bool(core.strip()):
         rule = "'', or config.init.mode 'finetune' or 'adapt'"
         if not scratch:
             rule = "the folder of a run of configs/mpii_pretrain.py, or a published PyTorch file"
