@@ -24,6 +24,7 @@ from landmarks_jax.training import (
     loop,
     merging,
     refiner,
+    reports,
     run_inputs,
     sharding,
     start_points,
@@ -166,6 +167,19 @@ def cut_after(step, config, workdir):
     assert newest_step(workdir) == step
 
 
+def stop_at(step, patched):
+    """Sends SIGTERM to the training once so many steps are done."""
+    step_done, done = reports.Reporter.step_done, []
+
+    def counted(self):
+        step_done(self)
+        done.append(1)
+        if len(done) == step:
+            signal.raise_signal(signal.SIGTERM)
+
+    patched.setattr(reports.Reporter, "step_done", counted)
+
+
 def assert_same_run(workdir, uncut, config):
     for step in (0, 2):
         arrays = kept(uncut, step)
@@ -179,6 +193,30 @@ def assert_same_run(workdir, uncut, config):
         np.testing.assert_array_equal(leaves[path], array, err_msg=path)
     assert [row["step"] for row in read_log(workdir)] == [1, 2, 3, 4]
     assert read_log(workdir)[-1]["loss"] == read_log(uncut)[-1]["loss"]
+
+
+def test_all_rounds_share_a_program_and_read_no_checkpoint(data, tmp_path):
+    calls = {}
+
+    def count(patched, owner, name):
+        real = getattr(owner, name)
+
+        def counted(*arguments, **options):
+            calls[name] = calls.get(name, 0) + 1
+            return real(*arguments, **options)
+
+        patched.setattr(owner, name, counted)
+
+    config = narrow(data, train__steps=0, train__minutes=1e6, targets__steps=(0, 2, 3))
+    with shared_compilation(), pytest.MonkeyPatch.context() as patched:
+        count(patched, loop, "compile_program")
+        count(patched, loop, "run_steps")
+        count(patched, Checkpoints, "restore")
+        stop_at(4, patched)
+        assert loop.train(config, tmp_path) == 128 + signal.SIGTERM
+    assert calls == {"compile_program": 1, "run_steps": 3, "restore": 1}
+    assert [path.stem for path in sorted((tmp_path / "targets").glob("*.npz"))] == ["0", "2", "3"]
+    assert newest_step(tmp_path) == 4
 
 
 @pytest.mark.parametrize("step", [2, 3])
@@ -282,15 +320,15 @@ def test_the_time_of_making_targets_counts_once(stopped, data, tmp_path, monkeyp
             for _ in range(2):
                 assert train(config, workdir) == 128 + signal.SIGTERM
         if stopped == "by a kill":
-            begin = loop._train
+            run_steps = loop.run_steps
             for end in (2, None):  # the rounds
 
                 def cut(*arguments, end, last=end, **options):
                     if end == last:
                         raise _Cut
-                    return begin(*arguments, end=end, **options)
+                    return run_steps(*arguments, end=end, **options)
 
-                patched.setattr(loop, "_train", cut)
+                patched.setattr(loop, "run_steps", cut)
                 for _ in range(2):  # the second time it reads the targets
                     with pytest.raises(_Cut):
                         train(config, workdir)

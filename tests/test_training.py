@@ -287,9 +287,7 @@ def test_a_photo_that_vanishes_loses_no_step(log_every, uncut, whole_method, tmp
 
     with monkeypatch.context() as patched:
         patched.setattr(batches, "batches", vanishing)
-        with pytest.raises(
-            DataError, match=r"^photos/7\.jpg: .*; put it right, then rerun .* step 3$"
-        ):
+        with pytest.raises(DataError, match=r"^photos/7\.jpg: .*; fix it, then rerun .* step 3$"):
             train(config, tmp_path)
     assert newest_step(tmp_path) == 3
     assert train(config, tmp_path) == 0

@@ -530,14 +530,14 @@ def test_the_warm_up_after_a_transfer(beta2, steps):
 
 
 def test_a_deadline_shortens_a_session(tmp_path):
-    config = narrow(train__minutes=10.0)
-    assert limits.shortened(config, 120.0, 60.0).train.minutes == pytest.approx(3.0)
-    assert limits.shortened(config, 120.0, 6000.0).train.minutes == 10.0
-    assert limits.shortened(narrow(), 120.0, 6000.0).train.minutes == pytest.approx(102.0)
-    assert 2.0 < limits.shortened(narrow(), 120.0, -5.0).train.minutes < 2.001
-    assert limits.until(config, 3).train.steps == 3
-    assert limits.until(config, 9).train.steps == limits.until(config, None).train.steps == 4
-    assert limits.until(narrow(train__steps=0), 3).train.steps == 3
+    config, now = narrow(train__minutes=10.0, train__steps=4), time.monotonic()
+    for deadline in (None, now + 100):
+        assert not limits.is_done(config, 3, 599.0, deadline)
+        assert limits.is_done(config, 4, 0.0, deadline)
+        assert limits.is_done(config, 0, 600.0, deadline)
+        assert not limits.out_of_time(narrow(), 10**6, deadline)
+    assert limits.is_done(config, 0, 0.0, now)
+    assert limits.out_of_time(narrow(), 0.0, now)
     endless = narrow(**TINY, train__steps=10**6)
     assert train(endless, tmp_path, deadline=time.monotonic()) == 0
     assert run_folder.read_log(tmp_path)[-1]["step"] == run_folder.newest_step(tmp_path) == 1

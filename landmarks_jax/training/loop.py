@@ -1,23 +1,19 @@
-"""The training loop: wiring only. `step` computes, `reports` prints and writes."""
+"""A training run: wiring only. `step_loop` takes the steps, `reports` prints and writes."""
 
 import contextlib
 import dataclasses
 import logging
 import time
-from collections import deque
-from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 from ml_collections import ConfigDict
 
 from landmarks_jax import config as configuration
-from landmarks_jax.system.errors import DataError
 from landmarks_jax.system.signals import Interrupt
 from landmarks_jax.tasks.task import Frozen
 from landmarks_jax.training import (
     batches,
-    checkpoints,
     coordination,
     distributed,
     init_from,
@@ -29,20 +25,13 @@ from landmarks_jax.training import (
     transfer_writer,
 )
 from landmarks_jax.training import state as states
-from landmarks_jax.training.batches import Batch, Resident
-from landmarks_jax.training.intervals import Intervals
+from landmarks_jax.training.checkpoints import Checkpoints, Restored
 from landmarks_jax.training.program import Program, compile_program
 from landmarks_jax.training.reports import Reporter
 from landmarks_jax.training.run_inputs import Inputs, read_inputs, record_of
+from landmarks_jax.training.step_loop import IN_FLIGHT, run_steps
 
 _LOGGER = logging.getLogger(__name__)
-
-# Steps that the host may be ahead of the device.
-IN_FLIGHT = 2
-
-# A request to stop because time is up; other requests are the exit codes of signals, which are
-# larger.
-_TIME_IS_UP = 1
 
 
 def train(
@@ -73,96 +62,30 @@ def train(
         with coordination.together():
             if distributed.is_first():
                 stack.enter_context(run_folder.locked(workdir))
-        return _train_locked(config, workdir, transfer_from, transfer_to, deadline)
+        with coordination.together():
+            inputs = read_inputs(config, workdir, transfer_from)
+        _agree(inputs)
+        with coordination.together():
+            if distributed.is_first():
+                run_folder.claim(workdir, config, record_of(inputs))
+        coordination.check_shared(workdir / run_folder.RECORD_FILE)
 
-
-def _train_locked(
-    config: ConfigDict,
-    workdir: Path,
-    transfer_from: Path | None,
-    transfer_to: Path | None,
-    deadline: float | None,
-) -> int:
-    with coordination.together():
-        inputs = read_inputs(config, workdir, transfer_from)
-    _agree(config, inputs)
-    with coordination.together():
-        if distributed.is_first():
-            run_folder.claim(workdir, config, record_of(config, inputs))
-    coordination.check_shared(workdir / run_folder.RECORD_FILE)
-
-    with (
-        transfer_writer.open_checkpoints(workdir, config, transfer_to) as saved,
-        distributed.watched(lambda: _advice(workdir)),
-    ):
-        if inputs.bundle is not None:
-            transfer_start.begin(
-                inputs.bundle,
-                config,
-                inputs.networks,
-                names=inputs.photos.names(),
-                workdir=workdir,
-                saved=saved,
-            )
-        like = states.abstract_state(config, inputs.networks, inputs.mesh)
-        restored = saved.restore(like)
-        if restored is None:
-            drawn = states.start_state(config, inputs.networks, inputs.mesh)
-            first = init_from.begin(inputs.start, config, drawn, inputs.mesh)
-            del drawn  # what was replaced would stay on the devices
-            restored = checkpoints.Restored(first, 0, 0.0)
+        saved = transfer_writer.open_checkpoints(workdir, config, transfer_to)
+        stack.enter_context(saved)
+        stack.enter_context(distributed.watched(lambda: _advice(workdir)))
+        restored = _restore_or_start(inputs, saved)
         if limits.is_done(config, restored.step, restored.seconds):
             if distributed.is_first():
                 print(f"{workdir}: already trained for {restored.step} steps")
             saved.transfer(restored)
             saved.wait()
             return 0
-        return _train_rounds(config, workdir, inputs, restored, saved, deadline=deadline)
+        return _train_rounds(inputs, restored, saved, deadline)
 
 
-def _train_rounds(
-    config: ConfigDict,
-    workdir: Path,
-    inputs: Inputs,
-    restored: checkpoints.Restored,
-    saved: checkpoints.Checkpoints,
-    *,
-    deadline: float | None,
-) -> int:
-    """Trains to the end, making targets whenever the task needs new ones; returns as `train`."""
-    if inputs.refiner is None:
-        return _train(config, workdir, inputs, restored, saved, deadline=deadline)
-    like = states.abstract_state(config, inputs.networks, inputs.mesh)
-    while True:
-        started = time.monotonic()
-        try:
-            inputs.photos.targets, stopped_by, uncounted = targets.load_or_make(
-                config,
-                inputs.refiner,
-                inputs.photos,
-                workdir,
-                step=restored.step,
-                variables=states.trained_variables(restored.state),
-                deadline=deadline,
-            )
-        except targets.StoppedError as stopped:
-            return stopped.exit_code
-        saved.transfer(restored)  # the targets' own seconds go with them
-        seconds = restored.seconds + uncounted + time.monotonic() - started
-        restored = restored._replace(seconds=seconds)
-        if stopped_by:
-            saved.wait()
-            return stopped_by
-        end = targets.next_step(config, restored.step)
-        stopped_by = _train(config, workdir, inputs, restored, saved, deadline=deadline, end=end)
-        restored = saved.restore(like) or restored
-        over = deadline is not None and time.monotonic() >= deadline
-        if stopped_by or over or limits.is_done(config, restored.step, restored.seconds):
-            return stopped_by
-
-
-def _agree(config: ConfigDict, inputs: Inputs) -> None:
+def _agree(inputs: Inputs) -> None:
     """Rejects processes that would train different runs."""
+    config = inputs.config
     coordination.check_same(
         {
             "the configuration": configuration.to_json(config),
@@ -173,120 +96,115 @@ def _agree(config: ConfigDict, inputs: Inputs) -> None:
     )
 
 
-def _train(
-    config: ConfigDict,
-    workdir: Path,
-    inputs: Inputs,
-    restored: checkpoints.Restored,
-    saved: checkpoints.Checkpoints,
-    *,
-    deadline: float | None,
-    end: int | None = None,
+def _restore_or_start(inputs: Inputs, saved: Checkpoints) -> Restored:
+    """The newest checkpoint; without one the first state of a run."""
+    config = inputs.config
+    if inputs.bundle is not None:
+        transfer_start.begin(
+            inputs.bundle,
+            config,
+            inputs.networks,
+            names=inputs.photos.names(),
+            workdir=inputs.workdir,
+            saved=saved,
+        )
+    restored = saved.restore(states.abstract_state(config, inputs.networks, inputs.mesh))
+    if restored is not None:
+        return restored
+    drawn = states.start_state(config, inputs.networks, inputs.mesh)
+    return Restored(init_from.begin(inputs.start, config, drawn, inputs.mesh), 0, 0.0)
+
+
+def _train_rounds(
+    inputs: Inputs, restored: Restored, saved: Checkpoints, deadline: float | None
 ) -> int:
-    """Compiles the step and runs the loop until the run or the step `end`; returns as `train`."""
-    networks, mesh = inputs.networks, inputs.mesh
-    frozen = sharding.put_replicated(mesh, inputs.frozen)._replace(core=restored.state.core)
-    restored = restored._replace(state=dataclasses.replace(restored.state, core={}))
-    transfers = run_folder.read_record(workdir).transfers
+    """Trains to the end: in rounds, if the task makes targets, else in one; returns as `train`."""
+    config = inputs.config
+    program, end = None, None
+    while True:
+        if inputs.refiner is not None:
+            try:
+                restored = _make_targets(inputs, restored, saved, deadline)
+            except targets.StoppedError as stopped:
+                return stopped.exit_code
+            end = targets.next_step(config, restored.step)
+        if program is None:  # once, after the first targets, which the deadline may cut off
+            program, frozen = _compile(inputs, restored.state)
+        photos = batches.batches(config, inputs.photos, inputs.mesh, restored.step)
+        with (
+            Interrupt() as interrupt,
+            Reporter(
+                inputs.workdir,
+                config.train,
+                start=restored.step,
+                seconds=restored.seconds,
+                deadline=deadline,
+            ) as reporter,
+            # Whatever the loop sends to a device is sent explicitly.
+            jax.transfer_guard_host_to_device("disallow"),
+        ):
+            restored, stopped_by = run_steps(
+                config,
+                program,
+                restored,
+                frozen,
+                end=end,
+                deadline=deadline,
+                photos=photos,
+                saved=saved,
+                reporter=reporter,
+                interrupt=interrupt,
+                stopping=coordination.Stopping(inputs.mesh, IN_FLIGHT),
+            )
+        del photos  # resident ones would stay on the devices
+        stopped_by = stopped_by or interrupt.exit_code
+        over = end is None or limits.is_done(config, restored.step, restored.seconds, deadline)
+        if stopped_by or over:
+            return stopped_by
+
+
+def _make_targets(
+    inputs: Inputs, restored: Restored, saved: Checkpoints, deadline: float | None
+) -> Restored:
+    """Gives the photos the targets of a round; adds the seconds that these took.
+
+    Raises:
+      targets.StoppedError: a signal came or the deadline passed.
+    """
+    assert inputs.refiner is not None
+    started = time.monotonic()
+    inputs.photos.targets, stopped_by, uncounted = targets.load_or_make(
+        inputs.config,
+        inputs.refiner,
+        inputs.photos,
+        inputs.workdir,
+        step=restored.step,
+        variables=states.trained_variables(restored.state),
+        deadline=deadline,
+    )
+    saved.transfer(restored)  # without the targets' seconds, which their file holds
+    seconds = restored.seconds + uncounted + time.monotonic() - started
+    if stopped_by:
+        saved.wait()
+        raise targets.StoppedError(stopped_by)
+    return restored._replace(seconds=seconds)
+
+
+def _compile(inputs: Inputs, state: states.TrainState) -> tuple[Program, Frozen]:
+    """The compiled functions of a run, and what steps do not change, on the devices."""
+    frozen = sharding.put_replicated(inputs.mesh, inputs.frozen)._replace(core=state.core)
+    transfers = run_folder.read_record(inputs.workdir).transfers
     program = compile_program(
-        config,
-        networks,
-        restored.state,
+        inputs.config,
+        inputs.networks,
+        dataclasses.replace(state, core={}),
         frozen,
-        mesh,
+        inputs.mesh,
         photos=inputs.shapes,
         optimizer_start=transfers[-1].step if transfers else 0,
     )
     _LOGGER.info("%s", program.compilation.summary())
-    photos = batches.batches(config, inputs.photos, mesh, restored.step)
-    if deadline is not None:
-        config = limits.shortened(config, restored.seconds, deadline - time.monotonic())
-    with (
-        Interrupt() as interrupt,
-        Reporter(
-            workdir,
-            config.train,
-            start=restored.step,
-            seconds=restored.seconds,
-            writes=distributed.is_first(),
-        ) as reporter,
-        # Whatever the loop sends to a device is sent explicitly.
-        jax.transfer_guard_host_to_device("disallow"),
-    ):
-        stopped_by = run_steps(
-            limits.until(config, end),
-            program,
-            restored,
-            frozen,
-            photos=photos,
-            saved=saved,
-            reporter=reporter,
-            interrupt=interrupt,
-            stopping=coordination.Stopping(mesh, IN_FLIGHT),
-        )
-        return stopped_by or interrupt.exit_code
-
-
-def run_steps(
-    config: ConfigDict,
-    program: Program,
-    restored: checkpoints.Restored,
-    frozen: Frozen,
-    *,
-    photos: Iterator[Batch | Resident],
-    saved: checkpoints.Checkpoints,
-    reporter: Reporter,
-    interrupt: Interrupt,
-    stopping: coordination.Stopping,
-) -> int:
-    """Steps until the run is done or interrupted; always saves the last state.
-
-    Returns:
-      128 plus the number of the signal that ended it, in any of the processes; 0 without one.
-
-    Raises:
-      DataError: a photo cannot be read any more; a single process has saved the last state.
-    """
-    state, step = restored.state, restored.step
-    totals = program.fresh_totals()
-    intervals = Intervals(step, frozen.core, saved, reporter)
-    in_flight: deque[jax.Array] = deque()
-    done = False
-    while not done:
-        try:
-            with reporter.waiting():
-                batch = next(photos)
-        except DataError as error:  # such as a photo that has vanished
-            if not distributed.is_one_of_several():  # others would wait for this process
-                intervals.rescue(step, state, totals)
-            advice = f"then rerun the command to continue from step {intervals.kept}"
-            raise DataError(f"{error}; put it right, {advice}") from error
-        state, totals = program.step(state, totals, batch, frozen)
-        step += 1
-        reporter.step_done()
-        in_flight.append(totals.steps)
-        if len(in_flight) > IN_FLIGHT:
-            in_flight.popleft().block_until_ready()
-
-        # The clock is that of the process that writes the log.
-        time_is_up = distributed.is_first() and limits.out_of_time(config, reporter.seconds())
-        stop = stopping.decide(interrupt.exit_code or (_TIME_IS_UP if time_is_up else 0))
-        done = limits.out_of_steps(config, step) or stop != 0
-
-        logged = step % config.train.log_every == 0
-        due = logged and saved.is_due()
-        checkpoint = done or due or step % config.train.checkpoint_every == 0
-        if checkpoint or logged:
-            intervals.end(step, totals)
-            totals = program.fresh_totals()
-        if checkpoint:
-            intervals.save(step, state)
-        # At the end too, however short the training was; but not while a signal waits.
-        at_end = done and stop in (0, _TIME_IS_UP)
-        if config.train.picture_every and (at_end or step % config.train.picture_every == 0):
-            reporter.picture(step, program.preview(state, batch, frozen))
-    saved.wait()  # while signals are still held back
-    return 0 if stop == _TIME_IS_UP else stop
+    return program, frozen
 
 
 def _advice(workdir: Path) -> str:

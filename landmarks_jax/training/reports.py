@@ -23,7 +23,7 @@ from landmarks_jax.system import figures
 from landmarks_jax.system.errors import UserError
 from landmarks_jax.system.palette import crowding, landmark_colors
 from landmarks_jax.tasks.task import Panel
-from landmarks_jax.training import memory, run_folder
+from landmarks_jax.training import distributed, memory, run_folder
 from landmarks_jax.training.curves import Curves
 from landmarks_jax.training.step import Totals
 
@@ -59,33 +59,44 @@ class Reporter:
     """Writes a run's log and previews; a context manager that closes its files."""
 
     def __init__(
-        self, workdir: Path, limits: ConfigDict, *, start: int, seconds: float, writes: bool = True
+        self,
+        workdir: Path,
+        limits: ConfigDict,
+        *,
+        start: int,
+        seconds: float,
+        deadline: float | None,
     ) -> None:
         """Opens the files; drops what they have of steps after `start`, which will be repeated.
+
+        Of several processes only the first writes and prints.
 
         Args:
           workdir: the run's folder.
           limits: `config.train`, of the whole run.
           start: the step that the run continues from.
-          seconds: time trained in earlier sessions.
-          writes: whether to write and print anything; only one of several processes does.
+          seconds: time trained before.
+          deadline: when training stops, on the clock of `time.monotonic()`.
         """
         self._pictures = workdir / run_folder.PICTURES
-        self._writes = writes
+        self._writes = distributed.is_first()
         self._picture_failed = False
-        if writes:
+        if self._writes:
             self._log = run_folder.continue_log(workdir, start)
             self._curves = Curves(workdir / run_folder.TENSORBOARD, start)
         self._limits = limits
         self._seconds_before = seconds
         self._started = time.monotonic()
         self._last = (start, seconds)
+        self._ends = [60 * limits.minutes] if limits.minutes else []  # in seconds trained
+        if deadline is not None:
+            self._ends.append(seconds + deadline - self._started)
         self._waited = 0.0
         self._bar = tqdm(
             total=limits.steps or None,
             initial=start,
             unit="step",
-            disable=not (writes and sys.stderr.isatty()),
+            disable=not (self._writes and sys.stderr.isatty()),
             dynamic_ncols=True,
         )
 
@@ -162,7 +173,7 @@ class Reporter:
         terms = {
             name: f"{means[name]:.4f}" for name in ("loss", *losses.TERMS, "pckh") if name in means
         }
-        left = [60 * self._limits.minutes - seconds] if self._limits.minutes else []
+        left = [end - seconds for end in self._ends]
         if self._limits.steps:
             left.append((self._limits.steps - step) * self._limits.batch_size / max(rate, 1e-9))
         minutes_left = f"{max(min(left), 0) / 60:.1f} min left"

@@ -37,6 +37,8 @@ class Inputs(NamedTuple):
     """Checked inputs of a run.
 
     Attributes:
+      config: the configuration.
+      workdir: the run's folder.
       networks: the modules.
       frozen: the arrays that steps do not change, on the host.
       weights: VGG of the perceptual loss as read from its file, None without; refinement's are
@@ -49,6 +51,8 @@ class Inputs(NamedTuple):
       refiner: makes the targets of self-training; None for other tasks.
     """
 
+    config: ConfigDict
+    workdir: Path
     networks: Networks
     frozen: Frozen
     weights: vgg_weights.VggWeights | None
@@ -99,7 +103,9 @@ def read_inputs(config: ConfigDict, workdir: Path, transfer_from: Path | None) -
         )
     mesh = sharding.make_mesh()
     shapes = batches.shapes(config, photos, mesh)
-    return Inputs(networks, frozen, weights, photos, shapes, mesh, start, bundle, refiner)
+    return Inputs(
+        config, workdir, networks, frozen, weights, photos, shapes, mesh, start, bundle, refiner
+    )
 
 
 def _warn_of_rounds(config: ConfigDict) -> None:
@@ -121,9 +127,9 @@ def _digest_of(weights: vgg_weights.VggWeights | None, refiner: Refiner | None) 
     return " ".join(found.digest() for found in read if found)
 
 
-def record_of(config: ConfigDict, inputs: Inputs) -> Record:
+def record_of(inputs: Inputs) -> Record:
     """The record of a run with these inputs."""
-    bundle, digest = inputs.bundle, inputs.photos.digest
+    config, bundle, digest = inputs.config, inputs.bundle, inputs.photos.digest
     weights_notes = inputs.weights.notes() if inputs.weights else ()
     muon = config.optimizer.muon_rate
     optimizer_notes = [f"trained by Muon at a rate of {muon:g} (not in the paper)"] if muon else []

@@ -46,7 +46,7 @@ class Kept(NamedTuple):
 
 
 class StoppedError(Exception):
-    """Targets were not made, because the training ends.
+    """Training ends before the round that targets are for.
 
     Attributes:
       exit_code: 128 plus the number of a signal, or 0 where time was up.
