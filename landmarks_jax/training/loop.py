@@ -149,7 +149,6 @@ def _train_rounds(
                 restored,
                 frozen,
                 end=end,
-                deadline=deadline,
                 photos=photos,
                 saved=saved,
                 reporter=reporter,

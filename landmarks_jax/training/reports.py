@@ -113,6 +113,10 @@ class Reporter:
         """Time trained, over all sessions."""
         return self._seconds_before + time.monotonic() - self._started
 
+    def time_is_up(self) -> bool:
+        """Whether the minutes are over or the deadline has passed, in the process that writes."""
+        return self._writes and any(self.seconds() >= end for end in self._ends)
+
     def step_done(self) -> None:
         """Advances the progress bar."""
         self._bar.update()

@@ -34,7 +34,6 @@ def run_steps(
     frozen: Frozen,
     *,
     end: int | None,
-    deadline: float | None,
     photos: Iterator[Batch | Resident],
     saved: Checkpoints,
     reporter: Reporter,
@@ -44,8 +43,7 @@ def run_steps(
     """Steps until the step `end`, or the run is over or interrupted; always saves the last state.
 
     Returns:
-      The last state; and 128 plus the number of the signal that ended the loop, in any of the
-      processes, or 0.
+      The last state; 128 plus the number of the signal that ended it in any process, or 0.
 
     Raises:
       DataError: a photo cannot be read any more; a single process has saved the last state.
@@ -71,20 +69,16 @@ def run_steps(
         if len(in_flight) > IN_FLIGHT:
             in_flight.popleft().block_until_ready()
 
-        # The clock is that of the process that writes the log.
-        time_is_up = distributed.is_first() and limits.out_of_time(
-            config, reporter.seconds(), deadline
-        )
-        stop = stopping.decide(interrupt.exit_code or (_TIME_IS_UP if time_is_up else 0))
+        time_is_up = _TIME_IS_UP if reporter.time_is_up() else 0
+        stop = stopping.decide(interrupt.exit_code or time_is_up)
         done = step == end or limits.out_of_steps(config, step) or stop != 0
 
         logged = step % config.train.log_every == 0
-        due = logged and saved.is_due()
-        checkpoint = done or due or step % config.train.checkpoint_every == 0
-        if checkpoint or logged:
+        due = step % config.train.checkpoint_every == 0 or (logged and saved.is_due())
+        if done or due or logged:
             intervals.end(step, totals)
             totals = program.fresh_totals()
-        if checkpoint:
+        if done or due:
             seconds = intervals.save(step, state)
         # At the end too, however short the training was; but not while a signal waits.
         at_end = done and stop in (0, _TIME_IS_UP)
