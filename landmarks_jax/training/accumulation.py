@@ -8,28 +8,13 @@ and the means of the taps, are updated by every micro-batch as by a step.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from landmarks_jax.tasks.task import Outcome
 from landmarks_jax.training.state import TrainState
-
-
-class Gradient(NamedTuple):
-    """The gradient of a batch or a micro-batch.
-
-    Attributes:
-      gradients: a tree like the parameters.
-      metrics: scalars by name.
-      batch_stats: the running statistics after it.
-      tap_means: the running means of the taps after it.
-    """
-
-    gradients: Any
-    metrics: dict[str, jax.Array]
-    batch_stats: Any
-    tap_means: dict[str, jax.Array]
 
 
 def split(tree: Any, count: int) -> Any:
@@ -43,16 +28,16 @@ def first(tree: Any, count: int) -> Any:
 
 
 def accumulate(
-    gradient: Callable[..., Gradient],
+    gradient: Callable[..., tuple[Any, Outcome]],
     state: TrainState,
     canvases: jax.Array,
     points: jax.Array | None,
     count: int,
-) -> Gradient:
-    """Means of gradients and metrics over the micro-batches, and the final running values.
+) -> tuple[Any, Outcome]:
+    """Means of gradients and metrics over the micro-batches; the final running values; no `made`.
 
     Args:
-      gradient: `(state, canvases, points, microbatch) -> Gradient`.
+      gradient: `(state, canvases, points, microbatch) -> (gradients, outcome)`.
       state: before the step.
       canvases: `[B, C, C, 3]`.
       points: `[B, P, 2]` or None.
@@ -61,16 +46,13 @@ def accumulate(
 
     def add(carry: tuple[TrainState, Any], inputs: Any) -> tuple[tuple[TrainState, Any], Any]:
         state, total = carry
-        new = gradient(state, *inputs)
+        gradients, new = gradient(state, *inputs)
         state = dataclasses.replace(state, batch_stats=new.batch_stats, tap_means=new.tap_means)
-        return (state, jax.tree.map(jnp.add, total, new.gradients)), new.metrics
+        return (state, jax.tree.map(jnp.add, total, gradients)), new.metrics
 
     zeros = jax.tree.map(jnp.zeros_like, state.params)
     inputs = (*split((canvases, points), count), jnp.arange(count))
     (state, total), metrics = jax.lax.scan(add, (state, zeros), inputs)
-    return Gradient(
-        jax.tree.map(lambda leaf: leaf / count, total),
-        {name: values.mean() for name, values in metrics.items()},
-        state.batch_stats,
-        state.tap_means,
-    )
+    means = {name: values.mean() for name, values in metrics.items()}
+    outcome = Outcome(means, state.batch_stats, state.tap_means, made=None)
+    return jax.tree.map(lambda leaf: leaf / count, total), outcome

@@ -11,7 +11,7 @@ import optax
 
 from landmarks_jax.objective import Networks
 from landmarks_jax.tasks import task_of
-from landmarks_jax.tasks.task import Frozen
+from landmarks_jax.tasks.task import Frozen, Outcome
 from landmarks_jax.training import accumulation
 from landmarks_jax.training.state import TrainState, learning_rate
 
@@ -65,33 +65,34 @@ def train_step(
         canvases: jax.Array,
         points: jax.Array | None,
         microbatch: jax.Array | None = None,
-    ) -> accumulation.Gradient:
+    ) -> tuple[Any, Outcome]:
         drawn = task.draw(
             frozen.key, state.step, canvases, points, config=config, microbatch=microbatch
         )
         loss = functools.partial(
             task.loss, state=state, drawn=drawn, frozen=frozen, config=config, networks=networks
         )
-        gradients, outcome = jax.grad(loss, has_aux=True)(state.params)
-        return accumulation.Gradient(gradients, *outcome[:3])
+        return jax.grad(loss, has_aux=True)(state.params)
 
-    if config.train.accumulate == 1:
-        result = gradient(state, canvases, points)
+    count = config.train.accumulate
+    if count == 1:
+        gradients, outcome = gradient(state, canvases, points)
     else:
-        result = accumulation.accumulate(gradient, state, canvases, points, config.train.accumulate)
-    metrics = _with_norms(result.metrics, result.gradients)
+        gradients, outcome = accumulation.accumulate(gradient, state, canvases, points, count)
+    metrics = _with_norms(outcome.metrics, gradients)
     metrics["learning_rate"] = learning_rate(config, optimizer_start)(state.step)
-    new_state = _update(state, result, optimizer, config.optimizer.ema_decay)
+    new_state = _update(state, gradients, outcome, optimizer, config.optimizer.ema_decay)
     return new_state, add(totals, metrics, state.step)
 
 
 def _update(
     state: TrainState,
-    result: accumulation.Gradient,
+    gradients: Any,
+    outcome: Outcome,
     optimizer: optax.GradientTransformation,
     ema_decay: float,
 ) -> TrainState:
-    updates, opt_state = optimizer.update(result.gradients, state.opt_state, state.params)
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     averaged = state.averaged
     if ema_decay:
@@ -99,10 +100,10 @@ def _update(
     return TrainState(
         step=state.step + 1,
         params=params,
-        batch_stats=result.batch_stats,
+        batch_stats=outcome.batch_stats,
         opt_state=opt_state,
         averaged=averaged,
-        tap_means=result.tap_means,
+        tap_means=outcome.tap_means,
     )
 
 
