@@ -23,6 +23,7 @@ from landmarks_jax.studies.paper_cells import Base, Cell, config_of
 from landmarks_jax.studies.published_numbers import DETECTOR_PARAMETERS, GENERATOR_PARAMETERS
 from landmarks_jax.tasks import task_of
 from landmarks_jax.tasks.task import Frozen
+from landmarks_jax.training import sharding
 from landmarks_jax.training import state as states
 from landmarks_jax.training import step as steps
 from landmarks_jax.training.batches import batch_shapes
@@ -56,12 +57,8 @@ def trace(config: ConfigDict) -> Parameters:
       ValueError: the step returns a state of other shapes than it takes.
     """
     networks = task_of(config).build_networks(config)
-    optimizer = states.make_optimizer(config)
-    start = functools.partial(
-        states.initial_state, config=config, networks=networks, optimizer=optimizer
-    )
-    state = jax.eval_shape(start, _key())
-    trace_step(config, networks, optimizer, state)
+    state = states.abstract_state(config, networks, sharding.make_mesh())
+    trace_step(config, networks, states.make_optimizer(config), state)
     plain = jax.eval_shape(states.trained_variables, state)["params"]
     return Parameters(_count(plain), _count(state.params["generator"]))
 

@@ -2,7 +2,6 @@
 
 import functools
 import time
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -87,8 +86,6 @@ def compile_program(
       optimizer_start: see `state.learning_rate`.
     """
     task, accumulate = task_of(config), config.train.accumulate
-    options: dict[str, Any] = {"config": config, "networks": networks}
-    empty_totals = _empty_totals(state, frozen, mesh, photos=photos, **options)
 
     def preview(state: TrainState, photos: Batch | Resident, frozen: Frozen) -> tuple[Panel, ...]:
         canvases, points = batches.gather(photos, state.step - 1, mesh)
@@ -99,17 +96,19 @@ def compile_program(
         drawn = task.draw(
             frozen.key, state.step, canvases, points, config=config, microbatch=microbatch
         )
-        _, outcome = task.loss(state.params, state, drawn, frozen, **options)
+        _, outcome = task.loss(state.params, state, drawn, frozen, config=config, networks=networks)
         panels = task.panels(drawn, outcome.made)
         return jax.tree.map(lambda leaf: leaf[:PREVIEW_ROWS], panels)
 
-    jit = functools.partial(jax.jit, out_shardings=sharding.replicated(mesh))
     train_step, inputs = step_and_inputs(
         config, networks, state, frozen, mesh, photos=photos, optimizer_start=optimizer_start
     )
+    _, totals, *_ = inputs
+    fresh_totals = functools.partial(steps.zero_totals, totals.sums)
+    jit = functools.partial(jax.jit, out_shardings=sharding.replicated(mesh))
     compiled, compilation = _compile(train_step, *inputs)
     preview_program = jit(preview, compiler_options=compiler.compiler_options())
-    return Program(compiled, jit(empty_totals), preview_program, compilation)
+    return Program(compiled, jit(fresh_totals), preview_program, compilation)
 
 
 def step_and_inputs(
@@ -141,24 +140,13 @@ def step_and_inputs(
         batch = batches.gather(photos, state.step, mesh)
         return train_step(state, totals, batch.canvases, frozen, batch.points)
 
-    whole = sharding.replicated(mesh)
-    totals = jax.tree.map(
-        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=whole),
-        jax.eval_shape(_empty_totals(state, frozen, mesh, photos=photos, **options)),
-    )
-    jitted = jax.jit(step, donate_argnames=("state",), out_shardings=whole)
+    batch = jax.eval_shape(functools.partial(batches.gather, mesh=mesh), photos, state.step)
+    empty = functools.partial(steps.empty_totals, **options)
+    totals = jax.eval_shape(empty, state, batch.canvases, frozen, batch.points)
+    totals = sharding.replicated_shapes(mesh, totals)
+    replicated = sharding.replicated(mesh)
+    jitted = jax.jit(step, donate_argnames=("state",), out_shardings=replicated)
     return jitted, (state, totals, photos, frozen)
-
-
-def _empty_totals(
-    state: TrainState, frozen: Frozen, mesh: Mesh, *, photos: Batch | Resident, **options: Any
-) -> Callable[[], Totals]:
-    def empty() -> Totals:
-        gather = functools.partial(batches.gather, mesh=mesh)
-        batch = jax.eval_shape(gather, photos, state.step)
-        return steps.empty_totals(state, batch.canvases, frozen, batch.points, **options)
-
-    return empty
 
 
 def _compile(function: Any, *inputs: Any) -> tuple[jax.stages.Compiled, Compilation]:

@@ -40,6 +40,12 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def replicated_shapes(mesh: Mesh, tree: Any) -> Any:
+    """A `jax.ShapeDtypeStruct` for each array of a tree, replicated."""
+    places = replicated(mesh)
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=places), tree)
+
+
 def by_row(mesh: Mesh) -> NamedSharding:
     """The first axis split evenly over the devices."""
     return NamedSharding(mesh, PartitionSpec(AXIS))
@@ -52,15 +58,15 @@ def put_batch(mesh: Mesh, rows: np.ndarray) -> jax.Array:
 
 def put_replicated(mesh: Mesh, tree: Any) -> Any:
     """Sends a tree, the same in every process, to all devices, explicitly."""
-    whole = replicated(mesh)
-    if whole.is_fully_addressable:
-        return jax.device_put(tree, whole)
+    places = replicated(mesh)
+    if places.is_fully_addressable:
+        return jax.device_put(tree, places)
 
     def put(leaf: Any) -> jax.Array:
         """Avoids `device_put`, which compiles a comparison of all copies for each shape."""
         if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             return jax.random.wrap_key_data(put(jax.random.key_data(leaf)))
-        return _send(whole, np.asarray(leaf))
+        return _send(places, np.asarray(leaf))
 
     return jax.tree.map(put, tree)
 

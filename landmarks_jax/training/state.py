@@ -1,6 +1,7 @@
 """The training state, its initialisation, and the optimiser with its schedule."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.struct
@@ -186,27 +187,31 @@ def initial_state(
     )
 
 
-def start_state(config: ml_collections.ConfigDict, networks: Networks, mesh: Mesh) -> TrainState:
-    """Initialises the state of a run from scratch, on every device."""
-    start = functools.partial(
+def _initialiser(
+    config: ml_collections.ConfigDict, networks: Networks
+) -> Callable[[jax.Array], TrainState]:
+    return functools.partial(
         initial_state, config=config, networks=networks, optimizer=make_optimizer(config)
     )
+
+
+def start_state(config: ml_collections.ConfigDict, networks: Networks, mesh: Mesh) -> TrainState:
+    """Initialises the state of a run from scratch, on every device."""
     # Not 0 or 1: `tasks.landmarks.draw` splits these off, for the views and the auxiliaries. Tasks
     # that use `row_keys` alone draw the views of step 2 from this key too, which does no harm.
     key = jax.random.fold_in(jax.random.key(config.seed), 2)
-    options = compiler.run_once_options()
-    draw = jax.jit(start, out_shardings=sharding.replicated(mesh), compiler_options=options)
-    return draw(key)
+    start = jax.jit(
+        _initialiser(config, networks),
+        out_shardings=sharding.replicated(mesh),
+        compiler_options=compiler.run_once_options(),
+    )
+    return start(key)
 
 
 def abstract_state(config: ml_collections.ConfigDict, networks: Networks, mesh: Mesh) -> TrainState:
     """The shapes and shardings of a run's state, without computing it."""
-    start = functools.partial(
-        initial_state, config=config, networks=networks, optimizer=make_optimizer(config)
-    )
-    shapes = jax.eval_shape(start, jax.random.key(0))
-    whole = sharding.replicated(mesh)
-    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=whole), shapes)
+    shapes = jax.eval_shape(_initialiser(config, networks), jax.random.key(0))
+    return sharding.replicated_shapes(mesh, shapes)
 
 
 def state_with_new_optimizer(

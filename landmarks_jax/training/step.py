@@ -152,6 +152,10 @@ def empty_totals(
             "learning_rate": learning_rate(config)(state.step)
         }
 
-    shapes = jax.eval_shape(metrics, state, canvases, frozen, points)
-    sums = {name: jnp.zeros(shape.shape, shape.dtype) for name, shape in shapes.items()}
+    return zero_totals(jax.eval_shape(metrics, state, canvases, frozen, points))
+
+
+def zero_totals(metrics: Mapping[str, Any]) -> Totals:
+    """Totals of zero steps, with sums of the shapes of these metrics."""
+    sums = {name: jnp.zeros(shape.shape, shape.dtype) for name, shape in metrics.items()}
     return Totals(jnp.zeros((), jnp.int32), sums, jnp.full((), -1, jnp.int32))
