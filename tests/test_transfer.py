@@ -291,7 +291,7 @@ def test_transfer_files_are_written_while_the_state_changes(trained, tmp_path, m
     workdir = shutil.copytree(trained[0], tmp_path / "run")
     restored = checkpoints.restore(workdir, config)
     gate = Gate(monkeypatch)
-    with transfer_writer.open_checkpoints(workdir, config, out) as saved:
+    with checkpoints.Checkpoints(workdir, config, transfer_to=out) as saved:
 
         def transfer(step, value):
             kernel = np.full((2, 2), value, np.float32)
@@ -336,7 +336,7 @@ def test_a_state_that_comes_as_the_thread_ends_is_written(trained, tmp_path, mon
         assert end.wait(20)
 
     monkeypatch.setattr(transfer_writer.TransferWriter, "_try_to_write", slow_to_end)
-    with transfer_writer.open_checkpoints(workdir, config, out) as saved:
+    with checkpoints.Checkpoints(workdir, config, transfer_to=out) as saved:
         saved.transfer(restored._replace(step=3))
         assert ending.wait(20)
         saved.transfer(restored._replace(step=4))

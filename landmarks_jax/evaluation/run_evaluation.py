@@ -42,7 +42,7 @@ from landmarks_jax.system.errors import ConfigError, WorkdirError
 from landmarks_jax.tasks import task_of
 from landmarks_jax.training import checkpoints, run_folder, sharding
 from landmarks_jax.training import state as states
-from landmarks_jax.training.state import TrainState, trained_variables
+from landmarks_jax.training.state import Restored, TrainState, trained_variables
 
 # Arguments of `open_faces` that do not go with a run on joints.
 _OWN_FACES = ("fit", "score", "crops", "allow_duplicates")
@@ -260,9 +260,7 @@ def open_faces(
     return [labelled_faces.check_duplicates(p, allowed=bool(allow_duplicates)) for p in opened]
 
 
-def _provenance_of(
-    workdir: Path, restored: checkpoints.Restored, command: Sequence[str]
-) -> dict[str, Any]:
+def _provenance_of(workdir: Path, restored: Restored, command: Sequence[str]) -> dict[str, Any]:
     return {
         **provenance(restored, command),
         "trained_on": list(run_folder.read_record(workdir).hardware),
@@ -270,7 +268,7 @@ def _provenance_of(
     }
 
 
-def provenance(restored: checkpoints.Restored, command: Sequence[str]) -> dict[str, Any]:
+def provenance(restored: Restored, command: Sequence[str]) -> dict[str, Any]:
     """Where a result comes from: length of training, command, versions, hardware."""
     minutes = round(restored.seconds / 60, 2)
     return {"steps": restored.step, "training_minutes": minutes, **environment(command)}

@@ -25,8 +25,7 @@ from landmarks_jax.inference.detector import ViewDetector
 from landmarks_jax.system import files
 from landmarks_jax.system.errors import WorkdirError
 from landmarks_jax.training import checkpoints, run_folder
-from landmarks_jax.training.checkpoints import Restored
-from landmarks_jax.training.state import trained_variables
+from landmarks_jax.training.state import Restored, trained_variables
 
 PAGE, RESULT = "report.html", "report.json"
 _PHOTOS = 256  # measured

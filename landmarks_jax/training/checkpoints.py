@@ -10,9 +10,10 @@ import json
 import os
 import re
 import shlex
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -24,23 +25,10 @@ from landmarks_jax.system.errors import LostError, WorkdirError, reason
 from landmarks_jax.system.files import sha256_of_arrays
 from landmarks_jax.system.sealed_json import sealed, unsealed
 from landmarks_jax.tasks import task_of
-from landmarks_jax.training import run_folder, sharding
+from landmarks_jax.training import run_folder, sharding, transfer_writer
 from landmarks_jax.training import state as states
-from landmarks_jax.training.state import TrainState
-
-
-class Restored(NamedTuple):
-    """A checkpoint in memory.
-
-    Attributes:
-      state: the state.
-      step: its step.
-      seconds: how long the run had trained, over all sessions.
-    """
-
-    state: TrainState
-    step: int
-    seconds: float
+from landmarks_jax.training.state import Restored, TrainState
+from landmarks_jax.training.transfer_writer import TransferWriter
 
 
 class Checkpoints:
@@ -50,12 +38,20 @@ class Checkpoints:
     that they share.
     """
 
-    def __init__(self, workdir: Path, config: ConfigDict, *, read_only: bool = False) -> None:
+    def __init__(
+        self,
+        workdir: Path,
+        config: ConfigDict,
+        *,
+        transfer_to: Path | None = None,
+        read_only: bool = False,
+    ) -> None:
         """Opens the checkpoints; removes what a killed process left of an unfinished one.
 
         Args:
           workdir: the run's folder.
           config: its configuration.
+          transfer_to: a folder to write each state to as transfer files too; of a single process.
           read_only: for a single process; creates and removes nothing.
 
         Raises:
@@ -83,11 +79,15 @@ class Checkpoints:
             self._manager = ocp.CheckpointManager(self._folder, options=options)
         except OSError as error:
             raise WorkdirError(f"{self._folder}: cannot be opened ({reason(error)})") from error
+        self._transfers = None if transfer_to is None else TransferWriter(workdir, transfer_to)
+        self._last_saved = time.monotonic()
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if self._transfers is not None:
+            self._transfers.close()
         if isinstance(error, LostError):
             return  # a save in progress would wait for the process that is gone
         try:
@@ -107,25 +107,31 @@ class Checkpoints:
         return self._folder / str(step)
 
     def wait(self) -> None:
-        """Blocks until all saves are on disk.
+        """Blocks until all saves are on disk, and the last one's transfer files.
 
         Raises:
           WorkdirError: one could not be written.
         """
         with self._writing():
             self._manager.wait_until_finished()
+        if self._transfers is not None:
+            self._transfers.wait()
 
     def check(self) -> None:
-        """Raises what `wait` would if the last save has failed already; does not block."""
+        """Raises if the last save has failed already; does not block."""
         if not self._manager.is_saving_in_progress():
-            Checkpoints.wait(self)
+            with self._writing():
+                self._manager.wait_until_finished()
 
     def is_due(self) -> bool:
-        """Whether to save at the end of this interval, whatever its step; see `transfer_writer`."""
-        return False
+        """Whether to save at the end of this interval, whatever its step, for transfer files."""
+        seconds = time.monotonic() - self._last_saved
+        return self._transfers is not None and seconds >= transfer_writer.SECONDS
 
     def transfer(self, restored: Restored) -> None:
-        """Writes a state to where the run is told to besides; see `transfer_writer`."""
+        """Starts to write transfer files, if the run writes any; the state may change then."""
+        if self._transfers is not None:
+            self._transfers.add(restored)
 
     def save(self, step: int, state: TrainState, seconds: float) -> None:
         """Starts to write a state; returns as soon as the state may change.
@@ -136,6 +142,7 @@ class Checkpoints:
         Raises:
           WorkdirError: this state, or the one before, could not be written or read back.
         """
+        self.transfer(Restored(state, step, seconds))  # before the checkpoint, which is larger
         first = self.last_step() is None
         fields = {
             "step": step,
@@ -158,6 +165,7 @@ class Checkpoints:
                     f"{self.path(step)}: the run's first checkpoint cannot be read back "
                     f"({reason(error)}); train on another disk or in another --workdir"
                 ) from error
+        self._last_saved = time.monotonic()
 
     def restore(self, like: TrainState) -> Restored | None:
         """Reads the newest checkpoint, None without one.

@@ -22,13 +22,13 @@ from landmarks_jax.training import (
     sharding,
     targets,
     transfer_start,
-    transfer_writer,
 )
 from landmarks_jax.training import state as states
-from landmarks_jax.training.checkpoints import Checkpoints, Restored
+from landmarks_jax.training.checkpoints import Checkpoints
 from landmarks_jax.training.program import Program, compile_program
 from landmarks_jax.training.reports import Reporter
 from landmarks_jax.training.run_inputs import Inputs, read_inputs, record_of
+from landmarks_jax.training.state import Restored
 from landmarks_jax.training.step_loop import IN_FLIGHT, run_steps
 
 _LOGGER = logging.getLogger(__name__)
@@ -70,8 +70,7 @@ def train(
                 run_folder.claim(workdir, config, record_of(inputs))
         coordination.check_shared(workdir / run_folder.RECORD_FILE)
 
-        saved = transfer_writer.open_checkpoints(workdir, config, transfer_to)
-        stack.enter_context(saved)
+        saved = stack.enter_context(Checkpoints(workdir, config, transfer_to=transfer_to))
         stack.enter_context(distributed.watched(lambda: _advice(workdir)))
         restored = _restore_or_start(inputs, saved)
         if limits.is_done(config, restored.step, restored.seconds):

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
@@ -42,6 +42,20 @@ class TrainState:
     averaged: Any
     tap_means: dict[str, jax.Array]
     core: Any = flax.struct.field(default_factory=dict)
+
+
+class Restored(NamedTuple):
+    """A state with what its checkpoint holds besides.
+
+    Attributes:
+      state: the state.
+      step: its step.
+      seconds: how long the run had trained, over all sessions.
+    """
+
+    state: TrainState
+    step: int
+    seconds: float
 
 
 def by_name(tree: Any) -> dict[str, Any]:

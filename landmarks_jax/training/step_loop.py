@@ -13,10 +13,10 @@ from landmarks_jax.system.signals import Interrupt
 from landmarks_jax.tasks.task import Frozen
 from landmarks_jax.training import coordination, distributed, limits
 from landmarks_jax.training.batches import Batch, Resident
-from landmarks_jax.training.checkpoints import Checkpoints, Restored
+from landmarks_jax.training.checkpoints import Checkpoints
 from landmarks_jax.training.program import Program
 from landmarks_jax.training.reports import Interval, Reporter
-from landmarks_jax.training.state import TrainState
+from landmarks_jax.training.state import Restored, TrainState
 from landmarks_jax.training.step import Totals
 
 # Steps that the host may be ahead of the device.

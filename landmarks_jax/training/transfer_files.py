@@ -36,9 +36,9 @@ from landmarks_jax.inference.precision import cast_array
 from landmarks_jax.system import files
 from landmarks_jax.system.errors import WorkdirError, reason, wrong_field
 from landmarks_jax.system.sealed_json import sealed, unsealed
-from landmarks_jax.training import checkpoints, run_folder, targets
+from landmarks_jax.training import run_folder, targets
 from landmarks_jax.training.record import Record
-from landmarks_jax.training.state import TrainState, by_name
+from landmarks_jax.training.state import Restored, TrainState, by_name
 
 FORMAT, VERSION = "landmarks_jax.transfer", 1
 MANIFEST = "transfer.json"
@@ -84,7 +84,7 @@ class Bundle:
     log: list[dict[str, Any]]
 
 
-def write(restored: checkpoints.Restored, workdir: Path, out: Path) -> list[Path]:
+def write(restored: Restored, workdir: Path, out: Path) -> list[Path]:
     """Writes the transfer files of a run, replacing those that `out` may hold.
 
     Args:

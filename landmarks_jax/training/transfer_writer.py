@@ -1,65 +1,44 @@
-"""Checkpoints that are written as transfer files too, while the run trains."""
+"""Transfer files of a run, written while it trains."""
 
 import concurrent.futures
 import dataclasses
 import logging
 import threading
-import time
 from pathlib import Path
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from landmarks_jax.system.errors import UserError
 from landmarks_jax.training import transfer_files
-from landmarks_jax.training.checkpoints import Checkpoints, Restored
-from landmarks_jax.training.state import TrainState
+from landmarks_jax.training.state import Restored
 
 # Between checkpoints at most, but for the rest of an interval of `config.train.log_every` steps.
 SECONDS = 60.0
 _LOGGER = logging.getLogger(__name__)
 
 
-def open_checkpoints(workdir: Path, config: ConfigDict, out: Path | None) -> Checkpoints:
-    """The checkpoints of a run; with a folder `out`, written there as transfer files too."""
-    return Checkpoints(workdir, config) if out is None else TransferWriter(workdir, config, out)
+class TransferWriter:
+    """Writes the states of a run on a machine that may be gone at any moment as transfer files.
 
-
-class TransferWriter(Checkpoints):
-    """Checkpoints of a run on a machine that may be gone at any moment, one at least every minute.
-
-    A thread writes the transfer files of each state that is saved; the device waits only until the
-    networks are copied from it. Of the states that come while it is at work on one, it goes on to
-    the newest.
+    A thread writes them; the device waits only until the networks are copied from it. Of the states
+    that come while it is at work on one, it goes on to the newest.
     """
 
-    def __init__(self, workdir: Path, config: ConfigDict, out: Path) -> None:
-        """Opens the checkpoints; `out` is the folder of the transfer files."""
-        super().__init__(workdir, config)
-        self._out = out
+    def __init__(self, workdir: Path, out: Path) -> None:
+        """Takes the run's folder, and the folder of the transfer files."""
+        self._workdir, self._out = workdir, out
         self._newest: Restored | None = None  # not written yet
         self._lock = threading.Lock()  # of `_newest`, while it is replaced
         self._thread = concurrent.futures.ThreadPoolExecutor(1)
         self._at_work: concurrent.futures.Future[None] | None = None
-        self._last = time.monotonic()
 
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+    def close(self) -> None:
+        """Ends the thread, once it has nothing to do."""
         self._thread.shutdown()
-        super().__exit__(kind, error, traceback)
 
-    def save(self, step: int, state: TrainState, seconds: float) -> None:
-        """Starts to write a state as transfer files, which are smaller, and as a checkpoint."""
-        self.transfer(Restored(state, step, seconds))
-        super().save(step, state, seconds)
-        self._last = time.monotonic()
-
-    def is_due(self) -> bool:
-        """Whether the last checkpoint is `SECONDS` old."""
-        return time.monotonic() - self._last >= SECONDS
-
-    def transfer(self, restored: Restored) -> None:
-        """Starts to write a state as transfer files; returns as soon as the state may change."""
+    def add(self, restored: Restored) -> None:
+        """Starts to write a state; returns as soon as the state may change."""
         state = dataclasses.replace(restored.state, opt_state=())
         # Copied, because on a processor the arrays are the device's own memory.
         copied = jax.tree.map(np.array, jax.device_get(state))
@@ -69,8 +48,11 @@ class TransferWriter(Checkpoints):
         self._at_work = self._thread.submit(self._try_to_write)
 
     def wait(self) -> None:
-        """Blocks until the last state is on disk, as a checkpoint and as transfer files."""
-        super().wait()
+        """Blocks until the last state is written.
+
+        Raises:
+          WorkdirError: it could not be written.
+        """
         if self._at_work is not None:
             self._at_work.result()
         self._write()
