@@ -35,3 +35,21 @@ def test_the_time_left_is_until_steps_minutes_or_deadline_end(minutes, deadline,
     line = run({"loss": 1.0}, minutes=minutes, deadline=deadline)
     assert line.startswith("step 8  loss 1.0000  ")
     assert line.endswith(f"  130 s  {left} min left\n")
+
+
+def test_all_metrics_of_a_task_are_printed_and_nothing_else(run):
+    metrics = {
+        "anything": 7.0,
+        "learning_rate": 1e-4,
+        "loss": 1.0,
+        "norm_detector": 2.0,
+        "pixel": 3.0,
+        "reconstruction": 4.0,
+        "separation": 5.0,
+        "targets": 6.0,
+    }
+    words = run(metrics).split("images/s")[0].split()[2:-1]
+    assert words == [
+        *("loss", "1.0000", "pixel", "3.0000", "separation", "5.0000"),
+        *("anything", "7.0000", "reconstruction", "4.0000", "targets", "6.0000"),
+    ]

@@ -8,7 +8,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -169,22 +169,22 @@ class Reporter:
         row |= {name: float(f"{value:.9g}") for name, value in means.items()}
         self._log.write(f"{json.dumps(row)}\n".encode())
         self._curves.scalars(means | speed, step)
-        self._print(step, means | speed, interval.seconds)
+        self._print(step, means, speed, interval.seconds)
 
-    def _print(self, step: int, means: Mapping[str, float], seconds: float) -> None:
+    def _print(
+        self, step: int, means: Mapping[str, float], speed: Mapping[str, float], seconds: float
+    ) -> None:
         """Prints a line for the interval, or updates the progress bar on a terminal."""
-        rate, wait = means["images_per_second"], means["wait_ms"]
-        terms = {
-            name: f"{means[name]:.4f}" for name in ("loss", *losses.TERMS, "pckh") if name in means
-        }
+        rate, wait = speed["images_per_second"], speed["wait_ms"]
+        terms = {name: f"{means[name]:.4f}" for name in _shown(means)}
         left = [end - seconds for end in self._ends]
         if self._limits.steps:
             left.append((self._limits.steps - step) * self._limits.batch_size / max(rate, 1e-9))
         minutes_left = f"{max(min(left), 0) / 60:.1f} min left"
         if self._bar.disable:
             shown = "  ".join(f"{name} {value}" for name, value in terms.items())
-            speed = f"{rate:.0f} images/s  wait {wait:.1f} ms  {seconds:.0f} s"
-            print(f"step {step}  {shown}  {speed}  {minutes_left}", flush=True)
+            pace = f"{rate:.0f} images/s  wait {wait:.1f} ms  {seconds:.0f} s"
+            print(f"step {step}  {shown}  {pace}  {minutes_left}", flush=True)
         else:
             speeds = {"img/s": f"{rate:.0f}", "wait": f"{wait:.1f} ms"}
             self._bar.set_postfix({**terms, **speeds, "": minutes_left})
@@ -201,6 +201,13 @@ class Reporter:
             if not self._picture_failed:
                 self._picture_failed = True
                 _LOGGER.warning("%s", error)
+
+
+def _shown(metrics: Iterable[str]) -> list[str]:
+    """The metrics of the task: the loss, its terms, then any others by name."""
+    order = ("loss", *losses.TERMS)
+    own = [name for name in metrics if not name.startswith("norm_") and name != "learning_rate"]
+    return sorted(own, key=lambda name: (order.index(name) if name in order else len(order), name))
 
 
 def _peaks() -> dict[str, float]:
