@@ -130,12 +130,19 @@ class Device:
 
 
 @linux
-def test_memory_is_what_the_platform_says(monkeypatch):
+def test_memory_is_what_the_platform_says(monkeypatch, tmp_path):
     assert memory.available(Device(bytes_limit=7)) == 7
     assert memory.available(Device()) is None
     with Path("/proc/meminfo").open() as file:
-        total = int(file.readline().split()[1])
-    assert memory.available(jax.devices()[0]) == pytest.approx(1024 * total, rel=0.01)
+        total = 1024 * int(file.readline().split()[1])
+    assert memory.available(jax.devices()[0]) < total
+    meminfo = tmp_path / "meminfo"
+    monkeypatch.setattr(memory, "_MEMINFO", meminfo)
+    assert memory.available(jax.devices()[0]) == pytest.approx(total, rel=0.01)
+    meminfo.write_text("MemTotal: 9 kB\nMemFree: 1 kB\nMemAvailable: 8 kB\n")
+    assert memory.available(jax.devices()[0]) == 8 * 1024
+    meminfo.write_text("MemTotal: 9 kB\n")  # of an old kernel
+    assert memory.available(jax.devices()[0]) == pytest.approx(total, rel=0.01)
     assert memory.device_peak() is None  # the CPU does not say
     devices = [Device(peak_bytes_in_use=3), Device(peak_bytes_in_use=5), Device()]
     monkeypatch.setattr(jax, "local_devices", lambda: devices)

@@ -3,17 +3,27 @@
 import importlib.util
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import jax
 
 MIB = 2**20
+_MEMINFO = Path("/proc/meminfo")
 
 
 def available(device: jax.Device) -> int | None:
-    """Memory of a device: JAX's limit on an accelerator, all of the machine's on a CPU."""
+    """Memory for a device's arrays: JAX's limit on an accelerator; on a CPU what the machine has.
+
+    On Linux that is what can be used without swapping, elsewhere all of it.
+    """
     if device.platform != "cpu":
         return _stats(device).get("bytes_limit")
+    if _MEMINFO.exists():
+        lines = _MEMINFO.read_text().splitlines()
+        kib = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+        if kib:
+            return 1024 * int(kib[0])
     if not hasattr(os, "sysconf"):  # Windows
         return None
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
