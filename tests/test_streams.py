@@ -57,7 +57,7 @@ def test_output_that_breaks_in_the_middle_is_said_once_and_dropped(monkeypatch, 
         os.write(full.fileno(), b"dropped\n")
         assert output.exit_code(0) == 1
     problem = "standard output: cannot be written (No space left on device)"
-    assert err.getvalue() == f"{problem}; going on without it\n"
+    assert err.getvalue() == f"{problem}; continuing without it\n"
 
 
 def test_output_that_breaks_at_the_end_is_an_error(monkeypatch, full):

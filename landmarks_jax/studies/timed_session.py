@@ -141,7 +141,7 @@ def _check_start(
 
 
 def _check_trained(workdir: Path) -> None:
-    """Says so where the time was up while targets were made."""
+    """Raises WorkdirError if time ran out before the first step."""
     if run_folder.newest_step(workdir) is None:
         raise WorkdirError(
             f"{workdir}: the time was up before the first step; rerun the command to continue, or "

@@ -102,7 +102,7 @@ class Output:
         self._flush()
         if self.failure is not None and not self._told and self.other is not None:
             self._told = True
-            self.other.write(f"{self._name}: {_problem(self.failure)}; going on without it\n")
+            self.other.write(f"{self._name}: {_problem(self.failure)}; continuing without it\n")
             self.other.flush()
 
     def exit_code(self, code: int) -> int:
