@@ -45,6 +45,7 @@ def test_all_metrics_of_a_task_are_printed_and_nothing_else(run):
         "norm_detector": 2.0,
         "pixel": 3.0,
         "reconstruction": 4.0,
+        "relu2_2": 8.0,
         "separation": 5.0,
         "targets": 6.0,
     }

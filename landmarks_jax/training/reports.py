@@ -204,9 +204,13 @@ class Reporter:
 
 
 def _shown(metrics: Iterable[str]) -> list[str]:
-    """The metrics of the task: the loss, its terms, then any others by name."""
+    """The metrics to print: the loss, its terms, then the task's own by name.
+
+    Left to the log are the norms of gradients, the learning rate and the taps of the
+    perceptual loss.
+    """
     order = ("loss", *losses.TERMS)
-    own = [name for name in metrics if not name.startswith("norm_") and name != "learning_rate"]
+    own = [name for name in metrics if not name.startswith(("norm_", "relu", "learning_rate"))]
     return sorted(own, key=lambda name: (order.index(name) if name in order else len(order), name))
 
 
