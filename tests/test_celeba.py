@@ -5,11 +5,11 @@ import io
 import os
 import shutil
 import struct
-import types
 from pathlib import Path
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from landmarks_jax.data import cutting, framing, loader, prepared
 from landmarks_jax.data.sources import celeba, celeba_tfds, mafl, registry
@@ -290,14 +290,10 @@ def test_records_are_the_official_photos_under_their_names(official, records):
 def test_mafls_test_photos_are_left_out_of_the_records(records, tmp_path):
     lists = datasets.mafl(tmp_path, [1], [2, 9, 14, 20])
     data = {"roots": (str(records),), "exclude": (str(lists / "testing.txt"),), "source": "celeb_a"}
-    source = registry.open_source(
-        types.SimpleNamespace(**data, landmarks="", max_photos=0, split="all")
-    )
+    source = registry.open_source(ConfigDict(dict(data, landmarks="", max_photos=0, split="all")))
     assert numbers(source) == [n for n in range(1, 21) if n not in (2, 9, 14, 20)]
     assert "4 photos left out by the 4 ids" in source.summary
-    train = registry.open_source(
-        types.SimpleNamespace(**data, landmarks="", max_photos=0, split="train")
-    )
+    train = registry.open_source(ConfigDict(dict(data, landmarks="", max_photos=0, split="train")))
     assert numbers(train) == [n for n in range(1, 13) if n not in (2, 9)]
 
 

@@ -98,8 +98,6 @@ def test_batches_follow_the_order(photos):
         rows, batch = sampling.batch_rows(4, 9, 6, step, **share), next(batches)
         np.testing.assert_array_equal(batch["canvas"], actual.canvases[rows])
         np.testing.assert_array_equal(batch["points"], actual.points[rows])
-    with pytest.raises(ConfigError, match=r"config.train.batch_size = 5"):
-        loader.PreparedLoader([actual]).batches(seed=0, batch_size=5, process_count=2)
 
 
 READ_BATCHES = """

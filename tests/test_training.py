@@ -187,7 +187,9 @@ def test_output_that_breaks_never_ends_a_training(broken, tmp_path, monkeypatch)
             code = main(["train", "--config=base", *flags(narrow()), f"--workdir={tmp_path}"])
         said = "".join(s.getvalue() for s in (sys.stdout, sys.stderr) if hasattr(s, "getvalue"))
     assert code == 1
-    assert said.count("cannot be written (No space left on device); going on") == (broken != "both")
+    assert said.count("cannot be written (No space left on device); continuing") == (
+        broken != "both"
+    )
     assert newest_step(tmp_path) == 4
     assert [row["step"] for row in read_log(tmp_path)] == [1, 2, 3, 4]
 
