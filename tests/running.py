@@ -113,30 +113,27 @@ def _finished(text: str, step: int, _: bool) -> Path:
     ]
     run_folder.write_log(workdir, rows)
     mesh = sharding.make_mesh(jax.local_devices()[:1])
-    state = _drawn(states.abstract_state(config, networks, mesh))
-    state = dataclasses.replace(state, step=np.asarray(step, state.step.dtype))
+    state = _drawn(states.abstract_state(config, networks, mesh), step)
     with checkpoints.Checkpoints(workdir, config) as saved:
         saved.save(step, sharding.put_replicated(mesh, state), 0.5 * step)
     return workdir
 
 
-def _drawn(like: states.TrainState, seed: int = 0, spread: float = 0.3) -> states.TrainState:
-    """A state by NumPy, in no need of compiling the initialisation; fresh moments.
-
-    Scales are drawn within `spread` of 1, biases and means within a third of it of 0.
-    """
-    rng = np.random.default_rng(seed)
+def _drawn(like: states.TrainState, step: int) -> states.TrainState:
+    """A state by NumPy, in no need of compiling the initialisation; fresh moments."""
+    rng = np.random.default_rng(0)
 
     def draw(path: tuple, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
         name = jax.tree_util.keystr(path[-1:], simple=True)
-        bound = np.sqrt(1.0 / np.prod(leaf.shape[:-1])) if name == "kernel" else spread / 3
-        center, bound = (1, spread) if name in ("scale", "var") else (0, bound)
-        return rng.uniform(center - bound, center + bound, leaf.shape).astype(leaf.dtype)
+        if name in ("scale", "var"):
+            return rng.uniform(0.7, 1.3, leaf.shape).astype(leaf.dtype)
+        bound = np.sqrt(1.0 / np.prod(leaf.shape[:-1])) if name == "kernel" else 0.1
+        return rng.uniform(-bound, bound, leaf.shape).astype(leaf.dtype)
 
     drawn = jax.tree_util.tree_map_with_path(draw, dataclasses.replace(like, opt_state=()))
     return dataclasses.replace(
         drawn,
-        step=np.zeros_like(drawn.step),
+        step=np.asarray(step, like.step.dtype),
         opt_state=jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like.opt_state),
         tap_means={tap: np.ones(leaf.shape, leaf.dtype) for tap, leaf in like.tap_means.items()},
     )
@@ -160,11 +157,11 @@ def train(config: ConfigDict, workdir: Path, **options: object) -> int:
 
 @contextlib.contextmanager
 def shared_compilation() -> Iterator[None]:
-    """Runs in the block share compiled steps and draw by NumPy, for tests that measure neither."""
+    """Runs in the block share drawn states and compiled steps, for tests that measure neither."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(loop, "compile_program", _memoized(loop.compile_program))
         patched.setattr(states, "abstract_state", _memoized(states.abstract_state))
-        patched.setattr(states, "start_state", _started)
+        patched.setattr(states, "start_state", _started(states.start_state))
         yield
 
 
@@ -194,13 +191,14 @@ def _memoized(make):
     return made
 
 
-def _started(config, networks, mesh):
-    """The first state of a run, as `states.start_state`."""
-    state = _drawn(states.abstract_state(config, networks, mesh), config.seed, spread=0.0)
-    averaged = jax.tree.map(np.copy, state.params) if state.averaged else {}
-    tap_means = jax.tree.map(np.zeros_like, state.tap_means)
-    state = dataclasses.replace(state, averaged=averaged, tap_means=tap_means)
-    return sharding.put_replicated(mesh, state)
+def _started(start):
+    """Drawn states, which steps consume: kept by NumPy and sent anew."""
+    kept = _memoized(lambda *given: jax.device_get(start(*given)))
+
+    def started(config, networks, mesh):
+        return sharding.put_replicated(mesh, kept(config, networks, mesh))
+
+    return started
 
 
 def flags(config: ConfigDict) -> list[str]:
