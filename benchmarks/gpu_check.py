@@ -39,7 +39,7 @@ class Case(NamedTuple):
 
 def _with_gradients(stride: int) -> Callable[..., Any]:
     def loss(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, jax.Array]:
-        y = convolutions.convolve(x, kernel, stride)
+        y = convolutions.convolve(x, kernel, kernel.shape[0] // 2, stride)
         return (y.astype(jnp.float32) ** 2).mean(), y
 
     return jax.value_and_grad(loss, (0, 1), has_aux=True)

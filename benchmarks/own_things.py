@@ -163,7 +163,7 @@ def to_markdown(result: dict[str, Any]) -> str:
             [
                 one["kind"],
                 one["features"],
-                f"{one['num_landmarks']}, {one['believed']} to believe",
+                f"{one['num_landmarks']}, {one['believed']} reliable",
                 one["verdict"],
                 f"{one['seconds'] / 60:.1f}",
                 f"{one['core_seconds'] / 60:.1f}",

@@ -143,6 +143,7 @@ def measure(config: ConfigDict, *, steps: int = 5, rounds: int = 20) -> Iterator
         "steps": steps,
         "first_loss": ours.loss,
         "compile_seconds": round(ours.compile_seconds, 1),
+        "from_cache": ours.from_cache,
         "memory_mib": ours.memory(),
     }
     for times, _ in time_in_turn({OURS: ours}, seconds=0.0, at_least=rounds, warm_up=1):

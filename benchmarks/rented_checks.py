@@ -29,13 +29,13 @@ def gpu() -> str:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT)
     except subprocess.TimeoutExpired as error:
         raise UserError(
-            f"no GPU here: none has computed anything in {TIMEOUT} s; see if nvidia-smi answers"
+            f"no NVIDIA GPU: none has computed anything in {TIMEOUT} s; see if nvidia-smi answers"
         ) from error
     platform, _, kind = done.stdout.strip().partition(" ")
     why = (done.stderr.strip().splitlines() or ["JAX sees no GPU"])[-1]
     if platform != "gpu":
         raise UserError(
-            f"no GPU here: JAX finds {platform or 'nothing'} ({why}); use a machine with one, or "
+            f"no NVIDIA GPU: JAX finds {platform or 'nothing'} ({why}); use a machine with one, or "
             "--tiny to try the command"
         )
     if done.returncode:

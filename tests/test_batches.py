@@ -114,7 +114,9 @@ def test_more_than_the_device_holds_is_refused_before_anything_is_sent(folders, 
     batches.shapes(config, open_loader(config), sharding.make_mesh())
     monkeypatch.setattr(memory, "available", lambda device: needed - 1)
     monkeypatch.setattr(loop, "compile_program", lambda *_, **__: pytest.fail("compiled"))
-    message = rf"config\.data\.resident = True: .* {needed:,} bytes and .*cpu.* has {needed - 1:,};"
+    message = (
+        rf"config\.data\.resident = True: .* {needed:,} bytes and .*cpu.* has {needed - 1:,} for"
+    )
     with pytest.raises(ConfigError, match=message):
         loop.train(config, Path("nowhere"))
     assert not Path("nowhere").exists()

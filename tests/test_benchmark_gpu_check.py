@@ -18,6 +18,13 @@ def test_this_device_computes_what_it_should(capsys):
     assert error == ""
 
 
+def test_the_strided_convolution_is_that_of_the_stem():
+    (case,) = (case for case in gpu_check.CASES if "7 x 7" in case.name)
+    inputs = [jax.ShapeDtypeStruct(shape, case.dtype) for shape in case.shapes]
+    (_, maps), _ = jax.eval_shape(case.function, *inputs)
+    assert maps.shape == (8, 64, 64, 64)
+
+
 def failing(x):
     raise RuntimeError("no engine\nmore")
 

@@ -21,7 +21,7 @@ from landmarks_jax.system.errors import ConfigError, DataError, UserError
 from landmarks_jax.training import run_folder, transfer_files
 from tests.running import TINY, flags, narrow, write_photos
 
-STEP = {"quartiles_ms": [38.0, 40.0, 41.0], "compile_seconds": 50.0}
+STEP = {"quartiles_ms": [38.0, 40.0, 41.0], "compile_seconds": 50.0, "from_cache": False}
 CONFIG = narrow(**TINY, eval__protocols=(), optimizer__cosine_steps=85_000)
 # Without the fields of time, which the command sets.
 WORDS = ["--config", "synthetic"] + [
@@ -82,6 +82,9 @@ def test_the_steps_fill_the_seconds_left():
     # 120 s, of which 20 and 50 pass before the first step: 50 s at 40 ms, less 5 %.
     assert rented_schedule.steps_in(120.0, STEP, 20.0) == math.floor(0.95 * 50 / 0.04)
     assert rented_schedule.steps_in(60.0, STEP, 20.0) == 1
+    # The session's program is compiled all the same.
+    cached = STEP | {"compile_seconds": 2.0, "from_cache": True}
+    assert rented_schedule.steps_in(120.0, cached, 20.0) == math.floor(0.95 * 10 / 0.04)
 
 
 def parsed(arguments):
@@ -186,7 +189,7 @@ def test_without_a_gpu_nothing_is_started(rent, monkeypatch):
 
     monkeypatch.setattr(rented_checks.subprocess, "run", answer)
     for message in ("JAX finds cpu", "JAX finds nothing"):
-        with pytest.raises(UserError, match=rf"no GPU here: {message} \(no cuDNN\); .* --tiny"):
+        with pytest.raises(UserError, match=rf"no NVIDIA GPU: {message} \(no cuDNN\); .* --tiny"):
             rent()
     with pytest.raises(UserError, match="none has computed anything in 120 s"):
         rent()

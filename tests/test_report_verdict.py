@@ -108,6 +108,14 @@ def test_each_reason(changes, verdict, reason):
     assert {point.verdict for point in others} == {RELIABLE}
 
 
+def test_a_blurred_point_takes_no_place_from_a_good_one():
+    measured = placed(np.array([[10.0, 10], [10.4, 10], [40, 40]]), [0.1, 0.2, 0.3])
+    measured = dataclasses.replace(measured, confidence=np.array([0.3, 0.9, 0.9]))
+    verdicts = report_verdict.of_points(measured)
+    assert report_verdict.reliable(verdicts) == [1, 2]
+    assert verdicts[0].cause == "collapsed"
+
+
 def test_of_several_points_at_one_place_the_best_is_kept():
     places = np.array([[10.0, 10], [10.4, 10], [10.4, 10.6], [40, 40], [10.8, 10]])
     errors = [0.9, 0.6, 0.7, 0.8, 0.5]

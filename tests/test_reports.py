@@ -37,6 +37,28 @@ def test_the_time_left_is_until_steps_minutes_or_deadline_end(minutes, deadline,
     assert line.endswith(f"  130 s  {left} min left\n")
 
 
+@pytest.mark.parametrize(
+    ("minutes", "left", "up"),
+    [
+        (0.0, None, False),
+        (5.0, None, False),
+        (2.0, None, True),  # as many as were trained before
+        (0.0, 100, False),
+        (0.0, 0, True),
+        (5.0, 0, True),
+        (2.0, 100, True),
+    ],
+)
+def test_time_is_up_at_the_earlier_of_minutes_and_deadline(
+    minutes, left, up, narrow_config, tmp_path
+):
+    config = narrow_config(train__minutes=minutes)
+    deadline = None if left is None else time.monotonic() + left
+    options = {"start": 4, "seconds": 120.0, "deadline": deadline}
+    with Reporter(tmp_path, config.train, **options) as reporter:
+        assert reporter.time_is_up() == up
+
+
 def test_all_metrics_of_a_task_are_printed_and_nothing_else(run):
     metrics = {
         "anything": 7.0,

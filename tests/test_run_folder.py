@@ -215,7 +215,7 @@ def test_no_flipped_bit_of_a_record_passes_unseen(tmp_path):
         run_folder.read_record(tmp_path)
     del edited["sha256"]
     path.write_text(json.dumps(edited))
-    with pytest.raises(WorkdirError, match=r"run\.json: cannot be read \(damaged: "):
+    with pytest.raises(WorkdirError, match=r"run\.json: cannot be read \(not a JSON object with"):
         run_folder.read_record(tmp_path)
 
 

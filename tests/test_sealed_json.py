@@ -21,17 +21,14 @@ def test_the_digest_is_that_of_the_sorted_fields():
 
 @pytest.mark.parametrize(
     "other",
-    [
-        {**sealed(FIELDS), "b": [1, 2.5]},
-        {**sealed(FIELDS), "c": 0},
-        {**FIELDS, "sha256": None},
-        FIELDS,
-        {},
-        [sealed(FIELDS)],
-        "x",
-        None,
-    ],
+    [{**sealed(FIELDS), "b": [1, 2.5]}, {**sealed(FIELDS), "c": 0}, {**FIELDS, "sha256": None}],
 )
-def test_anything_else_is_refused(other):
+def test_changed_fields_are_refused(other):
     with pytest.raises(ValueError, match="damaged: the SHA-256 of its fields differs"):
+        unsealed(other)
+
+
+@pytest.mark.parametrize("other", [FIELDS, {}, [sealed(FIELDS)], "x", None])
+def test_anything_else_is_refused(other):
+    with pytest.raises(ValueError, match="not a JSON object with its own SHA-256"):
         unsealed(other)

@@ -90,9 +90,9 @@ class _Rule(NamedTuple):
     words: Callable[[int], str]
 
 
-def _rules(measured: Measures) -> dict[str, _Rule]:
-    """The reasons, the most telling first."""
-    m, twins = measured, _twins(measured)
+def _rules(measured: Measures, twins: Mapping[int, int]) -> dict[str, _Rule]:
+    """The reasons, the most telling first; `twins` as `_twins` returns them."""
+    m = measured
     return {
         "stays": _Rule(
             1 - m.follows,
@@ -154,10 +154,12 @@ def _rules(measured: Measures) -> dict[str, _Rule]:
 def of_points(measured: Measures) -> list[PointVerdict]:
     """The verdict on each point.
 
-    Of the points at one place that with the smallest error is kept; the reasons of the others name
-    it.
+    Of the points at one place that with the smallest error is kept, of those that no other rule
+    calls unreliable; the reasons of the others name it.
     """
-    rules = _rules(measured)
+    others = _rules(measured, {}).values()
+    unreliable = np.any([rule.badness > rule.unreliable for rule in others], axis=0)
+    rules = _rules(measured, _twins(measured, unreliable))
     verdicts = []
     for k in range(len(measured.error)):
         found = [
@@ -171,16 +173,16 @@ def of_points(measured: Measures) -> list[PointVerdict]:
     return verdicts
 
 
-def _twins(measured: Measures) -> dict[int, int]:
+def _twins(measured: Measures, unreliable: np.ndarray) -> dict[int, int]:
     """The points at the place of another that is kept, and which: the one nearest to it.
 
     In the order of their errors, the smallest first, each point is kept that is at the place of
-    none kept before.
+    none kept before; those that are `unreliable` `[K]` for other reasons come last.
     """
     within = np.maximum(_COLLAPSED * measured.spread, _COLLAPSED_SIDE)
     kept: list[int] = []
     twins = {}
-    for k in np.argsort(measured.error, kind="stable").tolist():
+    for k in np.lexsort((measured.error, unreliable)).tolist():
         distances = measured.between[k, kept]
         if (distances < within[k]).any():
             twins[k] = kept[distances.argmin()]

@@ -1,4 +1,4 @@
-"""XLA's compiler options: for the training step and the detector, and for what runs once."""
+"""XLA's compiler options: for the training step, the detector, and programs that run once."""
 
 import functools
 from typing import Any
@@ -31,7 +31,7 @@ def run_once_options() -> dict[str, Any]:
     """The options for a program that takes longer to compile than to run, such as drawing weights.
 
     LLVM unrolls and vectorises the random generator of every array: on a CPU those of `best_cpu`
-    took 16 s to compile, and take 3 s without its optimisations.
+    took 16 s to compile, and take 3 s without its optimisations. Results differ in their last bits.
     """
     return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}
 

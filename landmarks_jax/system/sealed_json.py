@@ -17,8 +17,10 @@ def unsealed(fields: Any) -> dict[str, Any]:
     Raises:
       ValueError: anything in them differs, or these are no fields with a SHA-256.
     """
-    own = dict(fields) if isinstance(fields, Mapping) else {}
-    if own.pop("sha256", None) != _digest(own):
+    if not isinstance(fields, Mapping) or "sha256" not in fields:
+        raise ValueError("not a JSON object with its own SHA-256")
+    own = dict(fields)
+    if own.pop("sha256") != _digest(own):
         raise ValueError("damaged: the SHA-256 of its fields differs")
     return own
 

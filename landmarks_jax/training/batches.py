@@ -204,7 +204,7 @@ def _check_room(resident: Sequence[jax.ShapeDtypeStruct]) -> None:
     if available is not None and needed > available:
         raise ConfigError(
             f"config.data.resident = True: the photos need {needed:,} bytes and {device} has "
-            f"{available:,}; set it to False to stream them batch by batch"
+            f"{available:,} for them; set it to False to stream them batch by batch"
         )
 
 

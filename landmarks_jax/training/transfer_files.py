@@ -20,6 +20,7 @@ import dataclasses
 import gzip
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -51,6 +52,7 @@ _DAMAGE = (
     ValueError,
     KeyError,
     TypeError,
+    OverflowError,
     RecursionError,
     safetensors.SafetensorError,
 )
@@ -230,9 +232,14 @@ def read(path: Path) -> Bundle:
                 "version of landmarks_jax"
             )
         fields = unsealed(fields)
+        step, seconds = int(fields["step"]), float(fields["seconds"])
+        if step < 0 or not 0 <= seconds < math.inf:
+            raise ValueError(f"step = {step}, seconds = {seconds}: must be at least 0, and finite")
         arrays: dict[str, np.ndarray] = {}
         log: list[dict[str, Any]] = []
-        for name, digest in fields["files"].items():
+        for name, digest in dict(fields["files"]).items():
+            if Path(name).name != name:
+                raise ValueError(f"files has {name!r}: must be names of files in its folder")
             data = _read_file(path / name, digest)
             if name.endswith(".safetensors"):
                 arrays |= safetensors.numpy.load(data)
@@ -241,15 +248,15 @@ def read(path: Path) -> Bundle:
         return Bundle(
             path,
             configuration.from_json(json.dumps(fields["config"])),
-            fields["step"],
-            fields["seconds"],
+            step,
+            seconds,
             Record.from_json(fields["record"]),
             arrays,
             log,
         )
     except _DAMAGE as error:
         raise WorkdirError(
-            f"{manifest}: cannot be read ({reason(error)}); write it again"
+            f"{manifest}: cannot be read ({reason(error)}); copy or write it again"
         ) from error
 
 
