@@ -133,7 +133,8 @@ def test_fewer_components_are_the_first(faces, weights, tmp_path):
     files, views = FeatureFiles(tmp_path, weights), faces.views(SIDE)
     five = files.maps("some", views, SHALLOW, num_fit=TRAINING)
     two = files.maps("some", views, SHALLOW._replace(components=2), num_fit=TRAINING)
-    np.testing.assert_array_equal(five.first_components(2).maps, two.maps)
+    # float16, of products of two sizes, whose last bits may differ
+    np.testing.assert_allclose(five.first_components(2).maps, two.maps, rtol=1e-3)
     np.testing.assert_array_equal(five.first_components(9).maps, five.maps)
 
 
