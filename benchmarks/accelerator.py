@@ -61,7 +61,7 @@ def run_stages(
     own = table.keys() - STAGES.keys()
 
     def summarize(left_out: dict[str, str]) -> None:
-        summary(folder, out, left_out, tiny=tiny, own=own)
+        try_write_summary(folder, out, left_out, tiny=tiny, own=own)
 
     named = [name for name in table if name in STAGES]
     command = [
@@ -84,7 +84,7 @@ def run_stages(
     )
 
 
-def summary(
+def try_write_summary(
     folder: Path, out: Path, left_out: dict[str, str], *, tiny: bool, own: Iterable[str] = ()
 ) -> str:
     """`write_summary`, or why there is none: what is measured and trained next must not end."""

@@ -49,7 +49,7 @@ TORCH = {
 BN_GROUPS = {"AsReleased": "released", "Fused": "joint"}
 CHECKED_ROWS = 4
 # Of the losses, relative, in full float32. On a GPU cuDNN may choose other algorithms for each.
-TOLERANCE = {"cpu": 1e-4, "gpu": 1e-3}
+TOLERANCE = {"cpu": 1e-4, "cuda": 1e-3}
 
 
 class Ours:
@@ -203,10 +203,7 @@ def check_losses(config: ConfigDict) -> tuple[dict[str, float], dict[str, str]]:
             wrong[variant] = rounds.failure(error)
             continue
         differences[variant] = abs(theirs - ours) / abs(ours)
-        if (
-            not differences[variant]
-            <= TOLERANCE["cpu" if jax.default_backend() == "cpu" else "gpu"]
-        ):
+        if not differences[variant] <= TOLERANCE[harness.torch_device()]:
             wrong[variant] = f"its loss is {theirs:g}, ours {ours:g}"
     release_memory()
     return differences, wrong

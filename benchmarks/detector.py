@@ -30,7 +30,7 @@ from landmarks_jax.system.tables import DASH, Table
 # Name -> side of the views, channels, depth of the hourglass.
 WIDTHS = {"paper": (128, 256, 4), "small": (64, 64, 3)}
 # Of landmarks in [-1, 1]. A GPU rounds the factors of float32 products, too (TF32).
-TOLERANCE = {"cpu": {"float32": 1e-3, "bfloat16": 0.2}, "gpu": {"float32": 0.05, "bfloat16": 0.2}}
+TOLERANCE = {"cpu": {"float32": 1e-3, "bfloat16": 0.2}, "cuda": {"float32": 0.05, "bfloat16": 0.2}}
 
 Contender = Callable[[np.ndarray], np.ndarray]
 
@@ -167,11 +167,7 @@ def measure(
         flops = 2 * sum(conv.macs for conv in detector_convs(config))
         for batch in batches:
             views = rng.integers(0, 256, (batch, side, side, 3), np.uint8)
-            missing |= check_landmarks(
-                runs,
-                views[:8],
-                TOLERANCE["cpu" if jax.default_backend() == "cpu" else "gpu"][dtype],
-            )
+            missing |= check_landmarks(runs, views[:8], TOLERANCE[harness.torch_device()][dtype])
             calls: dict[str, Callable[[], Any]]
             calls = {name: partial(run, views) for name, run in runs.items()}
             *_, (times, stopped) = time_in_turn(calls)

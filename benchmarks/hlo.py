@@ -85,8 +85,8 @@ def scopes(text: str) -> dict[str, str]:
     """
     pairs = ((_INSTRUCTION.match(line), _SCOPE.search(line)) for line in text.splitlines())
     found = {instruction[1]: scope[1] for instruction, scope in pairs if instruction and scope}
-    kernels = {re.sub(r"[^A-Za-z0-9_]", "_", name): scope for name, scope in found.items()}
-    return kernels | found
+    by_kernel = {re.sub(r"[^A-Za-z0-9_]", "_", name): scope for name, scope in found.items()}
+    return by_kernel | found
 
 
 def _read(text: str) -> tuple[dict[str, list[_Instruction]], str]:

@@ -129,7 +129,7 @@ class Rental:
         for name, why in left_out.items():
             self._say(f"{name}: {why}\n{child_processes.tail(self._measured / f'{name}.log')}")
         options = {"tiny": args.tiny, "own": [own]}
-        text = accelerator.summary(self._measured, args.out, left_out, **options)
+        text = accelerator.try_write_summary(self._measured, args.out, left_out, **options)
         self._say(f"measured\n\n{text}")
         return not left_out
 

@@ -1,6 +1,7 @@
 """Times of the training step and of PyTorch's, row by row, whatever becomes of a contender."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -20,15 +21,16 @@ def measure_cell(
     config: Any,
     flags: Iterable[str],
     *,
+    check: Callable[[], dict[str, str]],
     steps_per_round: int,
     seconds: float,
     with_ours: bool = True,
 ) -> Iterator[tuple[list[dict[str, Any]], dict[str, str]]]:
     """One configuration's rows so far, ours first, and why contenders are left out.
 
-    Ours is timed alone before `flags` are asked for and anything of PyTorch's is compiled, so that
-    whatever happens there leaves a row of ours. Then all take turns, and every round gives better
-    rows.
+    Ours is timed alone before anything of PyTorch's is compiled, so that whatever happens there
+    leaves a row of ours. Then `check` says which variants of PyTorch's are not timed, and why. The
+    others and ours take turns, and every round gives better rows.
     """
     problem = make_problem(config)
     runs: dict[str, Any] = {}
@@ -56,10 +58,13 @@ def measure_cell(
         runs[OURS]()
         for times, _ in time_in_turn(dict(runs), seconds=0.0, warm_up=0):
             yield rows(times), left_out
+    wrong = check()
     for flag in flags:
-        name = TORCH[flag].name
+        name, variant = TORCH[flag].name, TORCH[flag].variant
         try:
-            if missing is None:
+            if variant in wrong:
+                left_out[name] = wrong[variant]
+            elif missing is None:
                 runs[name] = contenders.make_theirs(problem, flag, steps_per_round)
             else:
                 left_out[name] = missing
@@ -145,17 +150,11 @@ def measure(
         where = f"c = {channels}, {dtype}, batch {batch}"
         before, left_out = result["rows"], dict(result["left_out"])
         rows: list[dict[str, Any]] = []
-        right = _of_our_loss(
-            config,
-            flags,
-            differences=result["loss_differences"] if check_losses else None,
-            wrong=wrong,
-            left_out=left_out,
-            where=where,
-        )
+        check = partial(_wrong, config, result["loss_differences"], wrong) if check_losses else dict
         for rows, missing in measure_cell(
             config,
-            right,
+            flags,
+            check=check,
             steps_per_round=steps_per_round,
             seconds=seconds,
             with_ours=with_ours,
@@ -168,31 +167,11 @@ def measure(
         contenders.release_memory()
 
 
-def _of_our_loss(
-    config: ConfigDict,
-    flags: Iterable[str],
-    *,
-    differences: dict[str, dict[str, float]] | None,
-    wrong: dict[int, dict[str, str]],
-    left_out: dict[str, str],
-    where: str,
-) -> Iterator[str]:
-    """The contenders whose loss is ours; the losses are compared when the first is asked for.
-
-    Args:
-      config: the configuration.
-      flags: keys of `TORCH`.
-      differences: gets the losses' differences, by channels; None not to compare.
-      wrong: gets why variants are left out, by channels; what is there is not compared again.
-      left_out: gets why contenders are left out.
-      where: the cell, in words.
-    """
+def _wrong(
+    config: ConfigDict, differences: dict[str, dict[str, float]], known: dict[int, dict[str, str]]
+) -> dict[str, str]:
+    """Why variants are not timed; compares the losses of each width once."""
     channels = config.model.generator_channels
-    if differences is not None and channels not in wrong:
-        differences[str(channels)], wrong[channels] = contenders.check_losses(config)
-    for flag in flags:
-        why = wrong.get(channels, {}).get(TORCH[flag].variant)
-        if why is None:
-            yield flag
-        else:
-            left_out[f"{TORCH[flag].name}, {where}"] = why
+    if channels not in known:
+        differences[str(channels)], known[channels] = contenders.check_losses(config)
+    return known[channels]

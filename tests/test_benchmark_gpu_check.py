@@ -13,8 +13,8 @@ from benchmarks.gpu_check import Case
 
 def test_this_device_computes_what_it_should(capsys):
     assert gpu_check.main() == 0
-    said, error = capsys.readouterr()
-    assert said.split()[0] == jax.default_backend()
+    output, error = capsys.readouterr()
+    assert output.split()[0] == jax.default_backend()
     assert error == ""
 
 

@@ -182,10 +182,12 @@ def test_without_a_gpu_nothing_is_started(rent, monkeypatch):
     answers = iter([("cpu cpu\n", 0), ("", 1), None, ("gpu NVIDIA H200\n", 1), good])
 
     def answer(command, *, timeout, **_):
-        said = next(answers)
-        if said is None:
+        answer_of_gpu = next(answers)
+        if answer_of_gpu is None:
             raise subprocess.TimeoutExpired(command, timeout)
-        return subprocess.CompletedProcess(command, said[1], said[0], "x\nno cuDNN\n")
+        return subprocess.CompletedProcess(
+            command, answer_of_gpu[1], answer_of_gpu[0], "x\nno cuDNN\n"
+        )
 
     monkeypatch.setattr(rented_checks.subprocess, "run", answer)
     for message in ("JAX finds cpu", "JAX finds nothing"):

@@ -6,8 +6,8 @@ landmarks-jax train photos/
 landmarks-jax train --config faces_cpu --workdir runs/faces_cpu --config.train.steps=500
 
 With folders, image files or globs it looks at the photos, trains the preset `folder` on them, with
-VGG's features if data/weights or the cache folder has its weights, and reports how
-reliable each landmark is. Without arguments it trains the quickstart.
+VGG's features if data/weights or the cache folder has its weights, and reports how reliable each
+landmark is. Without arguments it trains the quickstart.
 
 Rerun the same command to resume, with a larger --config.train.steps or --config.train.minutes to
 continue, up to --config.optimizer.cosine_steps if it is set: the learning rate is 0 there. With

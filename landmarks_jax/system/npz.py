@@ -39,7 +39,7 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
 
 def write_npz(path: Path, error: type[UserError], **arrays: Any) -> None:
-    """Writes a file atomically, of arrays and of what becomes one.
+    """Writes arrays, or values that NumPy makes arrays of, to a file; atomically.
 
     Raises:
       UserError: of the kind `error`, if the file cannot be written.

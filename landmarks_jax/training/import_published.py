@@ -67,7 +67,7 @@ def _sized(config: ConfigDict, read: dict[str, published_networks.Network]) -> C
             f"the detector finds {counts['detector']} landmarks and the generator takes "
             f"{counts['generator']}: they come from different runs"
         )
-    # The detector is plain now, and whole.
+    # The weights read make a plain detector that starts from no other.
     fields: dict[str, Any] = {"model.detector": detectors.DEFAULT, "init": base.get_config().init}
     for name in ("features_network", "features_tap"):
         fields[f"model.{name}"] = base.get_config().model[name]

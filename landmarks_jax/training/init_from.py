@@ -23,6 +23,7 @@ from ml_collections import ConfigDict
 from landmarks_jax.models import adaptation, detectors
 from landmarks_jax.system.errors import ConfigError, UserError, WorkdirError
 from landmarks_jax.system.files import sha256_of_arrays
+from landmarks_jax.tasks import task_of
 from landmarks_jax.training import checkpoints, run_folder, sharding
 from landmarks_jax.training.state import TrainState, by_name, trained_variables
 from landmarks_jax.training.transfer_files import Bundle
@@ -191,10 +192,10 @@ def begin(start: Start, config: ConfigDict, state: TrainState, mesh: Mesh) -> Tr
       mesh: the devices.
     """
     if start.core is None:
-        note = "; the paper starts from a human pose core, see docs/pretraining.md"
-        _LOGGER.info(
-            "starting from scratch%s", note if config.objective.task == "landmarks" else ""
-        )
+        task, note = task_of(config), ""
+        if not (task.MAKES_TARGETS or task.ON_JOINTS):  # the paper's own task
+            note = "; the paper starts from a human pose core, see docs/pretraining.md"
+        _LOGGER.info("starting from scratch%s", note)
         if start.features is None:
             return state
         _LOGGER.info("%s", start.notes()[0])

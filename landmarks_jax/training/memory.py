@@ -13,9 +13,9 @@ _MEMINFO = Path("/proc/meminfo")
 
 
 def available(device: jax.Device) -> int | None:
-    """Memory for a device's arrays: JAX's limit on an accelerator; on a CPU what the machine has.
+    """Memory for a device's arrays.
 
-    On Linux that is what can be used without swapping, elsewhere all of it.
+    JAX's limit on an accelerator. On a CPU the machine's: on Linux what is free, elsewhere all.
     """
     if device.platform != "cpu":
         return _stats(device).get("bytes_limit")

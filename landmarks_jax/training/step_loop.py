@@ -124,7 +124,7 @@ class Intervals:
         return seconds
 
     def rescue(self, step: int, state: TrainState, totals: Totals) -> None:
-        """Saves a state where training cannot go on, if it is newer than the last one saved."""
+        """Saves a state where training cannot continue, if it is newer than the last one saved."""
         if step > self._ended:
             self.end(step, totals)
         if step > self.kept:
